@@ -1,0 +1,38 @@
+"""Probabilistic deep learning on Equinox.
+
+The core trains anything. A **learner** is a triple of pure functions,
+
+    state = learner.init(model, key=key)
+    state, info = learner.update(state, batch, key=key)
+    info = learner.evaluate(state, batch, key=key)
+
+and `fit` (a plain JAX loop) and `jaxprob.lightning` (PyTorch Lightning) both run it.
+`GradientDescent` is the plain learner; every inference method in `jaxprob.bnn` is
+another; `jaxprob.diffusion` makes losses for the first.
+
+- `jaxprob.bnn`: prior + likelihood -> inference -> posterior -> predictive.
+- `jaxprob.diffusion`: schedule -> denoiser -> loss -> sampler, log-likelihood.
+- `jaxprob.metrics`: arrays in, scalars out: is the uncertainty to be trusted?
+- `jaxprob.tree`: choose, freeze and swap parts of any model by their path.
+- `jaxprob.datasets`, `jaxprob.plot`, `jaxprob.testing`, `jaxprob.lightning` are
+  imported by name.
+"""
+
+from . import tree as tree
+from ._batch import (
+    Batch as Batch,
+    masked_mean as masked_mean,
+    mean_loss as mean_loss,
+    unpack as unpack,
+)
+from ._ema import EMA as EMA
+from ._fit import evaluate as evaluate, fit as fit
+from ._keys import example_keys as example_keys, leaf_keys as leaf_keys
+from ._learner import (
+    AbstractLearner as AbstractLearner,
+    GradientDescent as GradientDescent,
+    TrainState as TrainState,
+)
+from ._loader import ArrayLoader as ArrayLoader
+from ._stepper import Stepper as Stepper
+from ._version import __version__ as __version__

@@ -1,0 +1,103 @@
+"""Checks of what enters, before anything is traced: errors that name row and column."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+__all__ = [
+    "check_arrays",
+    "check_columns",
+    "check_finite",
+    "check_floating",
+    "check_labels",
+    "check_same_length",
+]
+
+
+def check_arrays(**arrays: Any) -> list[np.ndarray]:
+    """Each argument as a NumPy array with at least one row, all of one length."""
+    out = []
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if array.dtype == object:
+            raise TypeError(
+                f"{name} is no rectangular array of numbers (its dtype is object): "
+                "rows of different lengths, or strings among numbers"
+            )
+        if array.ndim == 0:
+            raise ValueError(f"{name} has shape (): it needs a leading axis of rows")
+        if len(array) == 0:
+            raise ValueError(f"{name} is empty: its shape is {array.shape}")
+        out.append(array)
+    check_same_length(**dict(zip(arrays, out, strict=True)))
+    return out
+
+
+def check_same_length(**arrays: np.ndarray) -> None:
+    """All have as many rows."""
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        listing = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
+        raise ValueError(f"arguments differ in their number of rows: {listing}")
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """No NaN and no infinity."""
+    if not np.issubdtype(array.dtype, np.inexact):
+        return
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        place = f"row {where[0]}"
+        if len(where) > 1:
+            place += f", column {', '.join(map(str, where[1:]))}"
+        raise ValueError(
+            f"{name} holds {bad.sum()} non-finite value(s), the first at {place}: "
+            f"{array[where]}. Remove or impute those rows."
+        )
+
+
+def check_floating(name: str, array: np.ndarray) -> None:
+    """Floating point, not integer."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(
+            f"{name} is {array.dtype} where floating-point numbers are needed: write "
+            f"{name}.astype(np.float32)"
+        )
+
+
+def check_columns(name: str, array: np.ndarray, *, remedy: str) -> None:
+    """No column is constant: standardising it would divide by zero."""
+    flat = array.reshape(len(array), -1)
+    constant = np.flatnonzero(np.ptp(flat, axis=0) == 0)
+    if constant.size:
+        column = int(constant[0])
+        raise ValueError(
+            f"{name} column {column} is constant ({flat[0, column]} in each of "
+            f"{len(flat)} rows), so it cannot be standardised. {remedy}"
+        )
+
+
+def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+    """Integers in `0, ..., num_classes - 1`."""
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(
+            f"{name} is {labels.dtype} where class labels are needed: write "
+            f"{name}.astype(np.int32)"
+        )
+    bad = (labels < 0) | (labels >= num_classes)
+    if bad.any():
+        row = int(np.flatnonzero(bad.reshape(len(labels), -1).any(axis=1))[0])
+        raise ValueError(
+            f"{name} row {row} is {labels[row]}, outside the classes "
+            f"0, ..., {num_classes - 1}. Relabel the rows or raise num_classes."
+        )
+
+
+def check_tree_finite(name: str, tree: PyTree) -> None:
+    """Every array of a tree of data is finite."""
+    import jax
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        check_finite(name + jax.tree_util.keystr(path), np.asarray(leaf))

@@ -1,0 +1,197 @@
+"""Training without Lightning: a plain JAX loop with a progress bar."""
+
+import itertools
+import math
+from collections.abc import Iterable
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from tqdm.auto import tqdm
+
+from ._batch import weight
+from ._keys import as_seed
+from ._learner import AbstractLearner
+from ._loader import ArrayLoader
+from ._stepper import Stepper, Totals
+from ._types import Model, PRNGKey, State
+
+History = list[dict[str, float]]
+
+
+def fit(
+    learner: AbstractLearner,
+    model: Model,
+    data: PyTree | Iterable[PyTree],
+    *,
+    key: PRNGKey,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    batch_size: int = 32,
+    validation: PyTree | Iterable[PyTree] | None = None,
+    steps_per_dispatch: int | str = "auto",
+    progress: bool = True,
+) -> tuple[State, History]:
+    """Trains a model and gives back the learner's state.
+
+    ```python
+    learner = jaxprob.GradientDescent(loss, optax.adam(1e-3))
+    state, history = jaxprob.fit(learner, model, (x, y), key=key, num_epochs=20)
+    model = learner.model(state)
+    ```
+
+    **Arguments:**
+
+    - `learner`: any `AbstractLearner`: gradient descent or an inference method.
+    - `model`: what to train. It is copied, never changed.
+    - `data`: arrays with one leading axis, such as `(x, y)`, which are shuffled anew in
+        each epoch; or any re-iterable of batches, used as it is.
+    - `key`: everything random in the run.
+    - `num_steps`, `num_epochs`: how long; one of the two.
+    - `batch_size`: rows in a batch, when `data` are arrays.
+    - `validation`: arrays or batches to evaluate after each epoch.
+    - `steps_per_dispatch`: as in `jaxprob.Stepper`.
+    - `progress`: whether to show a progress bar on standard error.
+
+    **Returns:** `(state, history)`; history has one entry for each epoch (the last one
+    may be cut short by `num_steps`): `"step"`, the means of the training metrics over
+    the epoch, and those of the validation under `"val_" + name`.
+
+    **Raises:** `FloatingPointError` when the loss is not finite at the end of an epoch.
+    """
+    if (num_steps is None) == (num_epochs is None):
+        raise ValueError(
+            "say how long to train: give num_steps or num_epochs, not both"
+        )
+    init_key, train_key, data_key, eval_key = jax.random.split(key, 4)
+    loader = _as_loader(data, batch_size, shuffle=True, seed=as_seed(data_key))
+    held_out = None
+    if validation is not None:
+        held_out = _as_loader(validation, batch_size, shuffle=False, seed=0)
+    state = learner.init(model, key=init_key)
+    stepper = Stepper(
+        learner, state, key=train_key, steps_per_dispatch=steps_per_dispatch
+    )
+    evaluator = Evaluator(learner)
+    total = num_steps if num_steps is not None else _total(loader, num_epochs)
+    history: History = []
+    done = 0
+    with tqdm(total=total, disable=not progress, unit="step") as bar:
+        for epoch in itertools.count():
+            if _finished(done, epoch, num_steps, num_epochs):
+                break
+            if isinstance(loader, ArrayLoader):
+                loader.set_epoch(epoch)
+            stepper.reset_totals()
+            before = done
+            limit = math.inf if num_steps is None else num_steps - done
+            for chunk in _chunks(loader, stepper, limit):
+                stepper(chunk)
+                done += len(chunk)
+                bar.update(len(chunk))
+            if done == before:
+                raise ValueError(
+                    f"data gave no batch in epoch {epoch}: is it a generator? Give "
+                    "arrays, or an iterable that can be iterated again"
+                )
+            entry = {"step": float(done), **_means(stepper.totals)}
+            _check_loss(entry, done)
+            if held_out is not None:
+                means = evaluator(stepper.state, held_out, key=eval_key)
+                entry |= {f"val_{name}": value for name, value in means.items()}
+            history.append(entry)
+            shown = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
+            bar.set_postfix(shown, refresh=False)
+    return stepper.state, history
+
+
+def evaluate(
+    learner: AbstractLearner,
+    state: State,
+    data: PyTree | Iterable[PyTree],
+    *,
+    key: PRNGKey,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Means of the learner's metrics over a data set; nothing is trained.
+
+    **Arguments:** as in `fit`; batch i gets the key `fold_in(key, i)`.
+
+    **Returns:** metrics by name, each example counted once.
+    """
+    loader = _as_loader(data, batch_size, shuffle=False, seed=0)
+    return Evaluator(learner)(state, loader, key=key)
+
+
+class Evaluator:
+    """Compiled evaluation of one learner: sums on the device, fetched once."""
+
+    def __init__(self, learner: AbstractLearner):
+        @eqx.filter_jit
+        def step(state, batch, totals, key, index):
+            info = learner.evaluate(state, batch, key=jax.random.fold_in(key, index))
+            totals = Totals.zeros(info) if totals is None else totals
+            return totals.add(info, weight(batch))
+
+        self._step = step
+
+    def __call__(
+        self, state: State, loader: Iterable[PyTree], *, key: PRNGKey
+    ) -> dict[str, float]:
+        totals = None
+        for index, batch in enumerate(loader):
+            totals = self._step(state, batch, totals, key, np.uint32(index))
+        if totals is None:
+            raise ValueError("the data to evaluate on gave no batch")
+        return totals.means()
+
+
+def _means(totals: Totals | None) -> dict[str, float]:
+    assert totals is not None  # at least one step has run
+    return totals.means()
+
+
+def _as_loader(data, batch_size, *, shuffle, seed):
+    is_arrays = all(
+        hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        for leaf in jax.tree.leaves(data)
+    )
+    if isinstance(data, dict | tuple | list) or hasattr(data, "shape"):
+        if not is_arrays:
+            raise TypeError(
+                "data is to be a pytree of arrays, or an iterable of batches"
+            )
+        return ArrayLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    return data
+
+
+def _total(loader, num_epochs):
+    return len(loader) * num_epochs if hasattr(loader, "__len__") else None
+
+
+def _finished(done, epoch, num_steps, num_epochs):
+    return epoch >= num_epochs if num_steps is None else done >= num_steps
+
+
+def _chunks(loader, stepper, limit):
+    """Lists of batches, as many as the stepper takes, `limit` in all."""
+    chunk = []
+    for index, batch in enumerate(loader):
+        if index >= limit:
+            break
+        chunk.append(batch)
+        if len(chunk) >= stepper.capacity:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _check_loss(entry, done):
+    if not math.isfinite(entry.get("loss", 0.0)):
+        raise FloatingPointError(
+            f"the mean loss over the epoch that ended at step {done} is "
+            f"{entry['loss']}: lower the learning rate or clip the gradient "
+            "(optax.clip_by_global_norm), and look at the scale of the data"
+        )

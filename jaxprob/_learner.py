@@ -1,0 +1,125 @@
+"""What can be trained, one step at a time, as pure functions on pytrees."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from . import tree
+from ._ema import EMA
+from ._types import Info, Loss, Model, PRNGKey, State, Where
+
+
+class AbstractLearner(eqx.Module):
+    """One interface for whatever is trained: gradient descent, every inference method.
+
+    `jaxprob.fit`, the Lightning module and the checkpoints know nothing but these four
+    methods. All are pure: jit, vmap and scan them freely.
+    """
+
+    @abc.abstractmethod
+    def init(self, model: Model, *, key: PRNGKey) -> State:
+        """The state before the first step. Every leaf that changes is an array."""
+
+    @abc.abstractmethod
+    def update(
+        self, state: State, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[State, Info]:
+        """One optimiser or sampler step on one batch; `info` holds `"loss"`."""
+
+    @abc.abstractmethod
+    def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
+        """The same numbers as `update`, on a batch that trains nothing."""
+
+    @abc.abstractmethod
+    def model(self, state: State) -> Model:
+        """The one model to use if only one may be used: the average, or the mean."""
+
+
+class TrainState(eqx.Module):
+    """The state of gradient descent.
+
+    **Fields:**
+
+    - `model`: the model at this step.
+    - `opt_state`: optax's state.
+    - `ema`: the averaged trainable leaves, or `None`.
+    - `step`: updates made so far.
+    """
+
+    model: Model
+    opt_state: PyTree
+    ema: PyTree | None
+    step: Int[Array, ""]
+
+
+class GradientDescent(AbstractLearner):
+    """Minimises a loss with an optax optimiser.
+
+    ```python
+    learner = jaxprob.GradientDescent(loss, optax.adam(1e-3), ema=jaxprob.EMA(0.999))
+    state, history = jaxprob.fit(learner, model, (x, y), key=key, num_steps=1000)
+    model = learner.model(state)
+    ```
+
+    **Arguments:**
+
+    - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
+        makes one from the loss of one example. It may be an Equinox module.
+    - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
+        gradient accumulation (`optax.MultiSteps`) are composed there.
+    - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
+    - `trainable`: which leaves move (see `jaxprob.tree`); all others are bit-equal for
+        ever. All inexact arrays by default.
+    """
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    ema: EMA | None = None
+    trainable: Where = True
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        params, _ = tree.partition(model, self.trainable)
+        if not jax.tree.leaves(params):
+            raise ValueError(
+                f"trainable={self.trainable!r} leaves nothing to train: the model has "
+                "no floating-point array there"
+            )
+        return TrainState(
+            model=model,
+            opt_state=self.optimizer.init(params),
+            ema=None if self.ema is None else params,
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        params, rest = tree.partition(state.model, self.trainable)
+
+        def loss(params):
+            return self.loss(eqx.combine(params, rest), batch, key=key)
+
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        average = state.ema
+        if self.ema is not None:
+            average = self.ema.update(average, params, state.step)
+        model = eqx.combine(params, rest)
+        state = TrainState(model, opt_state, average, state.step + 1)
+        return state, {"loss": value, **metrics}
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        model = eqx.nn.inference_mode(self.model(state))
+        value, metrics = self.loss(model, batch, key=key)
+        return {"loss": value, **metrics}
+
+    def model(self, state: TrainState) -> Model:
+        """The averaged model if there is an EMA, else the model of the last step."""
+        if state.ema is None:
+            return state.model
+        return eqx.combine(state.ema, state.model)

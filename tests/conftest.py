@@ -1,0 +1,49 @@
+"""The suite runs strict: no silent promotion, no warning, every array's shape checked.
+
+Four CPU devices are faked before JAX starts, and the jaxtyping hook is installed before
+anything of jaxprob is imported.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ["MPLBACKEND"] = "agg"
+
+import jaxtyping
+
+jaxtyping.install_import_hook("jaxprob", "beartype.beartype")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+class KeyMaker:
+    """Calling it gives a new key each time; its repr says how to get the same again."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        return jax.random.fold_in(jax.random.key(self.seed), self.count)
+
+    def __repr__(self):
+        return f"KeyMaker(seed={self.seed}, count={self.count})"
+
+
+@pytest.fixture
+def getkey():
+    return KeyMaker()
+
+
+@pytest.fixture
+def x64():
+    """Double precision inside the test, for statements that are exact."""
+    with jax.enable_x64(True):
+        yield
