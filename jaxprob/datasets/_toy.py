@@ -1,0 +1,178 @@
+"""Toy sets whose truth is known, drawn from a seed."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ._seed import Seed, generator
+from ._split import Split
+
+Points = tuple[Float[np.ndarray, "num 2"], Int[np.ndarray, " num"]]
+
+
+def heteroscedastic_truth(
+    x: Float[np.ndarray, "*shape"],
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Mean and standard deviation of y given x in the `heteroscedastic` set.
+
+    m(x) = x + sin(2 pi x) / 2 and s(x) = 0.2 x on [0, 1]: noise from 0 to 0.2. Outside
+    of [0, 1] the noise stays what it is at the nearer end.
+    """
+    x = np.asarray(x)
+    return x + 0.5 * np.sin(2.0 * np.pi * x), 0.2 * np.clip(x, 0.0, 1.0)
+
+
+def heteroscedastic(
+    *,
+    num_train: int = 200,
+    num_val: int = 100,
+    num_test: int = 200,
+    gap: tuple[float, float] = (0.45, 0.7),
+    seed: Seed = 0,
+) -> Split:
+    """A curve in noise that grows, y = m(x) + s(x) e, with no data in a gap.
+
+    What a model should say of it: aleatoric noise that grows with x, as
+    `heteroscedastic_truth` has it; epistemic uncertainty that opens in the gap and
+    outside of [0, 1], and is small elsewhere.
+
+    ```python
+    data, x_scaler, y_scaler = heteroscedastic(seed=0).standardize()
+    ```
+
+    **Arguments:**
+
+    - `num_train`, `num_val`, `num_test`: rows of each part, drawn independently.
+    - `gap`: x is uniform on [0, 1] without this interval.
+    - `seed`: a number, or a key of JAX.
+
+    **Raises:** `ValueError` for a gap that is no part of [0, 1] or is all of it.
+    """
+    low, high = gap
+    if not (0.0 <= low <= high <= 1.0) or high - low >= 1.0:
+        raise ValueError(f"gap={gap}: it must be a proper part (low, high) of [0, 1]")
+    if min(num_train, num_test) < 1 or num_val < 0:
+        raise ValueError(
+            f"num_train={num_train}, num_val={num_val}, num_test={num_test}: each part "
+            "needs a row, but for the validation part, which may be empty"
+        )
+    rng = generator(seed)
+
+    def draw(num):
+        x = rng.uniform(0.0, 1.0 - (high - low), (num, 1))
+        x = np.where(x < low, x, x + (high - low))
+        mean, std = heteroscedastic_truth(x)
+        y = mean + std * rng.standard_normal((num, 1))
+        return x.astype(np.float32), y.astype(np.float32)
+
+    (x_train, y_train), (x_val, y_val), (x_test, y_test) = map(
+        draw, (num_train, num_val, num_test)
+    )
+    return Split(
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        x_val=x_val if num_val else None,
+        y_val=y_val if num_val else None,
+        feature_names=("x",),
+        target_names=("y",),
+        name="heteroscedastic",
+    )
+
+
+def _check_num(num: int, noise: float) -> None:
+    if num < 1:
+        raise ValueError(f"num={num}: at least one point is needed")
+    if noise < 0.0:
+        raise ValueError(f"noise={noise}: a standard deviation is not negative")
+
+
+def two_moons(num: int = 1000, *, noise: float = 0.1, seed: Seed = 0) -> Points:
+    """Two interleaved half circles of radius 1, with Gaussian noise.
+
+    The upper one (class 0) is centred at (0, 0), the lower (class 1) at (1, 1/2).
+
+    **Arguments:**
+
+    - `num`: points, half of them (rounded up: the first class) in each class.
+    - `noise`: its standard deviation in each coordinate.
+    - `seed`: a number, or a key of JAX.
+
+    **Returns:** points and labels, in random order.
+    """
+    _check_num(num, noise)
+    rng = generator(seed)
+    labels = rng.permutation(np.arange(num) % 2)
+    angle = rng.uniform(0.0, np.pi, num)
+    upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    lower = np.stack([1.0 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
+    x = np.where(labels[:, None] == 0, upper, lower)
+    x = x + noise * rng.standard_normal((num, 2))
+    return x.astype(np.float32), labels.astype(np.int32)
+
+
+def gaussian_ring(
+    num: int = 1000, *, num_modes: int = 8, std: float = 0.05, seed: Seed = 0
+) -> Points:
+    """A mixture of equal Gaussians on a circle, of total variance 1 per coordinate.
+
+    The means are at the angles 2 pi k / num_modes on the circle of radius
+    sqrt(2 (1 - std^2)), which gives each coordinate variance 1 for three modes or more.
+
+    **Arguments:**
+
+    - `num`: points.
+    - `num_modes`: Gaussians, at least 3.
+    - `std`: of each, in each coordinate, below 1.
+    - `seed`: a number, or a key of JAX.
+
+    **Returns:** points, and which Gaussian each is from.
+    """
+    _check_num(num, std)
+    if num_modes < 3 or std >= 1.0:
+        raise ValueError(
+            f"num_modes={num_modes}, std={std}: variance 1 in each coordinate needs "
+            "three modes or more, and std below 1"
+        )
+    rng = generator(seed)
+    labels = rng.integers(num_modes, size=num)
+    angle = 2.0 * np.pi * labels / num_modes
+    radius = np.sqrt(2.0 * (1.0 - std**2))
+    x = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    x = x + std * rng.standard_normal((num, 2))
+    return x.astype(np.float32), labels.astype(np.int32)
+
+
+def spirals(
+    num: int = 1000,
+    *,
+    num_arms: int = 2,
+    turns: float = 1.5,
+    noise: float = 0.02,
+    seed: Seed = 0,
+) -> Points:
+    """Arms of an Archimedean spiral, r = u, angle = 2 pi (turns u + arm / num_arms).
+
+    u = sqrt(uniform) spreads the points evenly over an arm rather than crowding them
+    at the centre.
+
+    **Arguments:**
+
+    - `num`: points, as evenly over the arms as can be.
+    - `num_arms`: arms; each is a class.
+    - `turns`: of each arm, from the centre to radius 1.
+    - `noise`: its standard deviation in each coordinate.
+    - `seed`: a number, or a key of JAX.
+
+    **Returns:** points and labels, in random order.
+    """
+    _check_num(num, noise)
+    if num_arms < 1:
+        raise ValueError(f"num_arms={num_arms}: at least one is needed")
+    rng = generator(seed)
+    labels = rng.permutation(np.arange(num) % num_arms)
+    radius = np.sqrt(rng.uniform(size=num))
+    angle = 2.0 * np.pi * (turns * radius + labels / num_arms)
+    x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    x = x + noise * rng.standard_normal((num, 2))
+    return x.astype(np.float32), labels.astype(np.int32)
