@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -30,7 +31,7 @@ def fit(
     num_epochs: int | None = None,
     batch_size: int = 32,
     validation: PyTree | Iterable[PyTree] | None = None,
-    steps_per_dispatch: int | str = "auto",
+    steps_per_dispatch: int | Literal["auto"] = "auto",
     progress: bool = True,
 ) -> tuple[State, History]:
     """Trains a model and gives back the learner's state.
@@ -152,16 +153,16 @@ def _means(totals: Totals | None) -> dict[str, float]:
     return totals.means()
 
 
-def _as_loader(data, batch_size, *, shuffle, seed):
-    is_arrays = all(
-        hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-        for leaf in jax.tree.leaves(data)
-    )
+def _as_loader(
+    data: Any, batch_size: int, *, shuffle: bool, seed: int
+) -> Iterable[PyTree]:
     if isinstance(data, dict | tuple | list) or hasattr(data, "shape"):
-        if not is_arrays:
-            raise TypeError(
-                "data is to be a pytree of arrays, or an iterable of batches"
-            )
+        for leaf in jax.tree.leaves(data):
+            if not hasattr(leaf, "shape"):
+                raise TypeError(
+                    "data is to be a pytree of arrays, or an iterable of batches; it "
+                    f"holds a {type(leaf).__name__}"
+                )
         return ArrayLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
     return data
 

@@ -62,6 +62,7 @@ class ArrayLoader:
         self.seed = seed
         self.drop_last = drop_last
         self.epoch = 0
+        self._start = 0  # of the next iteration: zero but after load_state_dict
         self._position = 0
 
     def __len__(self) -> int:
@@ -80,13 +81,12 @@ class ArrayLoader:
 
     def __iter__(self) -> Iterator[PyTree]:
         # A generator: its body runs at the first `next`, so an epoch that is set
-        # between `iter` and `next` (as Lightning does) still counts. A consumer that
-        # stops at `len` batches never resumes it, hence the modulo.
+        # between `iter` and `next` (as Lightning does) still counts.
         order = self.order(self.epoch)
-        for index in range(self._position % len(self), len(self)):
+        start, self._start = self._start, 0
+        for index in range(start, len(self)):
             self._position = index + 1
             yield self._batch(order[index * self.batch_size :][: self.batch_size])
-        self._position = 0
 
     def _batch(self, rows: np.ndarray) -> PyTree:
         if self.drop_last:
@@ -102,5 +102,6 @@ class ArrayLoader:
         return {"epoch": self.epoch, "position": self._position % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on where `state_dict` was taken."""
-        self.epoch, self._position = state["epoch"], state["position"]
+        """The next iteration goes on where `state_dict` was taken."""
+        self.epoch, self._start = state["epoch"], state["position"]
+        self._position = self._start
