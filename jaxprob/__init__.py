@@ -18,7 +18,7 @@ another; `jaxprob.diffusion` makes losses for the first.
   imported by name.
 """
 
-from . import tree as tree
+from . import metrics as metrics, tree as tree
 from ._batch import (
     Batch as Batch,
     masked_mean as masked_mean,

@@ -34,7 +34,7 @@ def check_arrays(**arrays: Any) -> list[np.ndarray]:
     return out
 
 
-def check_same_length(**arrays: np.ndarray) -> None:
+def check_same_length(**arrays: Any) -> None:
     """All have as many rows."""
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:

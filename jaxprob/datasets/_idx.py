@@ -56,8 +56,8 @@ def read_idx(path: PathLike) -> np.ndarray:
     if zero != 0 or code not in _DTYPES or axes == 0:
         raise CorruptFileError(
             f"{path} begins with {content[:4].hex(' ')}: an IDX file begins with "
-            f"00 00, then one of {', '.join(f'{c:02x}' for c in _DTYPES)}, then its number of "
-            "axes. Is it an image, or the page of an error?"
+            f"00 00, then one of {', '.join(f'{c:02x}' for c in _DTYPES)}, then its "
+            "number of axes. Is it an image, or the page of an error?"
         )
     start = 4 + 4 * axes
     if len(content) < start:

@@ -1,0 +1,88 @@
+"""Is the uncertainty to be trusted? Arrays in, scalars out.
+
+Every function is pure JAX and can be jitted, but for `c2st`, which trains a classifier.
+What was observed comes first, what was predicted after it: `rmse(y, mean)`. A sum over
+posterior samples or members runs over the leading axis. Values are checked where they
+are concrete; inside jit there is nothing to look at and the checks vanish.
+
+1. **Proper scores**, which only the truth minimises in expectation: of a real outcome
+   `gaussian_nll`, `gaussian_mixture_nll`, `crps_gaussian`, `crps_gaussian_mixture`,
+   `crps_samples`; of an interval `interval_score`; of a class `categorical_nll`,
+   `brier`. With `per_example=True` they give one value per example.
+2. **Errors** of the point prediction: `rmse`, `mae`, `accuracy`.
+3. **Calibration**: do stated probabilities come true? `reliability_curve`, `ece`,
+   `adaptive_ece` for classes; `pit_gaussian`, `pit_gaussian_mixture`, `pit_samples`
+   and `quantile_calibration_error` for real outcomes; `coverage` of intervals, beside
+   `interval_width`, for wide intervals cover easily.
+4. **Ranking**: are the uncertain ones the wrong ones? `risk_coverage`, `aurc`; and the
+   foreign ones? Scores `entropy`, `max_probability_uncertainty`, `mutual_information`,
+   judged by `auroc` and `fpr_at_tpr`.
+5. **Fidelity** to a reference posterior: `agreement`, `total_variation`.
+6. **Two samples**: are they from one distribution? `wasserstein_1d`,
+   `sliced_wasserstein`, `mmd2`, `frechet_distance`, `c2st`, and what is missing:
+   `precision_recall_density_coverage`.
+7. **Error of the figure** itself: `mean_and_error` over splits, `bootstrap` over
+   examples.
+"""
+
+from ._regression import (
+    gaussian_mixture_nll as gaussian_mixture_nll,
+    gaussian_nll as gaussian_nll,
+    mae as mae,
+    rmse as rmse,
+)
+from ._crps import (
+    crps_gaussian as crps_gaussian,
+    crps_gaussian_mixture as crps_gaussian_mixture,
+    crps_samples as crps_samples,
+)
+from ._classification import (
+    accuracy as accuracy,
+    brier as brier,
+    categorical_nll as categorical_nll,
+)
+from ._calibration import (
+    ReliabilityCurve as ReliabilityCurve,
+    adaptive_ece as adaptive_ece,
+    ece as ece,
+    reliability_curve as reliability_curve,
+)
+from ._pit import (
+    pit_gaussian as pit_gaussian,
+    pit_gaussian_mixture as pit_gaussian_mixture,
+    pit_samples as pit_samples,
+    quantile_calibration_error as quantile_calibration_error,
+)
+from ._intervals import (
+    coverage as coverage,
+    interval_score as interval_score,
+    interval_width as interval_width,
+)
+from ._selective import (
+    RiskCoverage as RiskCoverage,
+    aurc as aurc,
+    risk_coverage as risk_coverage,
+)
+from ._ood import (
+    auroc as auroc,
+    entropy as entropy,
+    fpr_at_tpr as fpr_at_tpr,
+    max_probability_uncertainty as max_probability_uncertainty,
+    mutual_information as mutual_information,
+)
+from ._fidelity import agreement as agreement, total_variation as total_variation
+from ._wasserstein import (
+    sliced_wasserstein as sliced_wasserstein,
+    wasserstein_1d as wasserstein_1d,
+)
+from ._mmd import median_bandwidth as median_bandwidth, mmd2 as mmd2
+from ._frechet import (
+    frechet_distance as frechet_distance,
+    frechet_gaussian as frechet_gaussian,
+)
+from ._c2st import c2st as c2st
+from ._manifold import (
+    ManifoldScores as ManifoldScores,
+    precision_recall_density_coverage as precision_recall_density_coverage,
+)
+from ._error import bootstrap as bootstrap, mean_and_error as mean_and_error

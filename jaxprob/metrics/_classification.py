@@ -1,0 +1,93 @@
+"""Errors and proper scores of classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ._inputs import (
+    SUM_TOLERANCE,
+    check_axes,
+    floats,
+    is_concrete,
+    labels_and,
+    probabilities,
+    reduce,
+)
+
+
+def accuracy(
+    labels: Int[Array | np.ndarray, " rows"],
+    probs: Float[Array | np.ndarray, "rows classes"],
+) -> Float[Array, ""]:
+    """Share of rows whose most probable class is the label.
+
+    **Arguments:**
+
+    - `labels`: in `0, ..., classes - 1`.
+    - `probs`: probabilities of the classes.
+
+    **Raises:** `ValueError` for different lengths, labels outside of the classes, NaN,
+    or rows that do not sum to one; `TypeError` for labels that are no integers.
+    """
+    probs = probabilities("probs", probs)
+    labels = labels_and(labels, "probs", probs)
+    return jnp.mean(jnp.argmax(probs, axis=-1) == labels, dtype=probs.dtype)
+
+
+def categorical_nll(
+    labels: Int[Array | np.ndarray, " rows"],
+    log_probs: Float[Array | np.ndarray, "rows classes"],
+    *,
+    per_example: bool = False,
+) -> Float[Array, ""] | Float[Array, " rows"]:
+    """Negative log-probability of the labels, in nats.
+
+    It takes logarithms, `jax.nn.log_softmax(logits)` or a mixture's own log_prob,
+    because probabilities near zero underflow, and a clipped logarithm is no proper
+    score. A log-probability of minus infinity is allowed, and may cost infinity.
+
+    **Arguments:**
+
+    - `labels`: in `0, ..., classes - 1`.
+    - `log_probs`: logarithms of the classes' probabilities.
+    - `per_example`: return one value per row.
+
+    **Raises:** `ValueError` for different lengths, labels outside of the classes, NaN,
+    or rows whose exponentials do not sum to one.
+    """
+    (log_probs,) = floats(log_probs=log_probs, allow_infinite=True)
+    check_axes("log_probs", log_probs, "rows classes")
+    labels = labels_and(labels, "log_probs", log_probs)
+    if is_concrete(log_probs):
+        total = np.asarray(jax.nn.logsumexp(log_probs, axis=-1))
+        bad = ~(np.abs(total) <= SUM_TOLERANCE)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise ValueError(
+                f"log_probs row {row}: the probabilities sum to {np.exp(total[row])}, "
+                "not to one. Of logits pass jax.nn.log_softmax(logits), of "
+                "probabilities pass jnp.log(probs)."
+            )
+    values = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    return reduce(values, per_example)
+
+
+def brier(
+    labels: Int[Array | np.ndarray, " rows"],
+    probs: Float[Array | np.ndarray, "rows classes"],
+    *,
+    per_example: bool = False,
+) -> Float[Array, ""] | Float[Array, " rows"]:
+    """Brier score sum_k (p_k - 1[label = k])^2, in [0, 2]: bounded, and still proper.
+
+    The sum runs over all classes, as Brier wrote it; the score of the positive class
+    alone, usual for two classes, is half of this. Verification of forecasts expressed
+    in terms of probability (Brier, 1950).
+
+    **Arguments:** as for `accuracy`; `per_example` returns one value per row.
+    """
+    probs = probabilities("probs", probs)
+    labels = labels_and(labels, "probs", probs)
+    target = jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype)
+    return reduce(jnp.sum((probs - target) ** 2, axis=-1), per_example)

@@ -1,0 +1,160 @@
+"""What enters a metric: one floating dtype, agreeing shapes, values that make sense.
+
+Values are looked at only where they are concrete: a tracer has none.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from .._checks import check_finite, check_labels, check_same_length
+
+# Rounding of a softmax in half precision, and less than any mistake.
+SUM_TOLERANCE = 1e-2
+
+
+def is_concrete(value: Any) -> bool:
+    return not isinstance(value, Tracer)
+
+
+def _first(bad: np.ndarray) -> str:
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"[{', '.join(map(str, where))}]"
+
+
+def floats(*, allow_infinite: bool = False, **arrays: Any) -> list[Array]:
+    """Each as a JAX array, all of one floating dtype of at least 32 bits."""
+    out = []
+    for name, value in arrays.items():
+        dtype = jnp.result_type(value)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{name} is {dtype} where floating-point numbers are needed: write "
+                f"{name}.astype(float)"
+            )
+        array = jnp.asarray(value)
+        if array.dtype.itemsize < 4:
+            array = array.astype(jnp.float32)
+        if array.size == 0:
+            raise ValueError(f"{name} is empty: its shape is {array.shape}")
+        if is_concrete(array):
+            host = np.asarray(array)
+            if allow_infinite:
+                host = np.where(np.isinf(host), 0.0, host)
+            check_finite(name, np.atleast_1d(host))
+        out.append(array)
+    # Strict promotion would refuse float32 beside float64; here the wider one is meant.
+    dtype = np.result_type(*(array.dtype for array in out))
+    return [array.astype(dtype) for array in out]
+
+
+def check_same_shape(**arrays: Array) -> None:
+    """All have one shape; no broadcasting: (n,) beside (n, 1) is a mistake."""
+    if len({array.shape for array in arrays.values()}) > 1:
+        listing = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(
+            f"arguments differ in shape: {listing}. They are compared element by "
+            "element, so reshape them alike."
+        )
+
+
+def check_positive(name: str, array: Array) -> None:
+    """Scales are above zero."""
+    if is_concrete(array):
+        host = np.asarray(array)
+        if (host <= 0.0).any():
+            bad = host <= 0.0
+            raise ValueError(
+                f"{name}{_first(bad)} is {host[bad][0]}: a standard deviation is above "
+                "zero. Is it a logarithm or a variance?"
+            )
+
+
+def check_axes(name: str, array: Array, axes: str) -> None:
+    """As many axes as `axes` names."""
+    if array.ndim != len(axes.split()):
+        raise ValueError(
+            f"{name} has shape {array.shape}: its axes are ({', '.join(axes.split())})"
+        )
+
+
+def check_probabilities(name: str, probs: Array) -> None:
+    """Each row of the last axis is a distribution."""
+    if not is_concrete(probs):
+        return
+    host = np.asarray(probs)
+    if (host < 0.0).any():
+        bad = host < 0.0
+        raise ValueError(
+            f"{name}{_first(bad)} is {host[bad][0]}: probabilities are not negative. "
+            f"If these are logits, pass jax.nn.softmax({name})."
+        )
+    total = host.sum(axis=-1)
+    bad = np.abs(total - 1.0) > SUM_TOLERANCE
+    if bad.any():
+        raise ValueError(
+            f"{name}{_first(bad)} sums to {total[bad][0]:.6g}, not to one. If these "
+            f"are logits, pass jax.nn.softmax({name})."
+        )
+
+
+def probabilities(name: str, probs: Any, axes: str = "rows classes") -> Array:
+    """A checked array of class probabilities."""
+    (probs,) = floats(**{name: probs})
+    check_axes(name, probs, axes)
+    check_probabilities(name, probs)
+    return probs
+
+
+def labels_and(labels: Any, name: str, values: Array) -> Array:
+    """Checked labels beside an array of shape (rows, classes)."""
+    labels = jnp.asarray(labels)
+    check_axes("labels", labels, "rows")
+    check_same_length(labels=labels, **{name: values})
+    if is_concrete(labels):
+        check_labels("labels", np.asarray(labels), values.shape[-1])
+    return labels
+
+
+def mixture(
+    y: Any, means: Any, stds: Any, weights: Any | None
+) -> tuple[Array, Array, Array, Array]:
+    """Outcomes, and the components' means, scales and weights, checked together."""
+    y, means, stds = floats(y=y, means=means, stds=stds)
+    check_same_shape(means=means, stds=stds)
+    if means.shape[1:] != y.shape:
+        raise ValueError(
+            f"means has shape {means.shape} and y {y.shape}: means must be one array "
+            "like y for each component, along a new leading axis"
+        )
+    check_positive("stds", stds)
+    if weights is None:
+        weights = jnp.full(means.shape[0], 1.0 / means.shape[0], y.dtype)
+    (weights,) = floats(weights=weights)
+    check_axes("weights", weights, "components")
+    check_same_length(weights=weights, means=means)
+    check_probabilities("weights", weights)
+    return y, means, stds, weights.astype(y.dtype)
+
+
+def two_samples(x: Any, y: Any, *, least: int = 1) -> tuple[Array, Array]:
+    """Two sets of points, one row each, flattened to vectors of one length."""
+    x, y = floats(x=x, y=y)
+    for name, array in (("x", x), ("y", y)):
+        if array.ndim == 0 or len(array) < least:
+            raise ValueError(
+                f"{name} has shape {array.shape}: at least {least} point(s) along a "
+                "leading axis are needed"
+            )
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            f"points of x have shape {x.shape[1:]} and points of y {y.shape[1:]}"
+        )
+    return x.reshape(len(x), -1), y.reshape(len(y), -1)
+
+
+def reduce(values: Array, per_example: bool) -> Array:
+    return values if per_example else jnp.mean(values)
