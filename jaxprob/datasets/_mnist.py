@@ -1,6 +1,7 @@
 """MNIST, and the Kuzushiji characters that are out of its distribution."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +71,19 @@ def _npz(path: Path) -> np.ndarray:
     existing("root", path, "It must hold kmnist-test-imgs.npz, kmnist-test-labels.npz.")
     try:
         # Pickled objects run code when they are read: never from a data file.
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: of a damaged archive np.load never closes what it opened.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise KeyError("arr_0: it holds a single array, as npy files do")
             return archive["arr_0"]
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        KeyError,
+        ValueError,
+    ) as error:
         raise CorruptFileError(
             f"{path} is no npz file with one plain array arr_0 ({error}). Fetch it "
             "again."
