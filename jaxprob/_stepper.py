@@ -15,7 +15,7 @@ therefore run step by step, a decision taken from the program and never from a c
 import functools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import equinox as eqx
@@ -25,7 +25,7 @@ import numpy as np
 from jax.extend.core import subjaxprs
 from jaxtyping import Array, Int, PyTree
 
-from ._batch import weight
+from ._batch import num_rows, weight
 from ._keys import step_key
 from ._learner import AbstractLearner
 from ._types import PRNGKey, State
@@ -58,6 +58,38 @@ class Totals(eqx.Module):
         """Means over examples. This waits for the device."""
         sums, weight = jax.device_get((self.sums, self.weight))
         return {name: float(total / max(weight, 1.0)) for name, total in sums.items()}
+
+
+class StepMetrics(Mapping[str, np.ndarray]):
+    """Every metric as an array with one value for each step.
+
+    The values stay on the device until the first one is read. They are cut to length
+    on the host: a slice of a JAX array would be a dispatch of its own.
+    """
+
+    def __init__(self, parts: list[tuple[dict[str, Array], int]]):
+        self._parts = parts
+        self._fetched: dict[str, np.ndarray] | None = None
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        """All of them. This waits for the device."""
+        if self._fetched is None:
+            parts = [(jax.device_get(info), num) for info, num in self._parts]
+            self._fetched = {
+                name: np.concatenate([np.atleast_1d(i[name])[:n] for i, n in parts])
+                for name in parts[0][0]
+            }
+            self._parts = []
+        return self._fetched
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.fetch()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts[0][0] if self._fetched is None else self._fetched)
+
+    def __len__(self) -> int:
+        return len(self._parts[0][0] if self._fetched is None else self._fetched)
 
 
 class Stepper:
@@ -122,19 +154,22 @@ class Stepper:
         """The live state. The next dispatch consumes its buffers."""
         return eqx.combine(self._arrays, self._static)
 
-    @state.setter
-    def state(self, state: State):
-        arrays, self._static = eqx.partition(state, eqx.is_array)
+    def resume(self, state: State, *, key: PRNGKey, step: int) -> None:
+        """Goes on from another state of the same structure, with the same programs."""
+        arrays, static = eqx.partition(state, eqx.is_array)
+        if not eqx.tree_equal(static, self._static):
+            raise ValueError(
+                "resume takes a state like the one the stepper was made with; its "
+                "settings differ. Make a new Stepper"
+            )
         self._arrays = jax.tree.map(jnp.copy, arrays)
+        self._key = jnp.copy(key)
+        self._step = jnp.asarray(step, jnp.int32)
 
     @property
     def step(self) -> int:
         """The number of the next step. Reading it waits for the device."""
         return int(self._step)
-
-    @step.setter
-    def step(self, step: int):
-        self._step = jnp.asarray(step, jnp.int32)
 
     @property
     def totals(self) -> Totals | None:
@@ -146,11 +181,11 @@ class Stepper:
         if self._totals is not None:
             self._totals = Totals.zeros(self._totals.sums)
 
-    def __call__(self, batches: Iterable[PyTree]) -> dict[str, Array]:
+    def __call__(self, batches: Iterable[PyTree]) -> StepMetrics:
         """Trains on the batches in turn.
 
-        **Returns:** every metric as an array with one value for each step, still on
-        the device: nothing waits here.
+        **Returns:** every metric by name, one value for each step, fetched when read:
+        nothing waits here.
         """
         batches = list(batches)
         if self._totals is None:
@@ -159,10 +194,8 @@ class Stepper:
         while batches:
             run = batches[: self._run_length(batches)]
             batches = batches[len(run) :]
-            parts.append(self._dispatch(run))
-        if len(parts) == 1:
-            return parts[0]
-        return {k: jnp.concatenate([part[k] for part in parts]) for k in parts[0]}
+            parts.append((self._dispatch(run), len(run)))
+        return StepMetrics(parts)
 
     def _run_length(self, batches):
         """How many batches from the first on are alike and fit one dispatch."""
@@ -177,12 +210,18 @@ class Stepper:
     def _dispatch(self, run):
         carry = (self._arrays, self._step, self._totals)
         begin = time.perf_counter()
-        if len(run) == 1:
+        if not self._fused:
             carry, info = self._one(carry, self._key, run[0])
         else:
-            stacked = jax.tree.map(self._stack, *run)
+            # A lone step goes through the loop too: the same body rounds alike, where
+            # a bare step may be fused otherwise (seen with jax 0.12 on CPU).
+            lone = len(run) == 1
+            stacked = (
+                jax.tree.map(lambda leaf: leaf[None], run[0])
+                if lone
+                else jax.tree.map(self._stack, *run)
+            )
             carry, info = self._many(carry, self._key, stacked, np.int32(len(run)))
-            info = {name: values[: len(run)] for name, values in info.items()}
         self._arrays, self._step, self._totals = carry
         if self._trials:
             self._tune(run[0], info, begin)
@@ -227,8 +266,7 @@ class Stepper:
         return (eqx.filter(state, eqx.is_array), step + 1, totals), info
 
     def _single(self, carry, key, batch):
-        carry, info = self._advance(carry, key, batch)
-        return carry, {name: value[None] for name, value in info.items()}
+        return self._advance(carry, key, batch)
 
     def _several(self, carry, key, batches, num: Int[Array, ""]):
         def pick(i):
@@ -244,7 +282,7 @@ class Stepper:
             return carry, history
 
         shapes = jax.eval_shape(lambda: self._advance(carry, key, pick(0))[1])
-        history = {k: jnp.zeros(self.capacity, v.dtype) for k, v in shapes.items()}
+        history = {k: jnp.zeros(num_rows(batches), v.dtype) for k, v in shapes.items()}
         return jax.lax.fori_loop(0, num, body, (carry, history))
 
 

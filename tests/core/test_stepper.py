@@ -83,6 +83,12 @@ def test_any_number_of_steps_compiles_one_program(getkey):
     assert stepper._many._cache_size() == 1
 
 
+def test_a_lone_step_compiles_one_program_more(getkey):
+    model, key, data = mlp(getkey()), getkey(), batches(12)
+    stepper, _ = trained(model, key, data, [1, 5, 6], 4)
+    assert stepper._many._cache_size() == 2
+
+
 def test_a_batch_of_another_shape_is_trained_on_in_its_turn(getkey):
     model, key = mlp(getkey()), getkey()
     data = [*batches(3), *batches(1, size=5), *batches(2)]
