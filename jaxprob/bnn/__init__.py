@@ -1,0 +1,74 @@
+"""Bayesian neural networks: a posterior over the weights of any Equinox module.
+
+Prior + likelihood -> inference -> posterior -> predictive:
+
+1. **Random leaves.** `Gaussian` is a distribution that stands in a model's tree where
+   an array stood; `sample_leaves` draws them all and gives back a model of the user's
+   own class. `bayesianize` puts them into any module, `BayesianLinear` and the
+   convolutions bring their own.
+2. **The joint density.** `LogJoint(likelihood, prior, num_data)` is
+   N/B sum log p(y_i | f_w(x_i)) + log p(w), in nats for the whole data set. A
+   likelihood maps one output to a numpyro distribution; a prior is a numpyro
+   distribution for each leaf.
+3. **Inference.** Each method is a `jaxprob` learner (`init`, `update`, `evaluate`), so
+   `jaxprob.fit` and Lightning run it, and ends in `posterior(state)`. It asks which
+   leaves are random and which are points to optimise; all others are frozen.
+4. **The posterior** gives models: `sample(key)`, `mean()`, and `log_prob(model)` where
+   there is a density.
+5. **The predictive.** `predict(posterior, likelihood, x, key=key)` is the mixture over
+   sampled models: mean, variance and its two parts, quantiles, log_prob, entropy.
+
+```python
+log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=len(x))
+method = MeanFieldVI(log_joint, optax.adam(1e-2))
+state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=200)
+predictive = predict(method.posterior(state), log_joint.likelihood, x_test, key=key)
+lower, upper = predictive.interval(0.9)
+```
+"""
+
+from ._random import (
+    Gaussian as Gaussian,
+    is_random as is_random,
+    mean_leaves as mean_leaves,
+    random_leaves as random_leaves,
+    sample_leaves as sample_leaves,
+)
+from ._bayesianize import bayesianize as bayesianize, weights as weights
+from ._layers import (
+    AbstractBayesianLayer as AbstractBayesianLayer,
+    BayesianConv1d as BayesianConv1d,
+    BayesianConv2d as BayesianConv2d,
+    BayesianLinear as BayesianLinear,
+)
+from ._prior import (
+    FanInNormal as FanInNormal,
+    IsotropicNormal as IsotropicNormal,
+    Prior as Prior,
+    PriorByPath as PriorByPath,
+    check_prior as check_prior,
+    fan_in as fan_in,
+    log_prior as log_prior,
+    sample_prior as sample_prior,
+)
+from ._kl import kl as kl
+from ._likelihood import (
+    BernoulliLikelihood as BernoulliLikelihood,
+    CategoricalLikelihood as CategoricalLikelihood,
+    HeteroscedasticNormal as HeteroscedasticNormal,
+    Likelihood as Likelihood,
+    NormalLikelihood as NormalLikelihood,
+)
+from ._noise import LearnedNoise as LearnedNoise
+from ._log_joint import LogJoint as LogJoint
+from ._check_data import check_data as check_data
+from ._inference import AbstractInference as AbstractInference
+from ._map import MAP as MAP
+from ._mean_field import MeanFieldVI as MeanFieldVI
+from ._posterior import (
+    AbstractPosterior as AbstractPosterior,
+    MeanFieldPosterior as MeanFieldPosterior,
+    PointPosterior as PointPosterior,
+)
+from ._predict import predict as predict
+from ._predictive import Predictive as Predictive

@@ -1,0 +1,82 @@
+"""Looks at the data before anything is traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._batch import num_rows
+from .._checks import check_arrays, check_floating, check_labels, check_tree_finite
+from .._types import Model
+from ._apply import call_model
+from ._likelihood import (
+    CATEGORICAL,
+    CategoricalLikelihood,
+    HeteroscedasticNormal,
+    Likelihood,
+    NormalLikelihood,
+    class_probs,
+)
+from ._log_joint import check_target
+from ._random import mean_leaves
+
+
+def check_data(
+    x: Any,
+    y: Any,
+    *,
+    likelihood: Likelihood,
+    model: Model | None = None,
+    apply: Callable[..., Any] = call_model,
+) -> None:
+    """Refuses data that the likelihood cannot be right about.
+
+    With a model, its output for the first row says which shape, kind of number and
+    values y may have, for any likelihood at all.
+
+    ```python
+    check_data(x, y, likelihood=CategoricalLikelihood(), model=model)
+    ```
+
+    **Arguments:**
+
+    - `x`, `y`: the data set.
+    - `likelihood`: that of the model.
+    - `model`: the model to be trained; without one only what can be known is checked.
+    - `apply`: as in `LogJoint`.
+
+    **Raises:** `ValueError` or `TypeError` for different lengths, fewer than two rows,
+    NaN or infinite values, whole numbers where real ones are needed and the reverse, a
+    label outside the classes, or shapes that would broadcast; the message names the
+    argument, the row and the remedy.
+    """
+    (y,) = check_arrays(y=y)
+    rows = num_rows(x)
+    if rows != len(y):
+        raise ValueError(f"x has {rows} rows and y has {len(y)}: they have to agree")
+    if rows < 2:
+        raise ValueError(
+            f"the data set has {rows} row: at least two are needed to learn anything"
+        )
+    check_tree_finite("x", x)
+    check_tree_finite("y", y)
+    if isinstance(likelihood, NormalLikelihood | HeteroscedasticNormal):
+        check_floating("y", y)
+    if isinstance(likelihood, CategoricalLikelihood):
+        check_labels("y", y, np.iinfo(np.int32).max)
+    if model is None:
+        return
+    first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
+    p: Any = likelihood(apply(mean_leaves(model), first, key=jax.random.key(0)))
+    check_target(p, jnp.asarray(y[0]))
+    if isinstance(p, CATEGORICAL):
+        check_labels("y", y, class_probs(p).shape[-1])
+    inside = np.asarray(p.support(jnp.asarray(y))).reshape(rows, -1).all(axis=1)
+    if not inside.all():
+        row = int(np.flatnonzero(~inside)[0])
+        raise ValueError(
+            f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
+            f"{p.support}. Correct the row, or use another likelihood."
+        )

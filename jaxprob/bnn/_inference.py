@@ -1,0 +1,68 @@
+"""What an inference method is: a learner that ends in a posterior."""
+
+import abc
+from collections.abc import Iterable
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from .. import tree
+from .._learner import AbstractLearner
+from .._types import Model, PRNGKey, State, Where
+from ._bayesianize import choose
+from ._posterior import AbstractPosterior
+
+
+class AbstractInference(AbstractLearner):
+    """A way to a posterior: `init`, `update`, `evaluate` as any learner, then this."""
+
+    @abc.abstractmethod
+    def posterior(
+        self,
+        state: State,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> AbstractPosterior:
+        """The posterior that a state stands for.
+
+        **Arguments:**
+
+        - `state`: of this method.
+        - `batches`: the training data again, for methods that need another pass.
+        - `key`: for methods that need randomness here.
+        """
+
+
+class Roles(eqx.Module):
+    """Which leaves are random, which are points, which are frozen: trees of bools.
+
+    **Fields:**
+
+    - `random`: have a prior, and a posterior.
+    - `point`: are optimised; they have no prior.
+    """
+
+    random: PyTree[bool]
+    point: PyTree[bool]
+
+    @classmethod
+    def of(cls, model: Model, random: Where | None, point: Where) -> "Roles":
+        """The roles in a model; `random` wins where both mean a leaf.
+
+        **Raises:** `ValueError` when no leaf is random.
+        """
+        chosen = choose(model, random)
+        if not any(jax.tree.leaves(chosen)):
+            raise ValueError(
+                f"random={random!r} makes no leaf random: the model has no "
+                "floating-point array there, so there is nothing to infer"
+            )
+        rest = jax.tree.map(lambda p, r: p and not r, tree.select(model, point), chosen)
+        return cls(random=chosen, point=rest)
+
+    @property
+    def trained(self) -> PyTree[bool]:
+        """Random or point."""
+        return jax.tree.map(lambda r, p: r or p, self.random, self.point)

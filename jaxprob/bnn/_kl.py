@@ -1,0 +1,74 @@
+"""Divergence of random leaves from their prior."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PyTree
+
+from .._keys import example_keys
+from .._types import PRNGKey
+from ._prior import Prior, prior_at
+from ._random import Gaussian, random_leaves
+
+
+def kl(
+    tree: PyTree,
+    prior: Prior,
+    *,
+    temperature: float = 1.0,
+    key: PRNGKey | None = None,
+    num_samples: int = 1,
+) -> Float[Array, ""]:
+    r"""Divergence of all random leaves of a tree from their priors, summed, in nats.
+
+    $$\mathrm{KL}(q \| p) = \mathbb E_q[\log q(w) - \log p(w)]$$
+
+    In closed form for Normal priors. For others the entropy of q is exact and the
+    expectation of $\log p$ is a mean over draws.
+
+    ```python
+    loss = -log_likelihood + bnn.kl(model, bnn.IsotropicNormal(1.0))
+    ```
+
+    **Arguments:**
+
+    - `tree`: a model with random leaves, such as Bayesian layers; other leaves add
+        nothing.
+    - `prior`: one distribution, or one for each leaf.
+    - `temperature`: $T$ of a tempered prior $p^{1/T}$; then the result is
+        $\mathbb E_q[\log q - \log p / T]$, without the normaliser of $p^{1/T}$.
+    - `key`: for priors without a closed form.
+    - `num_samples`: draws for those.
+
+    **Returns:** nats, summed over leaves and entries.
+
+    **Raises:** `ValueError` when a leaf's prior has no closed form and there is no key.
+    """
+    total = 0.0
+    for index, (path, leaf) in enumerate(random_leaves(tree).items()):
+        p = prior_at(prior, path, leaf)
+        entropy = leaf.entropy()
+        try:
+            # E_q[log p] = -KL - H, so that at T = 1 the entropy does not enter at all.
+            term = leaf.kl(p) / temperature + (1.0 / temperature - 1.0) * entropy
+        except NotImplementedError:
+            if key is None:
+                raise ValueError(
+                    f"the prior of {path}, {type(p).__name__}, has no closed-form "
+                    "divergence from a Gaussian: give a key, and it is estimated from "
+                    "draws"
+                ) from None
+            leaf_key = jax.random.fold_in(key, index)
+            expected = _expected_log_prob(leaf, p, leaf_key, num_samples)
+            term = -expected / temperature - entropy
+        total = total + term
+    return jnp.asarray(total)
+
+
+def _expected_log_prob(
+    leaf: Gaussian, p: dist.Distribution, key: PRNGKey, num_samples: int
+) -> Float[Array, ""]:
+    def one(key):
+        return jnp.sum(p.log_prob(leaf.sample(key=key)))
+
+    return jnp.mean(jax.vmap(one)(example_keys(key, num_samples)))

@@ -1,0 +1,110 @@
+"""Likelihoods: the model's output for one example -> a numpyro distribution over y.
+
+Any function will do. These are the usual ones, each one line of numpyro.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from ._scale import positive
+
+Likelihood: TypeAlias = Callable[[Any], dist.Distribution]
+"""`likelihood(output) -> distribution`, for one example."""
+
+MIN_NOISE = 1e-4
+
+
+CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)
+BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
+
+
+def class_probs(p: Any) -> Array:
+    """Probabilities of a categorical or Bernoulli distribution, whichever its form."""
+    return p.probs
+
+
+class NormalLikelihood(eqx.Module):
+    r"""Gaussian noise of a known scale, $y \sim \mathcal N(f(x), s^2)$.
+
+    The scale is seldom known: see `LearnedNoise` and `HeteroscedasticNormal`.
+
+    **Arguments:**
+
+    - `scale`: $s > 0$, one number, or one for each output.
+    """
+
+    scale: Float[Array, "*out"]
+
+    def __init__(self, scale: float | Float[Array, "*out"]):
+        self.scale = positive("scale", scale)
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.Normal(output, self.scale)
+
+
+class HeteroscedasticNormal(eqx.Module):
+    r"""Gaussian noise whose scale is an output, $y \sim \mathcal N(\mu(x), s(x)^2)$.
+
+    $$s = s_{\min} + \log(1 + e^{r})$$
+
+    The output is a pair $(\mu, r)$, or one array whose last axis holds first all means
+    and then as many $r$; then two outputs go with targets of shape `(1,)`.
+
+    Reference: *Estimating the mean and variance of the target probability
+    distribution*, Nix and Weigend, 1994.
+
+    **Arguments:**
+
+    - `min_scale`: $s_{\min}$. Without a floor the likelihood of a row that is fitted
+        exactly has no bound.
+    """
+
+    min_scale: float = eqx.field(static=True)
+
+    def __init__(self, min_scale: float = MIN_NOISE):
+        if not min_scale >= 0:
+            raise ValueError(f"min_scale={min_scale}: it cannot be negative")
+        self.min_scale = min_scale
+
+    def __call__(self, output: Any) -> dist.Distribution:
+        if isinstance(output, tuple | list):
+            if len(output) != 2:
+                raise ValueError(
+                    f"the model gives {len(output)} outputs where the pair "
+                    "(mean, raw_scale) is needed"
+                )
+            mean, raw = output
+        else:
+            if output.ndim == 0 or output.shape[-1] % 2:
+                raise ValueError(
+                    f"the model's output has shape {output.shape}; a mean and a raw "
+                    "scale for each target are needed: a pair, or a last axis of even "
+                    "length. For one noise level wrap the model in LearnedNoise."
+                )
+            mean, raw = jnp.split(output, 2, axis=-1)
+        return dist.Normal(mean, self.min_scale + jax.nn.softplus(raw))
+
+
+class CategoricalLikelihood(eqx.Module):
+    r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the output holds one logit each."""
+
+    def __call__(self, output: Float[Array, " classes"]) -> dist.Distribution:
+        if output.ndim == 0:
+            raise ValueError(
+                "the model's output has shape (): one logit for each class is needed, "
+                "or BernoulliLikelihood for two classes and one logit"
+            )
+        return dist.CategoricalLogits(output)
+
+
+class BernoulliLikelihood(eqx.Module):
+    r"""Two classes, $p(y = 1) = 1 / (1 + e^{-f(x)})$; or several such targets."""
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.BernoulliLogits(output)

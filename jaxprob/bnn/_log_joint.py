@@ -1,0 +1,204 @@
+"""The log of likelihood times prior, in nats for the whole data set."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PyTree
+
+from .._batch import Batch, num_rows, unpack
+from .._keys import example_keys
+from .._types import Model, PRNGKey
+from ._apply import call_model
+from ._likelihood import Likelihood
+from ._prior import Prior, log_prior
+
+
+class LogJoint(eqx.Module):
+    r"""Log of the (tempered) joint density of data and weights, from one minibatch.
+
+    $$\log p_T(\mathcal D, w) = \frac{1}{T} \Big[ \frac{N}{B} \sum_{i=1}^{B}
+      \log p(y_i \mid f_w(x_i)) + \log p(w) \Big]$$
+
+    For a batch drawn at random this is unbiased for the whole data set, in nats: the
+    prior counts once for N rows, whatever the batch size. B is the number of rows that
+    count; padded rows add nothing. Inference methods divide by N, so that learning
+    rates depend on neither N nor B.
+
+    $T = 1$ is the posterior, $T < 1$ a *cold* one, $p(w \mid \mathcal D)^{1/T}$: both
+    likelihood and prior are raised to $1/T$.
+
+    Reference for the temperature: *How good is the Bayes posterior in deep neural
+    networks really?*, Wenzel et al., 2020, https://arxiv.org/abs/2002.02405.
+
+    ```python
+    log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=len(x))
+    ```
+
+    **Arguments:**
+
+    - `likelihood`: `likelihood(output) -> numpyro distribution over y`, one example.
+    - `prior`: a numpyro distribution for all leaves, or `(path, leaf) -> distribution`.
+    - `num_data`: N, rows of the training set. There is no default: a wrong N is a wrong
+        temperature.
+    - `temperature`: T.
+    - `apply`: `apply(model, x, key=key)`, the output for one example. By default
+        `model(x, key=key)`, or `model(x)` if the model takes no key.
+    """
+
+    likelihood: Likelihood
+    prior: Prior
+    num_data: int = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
+    apply: Callable[..., Any]
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        prior: Prior,
+        num_data: int,
+        *,
+        temperature: float = 1.0,
+        apply: Callable[..., Any] = call_model,
+    ):
+        if not callable(likelihood):
+            raise TypeError(
+                f"likelihood={likelihood!r}: give a function output -> distribution, "
+                "such as NormalLikelihood(0.3)"
+            )
+        if not isinstance(num_data, int | np.integer) or num_data < 1:
+            raise ValueError(
+                f"num_data={num_data!r}: it is the number of rows of the training set, "
+                "len(x)"
+            )
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: it has to be positive")
+        self.likelihood = likelihood
+        self.prior = prior
+        self.num_data = int(num_data)
+        self.temperature = float(temperature)
+        self.apply = apply
+
+    def log_likelihood(
+        self, model: Model, batch: PyTree, *, key: PRNGKey
+    ) -> Float[Array, ""]:
+        r"""$\frac{N}{B} \sum_i \log p(y_i \mid f_w(x_i))$, without the temperature.
+
+        **Arguments:**
+
+        - `model`: all leaves are arrays.
+        - `batch`: `(x, y)`, or a `jaxprob.Batch` of it.
+        - `key`: for models with noise of their own; example i gets `fold_in(key, i)`.
+        """
+        data, mask = unpack(batch)
+        if isinstance(batch, Batch):
+            data = _fill(data, mask)
+        x, y = xy(data)
+        keys = example_keys(key, num_rows(data))
+
+        def one(x, y, key):
+            p = self.likelihood(self.apply(model, x, key=key))
+            return log_likelihood_of(p, y)
+
+        values = jax.vmap(one)(x, y, keys)
+        mask = jnp.asarray(mask)
+        total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
+        count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+        return self.num_data * (total / count)
+
+    def log_prior(self, params: PyTree) -> Float[Array, ""]:
+        """Log prior density of all floating-point arrays of `params`, in nats."""
+        return log_prior(self.prior, params)
+
+    def __call__(
+        self,
+        model: Model,
+        batch: PyTree,
+        *,
+        key: PRNGKey,
+        params: PyTree | None = None,
+    ) -> Float[Array, ""]:
+        """The tempered log joint.
+
+        **Arguments:**
+
+        - `model`, `batch`, `key`: as in `log_likelihood`.
+        - `params`: the part of the model that has a prior, `None` elsewhere in its
+            tree; all of the model by default.
+        """
+        prior = self.log_prior(model if params is None else params)
+        value = self.log_likelihood(model, batch, key=key) + prior
+        return value / self.temperature
+
+
+def _fill(data, mask):
+    """Padded rows become copies of one that counts.
+
+    A mask on their log-likelihoods alone would leave zero times NaN in the gradient.
+    """
+    real = jnp.argmax(mask)
+
+    def fill(array):
+        array = jnp.asarray(array)
+        rows = jnp.reshape(mask, (-1,) + (1,) * (array.ndim - 1))
+        return jnp.where(rows, array, array[real][None])
+
+    return jax.tree.map(fill, data)
+
+
+def xy(data: Any) -> tuple[Any, Any]:
+    """The pair of inputs and targets.
+
+    **Raises:** `TypeError` when the data is no pair.
+    """
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(
+            f"a batch is a pair (x, y), and this one is {type(data).__name__}"
+            + (f" of length {len(data)}" if isinstance(data, tuple | list) else "")
+        )
+    return data[0], data[1]
+
+
+def log_likelihood_of(p: dist.Distribution, y: Array) -> Float[Array, ""]:
+    """Log-probability of one target, summed over its entries.
+
+    **Raises:** `TypeError` for no distribution, or a target of the wrong kind of
+    number; `ValueError` when shapes differ. Nothing is ever broadcast: (1,) against ()
+    would make a matrix out of a batch.
+    """
+    check_target(p, y)
+    if p.is_discrete and jnp.issubdtype(y.dtype, jnp.bool_):
+        y = y.astype(jnp.int32)
+    return jnp.sum(p.log_prob(y))
+
+
+def check_target(p: dist.Distribution, y: Array) -> None:
+    """Refuses a target whose shape or kind of number the distribution does not have."""
+    if not isinstance(p, dist.Distribution):
+        raise TypeError(
+            f"the likelihood returned {type(p).__name__} where a numpyro distribution "
+            "is needed"
+        )
+    shape = p.batch_shape + p.event_shape
+    if shape != jnp.shape(y):
+        raise ValueError(
+            f"for one example the likelihood has shape {shape} and y has shape "
+            f"{jnp.shape(y)}. They have to agree: broadcasting would compare each "
+            "prediction with each target. A model that gives (1,) goes with y of shape "
+            "(rows, 1), y[:, None]; one that gives () with y of shape (rows,)."
+        )
+    floating = jnp.issubdtype(y.dtype, jnp.floating)
+    if p.is_discrete and floating and p.support is not dist.constraints.boolean:
+        raise TypeError(
+            f"y is {y.dtype} and {type(p).__name__} is over whole numbers: write "
+            "y.astype(np.int32)"
+        )
+    if not p.is_discrete and not floating:
+        raise TypeError(
+            f"y is {y.dtype} and {type(p).__name__} is over real numbers: write "
+            "y.astype(np.float32)"
+        )

@@ -1,0 +1,88 @@
+"""Maximum a posteriori: the one model of highest posterior density."""
+
+from collections.abc import Iterable
+
+import equinox as eqx
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from .._ema import EMA
+from .._learner import GradientDescent, TrainState
+from .._types import Info, Model, PRNGKey, Where
+from ._inference import AbstractInference, Roles
+from ._log_joint import LogJoint
+from ._posterior import PointPosterior
+from ._prior import check_prior
+
+
+class MAP(AbstractInference):
+    r"""Maximises the log joint, $\hat w = \arg\max_w \log p(\mathcal D, w)$.
+
+    The loss is $-\frac 1 N \log p_T(\mathcal D, w)$, in nats per row of data. The
+    result is one model without any uncertainty of its weights: the start of
+    `DeepEnsemble`, `Laplace` and `SWAG`, and the baseline for everything else.
+
+    ```python
+    method = MAP(log_joint, optax.adam(1e-3))
+    state, history = jaxprob.fit(method, model, (x, y), key=key, num_epochs=50)
+    model = method.model(state)
+    ```
+
+    **Arguments:**
+
+    - `log_joint`: likelihood, prior and N.
+    - `optimizer`: any optax transformation. Weight decay there is a second prior.
+    - `random`: leaves that have the prior (see `jaxprob.tree`); by default all but
+        those of normalisation layers and of `LearnedNoise`.
+    - `point`: of the others, those that are optimised without a prior. What is in
+        neither is frozen.
+    - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
+    """
+
+    log_joint: LogJoint
+    optimizer: optax.GradientTransformation
+    random: Where | None = None
+    point: Where = True
+    ema: EMA | None = None
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        roles = Roles.of(model, self.random, self.point)
+        check_prior(self.log_joint.prior, eqx.filter(model, roles.random))
+        return self._descent(model).init(model)
+
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        return self._descent(state.model).update(state, batch, key=key)
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self._descent(state.model).evaluate(state, batch, key=key)
+
+    def model(self, state: TrainState) -> Model:
+        return self._descent(state.model).model(state)
+
+    def posterior(
+        self,
+        state: TrainState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> PointPosterior:
+        return PointPosterior(self.model(state))
+
+    def _descent(self, model: Model) -> GradientDescent:
+        roles = Roles.of(model, self.random, self.point)
+
+        def loss(model, batch, *, key) -> tuple[Float[Array, ""], Info]:
+            joint = self.log_joint
+            log_likelihood = joint.log_likelihood(model, batch, key=key)
+            log_prior = joint.log_prior(eqx.filter(model, roles.random))
+            log_density = (log_likelihood + log_prior) / joint.temperature
+            info = {
+                "nll": -log_likelihood / joint.num_data,
+                "log_prior": log_prior,
+                "log_joint": log_density,
+            }
+            return -log_density / joint.num_data, info
+
+        return GradientDescent(loss, self.optimizer, self.ema, roles.trained)

@@ -1,0 +1,99 @@
+"""What inference gives: a distribution over models of the user's own class."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._types import Model, PRNGKey
+from ._kl import kl
+from ._prior import Prior
+from ._random import is_random, mean_leaves, sample_leaves
+
+
+class AbstractPosterior(eqx.Module):
+    """A distribution over models. A draw is a model: all of the user's code runs on it.
+
+    A posterior of finitely many models (a point, an ensemble, the draws of a chain)
+    says how many in `num_atoms` and gives the i-th by `atom(i)`; `predict` then uses
+    each once instead of drawing.
+    """
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKey) -> Model:
+        """One model."""
+
+    @abc.abstractmethod
+    def mean(self) -> Model:
+        """The model whose random leaves are their posterior means."""
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        """Log-density of the random leaves of a model, in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no density")
+
+    @property
+    def num_atoms(self) -> int | None:
+        """How many models this is a distribution over; `None` if infinitely many."""
+        return None
+
+    def atom(self, index: int | Int[Array, ""]) -> Model:
+        """The model of this number, for a posterior of finitely many."""
+        raise NotImplementedError(f"{type(self).__name__} has no finite support")
+
+
+class PointPosterior(AbstractPosterior):
+    """All mass on one model.
+
+    **Arguments:**
+
+    - `model`: that model.
+    """
+
+    model: Model
+
+    def sample(self, key: PRNGKey) -> Model:
+        return self.model
+
+    def mean(self) -> Model:
+        return self.model
+
+    @property
+    def num_atoms(self) -> int:
+        return 1
+
+    def atom(self, index: int | Int[Array, ""]) -> Model:
+        return self.model
+
+
+class MeanFieldPosterior(AbstractPosterior):
+    r"""Independent Gaussians, $q(w) = \prod_i \mathcal N(w_i; \mu_i, \sigma_i^2)$.
+
+    `bayesianize` makes one of any model.
+
+    **Arguments:**
+
+    - `tree`: the model with `Gaussian` leaves where arrays are random.
+    """
+
+    tree: Model
+
+    def sample(self, key: PRNGKey) -> Model:
+        return sample_leaves(self.tree, key=key)
+
+    def mean(self) -> Model:
+        return mean_leaves(self.tree)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        terms = jax.tree.map(
+            lambda node, value: node.log_prob(value) if is_random(node) else None,
+            self.tree,
+            model,
+            is_leaf=is_random,
+        )
+        return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
+
+    def kl(self, prior: Prior) -> Float[Array, ""]:
+        """KL to the prior in nats, summed over all random leaves: `bnn.kl`."""
+        return kl(self.tree, prior)

@@ -1,0 +1,132 @@
+"""From a posterior over models to a distribution over y."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._batch import num_rows
+from .._checks import check_tree_finite
+from .._types import PRNGKey
+from ._apply import call_model
+from ._likelihood import Likelihood
+from ._posterior import AbstractPosterior
+from ._predictive import Predictive, pad
+from ._scale import is_traced
+
+NUM_SAMPLES = 100
+KEEP_BYTES = 2**24
+
+
+def predict(
+    posterior: AbstractPosterior,
+    likelihood: Likelihood,
+    x: PyTree,
+    *,
+    key: PRNGKey,
+    num_samples: int | None = None,
+    chunk_size: int = 1024,
+    sample_batch: int = 8,
+    apply: Callable[..., Any] = call_model,
+) -> Predictive:
+    r"""The posterior predictive $p(y \mid x, \mathcal D) = \mathbb E_{w}[p(y \mid
+    f_w(x))]$ as a mixture over posterior samples.
+
+    ```python
+    predictive = predict(posterior, likelihood, x_test, key=key, num_samples=200)
+    lower, upper = predictive.interval(0.9)
+    nll = -predictive.log_prob(y_test).mean()
+    ```
+
+    Rows are worked through in chunks, models a few at a time, so memory grows with
+    `chunk_size` and hardly with `num_samples`. Outputs of up to 16 MB in all are kept;
+    beyond that each statistic computes them again, with the same numbers.
+
+    **Arguments:**
+
+    - `posterior`: of any inference method.
+    - `likelihood`: that of training.
+    - `x`: rows to predict.
+    - `key`: sample s is drawn with `fold_in(key, s)`, whatever the chunks are.
+    - `num_samples`: S. By default 100; a posterior of finitely many models (a point,
+        an ensemble, a chain) by default counts each of them once, which is exact.
+    - `chunk_size`: rows at a time.
+    - `sample_batch`: models at a time.
+    - `apply`: as in `LogJoint`. Models are called in inference mode.
+
+    **Returns:** a `Predictive`.
+    """
+    rows = num_rows(x)
+    if rows == 0:
+        raise ValueError("x has no rows to predict")
+    for name, value in (
+        ("num_samples", num_samples),
+        ("chunk_size", chunk_size),
+        ("sample_batch", sample_batch),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: at least 1 is needed")
+    if not any(is_traced(leaf) for leaf in jax.tree.leaves(x)):
+        check_tree_finite("x", x)
+    exact = posterior.num_atoms is not None and num_samples is None
+    num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
+    assert num is not None
+    chunk_size = min(chunk_size, rows)
+    # Equal blocks, so that one program serves all: 100 by 8 is 13 blocks of 8.
+    block = math.ceil(num / math.ceil(num / sample_batch))
+
+    def chunks() -> Iterator[tuple[PyTree, int]]:
+        for start in range(0, rows, chunk_size):
+            cut = slice(start, start + chunk_size)
+            part = jax.tree.map(lambda a, cut=cut: jnp.asarray(a[cut]), x)
+            count = num_rows(part)
+            part = jax.tree.map(lambda a: pad(a, chunk_size), part)
+            blocks = [
+                _outputs(posterior, apply, part, key, np.uint32(first), block, exact)
+                for first in range(0, num, block)
+            ]
+            joined = jax.tree.map(lambda *a: jnp.concatenate(a, 1)[:, :num], *blocks)
+            yield joined, count
+
+    if _output_bytes(posterior, apply, x, key) * num * rows <= KEEP_BYTES:
+        kept: list[tuple[PyTree, int]] = []
+
+        def source():
+            if not kept:
+                kept.extend(chunks())
+            return iter(kept)
+
+    else:
+        source = chunks
+    return Predictive(
+        source, likelihood, num_rows=rows, num_samples=num, chunk_size=chunk_size
+    )
+
+
+@eqx.filter_jit
+def _outputs(posterior, apply, x, key, first, block, exact):
+    """Outputs of `block` models from number `first` on: rows, then samples."""
+    index = first + jnp.arange(block, dtype=jnp.uint32)
+    return jax.vmap(lambda s: _output(posterior, apply, x, key, s, exact), out_axes=1)(
+        index
+    )
+
+
+def _output(posterior, apply, x, key, s, exact):
+    model_key, call_key = jax.random.split(jax.random.fold_in(key, s))
+    model = posterior.atom(s) if exact else posterior.sample(model_key)
+    model = eqx.nn.inference_mode(model)
+    return jax.vmap(lambda row: apply(model, row, key=call_key))(x)
+
+
+def _output_bytes(posterior, apply, x, key):
+    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
+    shapes = eqx.filter_eval_shape(
+        _output, posterior, apply, row, key, jnp.zeros((), jnp.uint32), False
+    )
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(shapes))

@@ -1,0 +1,214 @@
+"""Priors: one numpyro distribution for each leaf of a model."""
+
+import math
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PyTree
+
+from .. import tree as trees
+from .._keys import leaf_keys
+from .._types import Model, PRNGKey, Where
+from ._random import is_random
+from ._scale import is_traced, positive
+
+Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
+"""One distribution for all leaves, or a function `(path, leaf) -> distribution`."""
+
+
+def fan_in(leaf: Any) -> int:
+    """How many numbers each output sums: all axes but the first; 1 for a bias."""
+    return max(1, math.prod(leaf.shape[1:]))
+
+
+class IsotropicNormal(eqx.Module):
+    r"""The same Gaussian for every weight, $w \sim \mathcal N(0, s^2)$.
+
+    The variance of the function then grows with the width; see `FanInNormal`.
+
+    **Arguments:**
+
+    - `scale`: $s > 0$; an array leaf, so that evidence can tune it.
+    """
+
+    scale: Float[Array, ""]
+
+    def __init__(self, scale: float | Float[Array, ""] = 1.0):
+        self.scale = positive("scale", scale)
+
+    def __call__(self, path: str, leaf: Any) -> dist.Distribution:
+        return dist.Normal(0.0, self.scale)
+
+
+class FanInNormal(eqx.Module):
+    r"""Gaussians whose layers pass the variance on, $w \sim \mathcal N(0, s^2 / n)$.
+
+    $n$ is the fan-in: the product of all axes but the first, which is how Equinox lays
+    out the weights of Linear and Conv, and 1 for a bias. The prior over functions then
+    has a limit as the width grows.
+
+    Reference: *Priors for infinite networks*, Neal, 1996.
+
+    **Arguments:**
+
+    - `scale`: $s > 0$; an array leaf, so that evidence can tune it.
+    """
+
+    scale: Float[Array, ""]
+
+    def __init__(self, scale: float | Float[Array, ""] = 1.0):
+        self.scale = positive("scale", scale)
+
+    def __call__(self, path: str, leaf: Any) -> dist.Distribution:
+        return dist.Normal(0.0, self.scale / math.sqrt(fan_in(leaf)))
+
+
+class PriorByPath(eqx.Module):
+    """Another prior for each part of the model; the first pattern that fits is used.
+
+    ```python
+    prior = PriorByPath({"layers.0": IsotropicNormal(0.1), "*": FanInNormal()})
+    ```
+
+    **Arguments:**
+
+    - `priors`: a prior for each pattern. A pattern is a path, the path of a part, or
+        holds `*` for anything.
+
+    **Raises:** `ValueError` at a leaf that no pattern fits.
+    """
+
+    priors: dict[str, Any]
+
+    def __init__(self, priors: Mapping[str, Prior]):
+        self.priors = dict(priors)
+
+    def __call__(self, path: str, leaf: Any) -> dist.Distribution:
+        for pattern, prior in self.priors.items():
+            if fnmatchcase(path, pattern) or fnmatchcase(path, pattern + ".*"):
+                return prior_at(prior, path, leaf)
+        raise ValueError(
+            f"no prior for the leaf {path}: the patterns are {list(self.priors)}. End "
+            "them with '*' for all other leaves."
+        )
+
+
+def prior_at(prior: Prior, path: str, leaf: Any) -> dist.Distribution:
+    """The prior of one leaf.
+
+    **Raises:** `TypeError` when it is no numpyro distribution, `ValueError` when its
+    shape does not broadcast to the leaf's; both name the leaf.
+    """
+    out = prior
+    if not isinstance(prior, dist.Distribution):
+        if not callable(prior):
+            raise TypeError(
+                f"prior={prior!r}: give a numpyro distribution, or a function "
+                "(path, leaf) -> distribution"
+            )
+        out = prior(path, leaf)
+    if not isinstance(out, dist.Distribution):
+        raise TypeError(
+            f"the prior of {path} is {out!r}, which is no numpyro distribution"
+        )
+    shape = out.batch_shape + out.event_shape
+    try:
+        fits = jnp.broadcast_shapes(shape, leaf.shape) == tuple(leaf.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"the prior of {path} has shape {shape}, the leaf {leaf.shape}: a scalar "
+            "distribution means the same prior for each entry"
+        )
+    return out
+
+
+def log_prior(prior: Prior, params: PyTree) -> Float[Array, ""]:
+    """Log-density of all floating-point arrays of a tree under their priors, in nats.
+
+    **Arguments:**
+
+    - `prior`: one distribution, or one for each leaf.
+    - `params`: a model, or the part of it that has a prior (`None` elsewhere).
+    """
+    terms = [
+        jnp.sum(prior_at(prior, path, leaf).log_prob(leaf))
+        for path, leaf in trees.paths(params).items()
+        if eqx.is_inexact_array(leaf)
+    ]
+    return jnp.asarray(sum(terms, start=0.0))
+
+
+def sample_prior(
+    model: Model, prior: Prior, *, key: PRNGKey, where: Where = True
+) -> Model:
+    """The model with weights drawn from the prior: what it believes before any data.
+
+    ```python
+    prior_model = sample_prior(model, FanInNormal(), key=key)
+    ```
+
+    **Arguments:**
+
+    - `model`: gives the structure and all leaves that are not drawn.
+    - `prior`: one distribution, or one for each leaf.
+    - `key`: of this draw.
+    - `where`: the leaves to draw (see `jaxprob.tree`).
+    """
+    params, rest = trees.partition(model, where)
+    keys = leaf_keys(key, params)
+
+    def draw(path, leaf, key):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        p = prior_at(prior, name, leaf)
+        p = p.expand(leaf.shape[: leaf.ndim - p.event_dim])
+        return jnp.asarray(p.sample(key), leaf.dtype)
+
+    return eqx.combine(jax.tree_util.tree_map_with_path(draw, params, keys), rest)
+
+
+def check_prior(prior: Prior, params: PyTree) -> None:
+    """Refuses a prior that gives a leaf no density where it starts, naming the leaf.
+
+    A random leaf, whose Gaussian reaches every real number, needs a prior that does.
+
+    **Raises:** `ValueError`.
+    """
+    nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_random)
+    for path, node in nodes:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if is_random(node):
+            p = prior_at(prior, name, node)
+            if not _is_real(p.support):
+                raise ValueError(
+                    f"the prior of {name}, {type(p).__name__}, has the support "
+                    f"{p.support}, and the Gaussian posterior of that leaf reaches "
+                    "all real numbers. Use a prior on the real line."
+                )
+        elif eqx.is_inexact_array(node):
+            p = prior_at(prior, name, node)
+            _check_support(p, name, node)
+
+
+def _check_support(p, name, leaf):
+    if is_traced(leaf):
+        return
+    inside = jnp.asarray(p.support(leaf))
+    if not bool(jnp.all(inside)):
+        raise ValueError(
+            f"the prior of {name}, {type(p).__name__} with support {p.support}, gives "
+            f"its value no density: {int(jnp.sum(~inside))} of {inside.size} entries "
+            "lie outside. Start inside the support or use a prior on the real line."
+        )
+
+
+def _is_real(support):
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is dist.constraints.real

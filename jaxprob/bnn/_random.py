@@ -1,0 +1,151 @@
+"""A random leaf: a distribution that stands in a model's tree where an array stood."""
+
+from typing import Any, TypeGuard
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PyTree
+
+from .._keys import leaf_keys
+from .._types import Model, PRNGKey
+from ._scale import inverse_softplus
+
+# Below about -90 the softplus of a float32 is exactly zero, and log(0) is no entropy.
+MIN_SCALE = 1e-12
+
+
+class Gaussian(eqx.Module):
+    r"""An array whose entries are independent Gaussians.
+
+    $$w_i \sim \mathcal N(\mu_i, \sigma_i^2), \qquad \sigma_i = \log(1 + e^{\rho_i})$$
+
+    It takes the place of a weight in any model. `sample_leaves` draws every such leaf
+    of a tree and gives back the model as it was built, with arrays in their places.
+
+    Reference: *Weight uncertainty in neural networks*, Blundell, Cornebise, Kavukcuoglu
+    and Wierstra, 2015, https://arxiv.org/abs/1505.05424.
+
+    ```python
+    leaf = Gaussian.of(jnp.zeros((3, 2)), scale=0.1)
+    model = eqx.tree_at(lambda m: m.weight, model, leaf)
+    ```
+
+    **Arguments:**
+
+    - `mean`: $\mu$.
+    - `rho`: $\rho$, any real numbers; `Gaussian.of` takes the scale $\sigma$ instead.
+    """
+
+    mean: Float[Array, "*shape"]
+    rho: Float[Array, "*shape"]
+
+    def __init__(self, mean: Float[Array, "*shape"], rho: Float[Array, "*shape"]):
+        for name, array in (("mean", mean), ("rho", rho)):
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise TypeError(
+                    f"{name} is {array.dtype}, which has no gradient and would never "
+                    "be trained: jnp.full(shape, -3) is an integer array, "
+                    "jnp.full(shape, -3.0) is not"
+                )
+        if mean.shape != rho.shape:
+            raise ValueError(
+                f"mean has shape {mean.shape} and rho {rho.shape}: they have to agree"
+            )
+        self.mean = mean
+        self.rho = rho
+
+    @classmethod
+    def of(
+        cls,
+        mean: Float[Array, "*shape"],
+        scale: float | Float[Array, ""] | Float[Array, "*shape"],
+    ) -> "Gaussian":
+        """The Gaussian with this mean and standard deviation."""
+        scale = jnp.broadcast_to(jnp.asarray(scale, mean.dtype), mean.shape)
+        return cls(mean, inverse_softplus(scale))
+
+    @property
+    def scale(self) -> Float[Array, "*shape"]:
+        """The standard deviation."""
+        return jnp.maximum(jax.nn.softplus(self.rho), MIN_SCALE)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mean.shape
+
+    @property
+    def dtype(self):
+        return self.mean.dtype
+
+    def sample(self, *, key: PRNGKey) -> Float[Array, "*shape"]:
+        """One draw, differentiable in `mean` and `rho`."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + self.scale * noise
+
+    def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """Log-density of an array, summed over its entries, in nats."""
+        return jnp.sum(dist.Normal(self.mean, self.scale).log_prob(value))
+
+    def entropy(self) -> Float[Array, ""]:
+        """Entropy in nats, summed over the entries."""
+        return jnp.sum(dist.Normal(self.mean, self.scale).entropy())
+
+    def kl(self, prior: dist.Distribution) -> Float[Array, ""]:
+        r"""$\mathrm{KL}(q \| p)$ in nats, **summed** over the entries.
+
+        A mean instead of the sum would be another temperature in each leaf.
+
+        **Arguments:**
+
+        - `prior`: a Normal, or anything else that has a closed form against one.
+
+        **Raises:** `NotImplementedError` when there is no closed form.
+        """
+        posterior = dist.Normal(self.mean, self.scale)
+        if prior.event_dim:
+            posterior = posterior.to_event(prior.event_dim)
+        return jnp.sum(dist.kl_divergence(posterior, prior))
+
+
+def is_random(node: Any) -> TypeGuard[Gaussian]:
+    """Whether a node of a tree is a random leaf."""
+    return isinstance(node, Gaussian)
+
+
+def sample_leaves(tree: PyTree, *, key: PRNGKey) -> Model:
+    """The model with every random leaf drawn: all of the user's code runs on it.
+
+    Each leaf has a key of its own, by its position in the tree, so no two leaves share
+    their noise.
+
+    **Arguments:**
+
+    - `tree`: a model with random leaves; all others stay as they are.
+    - `key`: of this one draw.
+    """
+    keys = leaf_keys(key, tree, is_leaf=is_random)
+    return jax.tree.map(
+        lambda node, key: node.sample(key=key) if is_random(node) else node,
+        tree,
+        keys,
+        is_leaf=is_random,
+    )
+
+
+def mean_leaves(tree: PyTree) -> Model:
+    """The model with the mean of every random leaf in its place."""
+    return jax.tree.map(
+        lambda node: node.mean if is_random(node) else node, tree, is_leaf=is_random
+    )
+
+
+def random_leaves(tree: PyTree) -> dict[str, Gaussian]:
+    """All random leaves by their path: `{"layers.0.weight": Gaussian, ...}`."""
+    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_random)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): node
+        for path, node in nodes
+        if is_random(node)
+    }
