@@ -69,6 +69,16 @@ class ArrayLoader:
         full, rest = divmod(self.num_rows, self.batch_size)
         return full if self.drop_last or not rest else full + 1
 
+    @property
+    def sampler(self) -> "ArrayLoader":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    @property
+    def batch_sampler(self) -> None:
+        """Lightning reads it wherever there is a `sampler`."""
+        return None
+
     def set_epoch(self, epoch: int) -> None:
         """The next iteration yields the order of this epoch."""
         self.epoch = epoch

@@ -137,7 +137,7 @@ class Stepper:
         self._key = jnp.copy(key)
         self._step = jnp.asarray(step, jnp.int32)
         arrays, self._static = eqx.partition(state, eqx.is_array)
-        self._arrays = jax.tree.map(jnp.copy, arrays)
+        self._arrays = jax.tree.map(_own, arrays)
         self._totals: Totals | None = None
         self._fused = True
         self._one = jax.jit(self._single, donate_argnums=0)
@@ -162,7 +162,7 @@ class Stepper:
                 "resume takes a state like the one the stepper was made with; its "
                 "settings differ. Make a new Stepper"
             )
-        self._arrays = jax.tree.map(jnp.copy, arrays)
+        self._arrays = jax.tree.map(_own, arrays)
         self._key = jnp.copy(key)
         self._step = jnp.asarray(step, jnp.int32)
 
@@ -263,7 +263,8 @@ class Stepper:
         state = eqx.combine(arrays, self._static)
         state, info = self.learner.update(state, batch, key=step_key(key, step))
         totals = totals.add(info, weight(batch))
-        return (eqx.filter(state, eqx.is_array), step + 1, totals), info
+        arrays = jax.tree.map(_strong, eqx.filter(state, eqx.is_array))
+        return (arrays, step + 1, totals), info
 
     def _single(self, carry, key, batch):
         return self._advance(carry, key, batch)
@@ -284,6 +285,19 @@ class Stepper:
         shapes = jax.eval_shape(lambda: self._advance(carry, key, pick(0))[1])
         history = {k: jnp.zeros(num_rows(batches), v.dtype) for k, v in shapes.items()}
         return jax.lax.fori_loop(0, num, body, (carry, history))
+
+
+def _own(leaf: Array) -> Array:
+    """A copy, which may be donated, of a strong type."""
+    return _strong(jnp.copy(leaf))
+
+
+def _strong(leaf: Array) -> Array:
+    # `jnp.full(shape, 0.1)` is weakly typed and the updated leaf is not: the program
+    # would be compiled again for the second step.
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return jax.lax.convert_element_type(leaf, np.dtype(leaf.dtype))
 
 
 def choose_capacity(seconds: float, nbytes: int) -> int:

@@ -1,0 +1,25 @@
+"""Any learner inside PyTorch Lightning, at the speed of the bare JAX loop.
+
+A `LearnerModule` takes a learner and a model; the Trainer drives it like any other
+LightningModule. Underneath, batches are gathered until somebody would look (a logger, a
+checkpoint, a validation, the end), and then run as one dispatch.
+
+    data -> ArrayDataModule -> Trainer -> LearnerModule -> jaxprob.Stepper -> XLA
+
+This is the only part of jaxprob that imports torch.
+"""
+
+from ._module import LearnerModule as LearnerModule
+from ._bnn import BNNModule as BNNModule
+from ._diffusion import DiffusionModule as DiffusionModule
+from ._data import ArrayDataModule as ArrayDataModule
+from ._split_data import (
+    ImageDataModule as ImageDataModule,
+    TabularDataModule as TabularDataModule,
+)
+from ._optimizer import OptaxOptimizer as OptaxOptimizer
+from ._summary import TreeSummary as TreeSummary
+from ._errors import (
+    CheckpointError as CheckpointError,
+    CheckpointMismatchError as CheckpointMismatchError,
+)

@@ -1,0 +1,148 @@
+"""Bayesian inference as a LightningModule."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .._batch import unpack
+from .._types import Model
+from ..bnn import (
+    AbstractInference,
+    AbstractPosterior,
+    Likelihood,
+    Predictive,
+    predict,
+)
+from ._module import LearnerModule, as_arrays
+from ._predictive_metrics import PredictiveMetrics
+
+
+class BNNModule(LearnerModule):
+    """Trains a method of `jaxprob.bnn` and judges its predictive distribution.
+
+    ```python
+    log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=len(x))
+    module = BNNModule(MeanFieldVI(log_joint, optax.adam(1e-2)), model)
+    trainer.fit(module, data)
+    predictives = trainer.predict(module, data)    # one Predictive for each batch
+    posterior = module.posterior()
+    ```
+
+    Beside the learner's own metrics, validation and test log those of the mixture over
+    posterior samples: `val_predictive_nll` (nats per row), `val_accuracy` for labels,
+    `val_rmse` and `val_coverage_90` for real targets.
+
+    **Arguments:**
+
+    - `inference`: any method of `jaxprob.bnn`.
+    - `model`: the network; batches are `(x, y)`.
+    - `likelihood`: that of training by default, `inference.log_joint.likelihood`.
+    - `num_samples`: posterior samples in validation, test and predict.
+    - `level`: probability of the interval whose coverage is logged.
+    - `batches`: the training batches again, for methods whose posterior needs a pass
+        over the data.
+    - the others: as in `LearnerModule`.
+    """
+
+    def __init__(
+        self,
+        inference: AbstractInference,
+        model: Model,
+        likelihood: Likelihood | None = None,
+        *,
+        num_samples: int = 32,
+        level: float = 0.9,
+        batches: Iterable[PyTree] | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(inference, AbstractInference):
+            raise TypeError(
+                f"inference is a {type(inference).__name__}, which has no posterior: "
+                "give a method of jaxprob.bnn, or train with LearnerModule"
+            )
+        if likelihood is None:
+            likelihood = getattr(
+                getattr(inference, "log_joint", None), "likelihood", None
+            )
+        if likelihood is None:
+            raise ValueError(
+                f"{type(inference).__name__} has no log_joint to take the likelihood "
+                "from: give likelihood=..."
+            )
+        super().__init__(inference, model, **kwargs)
+        self.inference = inference
+        self.likelihood = likelihood
+        self.num_samples = num_samples
+        self.level = level
+        self.batches = batches
+        posterior_key, predict_key = jax.random.split(self._eval_key)
+        self._posterior_key, self._predict_key = posterior_key, predict_key
+        self._held: AbstractPosterior | None = None
+        self._metrics: dict[int, PredictiveMetrics] = {}
+
+    def posterior(self) -> AbstractPosterior:
+        """The posterior that the state of now stands for."""
+        return self.inference.posterior(
+            self.state, self.batches, key=self._posterior_key
+        )
+
+    def predictive(self, x: PyTree, *, index: int = 0) -> Predictive:
+        """The predictive distribution of y for rows of x.
+
+        **Arguments:**
+
+        - `x`: rows.
+        - `index`: chooses the posterior samples.
+        """
+        posterior = self.posterior() if self._held is None else self._held
+        exact = posterior.num_atoms is not None
+        return predict(
+            posterior,
+            self.likelihood,
+            x,
+            key=jax.random.fold_in(self._predict_key, index),
+            num_samples=None if exact else self.num_samples,
+        )
+
+    def begin_evaluation(self) -> None:
+        super().begin_evaluation()
+        self._held = self.posterior()
+        self._metrics = {}
+
+    def end_evaluation(self, prefix: str) -> None:
+        super().end_evaluation(prefix)
+        self.log_loaders(prefix, {i: m.means() for i, m in self._metrics.items()})
+        self._held = None
+
+    def validation_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx, dataloader_idx)
+        self._judge(batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().test_step(batch, batch_idx, dataloader_idx)
+        self._judge(batch, batch_idx, dataloader_idx)
+
+    def on_predict_epoch_start(self) -> None:
+        self._held = self.posterior()
+
+    def on_predict_epoch_end(self) -> None:
+        self._held = None
+
+    def predict_step(
+        self, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Predictive:
+        """The predictive distribution of a batch `x` or `(x, y)`, without padding."""
+        data, mask = unpack(as_arrays(batch))
+        x = data[0] if isinstance(data, tuple | list) else data
+        count = int(np.sum(mask))  # padded rows come last
+        x = jax.tree.map(lambda a: a[:count], x)
+        return self.predictive(x, index=batch_idx)
+
+    def _judge(self, batch, index, loader):
+        (x, y), mask = unpack(as_arrays(batch))
+        metrics = self._metrics.setdefault(loader, PredictiveMetrics(self.level))
+        predictive = self.predictive(x, index=index)
+        metrics.add(predictive, np.asarray(y), np.asarray(mask))

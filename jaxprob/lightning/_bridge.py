@@ -1,0 +1,65 @@
+"""The callback through which a `LearnerModule` follows the Trainer's loop.
+
+Hooks of a module are the user's to override; these are ours, so nothing breaks when
+one is overridden without a call of `super()`.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from . import _fast_forward, _private
+
+
+class Bridge(pl.Callback):
+    """Installs the fetcher, begins and ends the sums of a stage, settles accounts."""
+
+    def on_train_start(self, trainer, pl_module: Any) -> None:
+        # A run resumed in the middle of an epoch has no `on_train_epoch_start`.
+        _private.check(trainer)
+        _fast_forward.install(pl_module)
+
+    def on_train_epoch_start(self, trainer, pl_module: Any) -> None:
+        _fast_forward.install(pl_module)
+        pl_module.begin_epoch()
+
+    def on_train_batch_start(self, trainer, pl_module: Any, batch, batch_idx) -> None:
+        pl_module.note_batch(batch)
+
+    def on_train_batch_end(
+        self, trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        pl_module.step_log.end_step(trainer)
+
+    def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
+        pl_module.end_epoch()
+
+    def on_validation_epoch_start(self, trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            pl_module.step_log.flush(trainer)
+        pl_module.begin_evaluation()
+
+    def on_validation_batch_start(
+        self, trainer, pl_module: Any, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        pl_module.note_batch(batch)
+
+    def on_validation_epoch_end(self, trainer, pl_module: Any) -> None:
+        pl_module.end_evaluation("val_")
+
+    def on_test_epoch_start(self, trainer, pl_module: Any) -> None:
+        pl_module.begin_evaluation()
+
+    def on_test_batch_start(
+        self, trainer, pl_module: Any, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        pl_module.note_batch(batch)
+
+    def on_test_epoch_end(self, trainer, pl_module: Any) -> None:
+        pl_module.end_evaluation("test_")
+
+    def on_exception(self, trainer, pl_module: Any, exception: BaseException) -> None:
+        # Steps that were counted are made, whatever happens: a checkpoint written from
+        # here on holds as many as it says.
+        pl_module.settle()
+        pl_module.step_log.flush(trainer)

@@ -1,0 +1,90 @@
+"""Arrays in memory as a LightningDataModule."""
+
+import pytorch_lightning as pl
+from jaxtyping import PyTree
+
+from .._loader import ArrayLoader
+
+
+class ArrayDataModule(pl.LightningDataModule):
+    """Loaders over arrays: `(x, y)` tuples, or any pytree with one leading axis.
+
+    ```python
+    data = ArrayDataModule(train=(x, y), validation=(x_val, y_val), batch_size=128)
+    trainer.fit(module, data)
+    ```
+
+    Training is shuffled anew in each epoch, in an order that depends on `(seed, epoch)`
+    alone, so a resumed run sees what the uninterrupted one saw. The last batch is
+    padded and carries a mask (`jaxprob.Batch`).
+
+    **Arguments:**
+
+    - `train`, `validation`, `test`, `predict`: the arrays of each stage; those that
+        are missing leave their stage out.
+    - `batch_size`: rows in a batch.
+    - `seed`: of the order.
+    - `drop_last`: leave out the ragged last training batch, and yield plain data.
+
+    **Raises:** as `jaxprob.ArrayLoader`, here and not in the middle of training: for
+    no rows, arrays of different lengths, NaN and infinite values.
+    """
+
+    def __init__(
+        self,
+        train: PyTree = None,
+        validation: PyTree = None,
+        test: PyTree = None,
+        predict: PyTree = None,
+        *,
+        batch_size: int = 32,
+        seed: int = 0,
+        drop_last: bool = False,
+    ):
+        super().__init__()
+        given = {
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "predict": predict,
+        }
+        self.batch_size = batch_size
+        self._loaders: dict[str, ArrayLoader] = {}
+        for stage, arrays in given.items():
+            if arrays is None:
+                continue
+            training = stage == "train"
+            try:
+                self._loaders[stage] = ArrayLoader(
+                    arrays,
+                    batch_size=batch_size,
+                    shuffle=training,
+                    seed=seed,
+                    drop_last=drop_last and training,
+                )
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"{stage}: {error}") from None
+        if not self._loaders:
+            raise ValueError(
+                "ArrayDataModule got no arrays: give train=(x, y), validation=..., "
+                "test=... or predict=x"
+            )
+
+    def train_dataloader(self) -> ArrayLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> ArrayLoader | list:
+        return self._loaders.get("validation", [])
+
+    def test_dataloader(self) -> ArrayLoader:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> ArrayLoader:
+        return self._loader("predict")
+
+    def _loader(self, stage):
+        if stage not in self._loaders:
+            raise ValueError(
+                f"this ArrayDataModule has no arrays for {stage!r}: give {stage}=(x, y)"
+            )
+        return self._loaders[stage]

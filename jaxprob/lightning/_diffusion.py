@@ -1,0 +1,115 @@
+"""A denoiser in training as a LightningModule, with samples to look at."""
+
+import warnings
+from typing import Any, cast
+
+import jax
+import numpy as np
+import pytorch_lightning as pl
+
+from .._batch import num_rows, unpack
+from .._learner import AbstractLearner
+from ..diffusion import AbstractDenoiser, AbstractSampler, Draw, ODESampler, sample
+from ._images import image_grid, log_image
+from ._module import LearnerModule, as_arrays
+
+
+class DiffusionModule(LearnerModule):
+    """Trains a denoiser and draws previews of its samples.
+
+    ```python
+    learner = GradientDescent(DenoisingLoss(), optax.adabelief(3e-4), ema=EMA(0.999))
+    module = DiffusionModule(learner, denoiser, shape=(1, 8, 8))
+    trainer.fit(module, ArrayDataModule(train=images, batch_size=256))
+    samples = trainer.predict(module, ArrayLoader(np.arange(64), batch_size=32))
+    ```
+
+    Predicting draws one sample for each row of a batch; with `conditional=True` the
+    rows are the conditions.
+
+    **Arguments:**
+
+    - `learner`: `jaxprob.GradientDescent` with a loss of `jaxprob.diffusion`.
+    - `denoiser`: the model.
+    - `shape`: of one example.
+    - `sampler`: how samples are drawn; `jaxprob.diffusion.ODESampler` by default.
+    - `conditional`: whether rows given to predict are conditions.
+    - `num_previews`: images in the grid that is logged as `samples`; 0 for none.
+    - `previews_every_n_epochs`: how often.
+    - the others: as in `LearnerModule`.
+    """
+
+    def __init__(
+        self,
+        learner: AbstractLearner,
+        denoiser: AbstractDenoiser,
+        *,
+        shape: tuple[int, ...],
+        sampler: AbstractSampler | None = None,
+        conditional: bool = False,
+        num_previews: int = 16,
+        previews_every_n_epochs: int = 1,
+        **kwargs: Any,
+    ):
+        if not isinstance(denoiser, AbstractDenoiser):
+            raise TypeError(
+                f"denoiser is a {type(denoiser).__name__}: wrap a network, "
+                "Preconditioned(net, schedule)"
+            )
+        if previews_every_n_epochs < 1:
+            raise ValueError(f"previews_every_n_epochs={previews_every_n_epochs} < 1")
+        super().__init__(learner, denoiser, **kwargs)
+        self.shape = tuple(shape)
+        self.sampler = ODESampler() if sampler is None else sampler
+        self.conditional = conditional
+        self.num_previews = num_previews
+        self.previews_every_n_epochs = previews_every_n_epochs
+        self._preview_key, self._sample_key = jax.random.split(self._eval_key)
+
+    def sample(self, num: int, *, index: int = 0, cond: Any = None) -> Draw:
+        """Draws from the model of now; `index` chooses which samples.
+
+        **Returns:** the draws, with the number of evaluations that each took.
+        """
+        key = jax.random.fold_in(self._sample_key, index)
+        return self._draw(key, num, cond)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        callbacks, trainer = super().configure_callbacks(), cast(Any, self.trainer)
+        known = any(isinstance(c, _Previews) for c in trainer.callbacks)
+        wanted = self.num_previews and not self.conditional
+        return callbacks + ([_Previews()] if wanted and not known else [])
+
+    def predict_step(
+        self, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> np.ndarray:
+        """One sample for each row of the batch, without padding."""
+        data, mask = unpack(as_arrays(batch))
+        cond = data if self.conditional else None
+        draws = self.sample(num_rows(data), index=batch_idx, cond=cond)
+        return np.asarray(draws.x_0)[: int(np.sum(mask))]
+
+    def previews(self) -> np.ndarray:
+        """The samples of the preview: the same noise whenever it is asked for."""
+        return np.asarray(self._draw(self._preview_key, self.num_previews, None).x_0)
+
+    def _draw(self, key, num, cond):
+        return sample(
+            self.model, self.sampler, key=key, num=num, shape=self.shape, cond=cond
+        )
+
+
+class _Previews(pl.Callback):
+    """Logs a grid of samples at the end of an epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        due = (trainer.current_epoch + 1) % pl_module.previews_every_n_epochs == 0
+        drawable = len(pl_module.shape) in (2, 3)
+        if not due or not drawable or not trainer.loggers:
+            return
+        try:
+            grid = image_grid(pl_module.previews())
+        except RuntimeError as error:  # a young network may be too stiff to sample
+            warnings.warn(f"no preview of samples: {error}", stacklevel=2)
+            return
+        log_image(trainer, "samples", grid, trainer.global_step)

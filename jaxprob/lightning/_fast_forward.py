@@ -1,0 +1,103 @@
+"""Many batches for one iteration of Lightning's loop.
+
+The loop asks a fetcher for a batch, hands it to `training_step` and counts one step.
+Ours draws n batches and hands over the last: the n - 1 before it are *silent*, wait in
+the module, and ride in the same dispatch. n is the largest number for which nothing
+that anybody would have looked at falls inside: no logging, checkpoint, validation or
+end of training. What is observable is what one step at a time would have shown.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from . import _private
+
+
+class FastForward(_private.PrefetchDataFetcher):
+    """Hands Lightning every n-th batch; `receive` gets those before it."""
+
+    def __init__(self, fetcher: Any, module: Any):
+        super().__init__(fetcher.prefetch_batches)
+        # Lightning set the fetcher up, and may have drawn from it, before we come.
+        self.__dict__.update(fetcher.__dict__)
+        self._module = module
+        self._error: Exception | None = None
+        self._transfers = _has_transfer_hooks(module)
+
+    def __next__(self) -> Any:
+        if self._error is not None:
+            # Raised one dispatch late: the batches before it have been trained on.
+            error, self._error = self._error, None
+            raise error
+        trainer = self._module.trainer
+        most = steps_until_visible(trainer, self._module.capacity)
+        item = super().__next__()
+        silent = []
+        while len(silent) + 1 < most and not self.done:
+            try:
+                following = super().__next__()
+            except StopIteration:
+                break
+            except Exception as error:
+                self._error = error
+                break
+            batch = item[0]
+            if self._transfers:
+                batch = _private.transfer(trainer, batch)
+            silent.append(batch)
+            item = following
+        if silent:
+            _private.count_steps(trainer, len(silent))
+            self._module.receive_silent(silent)
+        return item
+
+
+def install(module: Any) -> None:
+    """Puts a `FastForward` in the place of Lightning's fetcher for this epoch.
+
+    A fetcher of any other class (a user's `dataloader_iter` step) is left alone: then
+    each iteration is one step, by public API only.
+    """
+    trainer = module.trainer
+    fetcher = _private.fetcher(trainer)
+    if type(fetcher) is _private.PrefetchDataFetcher:
+        _private.set_fetcher(trainer, FastForward(fetcher, module))
+
+
+def steps_until_visible(trainer: Any, capacity: int) -> int:
+    """How many steps from here to the next one at which somebody looks."""
+    if trainer.should_stop:
+        return 1  # the loop asks after each step whether it may stop
+    step = trainer.global_step
+    bounds = [capacity]
+    bounds += [n - step % n for n in _private.checkpoint_intervals(trainer)]
+    if trainer.max_steps != -1:
+        bounds.append(trainer.max_steps - step)
+    if trainer.loggers and trainer.log_every_n_steps:
+        every = trainer.log_every_n_steps
+        bounds.append(every - _private.logger_step(trainer) % every)
+    bounds += _validation_bound(trainer)
+    return max(1, min(bounds))
+
+
+def _validation_bound(trainer):
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or not isinstance(every, int):
+        return []
+    if trainer.check_val_every_n_epoch is None:
+        done = _private.batch_in_run(trainer) + 1
+    else:
+        done = _private.batch_in_epoch(trainer) + 1
+    return [every - done % every]
+
+
+def _has_transfer_hooks(module):
+    hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
+    data = module.trainer.datamodule
+    return any(
+        is_overridden(hook, module)
+        or (data is not None and is_overridden(hook, data, pl.LightningDataModule))
+        for hook in hooks
+    )

@@ -1,0 +1,382 @@
+"""Any learner as a LightningModule."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import PyTree
+from pytorch_lightning.callbacks import ModelSummary
+
+from .._batch import Batch, num_rows, unpack
+from .._learner import AbstractLearner
+from .._stepper import Stepper
+from .._types import Model, State
+from . import _trainer_options
+from ._bridge import Bridge
+from ._errors import CheckpointMismatchError
+from ._evaluation import Evaluation
+from ._optimizer import OptaxOptimizer
+from ._step_log import StepLog
+from ._summary import TreeSummary
+from ._torch_arrays import from_torch, leaf_names, pack, to_torch, unpack as put
+from ._warnings import silence_false_alarms
+
+_OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
+
+
+class LearnerModule(pl.LightningModule):
+    """Trains any `jaxprob.AbstractLearner` in a Lightning Trainer.
+
+    ```python
+    learner = jaxprob.GradientDescent(loss, optax.adam(1e-3))
+    module = LearnerModule(learner, model)
+    data = ArrayDataModule(train=(x, y), validation=(x_val, y_val), batch_size=32)
+    trainer = pl.Trainer(max_epochs=10, accelerator="cpu")
+    trainer.fit(module, data)
+    model = module.model
+    ```
+
+    Many optimiser steps run in one dispatch, and everything the Trainer shows or writes
+    is what one step at a time would have given. Metrics are logged as
+    `train_loss_step`, `train_loss` (mean over the epoch), `val_loss`, `test_loss`, and
+    so on for each name in the learner's `info`.
+
+    **Arguments:**
+
+    - `learner`: what trains: `jaxprob.GradientDescent`, or an inference method.
+    - `model`: what is trained. It is copied, never changed.
+    - `seed`: of everything random in the run.
+    - `steps_per_dispatch`: as in `jaxprob.Stepper`. With 1 a callback sees every batch.
+    - `lr_schedule`: the schedule given to the optimiser, `step -> learning rate`, only
+        to be shown by `LearningRateMonitor`. `optax.inject_hyperparams` is found alone.
+    """
+
+    def __init__(
+        self,
+        learner: AbstractLearner,
+        model: Model,
+        *,
+        seed: int = 0,
+        steps_per_dispatch: int | Literal["auto"] = "auto",
+        lr_schedule: Callable[[Any], Any] | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.learner = learner
+        self.seed = seed
+        self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
+        self.lr_schedule = lr_schedule
+        self.step_log = StepLog()
+        init_key, run_key, eval_key = jax.random.split(jax.random.key(seed), 3)
+        self._init_key, self._run_key, self._eval_key = init_key, run_key, eval_key
+        self._options = _trainer_options.Options()
+        self._active = learner
+        self._template = model
+        self._initial: State | None = learner.init(model, key=init_key)
+        self._stepper: Stepper | None = None
+        self._evaluation: Evaluation | None = None
+        self._silent: list[PyTree] = []
+        self._rows = 1
+
+    # What a user reads.
+
+    @property
+    def state(self) -> State:
+        """A copy of the learner's state: it outlives the next step."""
+        return jax.tree.map(
+            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, self._live
+        )
+
+    @property
+    def model(self) -> Model:
+        """The one model to use: the average if there is one, as the learner says."""
+        return self.learner.model(self.state)
+
+    @property
+    def learning_rate(self) -> float:
+        """What `LearningRateMonitor` shows; NaN if the optimiser does not tell."""
+        if self.lr_schedule is not None:
+            return float(self.lr_schedule(self.trainer.global_step))
+        return _injected_learning_rate(self._live)
+
+    @property
+    def capacity(self) -> int:
+        """How many steps a dispatch may hold now."""
+        return self._ready().capacity
+
+    # Hooks of Lightning.
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Takes over what the Trainer asks of the optimiser; adds our callbacks."""
+        silence_false_alarms()
+        trainer: Any = self.trainer
+        if trainer.training:
+            self._adopt(_trainer_options.take_over(trainer))
+            trainer.callbacks = [
+                TreeSummary(callback) if _is_default_summary(callback) else callback
+                for callback in trainer.callbacks
+            ]
+        return [] if _has_bridge(trainer) else [Bridge()]
+
+    def configure_optimizers(self) -> OptaxOptimizer:
+        self._ready()
+        return OptaxOptimizer(self)
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx: int) -> Any:
+        """The batch as it is: handing host memory to the step is the fastest way."""
+        return batch
+
+    def training_step(self, batch, batch_idx: int) -> None:
+        self.receive_silent([batch])
+        optimizer: Any = self.optimizers()
+        optimizer.step(self._dispatch)
+
+    def validation_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, batch_idx, dataloader_idx)
+
+    def predict_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """The model's output for each row of `x`, where a batch is `x` or `(x, ...)`.
+
+        Override it for a model that is not called as `model(x)`.
+        """
+        data, mask = unpack(as_arrays(batch))
+        x = data[0] if isinstance(data, tuple | list) else data
+        model = eqx.nn.inference_mode(self.learner.model(self._live))
+        outputs = _apply(model, x)
+        count = int(np.sum(mask))  # padded rows come last
+        return jax.tree.map(lambda out: np.asarray(out)[:count], outputs)
+
+    def log(self, name: str, value: Any, *args, **kwargs) -> None:
+        """Lightning's `log`, for JAX and NumPy scalars too.
+
+        A mean over an epoch weighs each batch by the rows that count in it.
+        """
+        if isinstance(value, jax.Array | np.ndarray | np.generic):
+            value = float(value)
+        kwargs.setdefault("batch_size", self._rows)
+        super().log(name, value, *args, **kwargs)
+
+    # The state as Lightning's checkpoint holds it.
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Any]:
+        """Tensors by path; optax's state apart, so that weights can go alone."""
+        self.settle()
+        tensors = {
+            f"state.{name}": tensor
+            for name, tensor in pack(self._live).items()
+            if not _is_optimizer_leaf(name)
+        }
+        tensors["run.key"] = to_torch(self._run_key)
+        tensors["run.step"] = torch.tensor(self._steps_made())
+        return tensors
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Checks every leaf by name, shape and dtype before any is replaced.
+
+        **Raises:** `CheckpointMismatchError`, which names the leaves.
+        """
+        expected = {
+            f"state.{name}" for name in leaf_names(self._live) if _is_model_leaf(name)
+        } | {"run.key", "run.step"}
+        missing = sorted(expected - state_dict.keys())
+        unexpected = sorted(state_dict.keys() - expected)
+        if strict and (missing or unexpected):
+            raise CheckpointMismatchError(_difference(missing, unexpected))
+        tensors = {
+            name.removeprefix("state."): tensor
+            for name, tensor in state_dict.items()
+            if name.startswith("state.")
+        }
+        state = put(self._live, tensors)
+        if "run.key" in state_dict:
+            self._run_key = from_torch("run.key", state_dict["run.key"], self._run_key)
+        self._restart(state, int(state_dict.get("run.step", 0)))
+        return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)
+
+    def optimizer_state_dict(self) -> dict[str, Any]:
+        """Optax's state: the leaves under a field named `opt_state`."""
+        tensors = pack(self._live)
+        return {name: t for name, t in tensors.items() if _is_optimizer_leaf(name)}
+
+    def load_optimizer_state_dict(self, tensors: Mapping[str, Any]) -> None:
+        expected = {n for n in leaf_names(self._live) if _is_optimizer_leaf(n)}
+        missing = sorted(expected - tensors.keys())
+        unexpected = sorted(tensors.keys() - expected)
+        if missing or unexpected:
+            raise CheckpointMismatchError(_difference(missing, unexpected))
+        self._restart(put(self._live, tensors), self._steps_made())
+
+    # What our callback and fetcher call.
+
+    def receive_silent(self, batches: list[PyTree]) -> None:
+        """Batches of the next dispatch, already counted by Lightning."""
+        self._silent += [as_arrays(batch) for batch in batches]
+
+    def settle(self) -> None:
+        """Makes the steps that are counted and not yet made."""
+        if self._silent:
+            self._dispatch()
+
+    def note_batch(self, batch: PyTree) -> None:
+        """How many rows count in the batch in hand."""
+        self._rows = _num_valid(batch)
+
+    def begin_epoch(self) -> None:
+        self._ready().reset_totals()
+
+    def end_epoch(self) -> None:
+        """Logs the means over the epoch."""
+        self.step_log.flush(self.trainer)
+        totals = self._ready().totals
+        if totals is not None:
+            self._log_all({f"train_{k}": v for k, v in totals.means().items()})
+
+    def begin_evaluation(self) -> None:
+        if self._evaluation is None:
+            self._evaluation = Evaluation(self._active, self._eval_key)
+        self._evaluation.start(self._live)
+
+    def end_evaluation(self, prefix: str) -> None:
+        """Logs the means over each loader."""
+        assert self._evaluation is not None
+        means = self._evaluation.means()
+        self.log_loaders(prefix, means)
+
+    def log_loaders(self, prefix: str, means: dict[int, dict[str, float]]) -> None:
+        """Logs figures by loader, under Lightning's names where there are several."""
+        for loader, values in means.items():
+            suffix = f"/dataloader_idx_{loader}" if len(means) > 1 else ""
+            self._log_all({f"{prefix}{k}{suffix}": v for k, v in values.items()})
+
+    def _log_all(self, values):
+        self.log_dict(values, prog_bar=True, add_dataloader_idx=False)
+
+    # The state itself.
+
+    @property
+    def _live(self):
+        return self._initial if self._stepper is None else self._stepper.state
+
+    def _ready(self) -> Stepper:
+        if self._stepper is None:
+            self._restart(self._initial, 0)
+        assert self._stepper is not None
+        return self._stepper
+
+    def _steps_made(self):
+        return 0 if self._stepper is None else self._stepper.step
+
+    def _restart(self, state, step):
+        """Goes on from a state: with the same compiled program, if there is one."""
+        if self._stepper is None:
+            self._stepper = Stepper(
+                self._active,
+                state,
+                key=self._run_key,
+                step=step,
+                steps_per_dispatch=self.steps_per_dispatch,
+            )
+            self._initial = None
+        else:
+            self._stepper.resume(state, key=self._run_key, step=step)
+
+    def _adopt(self, options):
+        """Changes the optimiser step to what the Trainer asks for in this fit."""
+        if options == self._options:
+            return
+        self._options = options
+        self._active = options.apply(self.learner)
+        step = self._steps_made()
+        kept = {n: v for n, v in leaf_names(self._live).items() if _is_model_leaf(n)}
+        fresh = self._active.init(self._template, key=self._init_key)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: kept.get(
+                jax.tree_util.keystr(path, simple=True, separator="."), leaf
+            ),
+            fresh,
+        )
+        self._stepper = self._evaluation = None
+        self._restart(state, step)
+
+    def _dispatch(self):
+        batches, self._silent = self._silent, []
+        self.step_log.take(self.trainer, self._ready()(batches))
+
+    def _evaluate(self, batch, index, loader):
+        assert self._evaluation is not None
+        self._evaluation(as_arrays(batch), index, loader)
+
+
+def _is_optimizer_leaf(name):
+    return _OPTIMIZER in name.split(".")
+
+
+def _is_model_leaf(name):
+    return not _is_optimizer_leaf(name)
+
+
+def _difference(missing, unexpected):
+    def listing(names):
+        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+    parts = []
+    if missing:
+        parts.append(f"the checkpoint lacks {listing(missing)}")
+    if unexpected:
+        parts.append(f"the module has no {listing(unexpected)}")
+    return (
+        "; ".join(parts) + ". Build the module with the settings that the checkpoint "
+        "was written with"
+    )
+
+
+def as_arrays(batch):
+    """Torch tensors become NumPy arrays; all else stays."""
+    is_tensor = any(isinstance(leaf, torch.Tensor) for leaf in jax.tree.leaves(batch))
+    if not is_tensor:
+        return batch
+    return jax.tree.map(
+        lambda x: x.numpy(force=True) if isinstance(x, torch.Tensor) else x, batch
+    )
+
+
+def _num_valid(batch):
+    if isinstance(batch, Batch):
+        return int(np.sum(batch.mask))
+    try:
+        return num_rows(batch)
+    except ValueError:
+        return 1
+
+
+def _injected_learning_rate(state):
+    def has(node):
+        return hasattr(node, "hyperparams")
+
+    for node in jax.tree.leaves(state, is_leaf=has):
+        if has(node) and "learning_rate" in node.hyperparams:
+            return float(node.hyperparams["learning_rate"])
+    return float("nan")
+
+
+def _has_bridge(trainer):
+    return any(isinstance(callback, Bridge) for callback in trainer.callbacks)
+
+
+def _is_default_summary(callback):
+    return isinstance(callback, ModelSummary) and not isinstance(callback, TreeSummary)
+
+
+@eqx.filter_jit
+def _apply(model, x):
+    return jax.vmap(model)(x)

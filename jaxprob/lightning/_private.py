@@ -1,0 +1,135 @@
+"""Everything of Lightning that is not public and that we touch: this file alone.
+
+Lightning counts one optimiser step for each batch it hands out. To run many steps in
+one dispatch we count the others for it, and we write the metrics of a step without the
+half millisecond that `self.log` takes. `CONTRACT` lists what we lean on; `check` runs
+before each fit and names what is missing, so a new Lightning fails loudly, never by
+training wrongly.
+
+| name | used for | there since |
+|---|---|---|
+| `fit_loop._data_fetcher` | handing out every n-th batch | 2.0 |
+| `loops.fetchers._PrefetchDataFetcher` | the class of that fetcher | 2.0 |
+| `fit_loop.epoch_loop.batch_progress` | batches done in the epoch and in all | 1.5 |
+| `epoch_loop.manual_optimization.optim_step_progress` | `trainer.global_step` | 1.6 |
+| `epoch_loop._batches_that_stepped` | the x-axis of the loggers | 1.6 |
+| `_logger_connector`: three dicts, `should_update_logs` | metrics of a step | 1.5 |
+| `ModelCheckpoint._every_n_train_steps`, `_train_time_interval` | when it looks | 1.3 |
+| `ModelSummary._max_depth` | the depth the user asked for | 1.5 |
+| `LightningModule._on_before_batch_transfer` | the transfer hooks | 1.7 |
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint, ModelSummary
+from pytorch_lightning.loops.fetchers import (
+    _PrefetchDataFetcher as PrefetchDataFetcher,
+)
+from pytorch_lightning.trainer import call as _call
+
+CONTRACT = (
+    "fit_loop._data_fetcher",
+    "fit_loop.is_resuming",
+    "fit_loop.epoch_loop.batch_idx",
+    "fit_loop.epoch_loop.total_batch_idx",
+    "fit_loop.epoch_loop.batch_progress.increment_by",
+    "fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by",
+    "fit_loop.epoch_loop._batches_that_stepped",
+    "_logger_connector.should_update_logs",
+    "_logger_connector._callback_metrics",
+    "_logger_connector._progress_bar_metrics",
+    "_logger_connector._logged_metrics",
+)
+"""Paths from a trainer that must exist."""
+
+
+def check(trainer: Any) -> None:
+    """Raises `RuntimeError` when this Lightning lacks something we lean on."""
+    missing = [path for path in CONTRACT if not _has(trainer, path)]
+    if missing:
+        raise RuntimeError(
+            f"pytorch-lightning {pl.__version__} has no trainer.{missing[0]}, which "
+            "jaxprob.lightning counts steps with. Install pytorch-lightning>=2.6.6,<2.8"
+        )
+
+
+def _has(node, path):
+    for name in path.split("."):
+        if not hasattr(node, name):
+            return False
+        node = getattr(node, name)
+    return True
+
+
+def fetcher(trainer: Any) -> Any:
+    """What hands training batches to the loop."""
+    return trainer.fit_loop._data_fetcher
+
+
+def set_fetcher(trainer: Any, fetcher: Any) -> None:
+    trainer.fit_loop._data_fetcher = fetcher
+
+
+def count_steps(trainer: Any, num: int) -> None:
+    """Counts steps that Lightning does not see: as if it had made each of them."""
+    loop = trainer.fit_loop.epoch_loop
+    loop.batch_progress.increment_by(num)
+    loop.manual_optimization.optim_step_progress.increment_by(num)
+    loop._batches_that_stepped += num
+
+
+def logger_step(trainer: Any) -> int:
+    """The x-coordinate at which loggers get what is logged now."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def batch_in_epoch(trainer: Any) -> int:
+    """Index of the batch in hand within its epoch; -1 before the first."""
+    return trainer.fit_loop.epoch_loop.batch_idx
+
+
+def batch_in_run(trainer: Any) -> int:
+    """Index of the batch in hand over all epochs; -1 before the first."""
+    return trainer.fit_loop.epoch_loop.total_batch_idx
+
+
+def loggers_look(trainer: Any) -> bool:
+    """Whether the step in hand is one that is logged."""
+    return bool(trainer._logger_connector.should_update_logs)
+
+
+def write_metrics(trainer: Any, metrics: Mapping[str, float]) -> None:
+    """Leaves metrics where `self.log` does, for callbacks and the progress bar."""
+    connector = trainer._logger_connector
+    tensors = {name: torch.tensor(value) for name, value in metrics.items()}
+    connector._callback_metrics.update(tensors)
+    connector._logged_metrics.update(tensors)
+    connector._progress_bar_metrics.update(metrics)
+
+
+def checkpoint_intervals(trainer: Any) -> list[int]:
+    """`every_n_train_steps` of the checkpoint callbacks that have one."""
+    intervals = [
+        getattr(callback, "_every_n_train_steps", 0)
+        for callback in trainer.callbacks
+        if isinstance(callback, Checkpoint)
+    ]
+    return [interval for interval in intervals if interval]
+
+
+def summary_depth(callback: ModelSummary) -> int:
+    """`max_depth` of a model summary."""
+    return callback._max_depth
+
+
+def transfer(trainer: Any, batch: Any) -> Any:
+    """The hooks that a batch passes between the loader and the training step."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return _call._call_strategy_hook(trainer, "batch_to_device", batch, 0)
+
+
+__all__ = ["CONTRACT", "PrefetchDataFetcher", "check"]

@@ -1,0 +1,109 @@
+"""BNNModule: the figures it logs are those of the predictive distribution."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprob
+from jaxprob import bnn
+from jaxprob.lightning import (
+    ArrayDataModule,
+    BNNModule,
+    LearnerModule,
+    TabularDataModule,
+)
+
+from .scene import arrays, bits, make_learner, make_trainer, network
+
+
+def regression(steps_per_dispatch=8):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=100)
+    model = eqx.nn.MLP(1, 1, 16, 1, key=jax.random.key(0))
+    return BNNModule(
+        bnn.MeanFieldVI(joint, optax.adam(1e-2)),
+        model,
+        num_samples=16,
+        steps_per_dispatch=steps_per_dispatch,
+    )
+
+
+def regression_data():
+    return ArrayDataModule(
+        train=arrays(100),
+        validation=arrays(20, 1),
+        test=arrays(20, 2),
+        predict=arrays(20, 3)[0],
+        batch_size=8,
+    )
+
+
+def test_validation_logs_the_figures_of_the_mixture(tmp_path):
+    module, data = regression(), regression_data()
+    trainer = make_trainer(tmp_path)
+    trainer.fit(module, data)
+    found = trainer.validate(module, data, verbose=False)[0]
+
+    log_prob, inside, squares = [], [], []
+    for index, batch in enumerate(jaxprob.ArrayLoader(arrays(20, 1), batch_size=8)):
+        (x, y), mask = jaxprob.unpack(batch)
+        predictive = module.predictive(x, index=index)
+        lower, upper = predictive.interval(0.9)
+        log_prob.append(np.asarray(predictive.log_prob(y))[mask])
+        inside.append(((np.asarray(lower) <= y) & (y <= np.asarray(upper)))[mask])
+        squares.append(((np.asarray(predictive.mean) - y) ** 2)[mask])
+    assert np.isclose(found["val_predictive_nll"], -np.mean(np.concatenate(log_prob)))
+    assert np.isclose(found["val_coverage_90"], np.mean(np.concatenate(inside)))
+    assert np.isclose(found["val_rmse"], np.sqrt(np.mean(np.concatenate(squares))))
+    assert "val_elbo" in found
+
+
+def test_training_improves_the_predictive(tmp_path):
+    module, data = regression(), regression_data()
+    trainer = make_trainer(tmp_path, max_epochs=30)
+    before = trainer.test(module, data, verbose=False)[0]
+    trainer.fit(module, data)
+    after = trainer.test(module, data, verbose=False)[0]
+    assert after["test_rmse"] < before["test_rmse"]
+    assert after["test_predictive_nll"] < before["test_predictive_nll"]
+
+
+def test_predict_gives_predictives_and_trains_nothing(tmp_path):
+    module, data = regression(), regression_data()
+    trainer = make_trainer(tmp_path)
+    trainer.fit(module, data)
+    before = bits(module)
+    predictives = trainer.predict(module, data)
+    assert [p.num_rows for p in predictives] == [8, 8, 4]
+    first = predictives[0]
+    assert jnp.allclose(first.variance, first.epistemic + first.aleatoric)
+    assert bits(module) == before
+
+
+@pytest.mark.slow
+def test_labels_get_an_accuracy(tmp_path):
+    data = TabularDataModule("iris", batch_size=32)
+    num = len(data.split.x_train)
+    joint = bnn.LogJoint(bnn.CategoricalLikelihood(), bnn.FanInNormal(), num_data=num)
+    model = eqx.nn.MLP(4, 3, 16, 1, key=jax.random.key(0))
+    module = BNNModule(bnn.MeanFieldVI(joint, optax.adam(3e-2)), model)
+    trainer = make_trainer(tmp_path, max_epochs=60)
+    trainer.fit(module, data)
+    found = trainer.test(module, data, verbose=False)[0]
+    assert found["test_accuracy"] > 0.85
+    assert found["test_predictive_nll"] < np.log(3)
+
+
+def test_a_learner_without_a_posterior_is_refused():
+    with pytest.raises(TypeError, match="LearnerModule"):
+        BNNModule(make_learner(), network())
+
+
+def test_the_posterior_of_lightning_is_that_of_the_method(tmp_path):
+    module, data = regression(), regression_data()
+    make_trainer(tmp_path).fit(module, data)
+    assert isinstance(module, LearnerModule)
+    expected = module.inference.posterior(module.state).mean()
+    assert eqx.tree_equal(module.posterior().mean(), expected)

@@ -1,0 +1,102 @@
+"""DiffusionModule: training, previews in the loggers, sampling by predict."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import jaxprob
+from jaxprob import diffusion
+from jaxprob.lightning import ArrayDataModule, DiffusionModule, ImageDataModule
+from jaxprob.lightning._images import image_grid
+
+from .scene import bits, make_trainer
+
+SHAPE = (1, 4, 4)
+
+
+def make_module(**kwargs):
+    denoiser = diffusion.kidger_mixer(
+        SHAPE,
+        patch_size=2,
+        hidden_size=8,
+        mix_patch_size=8,
+        mix_hidden_size=8,
+        num_blocks=1,
+        predict="edm",
+        key=jax.random.key(0),
+    )
+    learner = jaxprob.GradientDescent(
+        diffusion.DenoisingLoss(), optax.adam(1e-3), ema=jaxprob.EMA(0.99)
+    )
+    return DiffusionModule(learner, denoiser, shape=SHAPE, num_previews=4, **kwargs)
+
+
+def images(num=32):
+    return np.random.default_rng(0).normal(size=(num, *SHAPE)).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_previews_reach_tensorboard_and_do_not_trouble_csv(tmp_path):
+    loggers = [TensorBoardLogger(tmp_path, "tb"), CSVLogger(tmp_path, "csv")]
+    module = make_module(previews_every_n_epochs=2)
+    trainer = make_trainer(tmp_path, max_epochs=4, logger=loggers, log_every_n_steps=1)
+    trainer.fit(module, ArrayDataModule(train=images(), batch_size=8))
+    events = EventAccumulator(loggers[0].log_dir, size_guidance={"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Images("samples")] == [8, 16]
+
+
+@pytest.mark.slow
+def test_predict_draws_one_sample_for_each_row_and_trains_nothing(tmp_path):
+    module = make_module()
+    trainer = make_trainer(tmp_path)
+    trainer.fit(module, ArrayDataModule(train=images(), batch_size=8))
+    before = bits(module)
+    rows = jaxprob.ArrayLoader(np.arange(6), batch_size=4)
+    first = np.concatenate(trainer.predict(module, rows))
+    again = np.concatenate(trainer.predict(module, rows))
+    assert first.shape == (6, *SHAPE)
+    assert np.isfinite(first).all()
+    assert np.array_equal(first, again)
+    assert bits(module) == before
+
+
+def test_a_network_that_is_no_denoiser_is_refused():
+    learner = jaxprob.GradientDescent(diffusion.DenoisingLoss(), optax.adam(1e-3))
+    with pytest.raises(TypeError, match="Preconditioned"):
+        DiffusionModule(learner, jax.nn.relu, shape=SHAPE)
+
+
+def test_the_grid_holds_each_image_in_its_place():
+    pictures = np.arange(3, dtype=np.float32)[:, None, None, None] * np.ones(
+        (1, 1, 2, 2)
+    )
+    grid = image_grid(pictures.astype(np.float32), pad=1)
+    assert grid.shape == (7, 7, 1)
+    assert (grid[1:3, 1:3] == 0.0).all()
+    assert (grid[1:3, 4:6] == 0.5).all()
+    assert (grid[4:6, 1:3] == 1.0).all()
+    assert (grid[4:6, 4:6] == 0.0).all()
+
+
+def test_a_grid_of_points_is_refused():
+    with pytest.raises(ValueError, match=r"\(5, 2\)"):
+        image_grid(np.zeros((5, 2), np.float32))
+
+
+def test_image_data_are_standardised_and_have_a_channel():
+    data = ImageDataModule("digits", labels=False, batch_size=64)
+    batch = next(iter(data.train_dataloader()))
+    x, _ = jaxprob.unpack(batch)
+    assert x.shape == (64, 1, 8, 8)
+    everything = data.split.x_train
+    assert abs(everything.mean()) < 1e-4
+    assert abs(everything.std() - 1) < 1e-4
+
+
+def test_a_table_given_as_images_is_refused():
+    with pytest.raises(ValueError, match="TabularDataModule"):
+        ImageDataModule("iris")
