@@ -65,16 +65,19 @@ def crps_gaussian_mixture(
 
     **Arguments:** as for `gaussian_mixture_nll`.
     """
-    y, means, stds, weights = mixture(y, means, stds, weights)
+    return reduce(_mixture(*mixture(y, means, stds, weights)), per_example)
 
+
+# Jitted, for a scan outside of jit is compiled anew in every call.
+@jax.jit
+def _mixture(y, means, stds, weights):
     def add(total, component):
         weight, mean, std = component
         spread = jax.vmap(lambda m, s: _expected_abs(mean - m, jnp.hypot(std, s)))
         inner = jnp.tensordot(weights, spread(means, stds), axes=1)
         return total + weight * (_expected_abs(y - mean, std) - 0.5 * inner), None
 
-    values, _ = jax.lax.scan(add, jnp.zeros_like(y), (weights, means, stds))
-    return reduce(values, per_example)
+    return jax.lax.scan(add, jnp.zeros_like(y), (weights, means, stds))[0]
 
 
 def crps_samples(

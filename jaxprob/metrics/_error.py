@@ -1,5 +1,6 @@
 """How sure we are of a metric itself."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -64,14 +65,20 @@ def bootstrap(
     """
     if num_resamples < 2:
         raise ValueError(f"num_resamples={num_resamples}: at least two are needed")
-    rows = num_rows(arrays)
+    num_rows(arrays)
+    # The metric of the rows as they are comes first: its checks see their values.
     value = metric(*arrays)
-    on_device = [jnp.asarray(array) for array in arrays]
+    on_device = tuple(jnp.asarray(array) for array in arrays)
+    keys = example_keys(key, num_resamples)
+    return value, jnp.std(_resampled(metric, on_device, keys, batch_size), ddof=1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _resampled(metric, arrays, keys, batch_size):
+    rows = num_rows(arrays)
 
     def again(key):
         index = jax.random.randint(key, (rows,), 0, rows)
-        return metric(*(array[index] for array in on_device))
+        return metric(*(array[index] for array in arrays))
 
-    keys = example_keys(key, num_resamples)
-    draws = jax.lax.map(again, keys, batch_size=batch_size)
-    return value, jnp.std(draws, ddof=1)
+    return jax.lax.map(again, keys, batch_size=batch_size)

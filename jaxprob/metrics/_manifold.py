@@ -1,5 +1,6 @@
 """Fidelity and diversity of samples, apart, by nearest neighbours."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -50,6 +51,12 @@ def precision_recall_density_coverage(
     if num_neighbours < 1:
         raise ValueError(f"num_neighbours={num_neighbours}: at least one is needed")
     samples, real = two_samples(samples, real, least=num_neighbours + 1)
+    return _scores(samples, real, num_neighbours)
+
+
+# Jitted, for a map outside of jit is compiled anew in every call.
+@functools.partial(jax.jit, static_argnums=2)
+def _scores(samples, real, num_neighbours):
     between = _distances(real, samples)
     # Each point is its own nearest neighbour, at rank 0.
     real_radius = jnp.sort(_distances(real, real), axis=1)[:, num_neighbours]

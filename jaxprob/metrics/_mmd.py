@@ -1,5 +1,7 @@
 """Maximum mean discrepancy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +32,15 @@ def median_bandwidth(
     - `max_points`: the first so many of each sample are looked at.
     """
     x, y = two_samples(x, y)
-    points = jnp.concatenate([x[:max_points], y[:max_points]])
+    return _median(jnp.concatenate([x[:max_points], y[:max_points]]))
+
+
+# Jitted, for a map outside of jit is compiled anew in every call.
+@jax.jit
+def _median(points):
     rows, columns = np.triu_indices(len(points), k=1)
     squared = jax.lax.map(lambda a: _squared_distances(a, points), points)
-    return jnp.sqrt(jnp.median(squared[rows, columns]))
+    return jnp.median(jnp.sqrt(squared)[rows, columns])
 
 
 def mmd2(
@@ -61,8 +68,11 @@ def mmd2(
     x, y = two_samples(x, y, least=2)
     (scale,) = floats(bandwidth=bandwidth)
     check_positive("bandwidth", scale)
-    scale = scale.astype(x.dtype)
+    return _u_statistic(x, y, scale.astype(x.dtype), batch_size)
 
+
+@functools.partial(jax.jit, static_argnums=3)
+def _u_statistic(x, y, scale, batch_size):
     def mean_kernel(a, b):
         def row(point):
             squared = _squared_distances(point, b)

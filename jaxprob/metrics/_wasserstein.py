@@ -1,5 +1,7 @@
 """Wasserstein distances: exact on the line, and by projections onto lines."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +85,12 @@ def sliced_wasserstein(
         raise ValueError(
             f"p={p}, num_projections={num_projections}: both are at least 1"
         )
+    return _sliced(x, y, key, num_projections, p)
+
+
+# Jitted, for a map outside of jit is compiled anew in every call.
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _sliced(x, y, key, num_projections, p):
     normal = jax.random.normal(key, (num_projections, x.shape[-1]), x.dtype)
     directions = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
     # One direction at a time: all at once would hold projections x points.
