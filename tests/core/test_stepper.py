@@ -83,6 +83,28 @@ def test_any_number_of_steps_compiles_one_program(getkey):
     assert stepper._many._cache_size() == 1
 
 
+def test_weakly_typed_leaves_compile_no_second_program(getkey):
+    class Scale(eqx.Module):
+        factor: jax.Array
+
+        def __call__(self, x):
+            return self.factor * x
+
+    @jaxprob.mean_loss
+    def loss(model, example, *, key):
+        return jnp.sum((model(example) - 1.0) ** 2)
+
+    model = Scale(jnp.asarray(0.1))
+    assert model.factor.weak_type
+    learner = jaxprob.GradientDescent(loss, optax.adam(1e-2))
+    stepper = jaxprob.Stepper(
+        learner, learner.init(model), key=getkey(), steps_per_dispatch=2
+    )
+    for _ in range(3):
+        stepper([np.ones((4, 2), np.float32)] * 2)
+    assert stepper._many._cache_size() == 1
+
+
 def test_a_lone_step_compiles_one_program_more(getkey):
     model, key, data = mlp(getkey()), getkey(), batches(12)
     stepper, _ = trained(model, key, data, [1, 5, 6], 4)
