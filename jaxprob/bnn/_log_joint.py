@@ -14,7 +14,7 @@ from .._batch import Batch, num_rows, unpack
 from .._keys import example_keys
 from .._types import Model, PRNGKey
 from ._apply import call_model
-from ._likelihood import Likelihood
+from ._likelihood import BERNOULLI, Likelihood, class_probs
 from ._prior import Prior, log_prior
 
 
@@ -163,7 +163,7 @@ def xy(data: Any) -> tuple[Any, Any]:
     return data[0], data[1]
 
 
-def log_likelihood_of(p: dist.Distribution, y: Array) -> Float[Array, ""]:
+def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:
     """Log-probability of one target, summed over its entries.
 
     **Raises:** `TypeError` for no distribution, or a target of the wrong kind of
@@ -171,12 +171,14 @@ def log_likelihood_of(p: dist.Distribution, y: Array) -> Float[Array, ""]:
     would make a matrix out of a batch.
     """
     check_target(p, y)
-    if p.is_discrete and jnp.issubdtype(y.dtype, jnp.bool_):
+    if isinstance(p, BERNOULLI):
+        y = y.astype(class_probs(p).dtype)
+    elif jnp.issubdtype(y.dtype, jnp.bool_):
         y = y.astype(jnp.int32)
     return jnp.sum(p.log_prob(y))
 
 
-def check_target(p: dist.Distribution, y: Array) -> None:
+def check_target(p: Any, y: Array) -> None:
     """Refuses a target whose shape or kind of number the distribution does not have."""
     if not isinstance(p, dist.Distribution):
         raise TypeError(

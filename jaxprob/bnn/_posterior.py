@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from .._types import Model, PRNGKey
 from ._kl import kl
@@ -38,7 +38,7 @@ class AbstractPosterior(eqx.Module):
         """How many models this is a distribution over; `None` if infinitely many."""
         return None
 
-    def atom(self, index: int | Int[Array, ""]) -> Model:
+    def atom(self, index: int | Integer[Array, ""]) -> Model:
         """The model of this number, for a posterior of finitely many."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
 
@@ -63,7 +63,7 @@ class PointPosterior(AbstractPosterior):
     def num_atoms(self) -> int:
         return 1
 
-    def atom(self, index: int | Int[Array, ""]) -> Model:
+    def atom(self, index: int | Integer[Array, ""]) -> Model:
         return self.model
 
 

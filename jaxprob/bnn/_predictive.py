@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Num, PyTree
 from .._keys import example_keys
 from .._types import PRNGKey
 from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood, class_probs
-from ._log_joint import check_target
+from ._log_joint import check_target, log_likelihood_of
 
 _BISECTIONS = 50
 
@@ -250,11 +250,7 @@ def _moments(likelihood, outputs):
 
 
 def _log_prob(likelihood, outputs, y):
-    def log_prob(p):
-        check_target(p, y)
-        return jnp.sum(p.log_prob(y))
-
-    terms = _parts(log_prob, likelihood, outputs)
+    terms = _parts(lambda p: log_likelihood_of(p, y), likelihood, outputs)
     return jax.nn.logsumexp(terms) - math.log(terms.shape[0])
 
 
