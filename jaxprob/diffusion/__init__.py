@@ -1,0 +1,42 @@
+r"""Score-based diffusion: schedule -> denoiser -> loss -> sampler.
+
+A **schedule** turns data into noise, $x_t = \alpha_t x_0 + \sigma_t z$: `VP`, `VE`.
+
+A **denoiser** knows the way back: $D(x_t, t) = E[x_0 \mid x_t]$, which is the score,
+the noise, v and the flow's velocity in other words. `Preconditioned` makes one of any
+network `net(x, c, cond, *, key)`; networks are in `jaxprob.diffusion.nn`.
+
+A **loss** trains it. `DenoisingLoss` is a choice of weights and of times and goes into
+`jaxprob.GradientDescent`.
+
+A **sampler** turns noise into data with it: `ODESampler` (the probability flow, any
+diffrax solver), `SDESampler` (the reverse SDE). `sample` draws many.
+
+All maths is for one example; `jax.vmap` it. `kidger_mixer` puts the parts of Equinox's
+diffusion example together.
+"""
+
+from ._schedule import AbstractSchedule as AbstractSchedule
+from ._vp import VP as VP
+from ._ve import VE as VE
+from ._parameterisation import from_x0 as from_x0, to_x0 as to_x0
+from ._denoiser import AbstractDenoiser as AbstractDenoiser
+from ._preconditioned import Preconditioned as Preconditioned
+from ._times import AbstractTimes as AbstractTimes, UniformTimes as UniformTimes
+from ._weighting import (
+    EDMWeighting as EDMWeighting,
+    ErrorOf as ErrorOf,
+    ScoreWeighting as ScoreWeighting,
+)
+from ._loss import DenoisingLoss as DenoisingLoss, denoising_error as denoising_error
+from ._grids import (
+    AbstractGrid as AbstractGrid,
+    CustomGrid as CustomGrid,
+    Karras as Karras,
+    LogSNR as LogSNR,
+)
+from ._sampler import AbstractSampler as AbstractSampler, Draw as Draw, sample as sample
+from ._ode import ODESampler as ODESampler
+from ._sde import SDESampler as SDESampler
+from ._recipes import kidger_mixer as kidger_mixer
+from . import nn as nn

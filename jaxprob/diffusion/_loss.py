@@ -1,0 +1,120 @@
+"""Denoising score matching: the loss whose minimum is the score."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._batch import masked_mean, num_rows, unpack
+from .._keys import example_keys
+from .._types import Metrics, PRNGKey
+from ._denoiser import AbstractDenoiser
+from ._times import AbstractTimes, UniformTimes, uniforms
+from ._types import Cond, Scalar, Time
+from ._weighting import ErrorOf, Weighting
+
+
+def denoising_error(
+    denoiser: AbstractDenoiser,
+    x_0: Float[Array, "*shape"],
+    t: Time,
+    cond: Cond = None,
+    *,
+    key: PRNGKey,
+) -> Scalar:
+    r"""Mean square of $D(x_t, t) - x_0$ over the coordinates of one example.
+
+    **Arguments:**
+
+    - `denoiser`: the model.
+    - `x_0`: clean example.
+    - `t`: time to noise it to.
+    - `cond`: its condition.
+    - `key`: of the noise, and of the network.
+    """
+    noise_key, net_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
+    x_t = denoiser.schedule.perturb(x_0, t, noise)
+    return jnp.mean((denoiser(x_t, t, cond, key=net_key) - x_0) ** 2)
+
+
+class DenoisingLoss(eqx.Module):
+    r"""$E_t\,E_{x_0, z}\; w(t)\,\|D(x_t, t) - x_0\|^2 / \dim x$, over a batch.
+
+    Its minimum over all functions is the posterior mean, whatever the weights and the
+    times; they say where a network of finite size is to be good.
+
+    Reference: *A Connection Between Score Matching and Denoising Autoencoders*,
+    Vincent, 2011.
+
+    ```python
+    learner = jaxprob.GradientDescent(DenoisingLoss(), optax.adam(1e-3))
+    state, history = jaxprob.fit(learner, denoiser, x, key=key, num_steps=1000)
+    ```
+
+    **Arguments:**
+
+    - `weighting`: `(schedule, t) -> weight`, or the name of a parameterisation whose
+        error is to count. `"eps"` by default: Ho et al., 2020, and Kidger's example.
+    - `times`: the law of t; uniform by default.
+    - `stratified`: one time in each of as many equal parts of the law as there are
+        rows, which makes the loss less noisy at no cost.
+
+    Called as `loss(denoiser, batch, *, key)` on a batch `x_0` or `(x_0, cond)`, plain
+    or a `jaxprob.Batch`; gives the scalar and metrics (none).
+    """
+
+    weighting: Weighting
+    times: AbstractTimes
+    stratified: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        weighting: str | Weighting = "eps",
+        times: AbstractTimes | None = None,
+        *,
+        stratified: bool = True,
+    ):
+        self.weighting = ErrorOf(weighting) if isinstance(weighting, str) else weighting
+        self.times = UniformTimes() if times is None else times
+        self.stratified = stratified
+
+    def __call__(
+        self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[Scalar, Metrics]:
+        data, mask = unpack(batch)
+        x_0, cond = split_batch(data)
+        time_key, noise_key = jax.random.split(key)
+        u = uniforms(time_key, jnp.asarray(mask), stratified=self.stratified)
+        keys = example_keys(noise_key, num_rows(x_0))
+
+        def one(x_0, cond, u, key):
+            t = self.times.quantile(denoiser.schedule, u.astype(x_0.dtype))
+            weight = self.weighting(denoiser.schedule, t)
+            return weight * denoising_error(denoiser, x_0, t, cond, key=key)
+
+        return masked_mean(jax.vmap(one)(x_0, cond, u, keys), mask), {}
+
+
+def split_batch(data: PyTree) -> tuple[Float[Array, "batch *shape"], Cond]:
+    """`(x_0, cond)` of a batch's data: an array, or a pair of an array and anything.
+
+    **Raises:** `TypeError` for anything else, or data that are not floating-point.
+    """
+    x_0: Any
+    x_0, cond = data, None
+    if isinstance(data, tuple | list) and len(data) == 2:
+        x_0, cond = data
+    if not hasattr(x_0, "dtype"):
+        raise TypeError(
+            "a batch for a denoising loss is x_0, or (x_0, cond) with x_0 an array; "
+            f"got {type(x_0).__name__}"
+        )
+    if not jnp.issubdtype(x_0.dtype, jnp.floating):
+        raise TypeError(
+            f"x_0 is {x_0.dtype}: standardise images to floats of mean 0 and standard "
+            "deviation 1 (or give sigma_data) before training"
+        )
+    return jnp.asarray(x_0), cond

@@ -1,0 +1,176 @@
+"""The variance-preserving schedule of any noise rate."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ._schedule import AbstractSchedule, check_ends, clip_time
+from ._types import Scalar, Time
+
+
+class VP(AbstractSchedule):
+    r"""Variance-preserving: $dx = -\tfrac12 \beta_t x\,dt + \sqrt{\beta_t}\,dw$.
+
+    $$B_t = \int_0^t \beta, \quad \alpha_t = e^{-B_t/2}, \quad
+      \sigma_t^2 = 1 - e^{-B_t}, \quad f_t = -\beta_t/2, \quad g_t^2 = \beta_t$$
+
+    It is told by the integral $B$, so that no quadrature is needed; the rate is its
+    derivative, by automatic differentiation.
+
+    Reference: *Score-Based Generative Modeling through Stochastic Differential
+    Equations*, Song et al., 2021.
+
+    ```python
+    VP(lambda t: t, t_max=10.0)  # Kidger's example
+    VP.linear(0.1, 20.0)         # Song et al.
+    ```
+
+    **Arguments:**
+
+    - `int_beta`: $B(t)$, any increasing function of one time, at least 0 at `t_min`.
+        An Equinox module with arrays makes the schedule trainable.
+    - `t_max`: end of time. $e^{-B/2}$ should be small there: 0.0067 for $B = 10$.
+    - `t_min`: beginning of time.
+    - `inverse`: $B^{-1}$, if there is a closed form; otherwise it is found by bisection
+        and Newton's method, to the last bits.
+
+    **Raises:** `ValueError` when `int_beta` is not finite or does not increase.
+    """
+
+    int_beta: Callable[..., Scalar]
+    inverse: Callable[..., Scalar] | None
+    t_min: float = eqx.field(static=True)
+    t_max: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        int_beta: Callable,
+        t_max: float = 10.0,
+        *,
+        t_min: float = 0.0,
+        inverse: Callable | None = None,
+    ):
+        check_ends("VP", t_min, t_max)
+        self.int_beta = int_beta
+        self.inverse = inverse
+        self.t_min = float(t_min)
+        self.t_max = float(t_max)
+        _check_increasing(int_beta, t_min, t_max)
+
+    @classmethod
+    def linear(cls, beta_min: float = 0.1, beta_max: float = 20.0) -> "VP":
+        r"""The linear rate $\beta_t = \beta_0 + t (\beta_1 - \beta_0)$ for t in [0, 1].
+
+        **Arguments:**
+
+        - `beta_min`: $\beta_0 > 0$; 0.1 in Song et al.
+        - `beta_max`: $\beta_1 > \beta_0$; 20 in Song et al.
+        """
+        if not 0.0 < beta_min <= beta_max:
+            raise ValueError(
+                f"VP.linear(beta_min={beta_min:g}, beta_max={beta_max:g}): rates must "
+                "satisfy 0 < beta_min <= beta_max"
+            )
+        rate = _LinearRate(float(beta_min), float(beta_max))
+        return cls(rate.integral, 1.0, inverse=rate.inverse_integral)
+
+    def beta(self, t: Time) -> Scalar:
+        r"""The rate $\beta_t = dB/dt$."""
+        t = jnp.asarray(t)
+        return jax.jvp(self.int_beta, (t,), (jnp.ones_like(t),))[1]
+
+    def alpha(self, t: Time) -> Scalar:
+        return jnp.exp(-self.int_beta(jnp.asarray(t)) / 2.0)
+
+    def sigma(self, t: Time) -> Scalar:
+        # expm1: 1 - exp(-B) is 0 in float32 for B < 6e-8 and has lost half of its
+        # digits at 1e-4.
+        return jnp.sqrt(-jnp.expm1(-self.int_beta(jnp.asarray(t))))
+
+    def log_snr(self, t: Time) -> Scalar:
+        # -log(expm1(B)), written so that B > 88 does not overflow.
+        b = self.int_beta(jnp.asarray(t))
+        return -(b + jnp.log(-jnp.expm1(-b)))
+
+    def time_of_log_snr(self, log_snr: Time) -> Scalar:
+        # Not beyond the end: an inverse at infinity may well be NaN.
+        last = self.int_beta(jnp.asarray(self.t_max, jnp.result_type(float)))
+        target = jnp.minimum(jax.nn.softplus(-jnp.asarray(log_snr)), last)
+        t = _solve(self, target) if self.inverse is None else self.inverse(target)
+        return clip_time(self, t)
+
+    def drift(self, t: Time) -> Scalar:
+        return -self.beta(t) / 2.0
+
+    def diffusion2(self, t: Time) -> Scalar:
+        return self.beta(t)
+
+
+class _LinearRate(eqx.Module):
+    beta_min: float = eqx.field(static=True)
+    beta_max: float = eqx.field(static=True)
+
+    def integral(self, t: Time) -> Scalar:
+        t = jnp.asarray(t)
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def inverse_integral(self, b: Scalar) -> Scalar:
+        # The root of the quadratic in the form that does not cancel for small b.
+        slope = self.beta_max - self.beta_min
+        return 2.0 * b / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2.0 * slope * b))
+
+
+def _solve(schedule: VP, target: Scalar) -> Scalar:
+    """The t with `int_beta(t) == target`."""
+    ends = (
+        jnp.full_like(target, schedule.t_min),
+        jnp.full_like(target, schedule.t_max),
+    )
+
+    def bisect(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2.0
+        below = schedule.int_beta(middle) < target
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    def newton(_, t):
+        step = (schedule.int_beta(t) - target) / schedule.beta(t)
+        polished = t - step
+        return jnp.where((polished > low) & (polished < high), polished, t)
+
+    low, high = jax.lax.fori_loop(0, 40, bisect, ends)
+    root = jax.lax.fori_loop(0, 3, newton, (low + high) / 2.0)
+    root = jax.lax.stop_gradient(root)
+    # One more Newton step from the root moves nothing and has the derivatives of the
+    # implicit function, with respect to the target and to what int_beta holds.
+    beta = jax.lax.stop_gradient(schedule.beta(root))
+    residual = schedule.int_beta(root) - target
+    return root - (residual - jax.lax.stop_gradient(residual)) / beta
+
+
+def _check_increasing(int_beta, t_min, t_max):
+    times = np.linspace(t_min, t_max, 65)
+    values = [int_beta(jnp.asarray(t, jnp.result_type(float))) for t in times]
+    if any(isinstance(value, Tracer) for value in values):
+        return
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).all():
+        t = times[~np.isfinite(values)][0]
+        raise ValueError(f"int_beta({t:g}) is not finite")
+    if values[0] < 0:
+        raise ValueError(
+            f"int_beta({t_min:g}) = {values[0]:g}: an integral of a positive rate "
+            "from 0 on cannot be negative"
+        )
+    if (np.diff(values) <= 0).any():
+        place = int(np.argmax(np.diff(values) <= 0))
+        raise ValueError(
+            f"int_beta must increase, but int_beta({times[place]:g}) = "
+            f"{values[place]:g} and int_beta({times[place + 1]:g}) = "
+            f"{values[place + 1]:g}. It is the integral of the noise rate, not the "
+            "rate itself."
+        )

@@ -1,0 +1,89 @@
+r"""How much each noise level counts: weights of the error $\|D - x_0\|^2$.
+
+The error of any parameterisation is that of $x_0$ times a number that depends on t
+alone, so a loss "on eps" or "on v" is a weighting.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from ._parameterisation import PARAMETERISATIONS, unknown
+from ._schedule import AbstractSchedule
+from ._types import Scalar, Time
+
+Weighting: TypeAlias = Callable[[AbstractSchedule, Time], Scalar]
+"""Any `(schedule, t) -> weight`."""
+
+
+class ErrorOf(eqx.Module):
+    r"""Counts the squared error of one parameterisation.
+
+    With $s = \sigma/\alpha$: `x0` weighs 1, `eps` $1/s^2$, `score` $1/(s\sigma)^2$,
+    `v` $((\alpha^2+\sigma^2)/\sigma)^2$, `velocity`
+    $((\dot\sigma\alpha - \sigma\dot\alpha)/\sigma)^2$.
+
+    **Arguments:**
+
+    - `name`: one of `PARAMETERISATIONS`.
+    """
+
+    name: str = eqx.field(static=True)
+
+    def __init__(self, name: str):
+        if name not in PARAMETERISATIONS:
+            raise unknown(name)
+        self.name = name
+
+    def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        match self.name:
+            case "x0":
+                return jnp.ones_like(alpha)
+            case "eps":
+                return (alpha / sigma) ** 2
+            case "score":
+                return (alpha / sigma**2) ** 2
+            case "v":
+                return ((alpha**2 + sigma**2) / sigma) ** 2
+            case _:
+                alpha_dot, sigma_dot = schedule.alpha_dot(t), schedule.sigma_dot(t)
+                return ((sigma_dot * alpha - sigma * alpha_dot) / sigma) ** 2
+
+
+class ScoreWeighting(eqx.Module):
+    r"""$\lambda(t)\,\|\hat s - \nabla \log p(x_t \mid x_0)\|^2$, any $\lambda$.
+
+    Song et al., 2021, equation 7. Kidger's example is `lambda t: 1 - exp(-t)`, which
+    is $\sigma_t^2$ there, and so the error of eps.
+
+    **Arguments:**
+
+    - `weight`: $\lambda$, a function of one time.
+    """
+
+    weight: Callable[..., Scalar]
+
+    def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
+        return self.weight(t) * ErrorOf("score")(schedule, t)
+
+
+class EDMWeighting(eqx.Module):
+    r"""$(s^2 + \sigma_d^2)/(s \sigma_d)^2$: unit error of the network at every level.
+
+    With `predict="edm"` this is the squared error of the raw network output.
+
+    Reference: Karras et al., 2022, section 5.
+
+    **Arguments:**
+
+    - `sigma_data`: $\sigma_d$; that of the denoiser.
+    """
+
+    sigma_data: float = eqx.field(default=1.0, static=True)
+
+    def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return (alpha / sigma) ** 2 + 1.0 / self.sigma_data**2

@@ -1,0 +1,193 @@
+"""The MLP-Mixer of Equinox's diffusion example."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from ..._types import PRNGKey
+
+
+class Mixer2d(eqx.Module):
+    r"""MLP-Mixer for images, with the time as one more channel.
+
+    It is the same function as in Equinox's score-based diffusion example given the same
+    weights (`tests/diffusion/test_mixer.py`), written in matrix products: a convolution
+    whose stride is its width is a matrix times the patches.
+
+    Reference: *MLP-Mixer: An all-MLP Architecture for Vision*, Tolstikhin et al., 2021;
+    *On Neural Differential Equations*, Kidger, 2021.
+
+    ```python
+    net = Mixer2d((1, 28, 28), patch_size=4, hidden_size=64, mix_patch_size=512,
+                  mix_hidden_size=512, num_blocks=4, t_max=10.0, key=key)
+    ```
+
+    **Arguments:**
+
+    - `image_shape`: channels, height, width.
+    - `patch_size`: side of a patch; divides height and width.
+    - `hidden_size`: numbers per patch.
+    - `mix_patch_size`, `mix_hidden_size`: widths of the MLPs that mix patches and
+        numbers.
+    - `num_blocks`: mixer blocks.
+    - `t_max`: what `c` is divided by before it becomes a channel: the schedule's end
+        with `condition_on="time"`, 1 with `condition_on="noise"`.
+    - `key`: of the initial weights.
+
+    **Raises:** `ValueError` when the patch size does not divide the image, at
+    construction and at calls.
+    """
+
+    patch_in: eqx.nn.Linear
+    blocks: list["MixerBlock"]
+    norm: eqx.nn.LayerNorm
+    patch_out: Float[Array, "hidden pixels"]
+    bias_out: Float[Array, " channels"]
+    image_shape: tuple[int, int, int] = eqx.field(static=True)
+    patch_size: int = eqx.field(static=True)
+    t_max: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        patch_size: int,
+        hidden_size: int,
+        mix_patch_size: int,
+        mix_hidden_size: int,
+        num_blocks: int,
+        *,
+        t_max: float = 1.0,
+        key: PRNGKey,
+    ):
+        channels, height, width = image_shape
+        check_patches(image_shape, patch_size)
+        num_patches = (height // patch_size) * (width // patch_size)
+        in_key, out_key, blocks_key = jax.random.split(key, 3)
+        self.patch_in = eqx.nn.Linear(
+            (channels + 1) * patch_size**2, hidden_size, key=in_key
+        )
+        self.blocks = [
+            MixerBlock(
+                num_patches,
+                hidden_size,
+                mix_patch_size,
+                mix_hidden_size,
+                key=jax.random.fold_in(blocks_key, i),
+            )
+            for i in range(num_blocks)
+        ]
+        self.norm = eqx.nn.LayerNorm((hidden_size, num_patches))
+        # Equinox's initialisation of the transposed convolution this stands for.
+        limit = 1.0 / math.sqrt(channels * patch_size**2)
+        weight_key, bias_key = jax.random.split(out_key)
+        self.patch_out = jax.random.uniform(
+            weight_key, (hidden_size, channels * patch_size**2), None, -limit, limit
+        )
+        self.bias_out = jax.random.uniform(bias_key, (channels,), None, -limit, limit)
+        self.image_shape = image_shape
+        self.patch_size = patch_size
+        self.t_max = float(t_max)
+
+    def __call__(
+        self,
+        x: Float[Array, "channels height width"],
+        c: Float[Array, ""],
+        cond: Array | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, "channels height width"]:
+        """The network's output for the image `x` at time `c`; `key` is not used."""
+        if x.shape != self.image_shape:
+            raise ValueError(
+                f"this Mixer2d is for images of shape {self.image_shape}; got {x.shape}"
+            )
+        if cond is not None:
+            raise ValueError("Mixer2d takes no condition")
+        _, height, width = x.shape
+        p = self.patch_size
+        time = jnp.full((1, height, width), c / self.t_max, x.dtype)
+        y = jnp.concatenate([x, time])
+        y = rearrange(y, "c (h i) (w j) -> (h w) (c i j)", i=p, j=p)
+        y = linear(self.patch_in, y).T
+        for block in self.blocks:
+            y = block(y)
+        y = self.norm(y).T @ self.patch_out
+        x = rearrange(y, "(h w) (c i j) -> c (h i) (w j)", h=height // p, i=p, j=p)
+        return x + self.bias_out[:, None, None]
+
+
+class MixerBlock(eqx.Module):
+    """Mixes over patches, then over the numbers of each patch."""
+
+    patch_mixer: eqx.nn.MLP
+    hidden_mixer: eqx.nn.MLP
+    norm1: eqx.nn.LayerNorm
+    norm2: eqx.nn.LayerNorm
+
+    def __init__(
+        self,
+        num_patches: int,
+        hidden_size: int,
+        mix_patch_size: int,
+        mix_hidden_size: int,
+        *,
+        key: PRNGKey,
+    ):
+        patch_key, hidden_key = jax.random.split(key)
+        self.patch_mixer = eqx.nn.MLP(
+            num_patches, num_patches, mix_patch_size, depth=1, key=patch_key
+        )
+        self.hidden_mixer = eqx.nn.MLP(
+            hidden_size, hidden_size, mix_hidden_size, depth=1, key=hidden_key
+        )
+        self.norm1 = eqx.nn.LayerNorm((hidden_size, num_patches))
+        self.norm2 = eqx.nn.LayerNorm((num_patches, hidden_size))
+
+    def __call__(
+        self, y: Float[Array, "hidden patches"]
+    ) -> Float[Array, "hidden patches"]:
+        y = y + apply_rows(self.patch_mixer, self.norm1(y))
+        y = y.T
+        y = y + apply_rows(self.hidden_mixer, self.norm2(y))
+        return y.T
+
+
+def apply_rows(
+    mlp: eqx.nn.MLP, rows: Float[Array, "rows in_size"]
+) -> Float[Array, "rows out_size"]:
+    """`jax.vmap(mlp)(rows)` as matrix products.
+
+    Under a further vmap, `rows @ W.T` stays one plain product with all rows of all
+    examples; the vmapped `W @ row` becomes one with its axes in the wrong order.
+    """
+    *hidden, last = mlp.layers
+    for layer in hidden:
+        rows = jax.nn.relu(linear(layer, rows))
+    return linear(last, rows)
+
+
+def linear(
+    layer: eqx.nn.Linear, rows: Float[Array, "rows in_size"]
+) -> Float[Array, "rows out_size"]:
+    """`jax.vmap(layer)(rows)` as one matrix product; see `apply_rows`."""
+    rows = rows @ layer.weight.T
+    return rows if layer.bias is None else rows + layer.bias[None]
+
+
+def check_patches(image_shape: tuple[int, ...], patch_size: int) -> None:
+    """Patches tile the image.
+
+    **Raises:** `ValueError` with sizes that would.
+    """
+    _, height, width = image_shape
+    for name, size in (("height", height), ("width", width)):
+        if patch_size < 1 or size % patch_size:
+            fitting = [d for d in range(1, size + 1) if size % d == 0]
+            raise ValueError(
+                f"patch_size={patch_size} does not divide the image's {name} {size}; "
+                f"{fitting} do. Or pad or crop the images."
+            )

@@ -1,0 +1,103 @@
+"""A network for vectors."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._types import PRNGKey
+from ._embedding import Embedding
+
+
+class ResidualMLP(eqx.Module):
+    r"""Residual MLP whose blocks are scaled and shifted by the noise level.
+
+    $$h \leftarrow h + W_2\,\mathrm{silu}\big(W_1 [(1 + a(e))\,\mathrm{norm}(h)
+      + b(e)]\big)$$
+
+    The last layer starts at zero, so that a new denoiser with `predict="edm"` is the
+    best linear one.
+
+    Reference: *Deep Residual Learning for Image Recognition*, He et al., 2016; *FiLM:
+    Visual Reasoning with a General Conditioning Layer*, Perez et al., 2018.
+
+    ```python
+    net = ResidualMLP(2, width=128, depth=3, key=key)
+    denoiser = Preconditioned(net, VP.linear())
+    ```
+
+    **Arguments:**
+
+    - `dim`: size of the vector.
+    - `width`: of the residual stream.
+    - `depth`: number of blocks.
+    - `num_classes`, `cond_dim`: kind of condition, as in `Embedding`.
+    - `key`: of the initial weights.
+    """
+
+    embedding: Embedding
+    first: eqx.nn.Linear
+    blocks: list["ResidualBlock"]
+    norm: eqx.nn.LayerNorm
+    last: eqx.nn.Linear
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        num_classes: int | None = None,
+        cond_dim: int | None = None,
+        key: PRNGKey,
+    ):
+        embed_key, first_key, last_key, blocks_key = jax.random.split(key, 4)
+        self.embedding = Embedding(
+            width, num_classes=num_classes, cond_dim=cond_dim, key=embed_key
+        )
+        self.first = eqx.nn.Linear(dim, width, key=first_key)
+        self.blocks = [
+            ResidualBlock(width, key=jax.random.fold_in(blocks_key, i))
+            for i in range(depth)
+        ]
+        self.norm = eqx.nn.LayerNorm(width)
+        last = eqx.nn.Linear(width, dim, key=last_key)
+        self.last = jax.tree.map(jnp.zeros_like, last)
+
+    def __call__(
+        self,
+        x: Float[Array, " dim"],
+        c: Float[Array, ""],
+        cond: Array | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, " dim"]:
+        """The network's output for `x` at noise level `c`; `key` is not used."""
+        e = jax.nn.silu(self.embedding(c, cond))
+        h = self.first(x)
+        for block in self.blocks:
+            h = block(h, e)
+        return self.last(jax.nn.silu(self.norm(h)))
+
+
+class ResidualBlock(eqx.Module):
+    """One block of `ResidualMLP`, on a vector `h` with the embedding `e`."""
+
+    norm: eqx.nn.LayerNorm
+    modulation: eqx.nn.Linear
+    up: eqx.nn.Linear
+    down: eqx.nn.Linear
+
+    def __init__(self, width: int, *, key: PRNGKey):
+        mod_key, up_key, down_key = jax.random.split(key, 3)
+        self.norm = eqx.nn.LayerNorm(width, use_weight=False, use_bias=False)
+        self.modulation = eqx.nn.Linear(width, 2 * width, key=mod_key)
+        self.up = eqx.nn.Linear(width, width, key=up_key)
+        self.down = eqx.nn.Linear(width, width, key=down_key)
+
+    def __call__(
+        self, h: Float[Array, " width"], e: Float[Array, " width"]
+    ) -> Float[Array, " width"]:
+        scale, shift = jnp.split(self.modulation(e), 2)
+        inner = (1.0 + scale) * self.norm(h) + shift
+        return h + self.down(jax.nn.silu(self.up(inner)))

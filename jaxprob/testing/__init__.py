@@ -1,0 +1,14 @@
+"""Problems whose answers are known: what every method here is tested on.
+
+- Bayesian networks: linear regression with its exact posterior, evidence and bounds.
+- Diffusion: mixtures of Gaussians with their exact densities, denoisers and flows.
+"""
+
+from ._gaussian_mixture import (
+    GaussianMixture as GaussianMixture,
+    GaussianMixtureDenoiser as GaussianMixtureDenoiser,
+    eight_gaussians as eight_gaussians,
+    gaussian_flow as gaussian_flow,
+    reference_flow as reference_flow,
+)
+from ._linear_gaussian import LinearGaussian as LinearGaussian
