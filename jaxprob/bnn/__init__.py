@@ -65,10 +65,16 @@ from ._check_data import check_data as check_data
 from ._inference import AbstractInference as AbstractInference
 from ._map import MAP as MAP
 from ._mean_field import MeanFieldVI as MeanFieldVI
+from ._ensemble import (
+    DeepEnsemble as DeepEnsemble,
+    EnsemblePosterior as EnsemblePosterior,
+)
+from ._anchored import AnchoredMAP as AnchoredMAP
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,
     PointPosterior as PointPosterior,
 )
+from ._mixture import Mixture as Mixture
 from ._predict import predict as predict
 from ._predictive import Predictive as Predictive

@@ -175,7 +175,9 @@ def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:
         y = y.astype(class_probs(p).dtype)
     elif jnp.issubdtype(y.dtype, jnp.bool_):
         y = y.astype(jnp.int32)
-    return jnp.sum(p.log_prob(y))
+    # Some of numpyro's own lines mix bools and floats, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.sum(p.log_prob(y))
 
 
 def check_target(p: Any, y: Array) -> None:

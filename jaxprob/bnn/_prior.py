@@ -197,9 +197,9 @@ def check_prior(prior: Prior, params: PyTree) -> None:
 
 
 def _check_support(p, name, leaf):
-    if is_traced(leaf):
-        return
     inside = jnp.asarray(p.support(leaf))
+    if is_traced(inside):
+        return
     if not bool(jnp.all(inside)):
         raise ValueError(
             f"the prior of {name}, {type(p).__name__} with support {p.support}, gives "

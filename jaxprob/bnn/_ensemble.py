@@ -1,0 +1,211 @@
+"""Ensembles of any inference method, trained as one program."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, PyTree
+
+from .._keys import example_keys, leaf_keys
+from .._types import Info, Model, PRNGKey, State
+from ._inference import AbstractInference
+from ._posterior import AbstractPosterior
+
+
+class EnsemblePosterior(AbstractPosterior):
+    """Posteriors of one kind with equal weights: members of an ensemble, draws of a
+    chain, or a mixture of variational fits.
+
+    **Arguments:**
+
+    - `stack`: one posterior whose arrays have a leading axis of members.
+    - `num_members`: its length.
+    """
+
+    stack: AbstractPosterior
+    num_members: int = eqx.field(static=True)
+
+    def member(self, index: int | Integer[Array, ""]) -> AbstractPosterior:
+        """The posterior of one member."""
+        return take(self.stack, index)
+
+    def sample(self, key: PRNGKey) -> Model:
+        """A member at random, then a draw from it."""
+        index_key, sample_key = jax.random.split(key)
+        index = jax.random.randint(index_key, (), 0, self.num_members)
+        return self.member(index).sample(sample_key)
+
+    def mean(self) -> Model:
+        """The average of all weights. Members that found different modes have no model
+        between them: average their predictions, which is what `predict` does.
+        """
+        means = eqx.filter_vmap(lambda i: self.member(i).mean())(
+            jnp.arange(self.num_members)
+        )
+        return jax.tree.map(
+            lambda a: jnp.mean(a, 0) if eqx.is_inexact_array(a) else _first(a), means
+        )
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        terms = jax.vmap(lambda i: self.member(i).log_prob(model))(
+            jnp.arange(self.num_members)
+        )
+        return jax.nn.logsumexp(terms) - jnp.log(float(self.num_members))
+
+    @property
+    def num_atoms(self) -> int | None:
+        inner = self.member(0).num_atoms
+        return None if inner is None else inner * self.num_members
+
+    def atom(self, index: int | Integer[Array, ""]) -> Model:
+        inner = self.member(0).num_atoms
+        if inner is None:
+            raise NotImplementedError("members with a density have no finite support")
+        return self.member(index // inner).atom(index % inner)
+
+
+class DeepEnsemble(AbstractInference):
+    r"""Several models from different starts; the posterior is their uniform mixture.
+
+    $$p(y \mid x) \approx \frac 1 M \sum_m p(y \mid f_{w_m}(x))$$
+
+    The members train side by side in one vectorised program, on the same batches. Any
+    method may be repeated so: `DeepEnsemble(MeanFieldVI(...), 5)` is a mixture of
+    variational posteriors, `DeepEnsemble(AnchoredMAP(...), 50)` an ensemble whose
+    members are posterior draws where the model is linear.
+
+    Reference: *Simple and scalable predictive uncertainty estimation using deep
+    ensembles*, Lakshminarayanan, Pritzel and Blundell, 2017,
+    https://arxiv.org/abs/1612.01474.
+
+    ```python
+    method = DeepEnsemble(MAP(log_joint, optax.adam(1e-3)), num_members=10)
+    state, history = jaxprob.fit(method, model, (x, y), key=key, num_epochs=100)
+    predictive = predict(method.posterior(state), log_joint.likelihood, x, key=key)
+    ```
+
+    **Arguments:**
+
+    - `method`: how each member is trained.
+    - `num_members`: M.
+    - `make`: `make(key) -> model`, the start of a member. By default the entries of
+        each array of the given model are shuffled: a new draw of whatever independent
+        initialisation it had, and constants stay as they are.
+    - `members`: `"vmap"`, or `"loop"` for one after the other, which takes longer and
+        gives the bits of training each alone.
+    """
+
+    method: AbstractInference
+    num_members: int
+    make: Callable[[PRNGKey], Model] | None = None
+    members: Literal["vmap", "loop"] = "vmap"
+
+    def __check_init__(self):
+        if self.num_members < 1:
+            raise ValueError(f"num_members={self.num_members}: at least one is needed")
+        if self.members not in ("vmap", "loop"):
+            raise ValueError(f"members={self.members!r}: it is 'vmap' or 'loop'")
+
+    def init(self, model: Model, *, key: PRNGKey) -> State:
+        """All members' states, stacked along a leading axis."""
+
+        def one(key):
+            start_key, init_key = jax.random.split(key)
+            start = (self.make or _shuffled(model))(start_key)
+            return self.method.init(start, key=init_key)
+
+        # The method's checks of values run here, outside of vmap.
+        self.method.init(model, key=key)
+        return self._each(one, example_keys(key, self.num_members))
+
+    def update(
+        self, state: State, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[State, Info]:
+        def one(state, key):
+            return self.method.update(state, batch, key=key)
+
+        state, info = self._each(one, state, example_keys(key, self.num_members))
+        return state, {name: jnp.mean(value, 0) for name, value in info.items()}
+
+    def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
+        """Means over the members: of each one's loss, not the loss of the mixture."""
+
+        def one(state, key):
+            return self.method.evaluate(state, batch, key=key)
+
+        info = self._each(one, state, example_keys(key, self.num_members))
+        return {name: jnp.mean(value, 0) for name, value in info.items()}
+
+    def member(self, state: State, index: int) -> State:
+        """The state of one member, as `method` knows it."""
+        return take(state, index)
+
+    def model(self, state: State) -> Model:
+        """The first member: one model of the ensemble, not the ensemble."""
+        return self.method.model(self.member(state, 0))
+
+    def posterior(
+        self,
+        state: State,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> EnsemblePosterior:
+        batches = None if batches is None else list(batches)
+        keys = [None] * self.num_members
+        if key is not None:
+            keys = list(example_keys(key, self.num_members))
+        each = [
+            self.method.posterior(self.member(state, i), batches, key=k)
+            for i, k in enumerate(keys)
+        ]
+        return EnsemblePosterior(stack(each), self.num_members)
+
+    def _each(self, function, *args):
+        if self.members == "vmap":
+            return eqx.filter_vmap(function)(*args)
+        # What is no array has no place in a loop's output, so it comes from outside.
+        rest = eqx.filter(
+            eqx.filter_eval_shape(function, *take(args, 0)),
+            lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct),
+        )
+        arrays, static = eqx.partition(args, eqx.is_array)
+
+        def one(arrays):
+            out = function(*eqx.combine(arrays, static))
+            return eqx.filter(out, eqx.is_array)
+
+        return eqx.combine(jax.lax.map(one, arrays), rest)
+
+
+def take(tree: PyTree, index: int | Integer[Array, ""]) -> PyTree:
+    """The part of every array at one place of its leading axis."""
+    return jax.tree.map(lambda a: a[index] if eqx.is_array(a) else a, tree)
+
+
+def stack(trees: list[PyTree]) -> PyTree:
+    """Trees of one structure as one, arrays stacked along a new leading axis."""
+    arrays, rest = zip(*(eqx.partition(t, eqx.is_array) for t in trees), strict=True)
+    return eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), rest[0])
+
+
+def _first(leaf):
+    return leaf[0] if eqx.is_array(leaf) else leaf
+
+
+def _shuffled(model):
+    def make(key):
+        keys = leaf_keys(key, model)
+        return jax.tree.map(
+            lambda a, k: (
+                jax.random.permutation(k, a.ravel()).reshape(a.shape)
+                if eqx.is_inexact_array(a)
+                else a
+            ),
+            model,
+            keys,
+        )
+
+    return make

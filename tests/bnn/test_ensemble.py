@@ -1,0 +1,216 @@
+"""Ensembles: vectorised is the loop, anchored members are posterior draws."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+
+import jaxprob
+from jaxprob import bnn
+from jaxprob.testing import LinearGaussian
+
+
+@pytest.fixture
+def data(getkey):
+    x = jax.random.normal(getkey(), (20, 2))
+    return x, jnp.sin(x[:, 0])
+
+
+@pytest.fixture
+def model(getkey):
+    return eqx.nn.MLP(2, "scalar", 8, 1, key=getkey())
+
+
+def method(**kwargs):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), 20)
+    return bnn.MAP(joint, optax.adam(1e-2), **kwargs)
+
+
+def run(learner, state, data, num, key):
+    """Steps in a loop inside one program, as `jaxprob.Stepper` runs them."""
+    stepper = jaxprob.Stepper(learner, state, key=key, steps_per_dispatch=4)
+    stepper([tuple(np.asarray(a) for a in data)] * num)
+    return stepper.state
+
+
+class Member(jaxprob.AbstractLearner):
+    """One member's method with the keys it has in the ensemble."""
+
+    method: bnn.MAP
+    index: int
+
+    def init(self, model, *, key):
+        raise NotImplementedError
+
+    def update(self, state, batch, *, key):
+        return self.method.update(state, batch, key=jax.random.fold_in(key, self.index))
+
+    def evaluate(self, state, batch, *, key):
+        raise NotImplementedError
+
+    def model(self, state):
+        return self.method.model(state)
+
+
+def assert_equal(a, b, atol):
+    a, b = eqx.filter(a, eqx.is_array), eqx.filter(b, eqx.is_array)
+    for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.array_equal(p, q) if atol == 0 else np.allclose(p, q, atol=atol)
+
+
+@pytest.mark.parametrize(("members", "atol"), [("loop", 0.0), ("vmap", 1e-5)])
+def test_members_are_those_trained_alone(model, data, members, atol):
+    ensemble = bnn.DeepEnsemble(method(), 3, members=members)
+    key = jax.random.key(7)
+    state = eqx.filter_jit(lambda: ensemble.init(model, key=key))()
+    starts = [ensemble.member(state, i) for i in range(3)]
+    assert not np.array_equal(
+        starts[0].model.layers[0].weight, starts[1].model.layers[0].weight
+    )
+    after = run(ensemble, state, data, 10, key)
+    for i, start in enumerate(starts):
+        alone = run(Member(method(), i), start, data, 10, key)
+        assert_equal(alone, ensemble.member(after, i), atol)
+
+
+def test_the_default_start_is_another_draw_of_the_initialisation(model, getkey):
+    ensemble = bnn.DeepEnsemble(method(), 4)
+    state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()
+    weights = np.asarray(state.model.layers[0].weight)
+    for w in weights:
+        assert np.array_equal(
+            np.sort(w.ravel()), np.sort(model.layers[0].weight.ravel())
+        )
+    assert len({w.tobytes() for w in weights}) == 4
+    made = bnn.DeepEnsemble(
+        method(), 2, make=lambda k: eqx.nn.MLP(2, "scalar", 8, 1, key=k)
+    )
+    state = eqx.filter_jit(lambda: made.init(model, key=getkey()))()
+    first = np.asarray(state.model.layers[0].weight)
+    assert not np.isin(first, model.layers[0].weight).any()
+
+
+def test_predict_uses_each_member_once(model, data, getkey):
+    ensemble = bnn.DeepEnsemble(method(), 5)
+    state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()
+    posterior = ensemble.posterior(state)
+    assert posterior.num_atoms == 5
+    predictive = bnn.predict(
+        posterior, bnn.NormalLikelihood(0.3), data[0], key=getkey()
+    )
+    members = [ensemble.method.model(ensemble.member(state, i)) for i in range(5)]
+    outputs = np.stack([jax.vmap(m)(data[0]) for m in members])
+    assert np.allclose(predictive.mean, outputs.mean(0), atol=1e-5)
+    assert np.allclose(predictive.epistemic, outputs.var(0), atol=1e-5)
+    drawn = posterior.sample(getkey()).layers[0].weight
+    assert any(np.array_equal(drawn, m.layers[0].weight) for m in members)
+
+
+def test_an_ensemble_of_variational_posteriors_is_their_mixture(model, data, getkey):
+    joint = method().log_joint
+    ensemble = bnn.DeepEnsemble(bnn.MeanFieldVI(joint, optax.adam(1e-2)), 3)
+    state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()
+    posterior = ensemble.posterior(state)
+    assert posterior.num_atoms is None
+    drawn = posterior.sample(getkey())
+    parts = np.array([posterior.member(i).log_prob(drawn) for i in range(3)])
+    expected = parts.max() + np.log(np.mean(np.exp(parts - parts.max())))
+    assert np.allclose(posterior.log_prob(drawn), expected, rtol=1e-5)
+    mixture = bnn.Mixture([posterior.member(i) for i in range(3)])
+    assert np.allclose(mixture.log_prob(drawn), expected, rtol=1e-5)
+    mean = np.mean([posterior.member(i).mean().layers[0].bias for i in range(3)], 0)
+    assert np.allclose(posterior.mean().layers[0].bias, mean, atol=1e-6)
+    assert np.allclose(mixture.mean().layers[0].bias, mean, atol=1e-6)
+
+
+def test_a_mixture_counts_its_components_equally(getkey):
+    parts = [bnn.PointPosterior({"w": jnp.asarray(float(i))}) for i in range(4)]
+    mixture = bnn.Mixture([bnn.Mixture(parts[:2]), bnn.Mixture(parts[2:])])
+    assert mixture.num_atoms == 4
+    atoms = jax.jit(jax.vmap(lambda i: mixture.atom(i)["w"]))(jnp.arange(4))
+    assert np.array_equal(atoms, [0.0, 1.0, 2.0, 3.0])
+    draws = jax.jit(jax.vmap(lambda k: mixture.sample(k)["w"]))(
+        jax.random.split(getkey(), 4000)
+    )
+    counts = np.bincount(np.asarray(draws).astype(int), minlength=4)
+    assert np.all(np.abs(counts - 1000) < 4 * np.sqrt(4000 * 0.25 * 0.75))
+    uneven = bnn.Mixture([parts[0], bnn.Mixture(parts[1:3])])
+    assert uneven.num_atoms is None
+    with pytest.raises(ValueError, match="components 0 and 1 are over different"):
+        bnn.Mixture([parts[0], bnn.PointPosterior({"w": jnp.ones(2)})])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_anchored_members_are_exact_posterior_draws(x64, getkey, temperature):
+    """Mean and covariance over members trained to convergence, in 4 s.e."""
+    make = jax.jit(lambda key: LinearGaussian.random(key=key, num_data=20, dim=2))
+    problem = make(getkey())
+    num = 4000
+    joint = problem.log_joint(temperature=temperature)
+    ensemble = bnn.DeepEnsemble(
+        bnn.AnchoredMAP(joint, optax.sgd(0.15 * temperature, momentum=0.7)), num
+    )
+    model = problem.model(key=getkey())
+    batch = (problem.x, problem.y)
+    key = getkey()
+    state = eqx.filter_jit(lambda: ensemble.init(model, key=key))()
+
+    @eqx.filter_jit
+    def converge(state):
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def body(_, arrays):
+            new, _ = ensemble.update(eqx.combine(arrays, static), batch, key=key)
+            return eqx.filter(new, eqx.is_array)
+
+        return eqx.combine(jax.lax.fori_loop(0, 300, body, arrays), static)
+
+    state = converge(state)
+    weights = jnp.concatenate(
+        [state.train.model.weight[:, 0], state.train.model.bias], axis=1
+    )
+    covariance = temperature * np.asarray(problem.covariance)
+    sd = np.sqrt(np.diag(covariance))
+    centred = (np.asarray(weights) - np.asarray(problem.mean)) / sd
+    assert np.all(np.abs(centred.mean(0)) < 4 / np.sqrt(num))
+    correlation = covariance / np.outer(sd, sd)
+    estimate = centred.T @ centred / num
+    error = np.sqrt((1 + correlation**2) / num)
+    assert np.all(np.abs(estimate - correlation) < 4 * error)
+
+
+def test_target_noise_is_the_same_in_each_epoch_and_differs_by_row(data, getkey):
+    from jaxprob.bnn._anchored import _perturbed
+
+    x, y = data
+    key = getkey()
+    order = np.random.default_rng(0).permutation(20)
+    noisy = _perturbed((x, y), jnp.asarray(1.0), key)[1] - y
+    again = _perturbed(
+        jaxprob.Batch((x[order], y[order]), jnp.ones(20, bool)), jnp.asarray(1.0), key
+    ).data[1]
+    assert np.allclose(again, (y + noisy)[order], atol=1e-6)
+    assert len(np.unique(np.asarray(noisy))) == 20
+    # One bit of x is another row.
+    other = _perturbed((np.nextafter(x, 9.0), y), jnp.asarray(1.0), key)[1] - y
+    assert not np.isclose(other, noisy).any()
+
+
+def test_anchors_need_normal_priors(model):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), dist.Laplace(0.0, 1.0), 20)
+    with pytest.raises(TypeError, match=r"prior of layers\.0\.weight is Laplace"):
+        bnn.AnchoredMAP(joint, optax.sgd(0.1)).init(model, key=jax.random.key(0))
+
+
+def test_an_ensemble_runs_in_fit(model, data, getkey):
+    ensemble = bnn.DeepEnsemble(method(), 3)
+    numpy = tuple(np.asarray(a) for a in data)
+    _, history = jaxprob.fit(
+        ensemble, model, numpy, key=getkey(), num_epochs=15, progress=False
+    )
+    assert history[-1]["loss"] < history[0]["loss"]
+    with pytest.raises(ValueError, match="num_members=0"):
+        bnn.DeepEnsemble(method(), 0)
