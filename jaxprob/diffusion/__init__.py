@@ -1,6 +1,7 @@
 r"""Score-based diffusion: schedule -> denoiser -> loss -> sampler.
 
-A **schedule** turns data into noise, $x_t = \alpha_t x_0 + \sigma_t z$: `VP`, `VE`.
+A **schedule** turns data into noise, $x_t = \alpha_t x_0 + \sigma_t z$: `VP`,
+`SubVP`, `Cosine`, `RectifiedFlow`, `VE`, `EDM`, and any of them `Shifted`.
 
 A **denoiser** knows the way back: $D(x_t, t) = E[x_0 \mid x_t]$, which is the score,
 the noise, v and the flow's velocity in other words. `Preconditioned` makes one of any
@@ -18,7 +19,12 @@ diffusion example together.
 
 from ._schedule import AbstractSchedule as AbstractSchedule
 from ._vp import VP as VP
+from ._sub_vp import SubVP as SubVP
+from ._cosine import Cosine as Cosine
+from ._rectified import RectifiedFlow as RectifiedFlow
 from ._ve import VE as VE
+from ._edm import EDM as EDM
+from ._shifted import Shifted as Shifted
 from ._parameterisation import from_x0 as from_x0, to_x0 as to_x0
 from ._denoiser import AbstractDenoiser as AbstractDenoiser
 from ._preconditioned import Preconditioned as Preconditioned

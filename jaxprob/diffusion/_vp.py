@@ -97,11 +97,14 @@ class VP(AbstractSchedule):
         return -(b + jnp.log(-jnp.expm1(-b)))
 
     def time_of_log_snr(self, log_snr: Time) -> Scalar:
-        # Not beyond the end: an inverse at infinity may well be NaN.
-        last = self.int_beta(jnp.asarray(self.t_max, jnp.result_type(float)))
-        target = jnp.minimum(jax.nn.softplus(-jnp.asarray(log_snr)), last)
-        t = _solve(self, target) if self.inverse is None else self.inverse(target)
-        return clip_time(self, t)
+        target = jax.nn.softplus(-jnp.asarray(log_snr))
+        first = self.int_beta(jnp.full_like(target, self.t_min))
+        last = self.int_beta(jnp.full_like(target, self.t_max))
+        # Not beyond the ends: an inverse at infinity may well be NaN.
+        inside = jnp.clip(target, first, last)
+        t = _solve(self, inside) if self.inverse is None else self.inverse(inside)
+        t = jnp.where(target <= first, self.t_min, t)
+        return clip_time(self, jnp.where(target >= last, self.t_max, t))
 
     def drift(self, t: Time) -> Scalar:
         return -self.beta(t) / 2.0

@@ -1,0 +1,223 @@
+"""The loss: its minimum in closed form, stratified times, masks, weightings."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprob
+from jaxprob.diffusion import (
+    VE,
+    VP,
+    DenoisingLoss,
+    EDMWeighting,
+    ErrorOf,
+    Preconditioned,
+    ScoreWeighting,
+)
+from jaxprob.diffusion._times import uniforms
+from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser
+
+from .cases import SCHEDULES, times
+
+VARIANCE = 0.5
+
+
+def gaussian_denoiser(schedule, dim=4):
+    mixture = GaussianMixture(
+        jnp.ones(1), jnp.zeros((1, dim)), VARIANCE * jnp.eye(dim)[None]
+    )
+    return GaussianMixtureDenoiser(mixture, schedule)
+
+
+def floor(parameterisation, schedule, t):
+    """The least error on N(0, c) data, by the oracle's algebra."""
+    c, alpha, sigma = VARIANCE, schedule.alpha(t), schedule.sigma(t)
+    total = alpha**2 * c + sigma**2
+    return {
+        "x0": c * sigma**2 / total,
+        "eps": alpha**2 * c / total,
+        "score": alpha**2 * c / total / sigma**2,
+        "v": c * (alpha**2 + sigma**2) ** 2 / total,
+        "edm": (alpha**2 * c / total) * (1.0 + (sigma / alpha) ** 2 / c),
+    }[parameterisation]
+
+
+class Only(jaxprob.diffusion.AbstractTimes):
+    """All mass at one time."""
+
+    t: jax.Array
+
+    def quantile(self, schedule, u):
+        return jnp.broadcast_to(self.t, u.shape)
+
+
+@pytest.mark.parametrize("name", ["vp_kidger", "ve"])
+@pytest.mark.parametrize("parameterisation", ["x0", "eps", "score", "v", "edm"])
+def test_loss_at_the_exact_denoiser_is_its_closed_form(name, parameterisation, getkey):
+    schedule = SCHEDULES[name]()
+    denoiser = gaussian_denoiser(schedule)
+    n, dim = 20_000, 4
+    weighting = parameterisation
+    if parameterisation == "edm":
+        weighting = EDMWeighting(VARIANCE**0.5)
+    for t in times(schedule, 5)[1:]:
+        loss = DenoisingLoss(weighting, Only(t))
+        x = VARIANCE**0.5 * jax.random.normal(getkey(), (n, dim))
+        value, _ = loss(denoiser, x, key=getkey())
+        expected = floor(parameterisation, schedule, t)
+        # Errors are Gaussian: their mean square has relative s.e. sqrt(2 / (n dim)).
+        assert abs(value / expected - 1.0) < 4.0 * np.sqrt(2.0 / (n * dim))
+    if parameterisation == "edm":
+        assert abs(expected - 1.0) < 1e-5
+
+
+def test_loss_over_uniform_times_is_the_average_of_its_closed_form(getkey):
+    schedule = VP(lambda t: t, t_max=10.0)
+    denoiser = gaussian_denoiser(schedule)
+    x = VARIANCE**0.5 * jax.random.normal(getkey(), (50_000, 4))
+    value, _ = DenoisingLoss()(denoiser, x, key=getkey())
+    grid = (jnp.arange(10_000.0) + 0.5) / 1000.0
+    expected = jnp.mean(jax.vmap(lambda t: floor("eps", schedule, t))(grid))
+    assert abs(value / expected - 1.0) < 4.0 * np.sqrt(2.0 / (50_000 * 4)) * 2.0
+
+
+@pytest.mark.parametrize("name", ["x0", "eps", "score", "v", "velocity"])
+@pytest.mark.parametrize("schedule", ["vp_kidger", "ve"])
+def test_a_weighting_is_the_error_of_its_parameterisation(name, schedule, x64, getkey):
+    schedule = SCHEDULES[schedule]()
+    keys = jax.random.split(getkey(), 3)
+    x_0, noise, guess = (jax.random.normal(key, (8,)) for key in keys)
+    for t in times(schedule, 5):
+        x_t = schedule.perturb(x_0, t, noise)
+        from_x0 = jaxprob.diffusion.from_x0
+        a = from_x0(name, x_0, schedule, x_t, t)
+        b = from_x0(name, guess, schedule, x_t, t)
+        weighted = ErrorOf(name)(schedule, t) * jnp.sum((x_0 - guess) ** 2)
+        assert jnp.allclose(weighted, jnp.sum((a - b) ** 2), rtol=1e-8)
+
+
+def test_the_examples_weight_on_the_score_is_the_error_of_eps(x64):
+    schedule = VP(lambda t: t, t_max=10.0)
+    example = ScoreWeighting(lambda t: -jnp.expm1(-t))
+    for t in times(schedule, 5):
+        assert jnp.allclose(example(schedule, t), ErrorOf("eps")(schedule, t))
+
+
+def test_stratified_times_are_one_in_each_part(getkey):
+    mask = jnp.array([True] * 10 + [False] * 6)
+    for _ in range(20):
+        u = uniforms(getkey(), mask, stratified=True)[:10]
+        assert np.array_equal(np.ceil(np.asarray(u) * 10), np.arange(1, 11))
+        assert jnp.all((u > 0) & (u <= 1))
+
+
+def test_each_stratified_time_is_uniform_in_its_part(getkey):
+    mask = jnp.ones(4, bool)
+    keys = jax.random.split(getkey(), 4000)
+    u = jax.vmap(lambda key: uniforms(key, mask, stratified=True))(keys)
+    within = u * 4.0 - jnp.arange(4.0)[None]
+    assert jnp.all(
+        jnp.abs(jnp.mean(within, axis=0) - 0.5) < 4.0 * (1 / 12 / 4000) ** 0.5
+    )
+    # Neighbours do not share their offset.
+    assert abs(jnp.corrcoef(within.T)[0, 1]) < 4.0 / 4000**0.5
+
+
+def test_stratified_times_make_the_loss_less_noisy(getkey):
+    denoiser = gaussian_denoiser(VP(lambda t: t, t_max=10.0))
+    x = VARIANCE**0.5 * jax.random.normal(getkey(), (64, 4))
+    keys = jax.random.split(getkey(), 400)
+
+    def spread(stratified):
+        loss = DenoisingLoss(stratified=stratified)
+        values = jax.jit(jax.vmap(lambda key: loss(denoiser, x, key=key)[0]))(keys)
+        return jnp.mean(values), jnp.std(values)
+
+    (mean, std), (plain_mean, plain_std) = spread(True), spread(False)
+    assert abs(mean - plain_mean) < 4.0 * plain_std / 20.0 * 2**0.5
+    assert std < 0.8 * plain_std
+
+
+def test_padded_rows_do_not_count(getkey):
+    """Not in the mean, and not in the strata: garbage and NaN may stand there."""
+    denoiser = gaussian_denoiser(VP.linear())
+    x = jax.random.normal(getkey(), (6, 4))
+    key = getkey()
+    garbage = jnp.concatenate([x, jnp.full((2, 4), jnp.nan)])
+    mask = jnp.arange(8) < 6
+    padded, _ = DenoisingLoss()(denoiser, jaxprob.Batch(garbage, mask), key=key)
+    assert jnp.isfinite(padded)
+    other = jnp.concatenate([x, jnp.full((2, 4), 1e3)])
+    same, _ = DenoisingLoss()(denoiser, jaxprob.Batch(other, mask), key=key)
+    assert padded == same
+
+
+def test_conditions_go_with_their_rows(getkey):
+    """A network that knows x_0 from its condition has no error."""
+
+    def net(x, c, cond, *, key):
+        return cond["x"]
+
+    denoiser = Preconditioned(net, VP.linear(), "x0")
+    x = jax.random.normal(getkey(), (8, 3))
+    key = getkey()
+    assert DenoisingLoss("x0")(denoiser, (x, {"x": x}), key=key)[0] == 0.0
+    assert DenoisingLoss("x0")(denoiser, (x, {"x": x[::-1]}), key=key)[0] > 0.1
+
+
+class Linear(eqx.Module):
+    """The best denoiser of Gaussian data is linear, with a gain for each level."""
+
+    coefficients: jax.Array
+
+    def __call__(self, x, c, cond, *, key):
+        powers = jnp.stack([jnp.tanh(c) ** k for k in range(8)])
+        return jnp.dot(self.coefficients, powers) * x
+
+
+@pytest.mark.slow
+def test_training_reaches_the_floor(getkey):
+    """Within 1 percent of the least possible error on Gaussian data, and not below."""
+    schedule = VE(0.01, 50.0)
+    denoiser = Preconditioned(Linear(jnp.zeros(8)), schedule, "edm")
+    loss = DenoisingLoss(EDMWeighting(1.0))
+    learner = jaxprob.GradientDescent(
+        loss, optax.adam(optax.cosine_decay_schedule(3e-2, 3000))
+    )
+    x = VARIANCE**0.5 * np.asarray(jax.random.normal(getkey(), (20_000, 4)))
+    state, _ = jaxprob.fit(
+        learner,
+        denoiser,
+        x,
+        key=getkey(),
+        num_steps=3000,
+        batch_size=256,
+        progress=False,
+    )
+    exact = gaussian_denoiser(schedule)
+    key = getkey()
+    fresh = VARIANCE**0.5 * jax.random.normal(getkey(), (100_000, 4))
+    reached, _ = jax.jit(loss)(learner.model(state), fresh, key=key)
+    least, _ = jax.jit(loss)(exact, fresh, key=key)
+    # Common random numbers: the difference is known far better than either.
+    assert -0.002 < reached / least - 1.0 < 0.01
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (np.zeros((4, 2), np.int32), TypeError, "int32"),
+        ((np.zeros((4, 2), np.float32),) * 3, TypeError, "x_0, or"),
+    ],
+)
+def test_other_batches_are_refused(batch, error, message, getkey):
+    with pytest.raises(error, match=message):
+        DenoisingLoss()(gaussian_denoiser(VP.linear(), 2), batch, key=getkey())
+
+
+def test_unknown_weighting_is_refused():
+    with pytest.raises(ValueError, match="'noise' is no parameterisation"):
+        DenoisingLoss("noise")

@@ -1,0 +1,201 @@
+"""Networks: the Mixer is the example's function, embeddings, refusals."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprob.diffusion import kidger_mixer, nn
+
+SHAPE = (3, 8, 12)
+
+
+def mixer(key, **changes):
+    settings = {
+        "patch_size": 4,
+        "hidden_size": 5,
+        "mix_patch_size": 16,
+        "mix_hidden_size": 12,
+        "num_blocks": 2,
+        "t_max": 10.0,
+    }
+    return nn.Mixer2d(SHAPE, **(settings | changes), key=key)
+
+
+def shuffled(net, key):
+    """Random numbers in every leaf: norms and biases must matter in the comparison."""
+    params, rest = eqx.partition(net, eqx.is_inexact_array)
+    keys = iter(jax.random.split(key, 100))
+    params = jax.tree.map(
+        lambda p: p + 0.3 * jax.random.normal(next(keys), p.shape, p.dtype), params
+    )
+    return eqx.combine(params, rest)
+
+
+def layer_norm(norm, y):
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-5)
+    return y * np.asarray(norm.weight) + np.asarray(norm.bias)
+
+
+def two_layers(mlp, v):
+    first, last = mlp.layers
+    hidden = np.asarray(first.weight) @ v + np.asarray(first.bias)
+    return np.asarray(last.weight) @ np.maximum(hidden, 0.0) + np.asarray(last.bias)
+
+
+def by_loops(net, t, image):
+    """The example's function, one output number at a time, from its description.
+
+    Time over T as a last channel; a convolution with stride as wide as its kernel;
+    blocks over (hidden, patches); a norm; the convolution's transpose.
+    """
+    p = net.patch_size
+    channels, height, width = image.shape
+    y = np.concatenate([image, np.full((1, height, width), t / net.t_max)])
+    rows, columns = height // p, width // p
+    kernel = np.asarray(net.patch_in.weight).reshape(-1, channels + 1, p, p)
+    out = np.zeros((len(kernel), rows, columns))
+    for o, r, c in np.ndindex(*out.shape):
+        patch = y[:, r * p : (r + 1) * p, c * p : (c + 1) * p]
+        out[o, r, c] = (kernel[o] * patch).sum() + np.asarray(net.patch_in.bias)[o]
+    y = out.reshape(len(out), -1)
+    for block in net.blocks:
+        normed = layer_norm(block.norm1, y)
+        y = y + np.stack([two_layers(block.patch_mixer, row) for row in normed])
+        y = y.T
+        normed = layer_norm(block.norm2, y)
+        y = y + np.stack([two_layers(block.hidden_mixer, row) for row in normed])
+        y = y.T
+    y = layer_norm(net.norm, y).reshape(-1, rows, columns)
+    kernel = np.asarray(net.patch_out).reshape(len(y), channels, p, p)
+    image = np.zeros(image.shape)
+    for o, r, c in np.ndindex(*y.shape):
+        place = (slice(None), slice(r * p, (r + 1) * p), slice(c * p, (c + 1) * p))
+        image[place] += y[o, r, c] * kernel[o]
+    return image + np.asarray(net.bias_out)[:, None, None]
+
+
+def test_mixer_is_the_examples_function(x64, getkey):
+    net = shuffled(mixer(getkey()), getkey())
+    image, t = jax.random.normal(getkey(), SHAPE), jnp.asarray(3.7)
+    expected = by_loops(net, 3.7, np.asarray(image))
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(net(image, t), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_mixer_is_made_of_equinox_layers_it_stands_for(x64, getkey):
+    """The strided convolutions, by Equinox's own."""
+    net = shuffled(mixer(getkey(), num_blocks=0), getkey())
+    channels, p, hidden = SHAPE[0], net.patch_size, 5
+    key = getkey()
+    conv_in = eqx.nn.Conv2d(channels + 1, hidden, p, stride=p, key=key)
+    conv_out = eqx.nn.ConvTranspose2d(hidden, channels, p, stride=p, key=key)
+    conv_in = eqx.tree_at(
+        lambda c: (c.weight, c.bias),
+        conv_in,
+        (
+            net.patch_in.weight.reshape(hidden, channels + 1, p, p),
+            net.patch_in.bias[:, None, None],
+        ),
+    )
+    # A transposed convolution is a convolution of the dilated image with the kernel
+    # mirrored.
+    kernel = net.patch_out.reshape(hidden, channels, p, p).transpose(1, 0, 2, 3)
+    conv_out = eqx.tree_at(
+        lambda c: (c.weight, c.bias),
+        conv_out,
+        (kernel[..., ::-1, ::-1], net.bias_out[:, None, None]),
+    )
+    image = jax.random.normal(getkey(), SHAPE)
+    y = conv_in(jnp.concatenate([image, jnp.full((1, *SHAPE[1:]), 0.37)]))
+    y = conv_out(net.norm(y.reshape(hidden, -1)).reshape(y.shape))
+    assert jnp.allclose(net(image, jnp.asarray(3.7)), y, rtol=1e-10)
+
+
+def test_the_examples_mixer_has_as_many_parameters():
+    """526,981 for the settings of the example on MNIST."""
+    import jaxprob
+
+    denoiser = kidger_mixer((1, 28, 28), key=jax.random.key(0))
+    assert jaxprob.tree.count(denoiser) == 526_981
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 30), (1, 30, 28)])
+def test_patches_that_do_not_tile_are_refused(shape, getkey):
+    with pytest.raises(ValueError, match="does not divide the image's"):
+        nn.Mixer2d(shape, 4, 8, 8, 8, 1, key=getkey())
+
+
+def test_other_images_are_refused(getkey):
+    with pytest.raises(ValueError, match=r"images of shape \(3, 8, 12\)"):
+        mixer(getkey())(jnp.zeros((3, 12, 8)), jnp.asarray(1.0))
+
+
+def test_sinusoids_tell_noise_levels_apart(getkey):
+    embed = nn.Sinusoids(16)
+    c = jnp.linspace(-2.0, 2.0, 101)
+    vectors = jax.vmap(embed)(c)
+    gram = vectors @ vectors.T / 8.0
+    assert jnp.allclose(jnp.diag(gram), 1.0, atol=1e-5)
+    off = gram - 2.0 * jnp.eye(101)
+    assert jnp.max(off) < 0.999
+    with pytest.raises(ValueError, match="even number"):
+        nn.Sinusoids(7)
+
+
+def test_embedding_hears_level_class_and_vector(getkey):
+    c = jnp.asarray(0.3)
+    classes = nn.Embedding(16, num_classes=4, key=getkey())
+    vectors = [classes(c, jnp.asarray(k)) for k in range(4)] + [classes(c)]
+    vectors.append(classes(jnp.asarray(0.4)))
+    for i in range(len(vectors)):
+        for j in range(i):
+            assert jnp.max(jnp.abs(vectors[i] - vectors[j])) > 1e-3
+    vector = nn.Embedding(16, cond_dim=3, key=getkey())
+    a, b = vector(c, jnp.ones(3)), vector(c, jnp.zeros(3))
+    assert jnp.max(jnp.abs(a - b)) > 1e-3
+
+
+def test_unknown_conditions_are_refused(getkey):
+    c = jnp.asarray(0.3)
+    classes = nn.Embedding(16, num_classes=4, key=getkey())
+    # Inside a batch nothing can be raised, but it must not pass for another class.
+    assert jnp.isnan(classes(c, jnp.asarray(4))).all()
+    with pytest.raises(ValueError, match="one class, an integer"):
+        classes(c, jnp.ones(2, jnp.int32))
+    with pytest.raises(ValueError, match="built without one"):
+        nn.Embedding(16, key=getkey())(c, jnp.asarray(1))
+    with pytest.raises(ValueError, match=r"\(3,\) is needed"):
+        nn.Embedding(16, cond_dim=3, key=getkey())(c, jnp.ones(2))
+    with pytest.raises(ValueError, match="not both"):
+        nn.Embedding(16, cond_dim=3, num_classes=2, key=getkey())
+
+
+NETWORKS = {
+    "mlp": (lambda key: nn.ResidualMLP(3, width=16, depth=2, key=key), (3,)),
+    "mixer": (mixer, SHAPE),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_a_function_of_one_example(name, getkey):
+    make, shape = NETWORKS[name]
+    net = shuffled(make(getkey()), getkey())
+    x, c = jax.random.normal(getkey(), (4, *shape)), jnp.linspace(-1.0, 1.0, 4)
+    batched = jax.jit(jax.vmap(net))(x, c)
+    assert batched.shape == x.shape
+    for i in range(4):
+        assert jnp.allclose(batched[i], net(x[i], c[i]), atol=2e-5)
+    # It hears the noise level.
+    assert jnp.max(jnp.abs(net(x[0], c[0]) - net(x[0], c[1]))) > 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_leaf_has_a_gradient(name, getkey):
+    make, shape = NETWORKS[name]
+    net = shuffled(make(getkey()), getkey())
+    x, c = jax.random.normal(getkey(), (4, *shape)), jnp.linspace(-1.0, 1.0, 4)
+    grads = eqx.filter_grad(lambda net: jnp.sum(jnp.sin(jax.vmap(net)(x, c))))(net)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)

@@ -1,0 +1,328 @@
+"""Samplers against exact flows and exact moments of their own discrete schemes."""
+
+import itertools
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprob.diffusion import (
+    VE,
+    VP,
+    CustomGrid,
+    Karras,
+    LogSNR,
+    ODESampler,
+    Preconditioned,
+    SDESampler,
+    sample,
+)
+from jaxprob.testing import (
+    GaussianMixture,
+    GaussianMixtureDenoiser,
+    eight_gaussians,
+    gaussian_flow,
+    reference_flow,
+)
+
+from .cases import SCHEDULES
+
+schedules = pytest.mark.parametrize("name", SCHEDULES)
+
+
+def one_gaussian():
+    return GaussianMixture(
+        jnp.ones(1),
+        jnp.array([[1.0, -0.5]]),
+        jnp.array([[[1.0, 0.6], [0.6, 0.5]]]),
+    )
+
+
+def flows(sampler, denoiser, x, high, low):
+    solve = jax.jit(jax.vmap(lambda x: sampler.flow(denoiser, x, high, low)))
+    return solve(x)
+
+
+@schedules
+def test_ode_follows_the_exact_flow_of_a_gaussian(name, x64, getkey):
+    schedule, mixture = SCHEDULES[name](), one_gaussian()
+    denoiser = GaussianMixtureDenoiser(mixture, schedule)
+    sampler = ODESampler(dfx.Dopri8(), rtol=1e-10, atol=1e-10)
+    high, low = 20.0, 0.01
+    x = high * jax.random.normal(getkey(), (16, 2))
+    got, _, failed = flows(sampler, denoiser, x, high, low)
+    begin, end = (schedule.time_of_noise_level(s) for s in (high, low))
+    start = schedule.alpha(begin) * x
+    expected = jax.vmap(lambda x: gaussian_flow(mixture, schedule, x, begin, end))(
+        start
+    )
+    assert not failed.any()
+    assert jnp.allclose(schedule.alpha(end) * got, expected, rtol=1e-8, atol=1e-8)
+
+
+@schedules
+def test_ode_follows_the_exact_flow_in_float32(name, getkey):
+    schedule, mixture = SCHEDULES[name](), one_gaussian()
+    denoiser = GaussianMixtureDenoiser(mixture, schedule)
+    high, low = 20.0, 0.01
+    x = high * jax.random.normal(getkey(), (16, 2))
+    sampler = ODESampler(rtol=1e-5, atol=1e-5)
+    got, _, _ = flows(sampler, denoiser, x, high, low)
+    begin, end = (schedule.time_of_noise_level(s) for s in (high, low))
+    start = schedule.alpha(begin) * x
+    expected = jax.vmap(lambda x: gaussian_flow(mixture, schedule, x, begin, end))(
+        start
+    )
+    assert got.dtype == jnp.float32
+    assert jnp.allclose(schedule.alpha(end) * got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_ode_on_a_mixture_in_float32_is_the_reference():
+    high, low = 80.0, 0.002
+    z = np.random.default_rng(0).normal(size=(32, 2))
+    with jax.enable_x64(True):
+        exact = GaussianMixtureDenoiser(eight_gaussians(), VE(1e-3, 100.0))
+        reference = jax.vmap(lambda x: reference_flow(exact, x, high, low))(high * z)
+        reference = np.asarray(reference)
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), VE(1e-3, 100.0))
+    x = jnp.asarray(high * z, jnp.float32)
+    got, _, _ = flows(ODESampler(rtol=1e-6, atol=1e-6), denoiser, x, high, low)
+    error = np.linalg.norm(np.asarray(got) - reference, axis=-1)
+    # Points near the border of two modes are moved apart by up to exp(3) by the flow.
+    assert np.median(error) < 1e-4
+    assert np.sqrt(np.mean(error**2)) < 2e-3
+
+
+def test_all_schedules_give_one_flow(x64, getkey):
+    x = 20.0 * jax.random.normal(getkey(), (8, 2))
+    sampler = ODESampler(dfx.Dopri8(), rtol=1e-11, atol=1e-11)
+    ends = [
+        flows(
+            sampler, GaussianMixtureDenoiser(eight_gaussians(), make()), x, 20.0, 0.01
+        )[0]
+        for make in SCHEDULES.values()
+    ]
+    for end in ends[1:]:
+        assert jnp.allclose(end, ends[0], atol=1e-8)
+
+
+def test_flow_there_and_back(x64, getkey):
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(0.2), VP.linear())
+    x = jax.random.normal(getkey(), (8, 2))
+    sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
+    there, _, _ = flows(sampler, denoiser, x, 0.01, 100.0)
+    back, _, _ = flows(sampler, denoiser, there, 100.0, 0.01)
+    assert jnp.max(jnp.abs(back - x)) < 1e-5
+
+
+COUNTED = {
+    "tsit5": (dfx.Tsit5(), None),
+    "heun": (dfx.Heun(), None),
+    "dopri8": (dfx.Dopri8(), None),
+    "bosh3": (dfx.Bosh3(), None),
+    "tsit5_fixed": (dfx.Tsit5(), 10),
+    "heun_fixed": (dfx.Heun(), 10),
+    "euler_fixed": (dfx.Euler(), 10),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_evaluations_are_counted(name, getkey):
+    solver, num_steps = COUNTED[name]
+    calls = []
+
+    def net(x, c, cond, *, key):
+        jax.debug.callback(lambda: calls.append(1))
+        return jnp.tanh(3.0 * x)
+
+    denoiser = Preconditioned(net, VP.linear())
+    sampler = ODESampler(solver, num_steps=num_steps)
+    draw = jax.jit(lambda key: sampler.draw(denoiser, key, (2,)))(getkey())
+    jax.effects_barrier()
+    assert draw.num_evaluations == len(calls)
+
+
+def euler_maruyama_moments(mixture, levels, eta):
+    """Mean and covariance of the scheme's last point, by recursion, on one Gaussian.
+
+    In y = x / sqrt(1 + s^2) a step is y <- y + h [a(y)] + noise with a affine.
+    """
+    mean, covariance = np.asarray(mixture.means[0]), np.asarray(mixture.covariances[0])
+    eye = np.eye(len(mean))
+    m, v = np.zeros(len(mean)), levels[0] ** 2 / (1 + levels[0] ** 2) * eye
+    for s, after in itertools.pairwise(levels):
+        h, q = np.log(s / after), np.sqrt(1 + s**2)
+        gain = covariance @ np.linalg.inv(covariance + s**2 * eye)
+        # D = mean + gain (q y - mean)
+        linear = (1 + eta**2) * gain - (1 / q**2 + eta**2) * eye
+        constant = (1 + eta**2) * (eye - gain) @ mean / q
+        step = eye + h * linear
+        m = step @ m + h * constant
+        v = step @ v @ step.T + h * eta**2 * 2 * s**2 / q**2 * eye
+    s = levels[-1]
+    q = np.sqrt(1 + s**2)
+    gain = covariance @ np.linalg.inv(covariance + s**2 * eye)
+    m, v = q * m, q**2 * v
+    return mean + gain @ (m - mean), gain @ v @ gain.T
+
+
+def assert_moments(x, mean, covariance):
+    """Within 4 standard errors, for a Gaussian sample."""
+    n = len(x)
+    error = np.abs(x.mean(0) - mean) / np.sqrt(np.diag(covariance) / n)
+    assert (error < 4.0).all(), error
+    variances = np.diag(covariance)
+    spread = np.sqrt((covariance**2 + np.outer(variances, variances)) / n)
+    error = np.abs(np.cov(x.T) - covariance) / spread
+    assert (error < 4.0).all(), error
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.5])
+@pytest.mark.parametrize("tree", [False, True])
+def test_euler_maruyama_has_the_moments_of_its_scheme(eta, tree, getkey):
+    """Coarse on purpose: the moments of 20 steps are not those of the data."""
+    mixture = one_gaussian()
+    denoiser = GaussianMixtureDenoiser(mixture, VP.linear())
+    sampler = SDESampler(20, eta=eta, level_max=50.0, level_min=0.01, tree=tree)
+    num = 10_000 if tree else 100_000
+    draws = sample(denoiser, sampler, key=getkey(), num=num, shape=(2,))
+    mean, covariance = euler_maruyama_moments(
+        mixture, np.geomspace(50.0, 0.01, 21), eta
+    )
+    assert_moments(np.asarray(draws.x_0), mean, covariance)
+
+
+@pytest.mark.parametrize(
+    ("solver", "num_steps"),
+    [(dfx.Euler(), 1000), (dfx.SEA(), 400), (dfx.SRA1(), 150), (dfx.ShARK(), 150)],
+)
+@pytest.mark.slow
+def test_reverse_sde_gives_the_data_back(solver, num_steps, getkey):
+    mixture = one_gaussian()
+    denoiser = GaussianMixtureDenoiser(mixture, VP(lambda t: t, t_max=10.0))
+    sampler = SDESampler(num_steps, solver, level_min=0.01)
+    draws = sample(denoiser, sampler, key=getkey(), num=20_000, shape=(2,))
+    assert_moments(
+        np.asarray(draws.x_0),
+        np.asarray(mixture.mean()),
+        np.asarray(mixture.covariance()),
+    )
+
+
+SAMPLERS = {
+    "ode": ODESampler(),
+    "ode_fixed": ODESampler(dfx.Heun(), num_steps=10, grid=Karras()),
+    "sde": SDESampler(20),
+    "sde_shark": SDESampler(20, dfx.ShARK()),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_do_not_depend_on_their_batch(name, getkey):
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
+    key, sampler = getkey(), SAMPLERS[name]
+    many = sample(denoiser, sampler, key=key, num=13, shape=(2,)).x_0
+    few = sample(denoiser, sampler, key=key, num=3, shape=(2,)).x_0
+    chunked = sample(denoiser, sampler, key=key, num=13, shape=(2,), chunk=4).x_0
+    alone = jax.jit(lambda key: sampler(denoiser, key, (2,)))(
+        jax.random.fold_in(key, 2)
+    )
+    assert jnp.allclose(many[:3], few, atol=1e-6)
+    assert jnp.allclose(many, chunked, atol=1e-6)
+    assert jnp.allclose(many[2], alone, atol=1e-5)
+    assert len(np.unique(np.asarray(many)[:, 0])) == 13
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_conditions_go_with_their_samples(name, getkey):
+    """The denoiser whose data are the condition samples the condition."""
+
+    def net(x, c, cond, *, key):
+        return cond
+
+    denoiser = Preconditioned(net, VP.linear(), "x0")
+    cond = jax.random.normal(getkey(), (5, 3))
+    draws = sample(denoiser, SAMPLERS[name], key=getkey(), num=5, shape=(3,), cond=cond)
+    assert jnp.allclose(draws.x_0, cond, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_gradients_pass_through_the_ode(x64, getkey):
+    """d sample / d mean of one Gaussian: the flow moves with the mean."""
+    key = getkey()
+
+    def first(shift):
+        mixture = GaussianMixture(
+            jnp.ones(1), jnp.full((1, 1), shift), 0.3 * jnp.ones((1, 1, 1))
+        )
+        denoiser = GaussianMixtureDenoiser(mixture, VP.linear())
+        return ODESampler(rtol=1e-8, atol=1e-8)(denoiser, key, (1,))[0]
+
+    h = 1e-5
+    finite_difference = (first(0.5 + h) - first(0.5 - h)) / (2.0 * h)
+    assert jnp.allclose(jax.grad(first)(0.5), finite_difference, rtol=1e-5)
+
+
+def test_grids_fall_from_end_to_end():
+    schedule = VP.linear()
+    for grid in (LogSNR(), Karras(), Karras(3.0)):
+        levels = grid(schedule, 80.0, 0.002, 18)
+        assert levels.dtype == np.float64
+        assert len(levels) == 19
+        np.testing.assert_allclose(levels[[0, -1]], [80.0, 0.002], rtol=1e-12)
+        assert (np.diff(levels) < 0).all()
+    # Karras et al., equation 5, at i = 9 of 18.
+    middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
+    np.testing.assert_allclose(Karras()(schedule, 80.0, 0.002, 18)[9], middle)
+    assert CustomGrid([3.0, 1.0])(schedule, 80.0, 0.002, 18).tolist() == [3.0, 1.0]
+
+
+def nan_net(x, c, cond, *, key):
+    return jnp.where(c < 0.0, jnp.nan, x)
+
+
+def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
+    sampler = ODESampler(max_steps=3)
+    with pytest.raises(RuntimeError, match="maximum of steps for 4 of 4"):
+        sample(denoiser, sampler, key=getkey(), num=4, shape=(2,))
+    assert jnp.isnan(sampler(denoiser, getkey(), (2,))).all()
+
+
+def test_a_network_that_is_not_finite_is_an_error(getkey):
+    denoiser = Preconditioned(nan_net, VP.linear())
+    with pytest.raises(RuntimeError, match="the denoiser gave NaN"):
+        sample(denoiser, SDESampler(5), key=getkey(), num=4, shape=(2,))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SDESampler(0), "at least one step"),
+        (lambda: SDESampler(eta=-1.0), "at least 0"),
+        (lambda: CustomGrid([1.0, 2.0]), "falling"),
+        (lambda: Karras()(VP.linear(), 1.0, 2.0, 0), "at least one step"),
+    ],
+)
+def test_impossible_settings_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_impossible_draws_are_refused(getkey):
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
+
+    def draw(sampler=SAMPLERS["sde"], **changes):
+        arguments = {"key": getkey(), "num": 4, "shape": (2,)} | changes
+        return sample(denoiser, sampler, **arguments)
+
+    with pytest.raises(ValueError, match="num=0"):
+        draw(num=0)
+    with pytest.raises(ValueError, match="chunk=0"):
+        draw(chunk=0)
+    with pytest.raises(ValueError, match="cond has 3 rows for num=4"):
+        draw(cond=jnp.zeros(3))
+    with pytest.raises(ValueError, match="no noise level between"):
+        draw(SDESampler(5, level_min=1000.0))
