@@ -1,6 +1,7 @@
 """A batch: any pytree of arrays with one leading axis, perhaps with padded rows."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -36,6 +37,34 @@ class Batch(eqx.Module):
             "mask, or give a loss for one example to `jaxprob.mean_loss`, or ask the "
             "loader for `drop_last=True`: then batches are plain `(x, y)`."
         )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Batches of one shape along a new leading axis, of which the first `num` count.
+
+    One gather of a loader fills it, where stacking batches would copy each twice and
+    walk its tree as often.
+
+    **Fields:**
+
+    - `batches`: a pytree like a batch, with leading axes `(capacity, batch)`.
+    - `num`: how many batches it holds.
+    """
+
+    batches: PyTree
+    num: int
+
+    def __len__(self) -> int:
+        return self.num
+
+    def at(self, index: int) -> PyTree:
+        """One batch: views, no copies."""
+        return jax.tree.map(lambda leaf: leaf[index], self.batches)
+
+    def unstack(self) -> list[PyTree]:
+        """The batches one by one."""
+        return [self.at(i) for i in range(self.num)]
 
 
 def num_rows(data: PyTree) -> int:

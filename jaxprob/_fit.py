@@ -177,6 +177,9 @@ def _finished(done, epoch, num_steps, num_epochs):
 
 def _chunks(loader, stepper, limit):
     """Lists of batches, as many as the stepper takes, `limit` in all."""
+    if isinstance(loader, ArrayLoader):
+        yield from _stacks(iter(loader), stepper, limit)
+        return
     chunk = []
     for index, batch in enumerate(loader):
         if index >= limit:
@@ -187,6 +190,18 @@ def _chunks(loader, stepper, limit):
             chunk = []
     if chunk:
         yield chunk
+
+
+def _stacks(iterator, stepper, limit):
+    """The same of an `ArrayLoader`, each gathered in one go."""
+    while limit > 0:
+        most = int(min(stepper.capacity, limit))
+        try:
+            stack = iterator.take(most, stepper.capacity)
+        except StopIteration:
+            return
+        limit -= stack.num
+        yield stack
 
 
 def _check_loss(entry, done):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ._batch import Batch, num_rows
+from ._batch import Batch, Stack, num_rows
 from ._checks import check_tree_finite
 
 
@@ -89,23 +89,22 @@ class ArrayLoader:
             return np.arange(self.num_rows)
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
 
-    def __iter__(self) -> Iterator[PyTree]:
-        # A generator: its body runs at the first `next`, so an epoch that is set
-        # between `iter` and `next` (as Lightning does) still counts.
-        order = self.order(self.epoch)
-        start, self._start = self._start, 0
-        for index in range(start, len(self)):
-            self._position = index + 1
-            yield self._batch(order[index * self.batch_size :][: self.batch_size])
+    def __iter__(self) -> "ArrayIterator":
+        return ArrayIterator(self)
 
-    def _batch(self, rows: np.ndarray) -> PyTree:
-        if self.drop_last:
-            return jax.tree.map(lambda a: a[rows], self.data)
-        # Padding repeats a real row: the model sees nothing it could choke on.
-        short = self.batch_size - len(rows)
-        mask = np.arange(self.batch_size) < len(rows)
-        rows = np.concatenate([rows, np.repeat(rows[:1], short)]) if short else rows
-        return Batch(jax.tree.map(lambda a: a[rows], self.data), mask)
+    def _table(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers of an epoch, one line for each batch, and which of them count.
+
+        Padding repeats a real row: the model sees nothing it could choke on.
+        """
+        order, size = self.order(epoch), self.batch_size
+        num, rest = len(self), self.num_rows % self.batch_size
+        mask = np.ones((num, size), bool)
+        if self.drop_last or not rest:
+            return order[: num * size].reshape(num, size), mask
+        mask[-1, rest:] = False
+        padding = np.repeat(order[(num - 1) * size], size - rest)
+        return np.concatenate([order, padding]).reshape(num, size), mask
 
     def state_dict(self) -> dict[str, int]:
         """Where we are: the epoch, and how many of its batches were handed out."""
@@ -115,3 +114,64 @@ class ArrayLoader:
         """The next iteration goes on where `state_dict` was taken."""
         self.epoch, self._start = state["epoch"], state["position"]
         self._position = self._start
+
+
+class ArrayIterator(Iterator[PyTree]):
+    """One epoch of an `ArrayLoader`, one batch at a time or many in one gather.
+
+    It asks for the epoch at the first batch, so an epoch that is set between `iter` and
+    `next`, as Lightning does, still counts.
+    """
+
+    def __init__(self, loader: ArrayLoader):
+        self._loader = loader
+        self._rows: np.ndarray | None = None
+
+    def __next__(self) -> PyTree:
+        rows, mask = self._advance(1)
+        data = jax.tree.map(lambda a: a[rows[0]], self._loader.data)
+        return data if self._loader.drop_last else Batch(data, mask[0])
+
+    def take(self, num: int, capacity: int | None = None) -> Stack:
+        """The next `num` batches, or as many as there are, in one gather.
+
+        **Arguments:**
+
+        - `num`: how many at most.
+        - `capacity`: length of the leading axis, `num` by default; what is beyond the
+            batches repeats the first one.
+
+        **Raises:** `StopIteration` at the end of the epoch.
+        """
+        rows, mask = self._advance(num)
+        count = len(rows)
+        short = (num if capacity is None else capacity) - count
+        if short > 0:
+            rows = np.concatenate(
+                [rows, np.broadcast_to(rows[:1], (short, rows.shape[1]))]
+            )
+            mask = np.concatenate(
+                [mask, np.broadcast_to(mask[:1], (short, mask.shape[1]))]
+            )
+        data = jax.tree.map(lambda a: a[rows], self._loader.data)
+        if self._loader.drop_last:
+            return Stack(data, count)
+        # A tree like a `Batch`, put together as one: its fields have an axis more.
+        leaves = [*jax.tree.leaves(data), mask]
+        return Stack(jax.tree.unflatten(self._structure, leaves), count)
+
+    def _advance(self, num):
+        """Row numbers and masks of the next batches."""
+        loader = self._loader
+        if self._rows is None:
+            self._rows, self._mask = loader._table(loader.epoch)
+            self._next, loader._start = loader._start, 0
+            whole = Batch(loader.data, np.ones(loader.num_rows, bool))
+            self._structure = jax.tree.structure(whole)
+        cut = slice(self._next, self._next + num)
+        rows = self._rows[cut]
+        if not len(rows):
+            raise StopIteration
+        self._next += len(rows)
+        loader._position = self._next
+        return rows, self._mask[cut]

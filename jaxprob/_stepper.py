@@ -25,7 +25,7 @@ import numpy as np
 from jax.extend.core import subjaxprs
 from jaxtyping import Array, Int, PyTree
 
-from ._batch import num_rows, weight
+from ._batch import Stack, num_rows, weight
 from ._keys import step_key
 from ._learner import AbstractLearner
 from ._types import PRNGKey, State
@@ -181,12 +181,21 @@ class Stepper:
         if self._totals is not None:
             self._totals = Totals.zeros(self._totals.sums)
 
-    def __call__(self, batches: Iterable[PyTree]) -> StepMetrics:
+    def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
         """Trains on the batches in turn.
+
+        A `Stack` as long as `capacity`, which an `ArrayLoader` gathers in one go, saves
+        the stacking.
 
         **Returns:** every metric by name, one value for each step, fetched when read:
         nothing waits here.
         """
+        if isinstance(batches, Stack):
+            if self._totals is None:
+                self._trace(batches.at(0))
+            if self._takes(batches):
+                return StepMetrics([(self._dispatch_stack(batches), batches.num)])
+            batches = batches.unstack()
         batches = list(batches)
         if self._totals is None:
             self._trace(batches[0])
@@ -207,24 +216,34 @@ class Stepper:
         )
         return min(same, self.capacity)
 
+    def _takes(self, stack):
+        length = np.shape(jax.tree.leaves(stack.batches)[0])[0]
+        whole = self._fused and not self._trials
+        return whole and stack.num > 1 and length == self.capacity
+
     def _dispatch(self, run):
-        carry = (self._arrays, self._step, self._totals)
         begin = time.perf_counter()
         if not self._fused:
+            carry = (self._arrays, self._step, self._totals)
             carry, info = self._one(carry, self._key, run[0])
-        else:
+            self._arrays, self._step, self._totals = carry
+        elif len(run) == 1:
             # A lone step goes through the loop too: the same body rounds alike, where
             # a bare step may be fused otherwise (seen with jax 0.12 on CPU).
-            lone = len(run) == 1
-            stacked = (
-                jax.tree.map(lambda leaf: leaf[None], run[0])
-                if lone
-                else jax.tree.map(self._stack, *run)
-            )
-            carry, info = self._many(carry, self._key, stacked, np.int32(len(run)))
-        self._arrays, self._step, self._totals = carry
+            lone = jax.tree.map(lambda leaf: leaf[None], run[0])
+            info = self._dispatch_stack(Stack(lone, 1))
+        else:
+            stacked = jax.tree.map(self._stack, *run)
+            info = self._dispatch_stack(Stack(stacked, len(run)))
         if self._trials:
             self._tune(run[0], info, begin)
+        return info
+
+    def _dispatch_stack(self, stack):
+        carry = (self._arrays, self._step, self._totals)
+        num = np.int32(stack.num)
+        carry, info = self._many(carry, self._key, stack.batches, num)
+        self._arrays, self._step, self._totals = carry
         return info
 
     def _tune(self, batch, info, begin):

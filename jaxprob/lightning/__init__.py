@@ -19,7 +19,16 @@ from ._split_data import (
 )
 from ._optimizer import OptaxOptimizer as OptaxOptimizer
 from ._summary import TreeSummary as TreeSummary
+from ._checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+from ._save_on_signal import SaveOnSignal as SaveOnSignal
+from ._safetensors import (
+    export_safetensors as export_safetensors,
+    import_safetensors as import_safetensors,
+)
 from ._errors import (
+    CheckpointCorruptError as CheckpointCorruptError,
     CheckpointError as CheckpointError,
+    CheckpointLockedError as CheckpointLockedError,
     CheckpointMismatchError as CheckpointMismatchError,
+    CheckpointWriteError as CheckpointWriteError,
 )

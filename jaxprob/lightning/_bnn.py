@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._batch import unpack
+from .._learner import AbstractLearner
 from .._types import Model
 from ..bnn import (
     AbstractInference,
@@ -49,7 +50,7 @@ class BNNModule(LearnerModule):
 
     def __init__(
         self,
-        inference: AbstractInference,
+        inference: AbstractLearner,
         model: Model,
         likelihood: Likelihood | None = None,
         *,

@@ -70,11 +70,15 @@ class ArrayDataModule(pl.LightningDataModule):
                 "test=... or predict=x"
             )
 
+        if "validation" not in self._loaders:
+            # Lightning leaves validation out only where the hook is its own.
+            self.val_dataloader = super().val_dataloader
+
     def train_dataloader(self) -> ArrayLoader:
         return self._loader("train")
 
-    def val_dataloader(self) -> ArrayLoader | list:
-        return self._loaders.get("validation", [])
+    def val_dataloader(self) -> ArrayLoader:
+        return self._loader("validation")
 
     def test_dataloader(self) -> ArrayLoader:
         return self._loader("test")

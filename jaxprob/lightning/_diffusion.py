@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 from .._batch import num_rows, unpack
 from .._learner import AbstractLearner
+from .._types import Model
 from ..diffusion import AbstractDenoiser, AbstractSampler, Draw, ODESampler, sample
 from ._images import image_grid, log_image
 from ._module import LearnerModule, as_arrays
@@ -30,7 +31,7 @@ class DiffusionModule(LearnerModule):
     **Arguments:**
 
     - `learner`: `jaxprob.GradientDescent` with a loss of `jaxprob.diffusion`.
-    - `denoiser`: the model.
+    - `denoiser`: the model, an `AbstractDenoiser`.
     - `shape`: of one example.
     - `sampler`: how samples are drawn; `jaxprob.diffusion.ODESampler` by default.
     - `conditional`: whether rows given to predict are conditions.
@@ -42,7 +43,7 @@ class DiffusionModule(LearnerModule):
     def __init__(
         self,
         learner: AbstractLearner,
-        denoiser: AbstractDenoiser,
+        denoiser: Model,
         *,
         shape: tuple[int, ...],
         sampler: AbstractSampler | None = None,

@@ -1,6 +1,7 @@
 """Any learner as a LightningModule."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
@@ -10,14 +11,16 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import PyTree
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelSummary
 
-from .._batch import Batch, num_rows, unpack
+from .._batch import Batch, Stack, num_rows, unpack
 from .._learner import AbstractLearner
 from .._stepper import Stepper
 from .._types import Model, State
 from . import _trainer_options
 from ._bridge import Bridge
+from ._checkpoint_io import AtomicCheckpointIO, load_verified
 from ._errors import CheckpointMismatchError
 from ._evaluation import Evaluation
 from ._optimizer import OptaxOptimizer
@@ -80,7 +83,7 @@ class LearnerModule(pl.LightningModule):
         self._initial: State | None = learner.init(model, key=init_key)
         self._stepper: Stepper | None = None
         self._evaluation: Evaluation | None = None
-        self._silent: list[PyTree] = []
+        self._waiting: list[PyTree] | Stack = []
         self._rows = 1
 
     # What a user reads.
@@ -117,6 +120,8 @@ class LearnerModule(pl.LightningModule):
         trainer: Any = self.trainer
         if trainer.training:
             self._adopt(_trainer_options.take_over(trainer))
+            if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+                trainer.strategy.checkpoint_io = AtomicCheckpointIO()
             trainer.callbacks = [
                 TreeSummary(callback) if _is_default_summary(callback) else callback
                 for callback in trainer.callbacks
@@ -132,7 +137,8 @@ class LearnerModule(pl.LightningModule):
         return batch
 
     def training_step(self, batch, batch_idx: int) -> None:
-        self.receive_silent([batch])
+        if isinstance(self._waiting, list):  # a stack has the batch in it
+            self._waiting.append(as_arrays(batch))
         optimizer: Any = self.optimizers()
         optimizer.step(self._dispatch)
 
@@ -165,6 +171,17 @@ class LearnerModule(pl.LightningModule):
         super().log(name, value, *args, **kwargs)
 
     # The state as Lightning's checkpoint holds it.
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args, **kwargs) -> Any:
+        """Lightning's, after the file has been verified.
+
+        Hyper-parameters saved by `self.save_hyperparameters()` build the module again;
+        objects that cannot be saved so are given: `learner=..., model=...`.
+        """
+        if "://" not in str(checkpoint_path):
+            load_verified(Path(checkpoint_path))
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def state_dict(self, *args, **kwargs) -> dict[str, Any]:
         """Tensors by path; optax's state apart, so that weights can go alone."""
@@ -218,13 +235,22 @@ class LearnerModule(pl.LightningModule):
 
     # What our callback and fetcher call.
 
-    def receive_silent(self, batches: list[PyTree]) -> None:
-        """Batches of the next dispatch, already counted by Lightning."""
-        self._silent += [as_arrays(batch) for batch in batches]
+    def receive(self, batches: list[PyTree] | Stack) -> None:
+        """The batches before the next one that Lightning hands over, or all of them.
+
+        All but that one are counted as steps already.
+        """
+        if isinstance(batches, Stack):
+            self._waiting = batches
+        else:
+            self._waiting = [as_arrays(batch) for batch in batches]
 
     def settle(self) -> None:
         """Makes the steps that are counted and not yet made."""
-        if self._silent:
+        if isinstance(self._waiting, Stack):
+            # Its last batch was not reached: an error came before the training step.
+            self._waiting = self._waiting.unstack()[:-1]
+        if self._waiting:
             self._dispatch()
 
     def note_batch(self, batch: PyTree) -> None:
@@ -259,7 +285,10 @@ class LearnerModule(pl.LightningModule):
             self._log_all({f"{prefix}{k}{suffix}": v for k, v in values.items()})
 
     def _log_all(self, values):
-        self.log_dict(values, prog_bar=True, add_dataloader_idx=False)
+        # The bar has room for the losses; loggers and callbacks get everything.
+        for name, value in values.items():
+            shown = "loss" in name
+            self.log(name, value, prog_bar=shown, add_dataloader_idx=False)
 
     # The state itself.
 
@@ -309,7 +338,7 @@ class LearnerModule(pl.LightningModule):
         self._restart(state, step)
 
     def _dispatch(self):
-        batches, self._silent = self._silent, []
+        batches, self._waiting = self._waiting, []
         self.step_log.take(self.trainer, self._ready()(batches))
 
     def _evaluate(self, batch, index, loader):

@@ -9,6 +9,7 @@ training wrongly.
 | name | used for | there since |
 |---|---|---|
 | `fit_loop._data_fetcher` | handing out every n-th batch | 2.0 |
+| `CombinedLoader._iterator`: `iterators`, `_idx` | many batches at once | 2.0 |
 | `loops.fetchers._PrefetchDataFetcher` | the class of that fetcher | 2.0 |
 | `fit_loop.epoch_loop.batch_progress` | batches done in the epoch and in all | 1.5 |
 | `epoch_loop.manual_optimization.optim_step_progress` | `trainer.global_step` | 1.6 |
@@ -29,6 +30,8 @@ from pytorch_lightning.loops.fetchers import (
     _PrefetchDataFetcher as PrefetchDataFetcher,
 )
 from pytorch_lightning.trainer import call as _call
+
+from .._loader import ArrayIterator
 
 CONTRACT = (
     "fit_loop._data_fetcher",
@@ -73,6 +76,25 @@ def set_fetcher(trainer: Any, fetcher: Any) -> None:
     trainer.fit_loop._data_fetcher = fetcher
 
 
+def array_iterator(fetcher: Any) -> ArrayIterator | None:
+    """The iterator of an `ArrayLoader`, where a fetcher draws from nothing else."""
+    mode = getattr(fetcher.combined_loader, "_iterator", None)
+    iterators = getattr(mode, "iterators", [])
+    known = fetcher.length is not None and len(iterators) == 1
+    if known and isinstance(iterators[0], ArrayIterator):
+        return iterators[0]
+    return None
+
+
+def count_drawn(fetcher: Any, num: int) -> int:
+    """Counts batches drawn past a fetcher; the index of the last of them."""
+    fetcher.fetched += num
+    fetcher.done = fetcher.fetched >= fetcher.length
+    mode = fetcher.combined_loader._iterator
+    mode._idx += num
+    return mode._idx - 1
+
+
 def count_steps(trainer: Any, num: int) -> None:
     """Counts steps that Lightning does not see: as if it had made each of them."""
     loop = trainer.fit_loop.epoch_loop
@@ -107,7 +129,9 @@ def write_metrics(trainer: Any, metrics: Mapping[str, float]) -> None:
     tensors = {name: torch.tensor(value) for name, value in metrics.items()}
     connector._callback_metrics.update(tensors)
     connector._logged_metrics.update(tensors)
-    connector._progress_bar_metrics.update(metrics)
+    # The bar has room for the losses.
+    losses = {name: value for name, value in metrics.items() if "loss" in name}
+    connector._progress_bar_metrics.update(losses)
 
 
 def checkpoint_intervals(trainer: Any) -> list[int]:

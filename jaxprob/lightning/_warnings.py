@@ -5,6 +5,8 @@ import warnings
 _FALSE_ALARMS = (
     # Our module passes batches on as they are, whatever the data module is.
     "You have overridden `transfer_batch_to_device` in `LightningModule`",
+    # Every `LearnerModule` has one; whether there is data to validate on is a choice.
+    "You defined a `validation_step` but have no `val_dataloader`",
     # It describes what a torch user of manual optimisation may have forgotten.
     "Using ModelCheckpoint with manual optimization and every_n_train_steps",
     # Lightning calls a name that torch has renamed.

@@ -1,0 +1,134 @@
+"""A run that is told to stop saves first, and its exit code says what happened."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class SaveOnSignal(pl.Callback):
+    """Saves a checkpoint within one dispatch of SIGTERM, SIGINT or SIGUSR1, and exits.
+
+    Lightning alone leaves with code 0 and no checkpoint on SIGTERM, so a scheduler
+    takes the run for done.
+
+    ```python
+    trainer = pl.Trainer(callbacks=[SaveOnSignal()])
+    trainer.fit(module, data, ckpt_path=SaveOnSignal.latest(folder))
+    ```
+
+    Exit codes: 143 for SIGTERM, 130 for SIGINT, `requeue_code` for SIGUSR1, which
+    schedulers send shortly before a time limit. A second SIGINT stops at once. While
+    nothing is trained (`trainer.predict`), there is nothing to save, and the exit code
+    is the same.
+
+    **Arguments:**
+
+    - `folder`: where `interrupted.ckpt` goes; by default beside the Trainer's other
+        checkpoints, or `default_root_dir`.
+    - `requeue_code`: for SIGUSR1.
+    """
+
+    NAME = "interrupted.ckpt"
+
+    def __init__(
+        self, folder: str | Path | None = None, *, requeue_code: int = REQUEUE
+    ):
+        self._folder = folder
+        self._codes = {
+            signal.SIGTERM: 128 + signal.SIGTERM,
+            signal.SIGINT: 128 + signal.SIGINT,
+            signal.SIGUSR1: requeue_code,
+        }
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @classmethod
+    def latest(cls, folder: str | Path) -> str | None:
+        """The checkpoint that an interrupted run left in a folder, if there is one."""
+        path = Path(folder) / cls.NAME
+        return os.fspath(path) if path.exists() else None
+
+    # Lightning installs its handlers after `on_fit_start`; these hooks come later.
+
+    def on_sanity_check_start(self, trainer, pl_module) -> None:
+        self._listen()
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self._listen()
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        self._listen()
+
+    def on_test_start(self, trainer, pl_module) -> None:
+        self._listen()
+
+    def on_predict_start(self, trainer, pl_module) -> None:
+        self._listen()
+
+    def on_train_batch_end(
+        self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._leave(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        self._leave(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        self._leave(trainer, pl_module)
+
+    def on_predict_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        self._leave(trainer, pl_module)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._leave(trainer, pl_module)
+
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+        self._restore()
+
+    def teardown(self, trainer, pl_module, stage: str) -> None:
+        self._restore()
+
+    def _listen(self):
+        for number in self._codes:
+            current = signal.getsignal(number)
+            if current != self._note:
+                self._before.setdefault(number, current)
+                signal.signal(number, self._note)
+
+    def _restore(self):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number, frame):
+        if self._received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def _leave(self, trainer, pl_module):
+        if self._received is None:
+            return
+        number, self._received = self._received, None
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            path = self._path(trainer)
+            trainer.save_checkpoint(path)
+            print(f"{signal.Signals(number).name}: saved {path}", flush=True)
+        raise SystemExit(self._codes[signal.Signals(number)])
+
+    def _path(self, trainer):
+        folder = self._folder
+        if folder is None:
+            checkpoint = trainer.checkpoint_callback
+            folder = getattr(checkpoint, "dirpath", None) or trainer.default_root_dir
+        return os.fspath(Path(folder) / self.NAME)
