@@ -1,0 +1,32 @@
+"""Pictures of uncertainty and of samples. Nothing in jaxprob imports this but you.
+
+It needs matplotlib (`pip install "jaxprob[plot]"`). Each function draws on the `ax` it
+is given, or on a figure of its own, and returns the axes (grids of images: the figure).
+Nothing is shown, saved or set for others: pyplot is not imported.
+
+    ax = jaxprob.plot.predictive_band(x, mean, std, epistemic=epistemic, data=(x_, y_))
+    ax.figure.savefig("band.png")
+
+1. Before training: `prior_draws`, functions that the prior thinks likely.
+2. Regression: `predictive_band` with its epistemic part, `quantile_band`; in the plane
+   `plane_grid` and `epistemic_map`.
+3. Is it to be trusted: `reliability_diagram`, `pit_histogram`, `risk_coverage_curves`.
+4. Diffusion: `sample_grid`, samples beside real images, and `trajectories`.
+"""
+
+from ._bands import (
+    predictive_band as predictive_band,
+    prior_draws as prior_draws,
+    quantile_band as quantile_band,
+)
+from ._plane import (
+    epistemic_map as epistemic_map,
+    plane_grid as plane_grid,
+    trajectories as trajectories,
+)
+from ._calibration import (
+    pit_histogram as pit_histogram,
+    reliability_diagram as reliability_diagram,
+    risk_coverage_curves as risk_coverage_curves,
+)
+from ._images import sample_grid as sample_grid

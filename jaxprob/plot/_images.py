@@ -1,0 +1,74 @@
+"""Grids of images, samples beside real ones."""
+
+import numpy as np
+from jaxtyping import ArrayLike
+from matplotlib.figure import Figure
+
+
+def _tile(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """One large picture with a line of white between the small ones."""
+    height, width, channels = images.shape[1:]
+    sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
+    for i, image in enumerate(images[: rows * columns]):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _images(name: str, images: ArrayLike, limits: tuple[float, float]) -> np.ndarray:
+    """Shape (num, height, width, 1 or 3), in [0, 1]."""
+    array = np.asarray(images, float)
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or len(array) == 0:
+        raise ValueError(
+            f"{name} has shape {np.shape(images)}: images are (num, height, width) or "
+            "(num, channels, height, width) with 1 or 3 channels"
+        )
+    low, high = limits
+    return np.clip((array.transpose(0, 2, 3, 1) - low) / (high - low), 0.0, 1.0)
+
+
+def sample_grid(
+    samples: ArrayLike,
+    *,
+    real: ArrayLike | None = None,
+    columns: int = 10,
+    max_rows: int = 10,
+    limits: tuple[float, float] = (0.0, 1.0),
+    titles: tuple[str, str] = ("samples", "real"),
+) -> Figure:
+    """Images in a grid; with `real`, a second grid of as many real ones beside it.
+
+    **Arguments:**
+
+    - `samples`, `real`: shape `(num, height, width)` or `(num, channels, height,
+        width)`, with 1 or 3 channels.
+    - `columns`, `max_rows`: of each grid; what does not fit is left out.
+    - `limits`: values of black and of white; what lies beyond is clipped.
+    - `titles`: over the grids.
+
+    **Returns:** the figure.
+    """
+    grids = [_images("samples", samples, limits)]
+    if real is not None:
+        grids.append(_images("real", real, limits)[: len(grids[0])])
+    columns = min(columns, len(grids[0]))
+    rows = min(max_rows, -(-len(grids[0]) // columns))
+    height, width = grids[0].shape[1:3]
+    inches = 4.2
+    size = (inches * len(grids), inches * rows * height / (columns * width) + 0.35)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04)  # pyright: ignore
+    for i, (grid, title) in enumerate(zip(grids, titles, strict=False)):
+        ax = figure.add_subplot(1, len(grids), i + 1)
+        sheet = _tile(grid, rows, columns)
+        if sheet.shape[2] == 1:
+            ax.imshow(
+                sheet[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+            )
+        else:
+            ax.imshow(sheet, interpolation="nearest")
+        ax.set_title(title)
+        ax.set_axis_off()
+    return figure

@@ -1,0 +1,162 @@
+"""Maps and paths in the plane."""
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ._axes import BLUE, CYCLE, GREY, VERMILION, axes, few_ticks, legend_above, tidy
+
+
+def plane_grid(
+    x_limits: tuple[float, float],
+    y_limits: tuple[float, float] | None = None,
+    *,
+    num: int = 100,
+) -> Float[np.ndarray, "num*num 2"]:
+    """Points of a square grid, for a model to be evaluated at.
+
+    **Arguments:**
+
+    - `x_limits`, `y_limits`: ends of both axes; `y_limits` is `x_limits` by default.
+    - `num`: points along each axis.
+
+    **Returns:** the points in float32, as `epistemic_map` takes them.
+    """
+    y_limits = x_limits if y_limits is None else y_limits
+    x, y = np.linspace(*x_limits, num), np.linspace(*y_limits, num)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return grid.astype(np.float32)
+
+
+def epistemic_map(
+    points: ArrayLike,
+    values: ArrayLike,
+    *,
+    data: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    value_label: str = "mutual information (nats)",
+    labels: tuple[str, str] = ("x1", "x2"),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Uncertainty over the plane, with the training rows on top.
+
+    **Arguments:**
+
+    - `points`: of a grid, as `plane_grid` makes them, shape `(num * num, 2)`.
+    - `values`: one for each point, such as a mutual information or an epistemic
+        standard deviation.
+    - `data`: training inputs, shape `(rows, 2)`.
+    - `classes`: their labels, for the colours.
+    - `value_label`, `labels`, `title`: texts.
+    - `ax`: where to draw; a new figure by default.
+
+    **Returns:** the axes.
+    """
+    points, values = np.asarray(points, float), np.asarray(values, float)
+    num = round(len(points) ** 0.5)
+    if points.shape != (num * num, 2) or values.size != num * num:
+        raise ValueError(
+            f"points has shape {points.shape} and values {values.shape}: they must be "
+            "(num * num, 2) and (num * num,), see `plane_grid`"
+        )
+    ax = axes(ax, size=(6.4, 4.3))
+    x, y = points.reshape(num, num, 2).transpose(2, 0, 1)
+    mesh = ax.contourf(x, y, values.reshape(num, num), levels=24, cmap="Blues")
+    # Hairlines between the bands appear in vector formats without this.
+    mesh.set_edgecolor("face")
+    # Inset, to be as high as the map, whose aspect is set.
+    bar = ax.figure.colorbar(
+        mesh,
+        cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)),
+        label=value_label,
+        format="%.2g",
+        ticks=MaxNLocator(6),
+    )
+    bar.outline.set_visible(False)
+    tidy(ax, x=labels[0], y=labels[1], title=title)
+    if data is not None:
+        rows = np.asarray(data, float)
+        kinds = np.zeros(len(rows), int) if classes is None else np.asarray(classes)
+        # Not blue: the map is.
+        colours = ("#E69F00", "#CC79A7", "#009E73", "#D55E00", "#F0E442", "0.2")
+        for i, kind in enumerate(np.unique(kinds)):
+            ax.scatter(
+                *rows[kinds == kind].T,
+                s=12,
+                color=colours[i % len(colours)],
+                edgecolors="white",
+                linewidths=0.4,
+                label=f"class {kind}" if classes is not None else "data",
+            )
+        legend_above(ax, 4)
+    few_ticks(ax)
+    ax.set_aspect("equal")
+    return ax
+
+
+def trajectories(
+    paths: ArrayLike,
+    *,
+    times: ArrayLike | None = None,
+    data: ArrayLike | None = None,
+    labels: tuple[str, str] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Paths of samples, from where they start to where they end.
+
+    **Arguments:**
+
+    - `paths`: shape `(times, samples, 2)`, drawn in the plane, or `(times, samples)`,
+        drawn over time.
+    - `times`: of the paths' points, for paths on the line.
+    - `data`: real points, in the plane.
+    - `labels`, `title`: texts.
+    - `ax`: where to draw; a new figure by default.
+
+    **Returns:** the axes.
+    """
+    paths = np.asarray(paths, float)
+    if paths.ndim == 3 and paths.shape[2] == 1:
+        paths = paths[..., 0]
+    plane = paths.ndim == 3
+    if paths.ndim not in (2, 3) or (plane and paths.shape[2] != 2):
+        raise ValueError(
+            f"paths has shape {paths.shape}: it must be (times, samples, 2), or "
+            "(times, samples) for samples on the line"
+        )
+    if plane:
+        ax = axes(ax, size=(5.0, 4.6))
+        if data is not None:
+            ax.scatter(
+                *np.asarray(data, float).T, s=8, color=GREY, linewidths=0, label="data"
+            )
+        ax.plot(paths[..., 0], paths[..., 1], color=BLUE, alpha=0.35, linewidth=0.7)
+        ax.scatter(*paths[0].T, s=10, color=CYCLE[3], linewidths=0, label="start")
+        ax.scatter(
+            *paths[-1].T, s=10, color=VERMILION, linewidths=0, zorder=3, label="end"
+        )
+        ax.set_aspect("equal", adjustable="datalim")
+        tidy(
+            ax,
+            x=(labels or ("x1", "x2"))[0],
+            y=(labels or ("x1", "x2"))[1],
+            title=title,
+        )
+        legend_above(ax, 3)
+    else:
+        ax = axes(ax)
+        clock = np.arange(len(paths)) if times is None else np.asarray(times, float)
+        if clock.shape != (len(paths),):
+            raise ValueError(
+                f"times has shape {clock.shape} and paths {paths.shape}: one time for "
+                "each row of paths"
+            )
+        ax.plot(clock, paths, color=BLUE, alpha=0.35, linewidth=0.7)
+        ax.margins(x=0.01)
+        default = ("step" if times is None else "t", "x_t")
+        tidy(ax, x=(labels or default)[0], y=(labels or default)[1], title=title)
+    few_ticks(ax)
+    return ax
