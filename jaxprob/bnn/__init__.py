@@ -70,6 +70,23 @@ from ._ensemble import (
     EnsemblePosterior as EnsemblePosterior,
 )
 from ._anchored import AnchoredMAP as AnchoredMAP
+from ._mc_dropout import (
+    DropoutPosterior as DropoutPosterior,
+    FixedDropout as FixedDropout,
+    MCDropout as MCDropout,
+)
+from ._laplace import (
+    Laplace as Laplace,
+    LaplacePosterior as LaplacePosterior,
+    tune_prior as tune_prior,
+)
+from ._curvature import (
+    AbstractCurvature as AbstractCurvature,
+    DiagonalCurvature as DiagonalCurvature,
+    FullCurvature as FullCurvature,
+    KroneckerBlock as KroneckerBlock,
+    KroneckerCurvature as KroneckerCurvature,
+)
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,

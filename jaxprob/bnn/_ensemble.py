@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Integer, PyTree
 from .._keys import example_keys, leaf_keys
 from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
+from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
 
 
@@ -107,6 +108,11 @@ class DeepEnsemble(AbstractInference):
             raise ValueError(f"num_members={self.num_members}: at least one is needed")
         if self.members not in ("vmap", "loop"):
             raise ValueError(f"members={self.members!r}: it is 'vmap' or 'loop'")
+
+    @property
+    def log_joint(self) -> LogJoint:
+        """That of the wrapped method."""
+        return self.method.log_joint
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """All members' states, stacked along a leading axis."""

@@ -11,11 +11,19 @@ from .. import tree
 from .._learner import AbstractLearner
 from .._types import Model, PRNGKey, State, Where
 from ._bayesianize import choose
+from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
 
 
 class AbstractInference(AbstractLearner):
-    """A way to a posterior: `init`, `update`, `evaluate` as any learner, then this."""
+    """A way to a posterior: `init`, `update`, `evaluate` as any learner, then this.
+
+    **Fields:**
+
+    - `log_joint`: likelihood, prior and N; a wrapper gives that of its method.
+    """
+
+    log_joint: eqx.AbstractVar[LogJoint]
 
     @abc.abstractmethod
     def posterior(

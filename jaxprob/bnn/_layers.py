@@ -127,7 +127,7 @@ class BayesianLinear(AbstractBayesianLayer):
         if self.estimator == "weight":
             return sample_leaves(self.layer, key=key)(x)
         mean = mean_leaves(self.layer)(x)
-        variance = _variance_layer(self.layer)(x**2)
+        variance = variance_layer(self.layer)(x**2)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         # At x = 0 without a bias the variance is 0, where sqrt has no gradient.
         tiny = jnp.finfo(variance.dtype).tiny
@@ -195,7 +195,7 @@ def _with_layer(like, layer, scale):
     return eqx.tree_at(lambda b: b.layer, like, bayesianize(layer, scale=scale).tree)
 
 
-def _variance_layer(layer):
+def variance_layer(layer):
     """The layer that maps squared inputs to the variances of the outputs."""
 
     def squared(node):

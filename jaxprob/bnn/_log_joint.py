@@ -96,7 +96,7 @@ class LogJoint(eqx.Module):
         """
         data, mask = unpack(batch)
         if isinstance(batch, Batch):
-            data = _fill(data, mask)
+            data = fill_padding(data, mask)
         x, y = xy(data)
         keys = example_keys(key, num_rows(data))
 
@@ -135,7 +135,7 @@ class LogJoint(eqx.Module):
         return value / self.temperature
 
 
-def _fill(data, mask):
+def fill_padding(data: PyTree, mask: Array) -> PyTree:
     """Padded rows become copies of one that counts.
 
     A mask on their log-likelihoods alone would leave zero times NaN in the gradient.

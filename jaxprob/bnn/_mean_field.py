@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,6 +15,7 @@ from .._keys import example_keys
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey, Where
 from ._bayesianize import bayesianize
+from ._estimators import Estimator, per_example, prepare
 from ._inference import AbstractInference
 from ._kl import kl
 from ._log_joint import LogJoint
@@ -36,8 +38,12 @@ class MeanFieldVI(AbstractInference):
     its variances are too small where weights correlate; `Laplace` or `HMC` are the
     judges. Learning rates about ten times those of MAP are usual.
 
-    Reference: *Weight uncertainty in neural networks*, Blundell, Cornebise, Kavukcuoglu
-    and Wierstra, 2015, https://arxiv.org/abs/1505.05424.
+    References: *Weight uncertainty in neural networks*, Blundell, Cornebise,
+    Kavukcuoglu and Wierstra, 2015, https://arxiv.org/abs/1505.05424; *Variational
+    dropout and the local reparameterization trick*, Kingma, Salimans and Welling, 2015,
+    https://arxiv.org/abs/1506.02557; *Flipout*, Wen, Vicol, Ba, Tran and Grosse, 2018,
+    https://arxiv.org/abs/1803.04386; *Sticking the landing*, Roeder, Wu and Duvenaud,
+    2017, https://arxiv.org/abs/1703.09194.
 
     ```python
     method = MeanFieldVI(log_joint, optax.adam(1e-2))
@@ -55,6 +61,15 @@ class MeanFieldVI(AbstractInference):
     - `point`: of the others, those that are optimised. What is in neither is frozen.
     - `num_samples`: draws of the model in each step.
     - `scale`: initial standard deviations, as in `bayesianize`.
+    - `estimator`: three estimators of the same bound. `"weight"` draws the model once
+        for a batch, and holds for any module. `"flipout"` gives each example its own
+        signs in linear layers and convolutions, which need no change, so that its
+        noise averages out over the batch; other leaves are drawn as before.
+        `"local"` draws the outputs of linear layers: least noise, for layers that are
+        used once for an example.
+    - `sticking`: sticking the landing: replaces the closed-form divergence by its
+        estimate from the draw with q held fixed, whose gradient has no variance where
+        q is exact. Only with `"weight"`.
     - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
     """
 
@@ -64,11 +79,22 @@ class MeanFieldVI(AbstractInference):
     point: Where = True
     num_samples: int = 1
     scale: float | Callable[[str, Array], Any] = 0.1
+    estimator: Estimator = "weight"
+    sticking: bool = False
     ema: EMA | None = None
 
     def __check_init__(self):
         if self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples}: at least one is needed")
+        if self.estimator not in ("weight", "local", "flipout"):
+            raise ValueError(
+                f"estimator={self.estimator!r}: it is 'weight', 'local' or 'flipout'"
+            )
+        if self.sticking and self.estimator != "weight":
+            raise ValueError(
+                "sticking=True needs the drawn weights, so estimator='weight'; "
+                f"this one is {self.estimator!r}"
+            )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         random_model = bayesianize(model, self.random, scale=self.scale).tree
@@ -114,23 +140,45 @@ class MeanFieldVI(AbstractInference):
         joint = self.log_joint
         kl_key, sample_key = jax.random.split(key)
 
-        def log_likelihood(key):
+        def terms(key):
             weight_key, call_key = jax.random.split(key)
+            if self.estimator != "weight":
+                drawn = prepare(model, self.estimator, key=weight_key)
+                own = eqx.tree_at(lambda j: j.apply, joint, per_example(joint.apply))
+                return own.log_likelihood(drawn, batch, key=call_key), jnp.zeros(())
             drawn = sample_leaves(model, key=weight_key)
-            return joint.log_likelihood(drawn, batch, key=call_key)
+            log_likelihood = joint.log_likelihood(drawn, batch, key=call_key)
+            return log_likelihood, self._log_ratio(model, drawn)
 
         keys = example_keys(sample_key, self.num_samples)
-        expected = jnp.mean(jax.vmap(log_likelihood)(keys))
-        divergence = kl(
-            model,
-            joint.prior,
-            temperature=joint.temperature,
-            key=kl_key,
-            num_samples=self.num_samples,
-        )
+        log_likelihoods, log_ratios = jax.vmap(terms)(keys)
+        expected = jnp.mean(log_likelihoods)
+        if self.sticking:
+            divergence = jnp.mean(log_ratios)
+        else:
+            divergence = kl(
+                model,
+                joint.prior,
+                temperature=joint.temperature,
+                key=kl_key,
+                num_samples=self.num_samples,
+            )
         elbo = expected / joint.temperature - divergence
         info = {"nll": -expected / joint.num_data, "kl": divergence, "elbo": elbo}
         return -elbo / joint.num_data, info
+
+    def _log_ratio(self, model, drawn):
+        r"""$\log q(w) - \log p(w) / T$ of a draw, where q's own parameters are fixed.
+
+        What is left out, the score of q, is zero in the mean.
+        """
+        if not self.sticking:
+            return jnp.zeros(())
+        joint = self.log_joint
+        fixed = MeanFieldPosterior(jax.lax.stop_gradient(_only_random(model)))
+        flags = jax.tree.map(is_random, model, is_leaf=is_random)
+        values = eqx.filter(drawn, flags)
+        return fixed.log_prob(values) - joint.log_prior(values) / joint.temperature
 
 
 def _only_random(model: Model) -> PyTree:

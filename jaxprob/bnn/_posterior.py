@@ -34,6 +34,11 @@ class AbstractPosterior(eqx.Module):
         raise NotImplementedError(f"{type(self).__name__} has no density")
 
     @property
+    def linearized(self) -> bool:
+        """Whether `predict` linearises the model round the mean by default."""
+        return False
+
+    @property
     def num_atoms(self) -> int | None:
         """How many models this is a distribution over; `None` if infinitely many."""
         return None

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from .._batch import num_rows
 from .._checks import check_tree_finite
-from .._types import PRNGKey
+from .._types import Model, PRNGKey
 from ._apply import call_model
 from ._likelihood import Likelihood
 from ._posterior import AbstractPosterior
@@ -32,6 +32,7 @@ def predict(
     num_samples: int | None = None,
     chunk_size: int = 1024,
     sample_batch: int = 8,
+    linearized: bool | None = None,
     apply: Callable[..., Any] = call_model,
 ) -> Predictive:
     r"""The posterior predictive $p(y \mid x, \mathcal D) = \mathbb E_{w}[p(y \mid
@@ -57,6 +58,9 @@ def predict(
         an ensemble, a chain) by default counts each of them once, which is exact.
     - `chunk_size`: rows at a time.
     - `sample_batch`: models at a time.
+    - `linearized`: whether $f_w(x)$ is $f_{\bar w}(x) + J (w - \bar w)$, the network
+        linearised at the posterior's mean, instead of the network itself. By default
+        what the posterior asks for: `Laplace` does.
     - `apply`: as in `LogJoint`. Models are called in inference mode.
 
     **Returns:** a `Predictive`.
@@ -73,6 +77,10 @@ def predict(
             raise ValueError(f"{name}={value}: at least 1 is needed")
     if not any(is_traced(leaf) for leaf in jax.tree.leaves(x)):
         check_tree_finite("x", x)
+    if linearized is None:
+        linearized = posterior.linearized
+    if linearized:
+        apply = _Linearized(posterior.mean(), apply)
     exact = posterior.num_atoms is not None and num_samples is None
     num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
     assert num is not None
@@ -106,6 +114,25 @@ def predict(
     return Predictive(
         source, likelihood, num_rows=rows, num_samples=num, chunk_size=chunk_size
     )
+
+
+class _Linearized(eqx.Module):
+    """Calls a model as its first-order expansion round another."""
+
+    mean: Model
+    apply: Callable[..., Any]
+
+    def __call__(self, model, x, *, key):
+        mean = eqx.nn.inference_mode(self.mean)
+        params, rest = eqx.partition(mean, eqx.is_inexact_array)
+        drawn = eqx.filter(model, eqx.is_inexact_array)
+
+        def output(params):
+            return self.apply(eqx.combine(params, rest), x, key=key)
+
+        delta = jax.tree.map(jnp.subtract, drawn, params)
+        out, tangent = jax.jvp(output, (params,), (delta,))
+        return jax.tree.map(jnp.add, out, tangent)
 
 
 @eqx.filter_jit

@@ -1,0 +1,166 @@
+"""Variance reduction for any module: noise of its own for each example.
+
+Drawing the weights once for a batch correlates its rows, and the gradient's variance
+then stops falling as batches grow. Linear layers and convolutions can do better without
+a word in the user's code: they are exchanged for layers that hold their own key.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+from jaxtyping import Array, PyTree
+
+from .._keys import leaf_keys
+from .._types import Model, PRNGKey
+from ._layers import AbstractBayesianLayer, variance_layer
+from ._random import is_random, mean_leaves, sample_leaves
+
+Estimator: TypeAlias = Literal["weight", "local", "flipout"]
+
+
+class Local(eqx.Module):
+    """A linear layer that draws its outputs: see `BayesianLinear`, `"local"`.
+
+    It counts its uses and remembers the transformation it was made in: a second use for
+    one example, or a use inside a loop or vmap of the model's own, would draw outputs
+    of another weight matrix.
+    """
+
+    mean: Any
+    variance: Any
+    key: PRNGKey
+    scope: Any = eqx.field(static=True)
+    uses: list = eqx.field(static=True)
+
+    def __call__(self, x: Array, *, key: PRNGKey | None = None) -> Array:
+        self.uses.append(None)
+        if len(self.uses) > 1 or get_opaque_trace_state() != self.scope:
+            raise ValueError(
+                "estimator='local' draws the outputs of each layer anew, so a layer "
+                "may be used once for an example: this model uses one several times, "
+                "or inside a loop or vmap of its own, as attention and recurrent "
+                "networks do. Write estimator='flipout', which holds for them."
+            )
+        mean, variance = self.mean(x), self.variance(x**2)
+        noise = jax.random.normal(self.key, mean.shape, mean.dtype)
+        tiny = jnp.finfo(variance.dtype).tiny
+        return mean + jnp.sqrt(jnp.maximum(variance, tiny)) * noise
+
+
+class Flipout(eqx.Module):
+    r"""An affine layer with the batch's perturbation under the example's own signs.
+
+    $$y = \bar W x + r \circ (\Delta W (s \circ x) + \Delta b) + \bar b$$
+
+    The matrix $\bar W + \Delta W \circ r s^\top$ has the distribution of W, and the
+    matrices of two examples are uncorrelated.
+    """
+
+    mean: Any
+    delta: Any
+    key: PRNGKey
+
+    def __call__(self, x: Array, *, key: PRNGKey | None = None) -> Array:
+        mean = self.mean(x)
+        in_key, out_key = jax.random.split(self.key)
+        signs = _signs(in_key, x)
+        return mean + _signs(out_key, mean) * self.delta(signs * x)
+
+
+def _signs(key, x):
+    """One sign for each feature or channel."""
+    shape = x.shape[:1] + (1,) * (x.ndim - 1)
+    signs = jax.random.rademacher(key, shape, x.dtype)
+    return jnp.broadcast_to(signs, x.shape)
+
+
+class _Unbound(eqx.Module):
+    """A layer of the batch, waiting for the key of an example."""
+
+    parts: tuple[Any, Any]
+    estimator: Estimator = eqx.field(static=True)
+
+    def bind(self, key):
+        if self.estimator == "flipout":
+            return Flipout(*self.parts, key=key)
+        return Local(*self.parts, key=key, scope=get_opaque_trace_state(), uses=[])
+
+
+def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
+    """What the rows of a batch share: layers for the estimator, all else drawn.
+
+    **Arguments:**
+
+    - `tree`: a model with random leaves.
+    - `estimator`: `"local"` takes linear layers, `"flipout"` convolutions as well.
+    - `key`: of the batch.
+    """
+    takes = _is_linear if estimator == "local" else _is_affine
+
+    def is_layer(node):
+        inner = node.layer if isinstance(node, AbstractBayesianLayer) else node
+        return takes(inner)
+
+    def place(node, key):
+        if not is_layer(node):
+            return sample_leaves(node, key=key) if is_random(node) else node
+        layer = node.layer if isinstance(node, AbstractBayesianLayer) else node
+        mean = mean_leaves(layer)
+        if estimator == "local":
+            return _Unbound((mean, variance_layer(layer)), estimator)
+        return _Unbound((mean, _delta_layer(layer, key)), estimator)
+
+    def is_leaf(node):
+        return is_layer(node) or is_random(node)
+
+    keys = leaf_keys(key, tree, is_leaf=is_leaf)
+    return jax.tree.map(place, tree, keys, is_leaf=is_leaf)
+
+
+def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply` for a prepared model: the example's key gives each layer its own."""
+
+    def wrapped(model: Model, x: Any, *, key: PRNGKey):
+        layer_key, call_key = jax.random.split(key)
+        keys = leaf_keys(layer_key, model, is_leaf=_is_unbound)
+        bound = jax.tree.map(
+            lambda node, key: node.bind(key) if _is_unbound(node) else node,
+            model,
+            keys,
+            is_leaf=_is_unbound,
+        )
+        return apply(bound, x, key=call_key)
+
+    return wrapped
+
+
+def _is_unbound(node):
+    return isinstance(node, _Unbound)
+
+
+def _is_linear(node):
+    # Not a subclass, whose call may be another; not a stack of layers, for a scan.
+    return (
+        type(node) is eqx.nn.Linear
+        and is_random(node.weight)
+        and (len(node.weight.shape) == 2)
+    )
+
+
+def _is_affine(node):
+    if type(node) in (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d):
+        rank = node.num_spatial_dims + 2
+        return is_random(node.weight) and len(node.weight.shape) == rank
+    return _is_linear(node)
+
+
+def _delta_layer(layer, key):
+    """The layer with W - E[W] in the place of W."""
+    drawn, mean = sample_leaves(layer, key=key), mean_leaves(layer)
+    return jax.tree.map(
+        lambda a, b: a - b if eqx.is_inexact_array(a) else a, drawn, mean
+    )
