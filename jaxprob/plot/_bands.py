@@ -1,5 +1,6 @@
 """Predictions along a line, with what they are unsure of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def predictive_band(
 def quantile_band(
     x: ArrayLike,
     quantiles: ArrayLike,
-    levels: ArrayLike,
+    levels: ArrayLike | Sequence[float],
     *,
     data: tuple[ArrayLike, ArrayLike] | None = None,
     labels: tuple[str, str] = ("x", "y"),

@@ -13,7 +13,7 @@ def plane_grid(
     y_limits: tuple[float, float] | None = None,
     *,
     num: int = 100,
-) -> Float[np.ndarray, "num*num 2"]:
+) -> Float[np.ndarray, "points 2"]:
     """Points of a square grid, for a model to be evaluated at.
 
     **Arguments:**
