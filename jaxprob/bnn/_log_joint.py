@@ -135,7 +135,7 @@ class LogJoint(eqx.Module):
         return value / self.temperature
 
 
-def fill_padding(data: PyTree, mask: Array) -> PyTree:
+def fill_padding(data: PyTree, mask: Array | np.ndarray) -> PyTree:
     """Padded rows become copies of one that counts.
 
     A mask on their log-likelihoods alone would leave zero times NaN in the gradient.
