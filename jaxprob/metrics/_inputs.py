@@ -116,7 +116,8 @@ def labels_and(labels: Any, name: str, values: Array) -> Array:
     check_same_length(labels=labels, **{name: values})
     if is_concrete(labels):
         check_labels("labels", np.asarray(labels), values.shape[-1])
-    return labels
+    # The integers of argmax, beside which int32 would be refused in double precision.
+    return labels.astype(int)
 
 
 def mixture(
