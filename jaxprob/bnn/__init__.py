@@ -87,6 +87,7 @@ from ._curvature import (
     KroneckerBlock as KroneckerBlock,
     KroneckerCurvature as KroneckerCurvature,
 )
+from ._swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,

@@ -1,0 +1,199 @@
+"""SWAG: a Gaussian fitted to the path of stochastic gradient descent."""
+
+from collections.abc import Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._learner import TrainState
+from .._types import Info, Model, PRNGKey
+from ._inference import AbstractInference, Roles
+from ._log_joint import LogJoint
+from ._map import MAP
+from ._posterior import AbstractPosterior
+
+
+class SWAGState(eqx.Module):
+    """The state of SWAG: training, and moments of the iterates so far.
+
+    **Fields:**
+
+    - `train`: of the method inside.
+    - `mean`: of the collected iterates.
+    - `squares`: sum of squared deviations from the mean (Welford's recursion: the
+        difference of two large moments would cancel in float32).
+    - `deviations`: the last K iterates less the mean at their time, in a ring.
+    - `count`: iterates collected.
+    """
+
+    train: TrainState
+    mean: Float[Array, " dim"]
+    squares: Float[Array, " dim"]
+    deviations: Float[Array, "rank dim"]
+    count: Int[Array, ""]
+
+
+class SWAGPosterior(AbstractPosterior):
+    r"""$\mathcal N(\bar w, \tfrac 1 2 (\mathrm{diag}(s) + D D^\top / (K - 1)))$.
+
+    **Arguments:**
+
+    - `params`: $\bar w$, `None` at leaves that are not random.
+    - `rest`: all other leaves.
+    - `variance`: $s$, the variance of each weight over the path.
+    - `deviations`: the rows are the columns of D.
+    """
+
+    params: PyTree
+    rest: PyTree
+    variance: Float[Array, " dim"]
+    deviations: Float[Array, "rank dim"]
+
+    def sample(self, key: PRNGKey) -> Model:
+        vector, unravel = ravel_pytree(self.params)
+        diagonal_key, rank_key = jax.random.split(key)
+        own = jax.random.normal(diagonal_key, vector.shape, vector.dtype)
+        rank = len(self.deviations)
+        shared = jax.random.normal(rank_key, (rank,), vector.dtype)
+        step = jnp.sqrt(self.variance) * own / 2**0.5
+        if rank > 1:
+            step = step + shared @ self.deviations / (2 * (rank - 1)) ** 0.5
+        return eqx.combine(unravel(vector + step), self.rest)
+
+    def mean(self) -> Model:
+        return eqx.combine(self.params, self.rest)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        """Log-density, by the matrix determinant lemma: no dense matrix is formed."""
+        values = jax.tree.map(lambda _, leaf: leaf, self.params, model)
+        delta = ravel_pytree(values)[0] - ravel_pytree(self.params)[0]
+        rank = len(self.deviations)
+        if rank < 2:
+            scale = jnp.sqrt(0.5 * self.variance)
+            return jnp.sum(dist.Normal(0.0, scale).log_prob(delta))
+        factor = self.deviations.T / (2 * (rank - 1)) ** 0.5
+        gaussian = dist.LowRankMultivariateNormal(
+            jnp.zeros_like(delta), factor, 0.5 * self.variance
+        )
+        return jnp.asarray(gaussian.log_prob(delta))
+
+
+class SWAG(AbstractInference):
+    r"""Collects the iterates of SGD with a constant learning rate, after a burn-in.
+
+    $$\bar w = \frac 1 n \sum_t w_t, \qquad \Sigma = \frac 1 2 \Big( \mathrm{diag}(
+      \overline{w^2} - \bar w^2) + \frac{1}{K - 1} D D^\top \Big)$$
+
+    D holds the last K deviations $w_t - \bar w_t$. The spread is that of SGD's noise,
+    so it depends on learning rate and batch size: a schedule that ends in a constant,
+    fairly high learning rate is part of the method.
+
+    Reference: *A simple baseline for Bayesian uncertainty in deep learning*, Maddox,
+    Garipov, Izmailov, Vetrov and Wilson, 2019, https://arxiv.org/abs/1902.02476.
+
+    ```python
+    method = SWAG(MAP(log_joint, optax.sgd(0.05)), start=1000, every=10)
+    multi_swag = DeepEnsemble(method, num_members=5)
+    ```
+
+    **Arguments:**
+
+    - `method`: trains; its random and point leaves are collected.
+    - `start`: steps of burn-in.
+    - `every`: steps from one collected iterate to the next, about an epoch's.
+    - `rank`: K; 0 for the diagonal alone. Memory is K copies of the weights.
+    """
+
+    method: MAP
+    start: int
+    every: int
+    rank: int = 20
+
+    def __check_init__(self):
+        if self.start < 0 or self.every < 1 or self.rank < 0 or self.rank == 1:
+            raise ValueError(
+                f"start={self.start}, every={self.every}, rank={self.rank}: steps of "
+                "at least 0 and 1, and a rank of 0 (diagonal) or at least 2"
+            )
+
+    @property
+    def log_joint(self) -> LogJoint:
+        """That of the wrapped method."""
+        return self.method.log_joint
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> SWAGState:
+        train = self.method.init(model, key=key)
+        vector = self._vector(train.model)
+        zeros = jnp.zeros_like(vector)
+        deviations = jnp.zeros((self.rank, vector.size), vector.dtype)
+        return SWAGState(train, zeros, zeros, deviations, jnp.zeros((), jnp.int32))
+
+    def update(
+        self, state: SWAGState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[SWAGState, Info]:
+        train, info = self.method.update(state.train, batch, key=key)
+        due = (train.step > self.start) & ((train.step - self.start) % self.every == 0)
+        collected = self._collect(state, self._vector(train.model))
+        mean, squares, deviations, count = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old),
+            collected,
+            (state.mean, state.squares, state.deviations, state.count),
+        )
+        return SWAGState(train, mean, squares, deviations, count), info
+
+    def evaluate(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self.method.evaluate(state.train, batch, key=key)
+
+    def model(self, state: SWAGState) -> Model:
+        """The mean of the path, once there is one."""
+        vector = self._vector(state.train.model)
+        params, rest = self._split(state.train.model)
+        mean = jnp.where(state.count > 0, state.mean, vector)
+        return eqx.combine(ravel_pytree(params)[1](mean), rest)
+
+    def posterior(
+        self,
+        state: SWAGState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> SWAGPosterior:
+        """The Gaussian of the iterates so far.
+
+        **Raises:** `ValueError` with fewer than two of them.
+        """
+        count = int(state.count)
+        if count < 2:
+            raise ValueError(
+                f"SWAG has collected {count} iterate(s) and needs two: it collects "
+                f"every {self.every} steps after step {self.start}, and training ended "
+                f"at step {int(state.train.step)}"
+            )
+        params, rest = self._split(self.model(state))
+        return SWAGPosterior(
+            params,
+            rest,
+            state.squares / count,
+            state.deviations[: min(count, self.rank)],
+        )
+
+    def _collect(self, state, vector):
+        count = state.count + 1
+        delta = vector - state.mean
+        mean = state.mean + delta / count.astype(vector.dtype)
+        squares = state.squares + delta * (vector - mean)
+        deviations = state.deviations
+        if self.rank:
+            deviations = deviations.at[state.count % self.rank].set(vector - mean)
+        return mean, squares, deviations, count
+
+    def _split(self, model):
+        roles = Roles.of(model, self.method.random, self.method.point)
+        return eqx.partition(model, roles.trained)
+
+    def _vector(self, model):
+        return ravel_pytree(self._split(model)[0])[0]
