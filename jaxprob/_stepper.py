@@ -68,6 +68,7 @@ class StepMetrics(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, parts: list[tuple[dict[str, Array], int]]):
+        self.num_steps = sum(num for _, num in parts)
         self._parts = parts
         self._fetched: dict[str, np.ndarray] | None = None
 

@@ -4,23 +4,27 @@ Hooks of a module are the user's to override; these are ours, so nothing breaks 
 one is overridden without a call of `super()`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 
-from . import _fast_forward, _private
+from . import _private
 
 
 class Bridge(pl.Callback):
     """Installs the fetcher, begins and ends the sums of a stage, settles accounts."""
 
+    def __init__(self):
+        self.give_back: Callable[[], None] = _nothing
+
     def on_train_start(self, trainer, pl_module: Any) -> None:
         # A run resumed in the middle of an epoch has no `on_train_epoch_start`.
         _private.check(trainer)
-        _fast_forward.install(pl_module)
+        pl_module.install_fetcher()
 
     def on_train_epoch_start(self, trainer, pl_module: Any) -> None:
-        _fast_forward.install(pl_module)
+        pl_module.install_fetcher()
         pl_module.begin_epoch()
 
     def on_train_batch_start(self, trainer, pl_module: Any, batch, batch_idx) -> None:
@@ -30,6 +34,7 @@ class Bridge(pl.Callback):
         self, trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         pl_module.step_log.end_step(trainer)
+        _private.save_on_time(trainer)
 
     def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
         pl_module.end_epoch()
@@ -63,3 +68,11 @@ class Bridge(pl.Callback):
         # here on holds as many as it says.
         pl_module.settle()
         pl_module.step_log.flush(trainer)
+        self.give_back()
+
+    def teardown(self, trainer, pl_module: Any, stage: str) -> None:
+        self.give_back()
+
+
+def _nothing() -> None:
+    pass

@@ -3,8 +3,9 @@
 The loop asks a fetcher for a batch, hands it to `training_step` and counts one step.
 Ours draws n batches and hands over the last: the n - 1 before it are *silent*, wait in
 the module, and ride in the same dispatch. n is the largest number for which nothing
-that anybody would have looked at falls inside: no logging, checkpoint, validation or
-end of training. What is observable is what one step at a time would have shown.
+that anybody would have looked at falls inside: no checkpoint, validation, end of
+training, or step at which a callback logs. What is observable is what one step at a
+time would have shown.
 """
 
 from typing import Any, cast
@@ -13,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from . import _private
+from ._watchers import somebody_logs
 
 
 class FastForward(_private.PrefetchDataFetcher):
@@ -91,8 +93,8 @@ def steps_until_visible(trainer: Any, capacity: int) -> int:
     bounds += [n - step % n for n in _private.checkpoint_intervals(trainer)]
     if trainer.max_steps != -1:
         bounds.append(trainer.max_steps - step)
-    if trainer.loggers and trainer.log_every_n_steps:
-        every = trainer.log_every_n_steps
+    every = trainer.log_every_n_steps
+    if trainer.loggers and every and somebody_logs(trainer):
         bounds.append(every - _private.logger_step(trainer) % every)
     bounds += _validation_bound(trainer)
     return max(1, min(bounds))

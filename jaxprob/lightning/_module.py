@@ -18,7 +18,7 @@ from .._batch import Batch, Stack, num_rows, unpack
 from .._learner import AbstractLearner
 from .._stepper import Stepper
 from .._types import Model, State
-from . import _trainer_options
+from . import _fast_forward, _trainer_options
 from ._bridge import Bridge
 from ._checkpoint_io import AtomicCheckpointIO, load_verified
 from ._errors import CheckpointMismatchError
@@ -118,15 +118,18 @@ class LearnerModule(pl.LightningModule):
         """Takes over what the Trainer asks of the optimiser; adds our callbacks."""
         silence_false_alarms()
         trainer: Any = self.trainer
+        bridges = [c for c in trainer.callbacks if isinstance(c, Bridge)]
+        bridge = bridges[0] if bridges else Bridge()
+        options, bridge.give_back = _trainer_options.take_over(trainer)
         if trainer.training:
-            self._adopt(_trainer_options.take_over(trainer))
+            self._adopt(options)
             if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
                 trainer.strategy.checkpoint_io = AtomicCheckpointIO()
             trainer.callbacks = [
                 TreeSummary(callback) if _is_default_summary(callback) else callback
                 for callback in trainer.callbacks
             ]
-        return [] if _has_bridge(trainer) else [Bridge()]
+        return [] if bridges else [bridge]
 
     def configure_optimizers(self) -> OptaxOptimizer:
         self._ready()
@@ -245,6 +248,10 @@ class LearnerModule(pl.LightningModule):
         else:
             self._waiting = [as_arrays(batch) for batch in batches]
 
+    def install_fetcher(self) -> None:
+        """So that batches come many at a time."""
+        _fast_forward.install(self)
+
     def settle(self) -> None:
         """Makes the steps that are counted and not yet made."""
         if isinstance(self._waiting, Stack):
@@ -329,10 +336,7 @@ class LearnerModule(pl.LightningModule):
         kept = {n: v for n, v in leaf_names(self._live).items() if _is_model_leaf(n)}
         fresh = self._active.init(self._template, key=self._init_key)
         state = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: kept.get(
-                jax.tree_util.keystr(path, simple=True, separator="."), leaf
-            ),
-            fresh,
+            lambda path, leaf: _carried_over(kept, path, leaf), fresh
         )
         self._stepper = self._evaluation = None
         self._restart(state, step)
@@ -344,6 +348,15 @@ class LearnerModule(pl.LightningModule):
     def _evaluate(self, batch, index, loader):
         assert self._evaluation is not None
         self._evaluation(as_arrays(batch), index, loader)
+
+
+def _carried_over(kept, path, leaf):
+    """The value that a leaf had before the optimiser was changed, in its new dtype."""
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    if name not in kept or not eqx.is_array(leaf):
+        return leaf
+    same = kept[name].dtype == leaf.dtype
+    return kept[name] if same else kept[name].astype(leaf.dtype)
 
 
 def _is_optimizer_leaf(name):
@@ -396,10 +409,6 @@ def _injected_learning_rate(state):
         if has(node) and "learning_rate" in node.hyperparams:
             return float(node.hyperparams["learning_rate"])
     return float("nan")
-
-
-def _has_bridge(trainer):
-    return any(isinstance(callback, Bridge) for callback in trainer.callbacks)
 
 
 def _is_default_summary(callback):

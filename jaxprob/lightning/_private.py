@@ -16,10 +16,12 @@ training wrongly.
 | `epoch_loop._batches_that_stepped` | the x-axis of the loggers | 1.6 |
 | `_logger_connector`: three dicts, `should_update_logs` | metrics of a step | 1.5 |
 | `ModelCheckpoint._every_n_train_steps`, `_train_time_interval` | when it looks | 1.3 |
+| `ModelCheckpoint._save_topk_checkpoint` and five more | `train_time_interval` | 2.0 |
 | `ModelSummary._max_depth` | the depth the user asked for | 1.5 |
 | `LightningModule._on_before_batch_transfer` | the transfer hooks | 1.7 |
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -142,6 +144,23 @@ def checkpoint_intervals(trainer: Any) -> list[int]:
         if isinstance(callback, Checkpoint)
     ]
     return [interval for interval in intervals if interval]
+
+
+def save_on_time(trainer: Any) -> None:
+    """`ModelCheckpoint(train_time_interval=...)`, which Lightning forgets in manual
+    optimisation: it leaves the hook before it looks at the clock.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        interval = getattr(callback, "_train_time_interval", None)
+        if interval is None or callback._should_skip_saving_checkpoint(trainer):
+            continue
+        now, last = time.monotonic(), callback._last_time_checked
+        if last is None or now - last < interval.total_seconds():
+            continue
+        callback._last_time_checked = now
+        metrics = callback._monitor_candidates(trainer)
+        callback._save_topk_checkpoint(trainer, metrics)
+        callback._save_last_checkpoint(trainer, metrics)
 
 
 def summary_depth(callback: ModelSummary) -> int:

@@ -3,55 +3,99 @@
 What cannot be honoured is refused here, before anything runs; nothing is ignored.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import optax
-import pytorch_lightning as pl
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from pytorch_lightning.plugins.precision import Precision
 
 from .._learner import AbstractLearner
+from . import _precision
 
 
 @dataclass(frozen=True)
 class Options:
-    """What of the Trainer changes the optimiser step."""
+    """What of the Trainer changes the optimiser step.
+
+    **Arguments:**
+
+    - `clip`, `clip_algorithm`: of the gradient, `"norm"` or `"value"`.
+    - `accumulate`: batches whose gradients are averaged for one update.
+    - `precision`: as Lightning names it.
+    """
 
     clip: float | None = None
     clip_algorithm: str = "norm"
+    accumulate: int = 1
+    precision: str = "32-true"
 
     def apply(self, learner: AbstractLearner) -> AbstractLearner:
-        """The learner with its optax optimiser wrapped accordingly."""
-        if self.clip is None:
-            return learner
-        if self.clip_algorithm == "value":
-            clip = optax.clip(self.clip)
-        else:
-            clip = optax.clip_by_global_norm(self.clip)
-        return wrap_optimizer(
-            learner,
-            lambda optimizer: optax.chain(clip, optimizer),
-            f"Trainer(gradient_clip_val={self.clip})",
-        )
+        """The learner with its optimiser and its loss wrapped accordingly."""
+        if self.clip is not None:
+            by_value = self.clip_algorithm == "value"
+            clip = (optax.clip if by_value else optax.clip_by_global_norm)(self.clip)
+            learner = wrap_optimizer(
+                learner,
+                lambda optimizer: optax.chain(clip, optimizer),
+                f"Trainer(gradient_clip_val={self.clip})",
+            )
+        if self.accumulate > 1:
+            learner = wrap_optimizer(
+                learner,
+                lambda optimizer: optax.MultiSteps(
+                    optimizer, self.accumulate
+                ).gradient_transformation(),
+                f"Trainer(accumulate_grad_batches={self.accumulate})",
+            )
+        return _precision.in_precision(learner, self.precision)
 
 
-def take_over(trainer: pl.Trainer) -> Options:
+def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     """Reads the options and clears those that Lightning refuses in a manual loop.
 
     Called from `configure_callbacks`, the public hook that runs before that refusal.
+
+    **Returns:** the options, and a function that gives them back to the Trainer, so
+    that it can be used again.
     """
     _refuse_devices(trainer)
-    options = Options()
-    if trainer.gradient_clip_val:
-        algorithm = str(getattr(trainer.gradient_clip_algorithm, "value", None))
-        options = Options(
-            float(trainer.gradient_clip_val),
-            "value" if algorithm == "value" else "norm",
-        )
-        trainer.gradient_clip_val = None
-    return options
+    _refuse_callbacks(trainer)
+    _precision.check(trainer.precision)
+    before = {
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+    }
+    plugin = trainer.strategy.precision_plugin
+    algorithm = str(getattr(trainer.gradient_clip_algorithm, "value", None))
+    options = Options(
+        clip=float(before["gradient_clip_val"]) if trainer.gradient_clip_val else None,
+        clip_algorithm="value" if algorithm == "value" else "norm",
+        accumulate=trainer.accumulate_grad_batches,
+        precision=trainer.precision,
+    )
+    trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
+    # Torch's plugin would look for tensors in our batches, and the cast is ours.
+    trainer.strategy.precision_plugin = Precision()
+
+    def give_back():
+        for name, value in before.items():
+            setattr(trainer, name, value)
+        trainer.strategy.precision_plugin = plugin
+
+    return options, give_back
 
 
-def wrap_optimizer(learner: AbstractLearner, wrap, because: str) -> AbstractLearner:
+def wrap_optimizer(
+    learner: AbstractLearner, wrap: Callable[[Any], Any], because: str
+) -> AbstractLearner:
     """`learner` with `wrap(optimizer)` for each optax transformation that it holds."""
     found = []
 
@@ -82,3 +126,22 @@ def _refuse_devices(trainer):
             "starts a process for each device, JAX drives them all from one. Write "
             "Trainer(accelerator='cpu', devices=1); JAX chooses its own device"
         )
+
+
+_REMEDIES = {
+    WeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback averages "
+    "torch parameters, of which there are none",
+    StochasticWeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback "
+    "averages torch parameters, of which there are none",
+    LearningRateFinder: "it sets the rate of a torch optimiser. Compare a few rates in "
+    "short runs of jaxprob.fit, or use optax's schedules",
+    BatchSizeFinder: "it waits for torch to run out of memory. Give batch_size=...",
+}
+
+
+def _refuse_callbacks(trainer):
+    for callback in trainer.callbacks:
+        for kind, remedy in _REMEDIES.items():
+            if isinstance(callback, kind):
+                name = type(callback).__name__
+                raise ValueError(f"{name} cannot work here: {remedy}")

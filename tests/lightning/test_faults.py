@@ -1,0 +1,122 @@
+"""The fault campaign of `benchmarks.faults`, in short; signals and exit codes."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from benchmarks.faults import overwrite_campaign, training_campaign
+from jaxprob.lightning import SaveOnSignal
+
+from .scene import bits, make_data, make_module, make_trainer
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_no_kill_while_overwriting_loses_a_save():
+    counts = overwrite_campaign(4, "")
+    assert counts["unreadable"] == counts["lost"] == 0
+    assert counts["orphans_max"] <= 1
+
+
+@pytest.mark.slow
+def test_a_training_killed_again_and_again_ends_in_the_same_bits():
+    counts = training_campaign(3)
+    assert counts["same_hash"] == 1
+    assert counts["backwards"] == 0
+
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+
+
+class Kick(SaveOnSignal):
+    """Sends itself a signal in some hook, as a scheduler would from outside."""
+
+    def __init__(self, folder, number, hook, step):
+        super().__init__(folder)
+        self.sent = False
+        inherited = getattr(self, hook, None)
+
+        def kick(trainer, *args, **kwargs):
+            if trainer.global_step >= step and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), number)
+            if inherited is not None:
+                inherited(trainer, *args, **kwargs)
+
+        setattr(self, hook, kick)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    module = make_module(8)
+    make_trainer(tmp_path_factory.mktemp("whole"), max_epochs=3).fit(
+        module, make_data()
+    )
+    return bits(module)
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda n: signal.Signals(n).name)
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_start"])
+def test_a_signal_saves_and_exits_and_the_run_goes_on_to_the_same_bits(
+    tmp_path, whole, number, hook
+):
+    before = signal.getsignal(number)
+    trainer = make_trainer(
+        tmp_path, max_epochs=3, callbacks=[Kick(tmp_path, number, hook, 10)]
+    )
+    with pytest.raises(SystemExit) as left:
+        trainer.fit(make_module(8), make_data())
+    assert left.value.code == CODES[number]
+    assert signal.getsignal(number) == before
+
+    module = make_module(8)
+    make_trainer(tmp_path, max_epochs=3).fit(
+        module, make_data(), ckpt_path=SaveOnSignal.latest(tmp_path)
+    )
+    assert bits(module) == whole
+
+
+def test_a_signal_during_predict_exits_and_saves_nothing(tmp_path):
+    kick = Kick(tmp_path, signal.SIGTERM, "on_predict_batch_start", 0)
+    with pytest.raises(SystemExit) as left:
+        make_trainer(tmp_path, callbacks=[kick]).predict(make_module(8), make_data())
+    assert left.value.code == 143
+    assert SaveOnSignal.latest(tmp_path) is None
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.lightning.scene import make_data, make_module, make_trainer
+from jaxprob.lightning import SaveOnSignal
+trainer = make_trainer({folder!r}, max_epochs=-1, callbacks=[SaveOnSignal({folder!r})])
+print("begin", flush=True)
+trainer.fit(make_module(8), make_data())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_terminated_exits_with_143_and_a_checkpoint(tmp_path):
+    code = SCRIPT.format(root=str(ROOT), folder=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begin\n"
+    time.sleep(12)  # compiled and under way
+    process.send_signal(signal.SIGTERM)
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    said = process.communicate()[0]
+    timer.cancel()
+    assert process.returncode == 143
+    assert "SIGTERM: saved" in said
+    checkpoint = torch.load(tmp_path / SaveOnSignal.NAME, weights_only=True)
+    assert checkpoint["global_step"] > 0
