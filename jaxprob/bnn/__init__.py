@@ -88,6 +88,9 @@ from ._curvature import (
     KroneckerCurvature as KroneckerCurvature,
 )
 from ._swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
+from ._hmc import NUTS as NUTS
+from ._sgld import SGLD as SGLD
+from ._draws import DrawsPosterior as DrawsPosterior, ess as ess, rhat as rhat
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,

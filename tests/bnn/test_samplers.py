@@ -1,0 +1,234 @@
+"""Samplers on linear regression: exact moments, and the bias that theory predicts."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprob
+from jaxprob import bnn
+from jaxprob.bnn._blackjax import langevin_step
+from jaxprob.testing import LinearGaussian
+
+
+@pytest.fixture
+def problem(x64, getkey):
+    make = jax.jit(lambda key: LinearGaussian.random(key=key, num_data=12, dim=2))
+    return make(getkey())
+
+
+def run(method, model, batch, num, key):
+    arrays, static = eqx.partition(method.init(model, key=key), eqx.is_array)
+
+    def step(arrays, key):
+        state, info = method.update(eqx.combine(arrays, static), batch, key=key)
+        return eqx.filter(state, eqx.is_array), info
+
+    arrays, info = jax.jit(lambda a, k: jax.lax.scan(step, a, k))(
+        arrays, jax.random.split(key, num)
+    )
+    return eqx.combine(arrays, static), info
+
+
+def vectors(posterior):
+    return np.concatenate(
+        [posterior.draws.weight[:, :, 0], posterior.draws.bias], axis=-1
+    )
+
+
+def assert_moments(draws, mean, covariance):
+    """Mean and covariance within 4 standard errors, by the effective sample size."""
+    sd = np.sqrt(np.diag(covariance))
+    centred = (draws - np.asarray(mean)) / sd
+    assert np.all(np.abs(centred.mean((0, 1))) < 4 / np.sqrt(bnn.ess(centred)))
+    correlation = covariance / np.outer(sd, sd)
+    products = centred[..., :, None] * centred[..., None, :]
+    error = products.std((0, 1)) / np.sqrt(bnn.ess(products))
+    assert np.all(np.abs(products.mean((0, 1)) - correlation) < 4 * error)
+
+
+@pytest.mark.parametrize("num_leapfrog", [None, 8], ids=["nuts", "hmc"])
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_hamiltonian_chains_have_the_exact_moments(
+    problem, getkey, num_leapfrog, temperature
+):
+    method = bnn.NUTS(
+        problem.log_joint(temperature=temperature),
+        num_warmup=300,
+        num_draws=2000,
+        num_leapfrog=num_leapfrog,
+    )
+    model = problem.model(key=getkey())
+    state, info = run(method, model, (problem.x, problem.y), method.num_steps, getkey())
+    draws = vectors(method.posterior(state))
+    assert draws.shape == (4, 2000, 3)
+    assert_moments(draws, problem.mean, temperature * np.asarray(problem.covariance))
+    assert np.all(bnn.rhat(draws) < 1.01)
+    accepted = np.asarray(info["acceptance"])[300:].mean()
+    # Trajectories of fixed length in three dimensions are accepted more often.
+    assert 0.7 < accepted < (0.95 if num_leapfrog is None else 0.99)
+    assert int(state.divergences.sum()) == 0
+
+
+def test_draws_are_kept_thinned_and_in_order(problem, getkey):
+    model = problem.model(key=getkey())
+    batch = (problem.x, problem.y)
+    key = getkey()
+    every = bnn.NUTS(problem.log_joint(), num_warmup=20, num_draws=12, num_chains=2)
+    thinned = bnn.NUTS(
+        problem.log_joint(), num_warmup=20, num_draws=4, num_chains=2, thin=3
+    )
+    assert every.num_steps == thinned.num_steps == 32
+    first, _ = run(every, model, batch, 32, key)
+    second, _ = run(thinned, model, batch, 32, key)
+    assert np.array_equal(first.draws[:, 2::3], second.draws)
+    posterior = every.posterior(first)
+    assert posterior.num_atoms == 24
+    atom = posterior.atom(12 + 5)
+    assert np.array_equal(problem.vector(atom), first.draws[1, 5])
+    assert np.allclose(problem.vector(posterior.mean()), first.draws.mean((0, 1)))
+    with pytest.raises(ValueError, match="no draw yet: 0 updates"):
+        every.posterior(every.init(model, key=key))
+
+
+def test_frozen_leaves_stay_and_the_others_have_their_conditional(problem, getkey):
+    model = problem.model(key=getkey())
+    method = bnn.NUTS(
+        problem.log_joint(), num_warmup=200, num_draws=1000, random="weight"
+    )
+    batch = (problem.x, problem.y)
+    state, _ = run(method, model, batch, method.num_steps, getkey())
+    posterior = method.posterior(state)
+    assert np.array_equal(posterior.sample(getkey()).bias, model.bias)
+    precision = np.asarray(problem.precision)[:2, :2]
+    right = problem.x.T @ (problem.y - model.bias) / problem.noise**2
+    mean = np.linalg.solve(precision, right)
+    draws = np.asarray(posterior.draws.weight[:, :, 0])
+    assert_moments(draws, mean, np.linalg.inv(precision))
+
+
+def test_less_than_all_data_is_refused_and_divergence_reported(problem, getkey):
+    method = bnn.NUTS(problem.log_joint(), num_warmup=0, num_draws=3, num_chains=2)
+    model = problem.model(key=getkey())
+    state = method.init(model, key=getkey())
+    with pytest.raises(ValueError, match="has 5 rows and num_data is 12"):
+        method.update(state, (problem.x[:5], problem.y[:5]), key=getkey())
+    wild = bnn.NUTS(
+        problem.log_joint(), num_warmup=0, num_draws=3, num_chains=2, step_size=1e4
+    )
+    state, _ = run(wild, model, (problem.x, problem.y), 3, getkey())
+    with pytest.raises(ValueError, match="diverged in each of its 3 transitions"):
+        wild.posterior(state)
+    some = eqx.tree_at(lambda s: s.divergences, state, jnp.array([0, 1], jnp.int32))
+    with pytest.warns(UserWarning, match="1 of 6 transitions diverged"):
+        wild.posterior(some)
+
+
+def test_full_batch_langevin_has_the_variance_of_its_step_size(problem, getkey):
+    """1 / (lambda (1 - eps lambda / 2)) along each eigenvector, not the posterior's."""
+    rate = 0.08
+    method = bnn.SGLD(problem.log_joint(), rate, start=200, every=5, num_draws=20_000)
+    ensemble = bnn.DeepEnsemble(method, 4, make=lambda k: problem.model(key=k))
+    batch = (problem.x, problem.y)
+    model = problem.model(key=getkey())
+    state, _ = run(ensemble, model, batch, 200 + 5 * 20_000, getkey())
+    draws = np.asarray(state.draws)
+    values, basis = np.linalg.eigh(np.asarray(problem.precision))
+    stationary = 1.0 / (values * (1 - rate / 12 * values / 2))
+    along = (draws - np.asarray(problem.mean)) @ basis
+    squares = along**2
+    error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
+    assert np.all(np.abs(squares.mean((0, 1)) - stationary) < 5 * error)
+    # The test sees the difference between this law and the posterior's.
+    assert np.any(np.abs(squares.mean((0, 1)) - 1 / values) > 10 * error)
+
+
+def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
+    """M solves M = E[F M F'] + 2 eps I + eps^2 G: constant noise is not enough."""
+    rate, batch_size = 0.04, 3
+    method = bnn.SGLD(problem.log_joint(), rate, start=200, every=5, num_draws=40_000)
+    data = (problem.x, problem.y)
+
+    class Minibatches(jaxprob.AbstractLearner):
+        inner: bnn.DeepEnsemble
+
+        def init(self, model, *, key):
+            return self.inner.init(model, key=key)
+
+        def update(self, state, batch, *, key):
+            rows = jax.random.randint(key, (batch_size,), 0, 12)
+            batch = jax.tree.map(lambda a: a[rows], batch)
+            return self.inner.update(state, batch, key=key)
+
+        def evaluate(self, state, batch, *, key):
+            raise NotImplementedError
+
+        def model(self, state):
+            raise NotImplementedError
+
+    chains = bnn.DeepEnsemble(method, 4, make=lambda k: problem.model(key=k))
+    state, _ = run(
+        Minibatches(chains), problem.model(key=getkey()), data, 200_200, getkey()
+    )
+    epsilon = rate / 12
+    design = np.asarray(problem.design(problem.x))
+    prior = np.eye(3) / problem.prior_scale**2
+    hessians = 12 * np.einsum("ni,nj->nij", design, design) / problem.noise**2 + prior
+    mode = np.asarray(problem.mean)
+    residuals = design @ mode - np.asarray(problem.y)
+    gradients = 12 * residuals[:, None] * design / problem.noise**2 + prior @ mode
+    mean = hessians.mean(0)
+    noise = np.einsum("ni,nj->ij", gradients, gradients) / 12 / batch_size
+    moment = np.linalg.inv(mean)
+    for _ in range(20_000):
+        spread = np.einsum("nij,jk,nlk->il", hessians, moment, hessians) / 12
+        plain = np.eye(3) - epsilon * mean
+        extra = (spread - mean @ moment @ mean) / batch_size
+        moment = (
+            plain @ moment @ plain
+            + epsilon**2 * (extra + noise)
+            + 2 * epsilon * np.eye(3)
+        )
+    draws = np.asarray(state.draws) - mode
+    squares = np.einsum("cni,cni->cni", draws, draws)
+    error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
+    assert np.all(np.abs(squares.mean((0, 1)) - np.diag(moment)) < 5 * error)
+    assert np.all(error < 0.02 * np.diag(moment))
+    assert np.all(np.diag(moment) > 1.05 / np.diag(np.asarray(problem.precision)))
+
+
+def test_blackjax_still_means_what_we_rely_on(x64):
+    """A canary: the drift, the noise and the key of one Langevin step."""
+    key = jax.random.key(3)
+    w, g = jnp.array([1.0, -2.0]), jnp.array([0.5, 4.0])
+    out = langevin_step(key, w, g, step_size=jnp.asarray(0.01))
+    noise = (out - w - 0.01 * g) / np.sqrt(0.02)
+    many = jax.vmap(lambda k: langevin_step(k, w, g, step_size=jnp.asarray(0.01)))(
+        jax.random.split(key, 40_000)
+    )
+    noise = (np.asarray(many) - np.asarray(w + 0.01 * g)) / np.sqrt(0.02)
+    assert np.all(np.abs(noise.mean(0)) < 4 / np.sqrt(40_000))
+    assert np.all(np.abs(noise.var(0) - 1) < 4 * np.sqrt(2 / 40_000))
+
+
+def test_schedules_and_settings(problem, getkey):
+    schedule = optax.constant_schedule(0.01)
+    model = problem.model(key=getkey())
+    batch = (problem.x, problem.y)
+    key = getkey()
+    a = bnn.SGLD(problem.log_joint(), schedule, start=2, every=2, num_draws=3)
+    b = bnn.SGLD(problem.log_joint(), 0.01, start=2, every=2, num_draws=3)
+    first, _ = run(a, model, batch, 8, key)
+    second, _ = run(b, model, batch, 8, key)
+    assert np.array_equal(first.draws, second.draws)
+    assert np.array_equal(first.draws[-1], problem.vector(first.model))
+    with pytest.raises(ValueError, match="no draw yet"):
+        a.posterior(a.init(model))
+    with pytest.raises(ValueError, match="every=0"):
+        bnn.SGLD(problem.log_joint(), 0.01, start=2, every=0, num_draws=3)
+    with pytest.raises(ValueError, match="num_draws=0"):
+        bnn.NUTS(problem.log_joint(), num_draws=0)
+    with pytest.raises(ValueError, match="target=1"):
+        bnn.NUTS(problem.log_joint(), target=1.0)
