@@ -11,7 +11,14 @@ A **loss** trains it. `DenoisingLoss` is a choice of weights and of times and go
 `jaxprob.GradientDescent`.
 
 A **sampler** turns noise into data with it: `ODESampler` (the probability flow, any
-diffrax solver), `SDESampler` (the reverse SDE). `sample` draws many.
+diffrax solver, adaptive), `ExpAB` (our default at few evaluations), `DPMSolverPP`,
+`DDIM`, `Heun`, and `SDESampler` (the reverse SDE). `sample` draws many.
+
+`log_prob` is the density of one example, by the same flow; `encode` and `decode` are
+the flow as a map between data and noise.
+
+`Guided` and `Thresholded` take a denoiser and are denoisers, so all of the above works
+with them.
 
 All maths is for one example; `jax.vmap` it. `kidger_mixer` puts the parts of Equinox's
 diffusion example together.
@@ -28,21 +35,51 @@ from ._shifted import Shifted as Shifted
 from ._parameterisation import from_x0 as from_x0, to_x0 as to_x0
 from ._denoiser import AbstractDenoiser as AbstractDenoiser
 from ._preconditioned import Preconditioned as Preconditioned
-from ._times import AbstractTimes as AbstractTimes, UniformTimes as UniformTimes
+from ._times import (
+    AbstractTimes as AbstractTimes,
+    LogitNormalTimes as LogitNormalTimes,
+    LogNormalLevels as LogNormalLevels,
+    UniformTimes as UniformTimes,
+)
 from ._weighting import (
     EDMWeighting as EDMWeighting,
     ErrorOf as ErrorOf,
+    LikelihoodWeighting as LikelihoodWeighting,
+    MinSNR as MinSNR,
     ScoreWeighting as ScoreWeighting,
 )
 from ._loss import DenoisingLoss as DenoisingLoss, denoising_error as denoising_error
 from ._grids import (
     AbstractGrid as AbstractGrid,
     CustomGrid as CustomGrid,
+    Focused as Focused,
     Karras as Karras,
     LogSNR as LogSNR,
+    UniformTime as UniformTime,
 )
 from ._sampler import AbstractSampler as AbstractSampler, Draw as Draw, sample as sample
 from ._ode import ODESampler as ODESampler
 from ._sde import SDESampler as SDESampler
+from ._multistep import AbstractMultistep as AbstractMultistep
+from ._ddim import DDIM as DDIM
+from ._dpm_solver import DPMSolverPP as DPMSolverPP
+from ._exponential import ExpAB as ExpAB
+from ._heun import Heun as Heun
+from ._trace import (
+    AbstractTrace as AbstractTrace,
+    ExactTrace as ExactTrace,
+    Hutchinson as Hutchinson,
+    HutchPP as HutchPP,
+)
+from ._log_prob import (
+    LogProb as LogProb,
+    bits_per_dim as bits_per_dim,
+    dequantise as dequantise,
+    log_prob as log_prob,
+    prior_mismatch as prior_mismatch,
+)
+from ._latent import decode as decode, encode as encode, interpolate as interpolate
+from ._guidance import Guided as Guided
+from ._threshold import Thresholded as Thresholded
 from ._recipes import kidger_mixer as kidger_mixer
 from . import nn as nn

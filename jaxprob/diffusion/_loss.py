@@ -14,6 +14,7 @@ from ._denoiser import AbstractDenoiser
 from ._times import AbstractTimes, UniformTimes, uniforms
 from ._types import Cond, Scalar, Time
 from ._weighting import ErrorOf, Weighting
+from .nn import no_condition
 
 
 def denoising_error(
@@ -61,6 +62,9 @@ class DenoisingLoss(eqx.Module):
     - `times`: the law of t; uniform by default.
     - `stratified`: one time in each of as many equal parts of the law as there are
         rows, which makes the loss less noisy at no cost.
+    - `drop_cond`: probability with which a row's condition is left out, for
+        classifier-free guidance (`Guided`); 0.1 is usual. The network then sees
+        `nn.no_condition`.
 
     Called as `loss(denoiser, batch, *, key)` on a batch `x_0` or `(x_0, cond)`, plain
     or a `jaxprob.Batch`; gives the scalar and metrics (none).
@@ -69,6 +73,7 @@ class DenoisingLoss(eqx.Module):
     weighting: Weighting
     times: AbstractTimes
     stratified: bool = eqx.field(static=True)
+    drop_cond: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -76,10 +81,14 @@ class DenoisingLoss(eqx.Module):
         times: AbstractTimes | None = None,
         *,
         stratified: bool = True,
+        drop_cond: float = 0.0,
     ):
+        if not 0.0 <= drop_cond <= 1.0:
+            raise ValueError(f"drop_cond={drop_cond} is a probability, in [0, 1]")
         self.weighting = ErrorOf(weighting) if isinstance(weighting, str) else weighting
         self.times = UniformTimes() if times is None else times
         self.stratified = stratified
+        self.drop_cond = drop_cond
 
     def __call__(
         self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey
@@ -93,6 +102,14 @@ class DenoisingLoss(eqx.Module):
         def one(x_0, cond, u, key):
             t = self.times.quantile(denoiser.schedule, u.astype(x_0.dtype))
             weight = self.weighting(denoiser.schedule, t)
+            drop_key, key = jax.random.split(key)
+            if self.drop_cond > 0.0:
+                drop = jax.random.bernoulli(drop_key, self.drop_cond)
+                cond = jax.tree.map(
+                    lambda none, given: jnp.where(drop, none, given),
+                    no_condition(cond),
+                    cond,
+                )
             return weight * denoising_error(denoiser, x_0, t, cond, key=key)
 
         return masked_mean(jax.vmap(one)(x_0, cond, u, keys), mask), {}

@@ -15,7 +15,7 @@ from ._types import Cond, Scalar
 
 # At high noise y hardly moves, so that the controller grows its step until one of them
 # jumps over the noise levels at which modes are chosen, unseen by the error estimate.
-_LARGEST_STEP = 1.0
+LARGEST_STEP = 1.0
 
 
 class ODESampler(AbstractSampler):
@@ -118,16 +118,16 @@ class ODESampler(AbstractSampler):
         """
 
         def right_hand_side(u, y, args):
-            return _flow(denoiser, y, -u, cond)
+            return flow_field(denoiser, y, -u, cond)
 
         dtype = x.dtype
         begin, end = -np.log(level_from), -np.log(level_to)
         if self.num_steps is None:
             control = dfx.PIDController(
-                rtol=self.rtol, atol=self.atol, dtmax=_LARGEST_STEP
+                rtol=self.rtol, atol=self.atol, dtmax=LARGEST_STEP
             )
             # diffrax chooses 0.01 for a wrapped term; a rejected step costs less.
-            steps, first = self.max_steps, np.copysign(_LARGEST_STEP, end - begin)
+            steps, first = self.max_steps, np.copysign(LARGEST_STEP, end - begin)
         else:
             levels = self.grid(denoiser.schedule, level_from, level_to, self.num_steps)
             # The grid's logarithms end where the solve ends, to the bit.
@@ -152,7 +152,8 @@ class ODESampler(AbstractSampler):
         return x, count, failed
 
 
-def _flow(denoiser, y, log_level, cond):
+def flow_field(denoiser, y, log_level, cond):
+    """dy/du of the probability flow at u = -log_level; see `ODESampler`."""
     # 1/sqrt(1 + s^2) and 1/(1 + s^2) from log s, without overflow.
     shrink2: Scalar = jax.nn.sigmoid(-2.0 * log_level)
     shrink = jnp.sqrt(shrink2)

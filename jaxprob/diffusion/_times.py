@@ -30,6 +30,52 @@ class UniformTimes(AbstractTimes):
         return schedule.t_min + (schedule.t_max - schedule.t_min) * u
 
 
+class LogNormalLevels(AbstractTimes):
+    r"""$\log(\sigma_t/\alpha_t)$ normal, cut off at the schedule's ends.
+
+    Reference: Karras et al., 2022, section 5.
+
+    **Arguments:**
+
+    - `mean`, `std`: of the logarithm; -1.2 and 1.2 in the paper for data of standard
+        deviation 0.5, which is about -0.5 for 1.
+    """
+
+    mean: float = eqx.field(default=-0.5, static=True)
+    std: float = eqx.field(default=1.2, static=True)
+
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        low, high = (
+            jax.scipy.special.ndtr((-schedule.log_snr(t) / 2.0 - self.mean) / self.std)
+            for t in (schedule.t_min, schedule.t_max)
+        )
+        # Never the ends themselves, at which the logarithm may be infinite.
+        inside = jnp.clip(low + (high - low) * u, 1e-6, 1.0 - 1e-6)
+        log_level = self.mean + self.std * jax.scipy.special.ndtri(inside)
+        return schedule.time_of_log_snr(-2.0 * log_level)
+
+
+class LogitNormalTimes(AbstractTimes):
+    r"""$\mathrm{logit}(t)$ normal, for times between 0 and 1: the middle counts most.
+
+    Reference: *Scaling Rectified Flow Transformers for High-Resolution Image
+    Synthesis*, Esser et al., 2024, section 3.1.
+
+    **Arguments:**
+
+    - `mean`, `std`: of the logit; 0 and 1 in the paper.
+    """
+
+    mean: float = eqx.field(default=0.0, static=True)
+    std: float = eqx.field(default=1.0, static=True)
+
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        inside = jnp.clip(u, 1e-6, 1.0 - 1e-6)
+        logit = self.mean + self.std * jax.scipy.special.ndtri(inside)
+        span = schedule.t_max - schedule.t_min
+        return schedule.t_min + span * jax.nn.sigmoid(logit)
+
+
 def uniforms(
     key: PRNGKey, mask: Bool[Array, " batch"], *, stratified: bool
 ) -> Float[Array, " batch"]:

@@ -87,3 +87,34 @@ class EDMWeighting(eqx.Module):
     def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         return (alpha / sigma) ** 2 + 1.0 / self.sigma_data**2
+
+
+class MinSNR(eqx.Module):
+    r"""$\min(\mathrm{SNR}, \gamma)$ on the error of $x_0$: eps, capped near the data.
+
+    Reference: *Efficient Diffusion Training via Min-SNR Weighting Strategy*, Hang et
+    al., 2023.
+
+    **Arguments:**
+
+    - `gamma`: $\gamma > 0$; 5 in the paper.
+    """
+
+    gamma: float = eqx.field(default=5.0, static=True)
+
+    def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
+        return jnp.minimum(jnp.exp(schedule.log_snr(t)), self.gamma)
+
+
+class LikelihoodWeighting(eqx.Module):
+    r"""$g_t^2/2$ on the error of the score: its integral bounds the likelihood.
+
+    $$KL(p \,\|\, p_\theta) \le \tfrac12 \int g_t^2\, E\|s_\theta - s\|^2\,dt
+      + KL(p_T \,\|\, \pi)$$
+
+    Reference: *Maximum Likelihood Training of Score-Based Diffusion Models*, Song et
+    al., 2021.
+    """
+
+    def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
+        return 0.5 * schedule.diffusion2(t) * ErrorOf("score")(schedule, t)

@@ -9,11 +9,16 @@ import pytest
 
 import jaxprob
 from jaxprob.diffusion import (
+    EDM,
     VE,
     VP,
     DenoisingLoss,
     EDMWeighting,
     ErrorOf,
+    LikelihoodWeighting,
+    LogitNormalTimes,
+    LogNormalLevels,
+    MinSNR,
     Preconditioned,
     ScoreWeighting,
 )
@@ -221,3 +226,64 @@ def test_other_batches_are_refused(batch, error, message, getkey):
 def test_unknown_weighting_is_refused():
     with pytest.raises(ValueError, match="'noise' is no parameterisation"):
         DenoisingLoss("noise")
+
+
+@pytest.mark.parametrize(
+    "name", ["vp_kidger", "vp_linear", "edm", "cosine", "rectified"]
+)
+def test_lognormal_levels_have_their_law(name, getkey):
+    schedule, times_law = SCHEDULES[name](), LogNormalLevels(-0.5, 1.2)
+    u = uniforms(getkey(), jnp.ones(2000, bool), stratified=True)
+    t = jax.vmap(lambda u: times_law.quantile(schedule, u))(u)
+    logs = -jax.vmap(schedule.log_snr)(t) / 2.0
+    assert jnp.all((t >= schedule.t_min) & (t <= schedule.t_max))
+    # Stratified: far closer than 1/sqrt(n). The ends cut off 3e-5 of the law at most.
+    assert abs(jnp.mean(logs) + 0.5) < 0.01
+    assert abs(jnp.std(logs) - 1.2) < 0.02
+
+
+def test_lognormal_levels_are_cut_off_and_not_heaped_at_the_ends(getkey):
+    schedule, law = EDM(0.5, 2.0), LogNormalLevels(0.0, 1.0)
+    t = jax.vmap(lambda u: law.quantile(schedule, u))(jnp.linspace(0.01, 1.0, 100))
+    assert len(np.unique(np.asarray(t))) == 100
+    # The median of the cut law is that of the whole, by symmetry.
+    assert abs(t[49] - 1.0) < 0.02
+
+
+def test_logit_normal_times_have_their_law(getkey):
+    u = uniforms(getkey(), jnp.ones(2000, bool), stratified=True)
+    t = jax.vmap(lambda u: LogitNormalTimes(0.3, 0.8).quantile(VP.linear(), u))(u)
+    logit = jnp.log(t) - jnp.log1p(-t)
+    assert abs(jnp.mean(logit) - 0.3) < 0.01
+    assert abs(jnp.std(logit) - 0.8) < 0.02
+
+
+def test_min_snr_is_eps_with_a_cap(x64):
+    schedule = VP.linear()
+    for t in times(schedule, 9):
+        eps = ErrorOf("eps")(schedule, t)
+        assert jnp.allclose(MinSNR(5.0)(schedule, t), jnp.minimum(eps, 5.0))
+
+
+def test_likelihood_weighting_bounds_the_divergence(x64, getkey):
+    """Between Gaussians of variance c and c', with the prior's part, and with equality
+    when the model is the truth."""
+    schedule = VP.linear()
+    grid = schedule.t_max * (jnp.arange(20_000.0) + 0.5) / 20_000.0
+    true, model = 0.5, 0.7
+
+    def bound(t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        v, w = alpha**2 * true + sigma**2, alpha**2 * model + sigma**2
+        # D = alpha c x / v for variance c; mean square difference over the truth.
+        error = (alpha * true / v - alpha * model / w) ** 2 * v
+        return LikelihoodWeighting()(schedule, t) * error
+
+    integral = jnp.mean(jax.vmap(bound)(grid)) * schedule.t_max
+    ratio = true / model
+    divergence = (ratio - 1.0 - jnp.log(ratio)) / 2.0
+    v = 1.0 + schedule.alpha(1.0) ** 2 * (true - 1.0)
+    prior = (v - 1.0 - jnp.log(v)) / 2.0
+    assert integral + prior >= divergence * (1.0 - 1e-6)
+    # For the score of a diffused Gaussian the bound is tight (the model is a diffusion).
+    assert integral < 1.001 * divergence

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from jaxprob.diffusion import (
+    DDIM,
     VE,
     VP,
     CustomGrid,
+    DPMSolverPP,
+    ExpAB,
+    Focused,
+    Heun,
     Karras,
     LogSNR,
     ODESampler,
     Preconditioned,
     SDESampler,
+    UniformTime,
     sample,
 )
 from jaxprob.testing import (
@@ -214,6 +220,10 @@ def test_reverse_sde_gives_the_data_back(solver, num_steps, getkey):
 SAMPLERS = {
     "ode": ODESampler(),
     "ode_fixed": ODESampler(dfx.Heun(), num_steps=10, grid=Karras()),
+    "expab": ExpAB(6),
+    "dpm": DPMSolverPP(6),
+    "ddpm": DDIM(6, eta=1.0),
+    "churn": Heun(4, churn=2.0),
     "sde": SDESampler(20),
     "sde_shark": SDESampler(20, dfx.ShARK()),
 }
@@ -267,7 +277,7 @@ def test_gradients_pass_through_the_ode(x64, getkey):
 
 def test_grids_fall_from_end_to_end():
     schedule = VP.linear()
-    for grid in (LogSNR(), Karras(), Karras(3.0)):
+    for grid in (LogSNR(), Karras(), Karras(3.0), Focused(), UniformTime()):
         levels = grid(schedule, 80.0, 0.002, 18)
         assert levels.dtype == np.float64
         assert len(levels) == 19

@@ -51,8 +51,9 @@ class Embedding(eqx.Module):
 
     $$e = W_2\,\mathrm{silu}(W_1 \sin(c) + \mathrm{cond}), $$
 
-    where a class has a row of a table and a vector a linear map; no condition has a
-    vector of its own, which classifier-free guidance needs.
+    where a class has a row of a table and a vector a linear map. No condition (`None`,
+    or what `no_condition` gives: class -1, NaN) has a vector of its own, which
+    classifier-free guidance needs.
 
     **Arguments:**
 
@@ -119,14 +120,19 @@ class Embedding(eqx.Module):
                 )
             # An unknown class reads as NaN, which training and sampling report, and
             # not as the last class, which is what an index out of bounds gives.
-            return self.classes.at[cond].get(mode="fill", fill_value=jnp.nan)
+            index = jnp.where(cond < 0, len(self.classes), cond)
+            row = self.classes.at[index].get(mode="fill", fill_value=jnp.nan)
+            return jnp.where(cond == -1, self.nothing, row)
         if self.vector is not None:
             if jnp.shape(cond) != (self.cond_dim,):
                 raise ValueError(
                     f"cond has shape {jnp.shape(cond)} where ({self.cond_dim},) is "
                     "needed"
                 )
-            return self.vector(cond)
+            none = jnp.any(jnp.isnan(cond))
+            # Replaced inside as well: the gradient of a NaN that is not chosen is NaN.
+            row = self.vector(jnp.where(none, jnp.zeros_like(cond), cond))
+            return jnp.where(none, self.nothing, row)
         raise ValueError(
             "the network was given a condition but built without one; build it with "
             "num_classes or cond_dim"

@@ -1,0 +1,144 @@
+"""Denoisers made of denoisers: guidance and thresholds; training without condition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprob.diffusion import (
+    EDM,
+    AbstractDenoiser,
+    AbstractSchedule,
+    DenoisingLoss,
+    ExpAB,
+    Guided,
+    Preconditioned,
+    Thresholded,
+    nn,
+    sample,
+)
+from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser
+
+
+class TwoClasses(AbstractDenoiser):
+    """Class k is N(m_k, c); without a class, the even mixture of both."""
+
+    schedule: AbstractSchedule
+    means: jax.Array
+    variance: float
+
+    def _law(self, weights):
+        covariances = jnp.full((2, 1, 1), self.variance)
+        mixture = GaussianMixture(weights, self.means[:, None], covariances)
+        return GaussianMixtureDenoiser(mixture, self.schedule)
+
+    def __call__(self, x_t, t, cond=None, *, key=None):
+        none = jnp.asarray(True) if cond is None else cond == -1
+        chosen = jnp.zeros(2) if cond is None else jax.nn.one_hot(cond, 2)
+        weights = jnp.where(none, 0.5, chosen) + 1e-30
+        return self._law(weights)(x_t, t)
+
+
+@pytest.fixture
+def classes():
+    return TwoClasses(EDM(), jnp.array([-1.0, 1.0]), 0.25)
+
+
+def test_strength_zero_is_the_identity(classes):
+    x, t, cond = jnp.array([0.3]), jnp.asarray(0.7), jnp.asarray(1)
+    assert jnp.array_equal(Guided(classes, 0.0)(x, t, cond), classes(x, t, cond))
+
+
+def test_guidance_is_the_formula_inside_its_interval(classes):
+    x, cond = jnp.array([0.3]), jnp.asarray(1)
+    guided = Guided(classes, 1.5, interval=(0.5, 2.0))
+    for t, strength in ((0.1, 0.0), (0.7, 1.5), (3.0, 0.0)):
+        t = jnp.asarray(t)
+        with_it, without = classes(x, t, cond), classes(x, t)
+        expected = with_it + strength * (with_it - without)
+        assert jnp.allclose(guided(x, t, cond), expected, atol=1e-6)
+    assert jnp.allclose(guided(x, t), classes(x, t))
+
+
+def test_guidance_is_one_call_on_a_doubled_batch():
+    calls = []
+
+    def net(x, c, cond, *, key):
+        calls.append(1)
+        return x * cond
+
+    denoiser = Preconditioned(net, EDM(), "x0")
+    Guided(denoiser, 1.0)(jnp.ones(2), jnp.asarray(1.0), jnp.asarray(2.0))
+    assert len(calls) == 1
+
+
+def test_guidance_sharpens(classes, getkey):
+    """Guided samples of class 1 lie further from class 0 than its own do."""
+    cond = jnp.ones((2000,), jnp.int32)
+    key = getkey()
+
+    def draw(denoiser):
+        draws = sample(denoiser, ExpAB(12), key=key, num=2000, shape=(1,), cond=cond)
+        return np.asarray(draws.x_0)
+
+    plain, guided = draw(classes), draw(Guided(classes, 2.0))
+    assert abs(plain.mean() - 1.0) < 4.0 * 0.5 / 2000**0.5
+    assert abs(plain.std() - 0.5) < 4.0 * 0.5 / 4000**0.5
+    assert (guided < 0.0).mean() < 0.3 * (plain < 0.0).mean()
+
+
+def test_thresholds():
+    values = jnp.array([-3.0, -0.5, 0.0, 0.5, 1.5])
+
+    def net(x, c, cond, *, key):
+        return values
+
+    denoiser = Preconditioned(net, EDM(), "x0")
+    x, t = jnp.zeros(5), jnp.asarray(1.0)
+    static = Thresholded(denoiser, -1.0, 1.0)
+    assert jnp.array_equal(static(x, t), jnp.clip(values, -1.0, 1.0))
+    dynamic = Thresholded(denoiser, -1.0, 1.0, quantile=1.0)
+    assert jnp.allclose(dynamic(x, t), values / 3.0)
+    # Within the range nothing is stretched.
+    wide = Thresholded(denoiser, -5.0, 5.0, quantile=1.0)
+    assert jnp.allclose(wide(x, t), values)
+
+
+def test_conditions_are_left_out_at_the_rate_asked_for(getkey):
+    def net(x, c, cond, *, key):
+        return jnp.where(cond == -1, 1.0, 0.0) * jnp.ones_like(x)
+
+    denoiser = Preconditioned(net, EDM(), "x0")
+    x, cond = jnp.zeros((4000, 1)), jnp.full((4000,), 3)
+    for rate in (0.0, 0.25, 1.0):
+        loss = DenoisingLoss("x0", drop_cond=rate)
+        value, _ = loss(denoiser, (x, cond), key=getkey())
+        # The error is 1 exactly where the condition is left out.
+        assert abs(value - rate) <= 4.0 * (rate * (1.0 - rate) / 4000) ** 0.5
+
+
+def test_embedding_reads_no_condition(getkey):
+    c = jnp.asarray(0.2)
+    classes = nn.Embedding(16, num_classes=3, key=getkey())
+    none = nn.no_condition(jnp.asarray(2))
+    assert jnp.array_equal(classes(c, none), classes(c))
+    assert jnp.isnan(classes(c, jnp.asarray(-2))).all()
+    vector = nn.Embedding(16, cond_dim=3, key=getkey())
+    none = nn.no_condition(jnp.ones(3))
+    assert jnp.array_equal(vector(c, none), vector(c))
+    grads = jax.grad(lambda v: jnp.sum(v))(vector(c, none))
+    assert jnp.isfinite(grads).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: Guided(d, 1.0, interval=(2.0, 1.0)), "from a lower"),
+        (lambda d: Thresholded(d, 1.0, -1.0), "must be below"),
+        (lambda d: Thresholded(d, -1.0, 1.0, quantile=0.0), r"in \(0, 1\]"),
+        (lambda d: DenoisingLoss(drop_cond=2.0), "probability"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message, classes):
+    with pytest.raises(ValueError, match=message):
+        make(classes)
