@@ -1,6 +1,7 @@
 """Any learner as a LightningModule."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from ._evaluation import Evaluation
 from ._optimizer import OptaxOptimizer
 from ._step_log import StepLog
 from ._summary import TreeSummary
-from ._torch_arrays import from_torch, leaf_names, pack, to_torch, unpack as put
+from ._torch_arrays import from_torch, is_key, leaf_names, pack, to_torch, unpack as put
 from ._warnings import silence_false_alarms
 
 _OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
@@ -81,6 +82,7 @@ class LearnerModule(pl.LightningModule):
         self._active = learner
         self._template = model
         self._initial: State | None = learner.init(model, key=init_key)
+        self._first_step = 0
         self._stepper: Stepper | None = None
         self._evaluation: Evaluation | None = None
         self._waiting: list[PyTree] | Stack = []
@@ -236,6 +238,25 @@ class LearnerModule(pl.LightningModule):
             raise CheckpointMismatchError(_difference(missing, unexpected))
         self._restart(put(self._live, tensors), self._steps_made())
 
+    # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without compiled programs; keys as the numbers they are made of."""
+        self.settle()
+        state = super().__getstate__()
+        state |= {"_initial": _without_keys(self.state), "_evaluation": None}
+        state |= {"_stepper": None, "_first_step": self._steps_made()}
+        keys = {name: key for name, key in state.items() if is_key(key)}
+        return state | {name: _without_keys(key) for name, key in keys.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restored = {
+            name: _with_keys(value)
+            for name, value in state.items()
+            if name == "_initial" or isinstance(value, _KeyNumbers)
+        }
+        super().__setstate__(state | restored)
+
     # What our callback and fetcher call.
 
     def receive(self, batches: list[PyTree] | Stack) -> None:
@@ -305,12 +326,12 @@ class LearnerModule(pl.LightningModule):
 
     def _ready(self) -> Stepper:
         if self._stepper is None:
-            self._restart(self._initial, 0)
+            self._restart(self._initial, self._first_step)
         assert self._stepper is not None
         return self._stepper
 
     def _steps_made(self):
-        return 0 if self._stepper is None else self._stepper.step
+        return self._first_step if self._stepper is None else self._stepper.step
 
     def _restart(self, state, step):
         """Goes on from a state: with the same compiled program, if there is one."""
@@ -365,6 +386,31 @@ def _is_optimizer_leaf(name):
 
 def _is_model_leaf(name):
     return not _is_optimizer_leaf(name)
+
+
+@dataclass(frozen=True)
+class _KeyNumbers:
+    """A typed key as what can be pickled."""
+
+    numbers: np.ndarray
+    kind: str
+
+
+def _without_keys(tree):
+    def numbers(leaf):
+        kind = str(jax.random.key_impl(leaf))
+        return _KeyNumbers(np.asarray(jax.random.key_data(leaf)), kind)
+
+    return jax.tree.map(lambda leaf: numbers(leaf) if is_key(leaf) else leaf, tree)
+
+
+def _with_keys(tree):
+    def key(leaf):
+        if isinstance(leaf, _KeyNumbers):
+            return jax.random.wrap_key_data(jnp.asarray(leaf.numbers), impl=leaf.kind)
+        return leaf
+
+    return jax.tree.map(key, tree, is_leaf=lambda x: isinstance(x, _KeyNumbers))
 
 
 def _difference(missing, unexpected):

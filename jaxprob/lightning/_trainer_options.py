@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.precision import Precision
 
 from .._learner import AbstractLearner
 from . import _precision
+from ._workers import check_workers
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
         "gradient_clip_val": trainer.gradient_clip_val,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
     }
-    plugin = trainer.strategy.precision_plugin
+    strategy = trainer.strategy
+    plugin, process = strategy.precision_plugin, strategy.process_dataloader
     algorithm = str(getattr(trainer.gradient_clip_algorithm, "value", None))
     options = Options(
         clip=float(before["gradient_clip_val"]) if trainer.gradient_clip_val else None,
@@ -83,12 +85,14 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     )
     trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
     # Torch's plugin would look for tensors in our batches, and the cast is ours.
-    trainer.strategy.precision_plugin = Precision()
+    strategy.precision_plugin = Precision()
+    strategy.process_dataloader = lambda loader: process(check_workers(loader))
 
     def give_back():
         for name, value in before.items():
             setattr(trainer, name, value)
-        trainer.strategy.precision_plugin = plugin
+        strategy.precision_plugin = plugin
+        strategy.process_dataloader = process
 
     return options, give_back
 

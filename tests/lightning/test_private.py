@@ -13,6 +13,7 @@ from pytorch_lightning.loops.utilities import _select_data_fetcher
 from pytorch_lightning.utilities.combined_loader import CombinedLoader, _MaxSizeCycle
 
 from jaxprob.lightning import _fast_forward, _private
+from jaxprob.lightning._warnings import silence_false_alarms
 
 from .scene import make_data, make_module, make_trainer
 
@@ -45,6 +46,7 @@ def test_a_summary_and_a_module_have_what_we_lean_on():
 
 
 def test_the_loader_is_iterated_as_we_think():
+    silence_false_alarms()
     loader = CombinedLoader([[1, 2]], "max_size_cycle")
     iter(loader)
     assert isinstance(loader._iterator, _MaxSizeCycle)
