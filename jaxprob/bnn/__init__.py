@@ -89,7 +89,9 @@ from ._curvature import (
 )
 from ._swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
 from ._hmc import NUTS as NUTS
+from ._sgmcmc import AbstractSGMCMC as AbstractSGMCMC
 from ._sgld import SGLD as SGLD
+from ._sghmc import SGHMC as SGHMC
 from ._draws import DrawsPosterior as DrawsPosterior, ess as ess, rhat as rhat
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,

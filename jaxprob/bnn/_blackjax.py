@@ -150,6 +150,31 @@ def langevin_step(
         return jnp.asarray(out, position.dtype)
 
 
+def momentum_step(
+    key: PRNGKey,
+    position: Float[Array, " dim"],
+    momentum: Float[Array, " dim"],
+    gradient: Float[Array, " dim"],
+    *,
+    step_size: Any,
+    friction: float,
+) -> tuple[Float[Array, " dim"], Float[Array, " dim"]]:
+    r"""$w + h p$, and $(1 - a) p + h g + \sqrt{2 a}\, \xi$.
+
+    blackjax's own kernel draws a new momentum in each call and uses one key for two
+    things, so only its integrator is used.
+    """
+    from blackjax.sgmcmc.diffusions import sghmc
+
+    with _ordinary_promotion():
+        step = sghmc(alpha=friction / step_size)
+        position_, momentum_ = step(key, position, momentum, gradient, step_size)
+        return (
+            jnp.asarray(position_, position.dtype),
+            jnp.asarray(momentum_, momentum.dtype),
+        )
+
+
 def _select(condition, new, old):
     return jax.tree.map(
         lambda a, b: jnp.where(condition, jnp.asarray(a, jnp.result_type(b)), b),

@@ -145,6 +145,26 @@ def test_full_batch_langevin_has_the_variance_of_its_step_size(problem, getkey):
     assert np.any(np.abs(squares.mean((0, 1)) - 1 / values) > 10 * error)
 
 
+@pytest.mark.parametrize("friction", [0.1, 0.7])
+def test_full_batch_sghmc_has_the_variance_of_its_step_size(problem, getkey, friction):
+    """1 / (lambda (1 - eps lambda / (2 (2 - a)))) along each eigenvector."""
+    values, basis = np.linalg.eigh(np.asarray(problem.precision))
+    rate = 12 * 1.0 / values.max()
+    method = bnn.SGHMC(
+        problem.log_joint(), rate, 500, 10, num_draws=10_000, friction=friction
+    )
+    ensemble = bnn.DeepEnsemble(method, 4, make=lambda k: problem.model(key=k))
+    batch = (problem.x, problem.y)
+    model = problem.model(key=getkey())
+    state, _ = run(ensemble, model, batch, method.num_steps, getkey())
+    draws = np.asarray(state.draws)
+    stationary = 1.0 / (values * (1 - rate / 12 * values / (2 * (2 - friction))))
+    squares = ((draws - np.asarray(problem.mean)) @ basis) ** 2
+    error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
+    assert np.all(np.abs(squares.mean((0, 1)) - stationary) < 5 * error)
+    assert np.any(np.abs(squares.mean((0, 1)) - 1 / values) > 10 * error)
+
+
 def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
     """M solves M = E[F M F'] + 2 eps I + eps^2 G: constant noise is not enough."""
     rate, batch_size = 0.04, 3
@@ -225,7 +245,7 @@ def test_schedules_and_settings(problem, getkey):
     assert np.array_equal(first.draws, second.draws)
     assert np.array_equal(first.draws[-1], problem.vector(first.model))
     with pytest.raises(ValueError, match="no draw yet"):
-        a.posterior(a.init(model))
+        a.posterior(a.init(model, key=key))
     with pytest.raises(ValueError, match="every=0"):
         bnn.SGLD(problem.log_joint(), 0.01, start=2, every=0, num_draws=3)
     with pytest.raises(ValueError, match="num_draws=0"):

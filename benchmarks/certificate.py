@@ -1,0 +1,246 @@
+"""How far each method is from the posterior, where the posterior is known.
+
+    python -m benchmarks.certificate [--quick]
+
+First linear regression, whose posterior is exact: the largest error of a posterior mean
+in posterior standard deviations, the ratios of the marginal variances, and the error of
+the log evidence. Then a network of one hidden layer against long NUTS chains, in
+function space: errors of the predictive mean in predictive standard deviations, the
+ratio of epistemic standard deviations inside and outside the data, and the total
+variation and Wasserstein-2 distances between predictive densities.
+"""
+
+import argparse
+import json
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxprob import bnn
+from jaxprob.testing import LinearGaussian
+
+NUM = 4000
+
+
+def train(method, model, batch, *, key, num_steps, batch_size=None):
+    """Steps in one program; minibatches are drawn with replacement."""
+    init_key, train_key = jax.random.split(key)
+    state = eqx.filter_jit(method.init)(model, key=init_key)
+    arrays, static = eqx.partition(state, eqx.is_array)
+
+    def step(arrays, key):
+        row_key, key = jax.random.split(key)
+        part = batch
+        if batch_size is not None:
+            rows = jax.random.randint(row_key, (batch_size,), 0, len(batch[1]))
+            part = jax.tree.map(lambda a: a[rows], batch)
+        state, _ = method.update(eqx.combine(arrays, static), part, key=key)
+        return eqx.filter(state, eqx.is_array), None
+
+    arrays, _ = jax.jit(lambda a, k: jax.lax.scan(step, a, k))(
+        arrays, jax.random.split(train_key, num_steps)
+    )
+    return eqx.combine(arrays, static)
+
+
+def decaying(rate, num_steps):
+    return optax.adam(optax.cosine_decay_schedule(rate, num_steps))
+
+
+def methods(joint, num_steps, scale):
+    """(inference method, updates, batch size) by name."""
+    point = bnn.MAP(joint, decaying(0.03, num_steps))
+    swag = bnn.MAP(joint, optax.sgd(0.02))
+    vi = decaying(0.03, num_steps)
+    return {
+        "NUTS": (bnn.NUTS(joint, num_draws=NUM // 4), None, None),
+        "HMC": (bnn.NUTS(joint, num_draws=NUM // 4, num_leapfrog=16), None, None),
+        "SGLD": (
+            bnn.SGLD(joint, 0.02 * scale, start=2000, every=20, num_draws=NUM),
+            None,
+            16,
+        ),
+        "SGHMC": (
+            bnn.SGHMC(joint, 0.02 * scale, start=2000, every=20, num_draws=NUM),
+            None,
+            16,
+        ),
+        "Laplace, full": (bnn.Laplace(point, "full"), num_steps, None),
+        "Laplace, Kronecker": (bnn.Laplace(point, "kronecker"), num_steps, None),
+        "Laplace, diagonal": (bnn.Laplace(point, "diagonal"), num_steps, None),
+        "mean-field VI": (bnn.MeanFieldVI(joint, vi, num_samples=8), num_steps, None),
+        "mean-field VI, flipout": (
+            bnn.MeanFieldVI(joint, vi, num_samples=8, estimator="flipout"),
+            num_steps,
+            None,
+        ),
+        "mean-field VI, local": (
+            bnn.MeanFieldVI(joint, vi, num_samples=8, estimator="local"),
+            num_steps,
+            None,
+        ),
+        "anchored ensemble": (
+            bnn.DeepEnsemble(
+                bnn.AnchoredMAP(joint, decaying(0.03, num_steps)), NUM // 4
+            ),
+            num_steps,
+            None,
+        ),
+        "deep ensemble": (bnn.DeepEnsemble(point, 20), num_steps, None),
+        "SWAG": (bnn.SWAG(swag, start=2000, every=4), 2 * num_steps, 4),
+    }
+
+
+def fit(method, num_steps, batch_size, model, batch, key):
+    """The posterior that a method finds, and the seconds it took."""
+    begin = time.perf_counter()
+    num_steps = getattr(method, "num_steps", num_steps)
+    state = train(
+        method, model, batch, key=key, num_steps=num_steps, batch_size=batch_size
+    )
+    return method.posterior(state, [batch]), time.perf_counter() - begin
+
+
+def conjugate(num_steps):
+    """Rows of the first table."""
+    problem = LinearGaussian.random(key=jax.random.key(1), num_data=40, dim=4)
+    exact = np.diag(problem.covariance)
+    rows = {}
+    for name, (method, steps, size) in methods(
+        problem.log_joint(), num_steps, scale=1.0
+    ).items():
+        posterior, seconds = fit(
+            method,
+            steps,
+            size,
+            problem.model(key=jax.random.key(2)),
+            (problem.x, problem.y),
+            jax.random.key(3),
+        )
+        keys = jax.random.split(jax.random.key(4), 20_000)
+        draw = jax.jit(jax.vmap(lambda k, q=posterior: problem.vector(q.sample(k))))
+        draws = np.asarray(draw(keys))
+        ratio = draws.var(0) / exact
+        rows[name] = {
+            "mean_error": np.abs((draws.mean(0) - problem.mean) / exact**0.5).max(),
+            "variance_low": ratio.min(),
+            "variance_high": ratio.max(),
+            "seconds": seconds,
+        }
+        if isinstance(posterior, bnn.LaplacePosterior):
+            error = posterior.log_evidence() - problem.log_evidence
+            rows[name]["evidence_error"] = error
+    field = np.asarray(problem.mean_field_variance) / exact
+    rows["(best factorised Gaussian)"] = {
+        "mean_error": 0.0,
+        "variance_low": field.min(),
+        "variance_high": field.max(),
+        "evidence_error": problem.mean_field_elbo - problem.log_evidence,
+    }
+    return {name: _floats(row) for name, row in rows.items()}
+
+
+def network(num_steps):
+    """Rows of the second table, against NUTS with eight chains."""
+    key = jax.random.key(11)
+    x_key, noise_key, model_key, ref_key = jax.random.split(key, 4)
+    x = jnp.sort(jax.random.uniform(x_key, (30, 1), minval=-1.0, maxval=1.0), 0)
+    noise = 0.1
+    y = jnp.sin(3.0 * x[:, 0]) + noise * jax.random.normal(noise_key, (30,))
+    model = eqx.nn.MLP(1, "scalar", 8, 1, activation=jnp.tanh, key=model_key)
+    model = jax.tree.map(
+        lambda a: a.astype(x.dtype) if eqx.is_inexact_array(a) else a, model
+    )
+    likelihood = bnn.NormalLikelihood(noise)
+    joint = bnn.LogJoint(likelihood, bnn.FanInNormal(2.0), num_data=30)
+    grid = jnp.linspace(-2.0, 2.0, 41)[:, None]
+    inside = np.abs(np.asarray(grid[:, 0])) <= 1.0
+    reference = bnn.NUTS(joint, num_warmup=1000, num_draws=1000, num_chains=8)
+    posterior, seconds = fit(reference, None, None, model, (x, y), ref_key)
+    exact = predict(posterior, likelihood, grid)
+    outputs = np.asarray(exact["predictive"].outputs)
+    chains = outputs.T.reshape(8, -1, len(grid))
+    rows = {
+        "(NUTS, 8 x 1,000)": {
+            "rhat": bnn.rhat(chains).max(),
+            "ess": bnn.ess(chains).min(),
+            "seconds": seconds,
+        }
+    }
+    for name, (method, steps, size) in methods(joint, num_steps, scale=0.1).items():
+        posterior, seconds = fit(method, steps, size, model, (x, y), jax.random.key(5))
+        own = predict(posterior, likelihood, grid)
+        ratio = own["epistemic"] / exact["epistemic"]
+        rows[name] = {
+            "mean_error": np.sqrt(
+                np.mean(((own["mean"] - exact["mean"]) / exact["std"])[inside] ** 2)
+            ),
+            "sd_inside": np.median(ratio[inside]),
+            "sd_outside": np.median(ratio[~inside]),
+            "tv": 0.5 * np.mean(np.sum(np.abs(own["p"] - exact["p"]), 1) * STEP),
+            "w2": np.mean(np.sqrt(np.mean((own["q"] - exact["q"]) ** 2, 1))),
+            "seconds": seconds,
+        }
+    return {name: _floats(row) for name, row in rows.items()}
+
+
+STEP = 0.05
+LEVELS = (np.arange(50) + 0.5) / 50
+
+
+def predict(posterior, likelihood, grid):
+    """Moments, densities and quantiles of the predictive at each point of the grid."""
+    atoms = posterior.num_atoms
+    predictive = bnn.predict(
+        posterior,
+        likelihood,
+        grid,
+        key=jax.random.key(6),
+        num_samples=None if atoms else 2000,
+        sample_batch=500,
+    )
+    points = np.arange(-6.0, 6.0, STEP)
+    density = [predictive.log_prob(np.full(len(grid), point)) for point in points]
+    return {
+        "predictive": predictive,
+        "mean": np.asarray(predictive.mean),
+        "std": np.asarray(predictive.std),
+        "epistemic": np.sqrt(np.asarray(predictive.epistemic)),
+        "p": np.exp(np.stack(density, 1)),
+        "q": np.stack([predictive.quantile(float(q)) for q in LEVELS], 1),
+    }
+
+
+def _floats(row):
+    return {name: float(value) for name, value in row.items()}
+
+
+def show(title, rows):
+    """A table; what a method does not have is a dash."""
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    print(f"\n{title}\n")
+    print(f"{'':28s}" + "".join(f"{column:>16s}" for column in columns))
+    for name, row in rows.items():
+        cells = [f"{row[c]:16.4f}" if c in row else f"{'-':>16s}" for c in columns]
+        print(f"{name:28s}" + "".join(cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="linear regression only")
+    args = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    figures = {"conjugate": conjugate(2000 if args.quick else 6000)}
+    show("Linear regression (ratios of 1 are exact)", figures["conjugate"])
+    if not args.quick:
+        figures["network"] = network(6000)
+        show("A network of 25 weights against NUTS", figures["network"])
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
