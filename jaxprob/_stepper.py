@@ -33,7 +33,7 @@ from ._types import PRNGKey, State
 MAX_STEPS = 64
 MAX_BYTES = 2**26
 SECONDS = 0.02  # of work in a dispatch: dispatching then costs less than one percent
-_TRIALS = 3
+_TRIALS = 5
 
 
 class Totals(eqx.Module):
@@ -144,6 +144,7 @@ class Stepper:
         self._one = jax.jit(self._single, donate_argnums=0)
         self._many = jax.jit(self._several, donate_argnums=0)
         self._times: list[float] = []
+        self._idle: list[float] = []
 
     @property
     def tuning(self) -> bool:
@@ -250,10 +251,18 @@ class Stepper:
     def _tune(self, batch, info, begin):
         jax.block_until_ready(info)
         self._times.append(time.perf_counter() - begin)
+        if self._fused:
+            # A dispatch of no steps costs all that does not grow with their number.
+            begin = time.perf_counter()
+            nothing = jax.tree.map(lambda leaf: leaf[None], batch)
+            jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
+            self._idle.append(time.perf_counter() - begin)
         self._trials -= 1
         if not self._trials:
             # The first one compiled; the fastest of the others is the undisturbed one.
-            self.capacity = choose_capacity(min(self._times[1:]), _nbytes(batch))
+            step = min(self._times[1:])
+            step = max(step - min(self._idle, default=0.0), 0.01 * step)
+            self.capacity = choose_capacity(step, _nbytes(batch))
 
     def _stack(self, *leaves):
         leaves = [np.asarray(leaf) for leaf in leaves]
