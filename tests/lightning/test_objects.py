@@ -70,10 +70,10 @@ def test_a_pickled_module_goes_on_as_the_original(tmp_path):
 class Regression(LearnerModule):
     """As a user writes a module that rebuilds itself from its checkpoint."""
 
-    def __init__(self, width: int = 8, rate: float = 1e-2):
+    def __init__(self, width: int = 8, rate: float = 1e-2, inputs: int = 1):
         super().__init__(
             jaxprob.GradientDescent(no_loss, optax.adam(rate)),
-            eqx.nn.MLP(1, 1, width, 1, key=jax.random.key(0)),
+            eqx.nn.MLP(inputs, 1, width, 1, key=jax.random.key(0)),
         )
         self.save_hyperparameters()
 
