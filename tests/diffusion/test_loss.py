@@ -285,5 +285,5 @@ def test_likelihood_weighting_bounds_the_divergence(x64, getkey):
     v = 1.0 + schedule.alpha(1.0) ** 2 * (true - 1.0)
     prior = (v - 1.0 - jnp.log(v)) / 2.0
     assert integral + prior >= divergence * (1.0 - 1e-6)
-    # For the score of a diffused Gaussian the bound is tight (the model is a diffusion).
+    # For the score of a diffused Gaussian the bound is tight: the model is a diffusion.
     assert integral < 1.001 * divergence

@@ -122,6 +122,7 @@ class Embedding(eqx.Module):
             # not as the last class, which is what an index out of bounds gives.
             index = jnp.where(cond < 0, len(self.classes), cond)
             row = self.classes.at[index].get(mode="fill", fill_value=jnp.nan)
+            assert self.nothing is not None
             return jnp.where(cond == -1, self.nothing, row)
         if self.vector is not None:
             if jnp.shape(cond) != (self.cond_dim,):
@@ -132,6 +133,7 @@ class Embedding(eqx.Module):
             none = jnp.any(jnp.isnan(cond))
             # Replaced inside as well: the gradient of a NaN that is not chosen is NaN.
             row = self.vector(jnp.where(none, jnp.zeros_like(cond), cond))
+            assert self.nothing is not None
             return jnp.where(none, self.nothing, row)
         raise ValueError(
             "the network was given a condition but built without one; build it with "
