@@ -313,6 +313,8 @@ class LearnerModule(pl.LightningModule):
             self._log_all({f"{prefix}{k}{suffix}": v for k, v in values.items()})
 
     def _log_all(self, values):
+        if self.trainer.barebones:
+            return  # Lightning warns of each thing logged then
         # The bar has room for the losses; loggers and callbacks get everything.
         for name, value in values.items():
             shown = "loss" in name

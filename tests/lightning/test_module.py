@@ -218,3 +218,14 @@ def test_a_stage_without_arrays_says_what_is_missing(tmp_path):
     data = ArrayDataModule(train=arrays(16))
     with pytest.raises(ValueError, match="give test="):
         make_trainer(tmp_path).test(make_module(), data)
+
+
+def test_barebones_trains_to_the_same_bits(tmp_path):
+    plain, bare = make_module(), make_module()
+    make_trainer(tmp_path).fit(plain, make_data())
+    trainer = pl.Trainer(
+        barebones=True, max_epochs=2, accelerator="cpu", default_root_dir=tmp_path
+    )
+    trainer.fit(bare, make_data())
+    assert trainer.global_step == 26
+    assert bits(bare) == bits(plain)
