@@ -176,12 +176,13 @@ class NUTS(AbstractInference):
         due = (~warming) & ((since + 1) % self.thin == 0)
         # Past the last one the oldest draws make room.
         place = (since // self.thin) % self.num_draws
-        kept = state.draws.at[:, place].set(position)
+        # A choice of the rows, not of the buffer: that would copy it in every step.
+        kept = jnp.where(due, position, state.draws[:, place])
         divergent = facts.pop("divergent")
         state = ChainState(
             position,
             warmup,
-            jnp.where(due, kept, state.draws),
+            state.draws.at[:, place].set(kept),
             state.divergences + jnp.where(warming, 0, divergent.astype(jnp.int32)),
             state.step + 1,
             state.model,

@@ -105,8 +105,12 @@ def predict(
         kept: list[tuple[PyTree, int]] = []
 
         def source():
+            if any(map(is_traced, jax.tree.leaves((posterior, x, key)))):
+                return chunks()
             if not kept:
-                kept.extend(chunks())
+                # A statistic that is first asked for inside jit keeps numbers too.
+                with jax.ensure_compile_time_eval():
+                    kept.extend(chunks())
             return iter(kept)
 
     else:

@@ -21,7 +21,8 @@ class SGHMC(AbstractSGMCMC):
     $\eta$ is a learning rate as in SGD with momentum $1 - a$. It moves farther than
     `SGLD` for the same bias: with full batches the variance along an eigenvector of the
     Hessian (per row) with eigenvalue $\lambda$ is the posterior's times
-    $1 / (1 - \eta \lambda / (2 (2 - a)))$. The noise of minibatches adds to it and is not estimated.
+    $1 / (1 - \eta \lambda / (2 (2 - a)))$. The noise of minibatches adds to it and is
+    not estimated.
 
     Reference: *Stochastic gradient Hamiltonian Monte Carlo*, Chen, Fox and Guestrin,
     2014, https://arxiv.org/abs/1402.4102.

@@ -92,7 +92,9 @@ class AbstractSGMCMC(AbstractInference):
         since = state.step + 1 - self.start
         due = (since > 0) & (since % self.every == 0)
         place = (since // self.every - 1) % self.num_draws
-        draws = jnp.where(due, state.draws.at[place].set(vector), state.draws)
+        # A choice of the row, not of the buffer: that would copy it in every step.
+        row = jnp.where(due, vector, state.draws[place])
+        draws = state.draws.at[place].set(row)
         model = eqx.combine(unravel(vector), rest)
         state = SGMCMCState(model, momentum, draws, state.step + 1)
         return state, {"loss": -value / joint.num_data, "log_joint": value}

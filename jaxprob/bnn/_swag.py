@@ -137,11 +137,21 @@ class SWAG(AbstractInference):
     ) -> tuple[SWAGState, Info]:
         train, info = self.method.update(state.train, batch, key=key)
         due = (train.step > self.start) & ((train.step - self.start) % self.every == 0)
-        collected = self._collect(state, self._vector(train.model))
-        mean, squares, deviations, count = jax.tree.map(
+        vector = self._vector(train.model)
+        count = state.count + 1
+        delta = vector - state.mean
+        mean = state.mean + delta / count.astype(vector.dtype)
+        squares = state.squares + delta * (vector - mean)
+        deviations = state.deviations
+        if self.rank:
+            place = state.count % self.rank
+            # A choice of the row, not of the buffer: that would copy it in every step.
+            row = jnp.where(due, vector - mean, deviations[place])
+            deviations = deviations.at[place].set(row)
+        mean, squares, count = jax.tree.map(
             lambda new, old: jnp.where(due, new, old),
-            collected,
-            (state.mean, state.squares, state.deviations, state.count),
+            (mean, squares, count),
+            (state.mean, state.squares, state.count),
         )
         return SWAGState(train, mean, squares, deviations, count), info
 
@@ -180,16 +190,6 @@ class SWAG(AbstractInference):
             state.squares / count,
             state.deviations[: min(count, self.rank)],
         )
-
-    def _collect(self, state, vector):
-        count = state.count + 1
-        delta = vector - state.mean
-        mean = state.mean + delta / count.astype(vector.dtype)
-        squares = state.squares + delta * (vector - mean)
-        deviations = state.deviations
-        if self.rank:
-            deviations = deviations.at[state.count % self.rank].set(vector - mean)
-        return mean, squares, deviations, count
 
     def _split(self, model):
         roles = Roles.of(model, self.method.random, self.method.point)

@@ -208,6 +208,7 @@ def test_log_prob_of_a_model_is_the_sum_over_its_random_leaves(getkey):
     assert jnp.allclose(posterior.log_prob(drawn), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Conv1d", "MultiheadAttention", "GRUCell"])
 def test_any_module_trains_by_variational_inference(name, getkey):
     make, shape, apply = MODULES[name]

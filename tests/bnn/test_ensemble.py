@@ -61,6 +61,7 @@ def assert_equal(a, b, atol):
         assert np.array_equal(p, q) if atol == 0 else np.allclose(p, q, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("members", "atol"), [("loop", 0.0), ("vmap", 1e-5)])
 def test_members_are_those_trained_alone(model, data, members, atol):
     ensemble = bnn.DeepEnsemble(method(), 3, members=members)
@@ -109,6 +110,7 @@ def test_predict_uses_each_member_once(model, data, getkey):
     assert any(np.array_equal(drawn, m.layers[0].weight) for m in members)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_variational_posteriors_is_their_mixture(model, data, getkey):
     joint = method().log_joint
     ensemble = bnn.DeepEnsemble(bnn.MeanFieldVI(joint, optax.adam(1e-2)), 3)
@@ -143,6 +145,7 @@ def test_a_mixture_counts_its_components_equally(getkey):
         bnn.Mixture([parts[0], bnn.PointPosterior({"w": jnp.ones(2)})])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_anchored_members_are_exact_posterior_draws(x64, getkey, temperature):
     """Mean and covariance over members trained to convergence, in 4 s.e."""
@@ -205,6 +208,7 @@ def test_anchors_need_normal_priors(model):
         bnn.AnchoredMAP(joint, optax.sgd(0.1)).init(model, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_an_ensemble_runs_in_fit(model, data, getkey):
     ensemble = bnn.DeepEnsemble(method(), 3)
     numpy = tuple(np.asarray(a) for a in data)

@@ -52,6 +52,7 @@ def test_outputs_have_the_moments(estimator, getkey):
     assert np.all(np.abs(products.mean(0) - expected) < 4 * error)
 
 
+@pytest.mark.slow
 def test_flipout_of_a_convolution_has_the_covariance_of_one_kernel(getkey):
     """Places of one output share their weights: that covariance must survive."""
     conv = eqx.nn.Conv1d(2, 1, 2, key=getkey())
@@ -129,6 +130,7 @@ def gradients(method, tree, batch, num, key):
     return np.asarray(values), flat
 
 
+@pytest.mark.slow
 def test_all_estimators_agree_in_the_mean_and_flipout_is_less_noisy(network, getkey):
     model, joint, batch = network
     tree = bnn.bayesianize(model, scale=0.5).tree
@@ -155,6 +157,7 @@ def test_all_estimators_agree_in_the_mean_and_flipout_is_less_noisy(network, get
     assert noise["local"] < 0.5 * noise["weight"]
 
 
+@pytest.mark.slow
 def test_sticking_the_landing_has_no_noise_where_q_is_exact(x64, getkey):
     """Orthogonal columns: the posterior factorises, and q can be it."""
     x = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 3)))[0] * 3.0
@@ -178,6 +181,7 @@ def test_sticking_the_landing_has_no_noise_where_q_is_exact(x64, getkey):
     assert value.std() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_prior_without_closed_form_works_with_sticking(network, getkey):
     model, joint, batch = network
     joint = eqx.tree_at(lambda j: j.prior, joint, dist.Laplace(0.0, 1.0))

@@ -62,6 +62,7 @@ def test_kl_without_random_leaves_is_zero():
     assert bnn.kl({"a": jnp.ones(3)}, dist.Normal(0.0, 1.0)) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [dist.Laplace(0.0, 1.0), dist.StudentT(4.0)])
 def test_other_priors_are_estimated_without_bias(leaf, getkey, prior):
     exact, error = monte_carlo(leaf, prior, getkey(), 100_000)

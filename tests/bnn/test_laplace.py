@@ -42,6 +42,7 @@ def covariance(posterior):
     return posterior.curvature.covariance(tau, jnp.eye(tau.size, dtype=tau.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "kronecker"])
 @pytest.mark.parametrize("batch_size", [7, 30])
 def test_covariance_evidence_and_predictive_are_exact(
@@ -83,6 +84,7 @@ def test_draws_have_the_covariance_of_the_structure(problem, getkey, structure):
     assert np.all(np.abs(centred.T @ centred / num - correlation) < 4 * error)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_evidence_is_that_of_the_exact_one(problem, getkey):
     """In prior scale and noise, both through the pass over the data."""
     state = laplace(problem.log_joint()).init(at_mode(problem, getkey()))
@@ -106,6 +108,7 @@ def test_the_gradient_of_the_evidence_is_that_of_the_exact_one(problem, getkey):
     )
 
 
+@pytest.mark.slow
 def test_tuning_finds_the_prior_of_highest_evidence(problem, getkey):
     joint = eqx.tree_at(
         lambda j: j.prior,
@@ -202,6 +205,7 @@ def test_kronecker_factors_are_the_definition(network):
         assert np.allclose(block.outputs, b, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_kronecker_algebra_is_that_of_the_dense_matrix(network, getkey):
     joint, model, batch = network
     method = laplace(joint, "kronecker")

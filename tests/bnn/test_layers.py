@@ -112,6 +112,7 @@ def test_preactivations_have_the_moments_of_the_estimator(estimator, getkey):
     assert abs(products.mean()) < 4 * products.std() / np.sqrt(num)
 
 
+@pytest.mark.slow
 def test_local_gradients_are_unbiased_and_less_noisy(getkey):
     layer = bnn.BayesianLinear(3, "scalar", key=getkey(), scale=0.8)
     local = bnn.BayesianLinear(3, "scalar", key=getkey(), estimator="local")

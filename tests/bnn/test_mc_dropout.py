@@ -29,6 +29,7 @@ def problem(x64, getkey):
     return method, at_best, best, (x, y)
 
 
+@pytest.mark.slow
 def test_the_gradient_vanishes_at_the_known_optimum(problem, getkey):
     method, model, best, batch = problem
     state = method.init(model, key=getkey())

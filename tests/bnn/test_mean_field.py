@@ -69,6 +69,7 @@ def test_the_exact_bound_is_highest_where_theory_says(problem, getkey):
     )
 
 
+@pytest.mark.slow
 def test_the_estimated_bound_and_gradient_are_unbiased(problem, getkey):
     posterior = bnn.bayesianize(problem.model(key=getkey()), scale=0.3)
     method = bnn.MeanFieldVI(problem.log_joint(), optax.sgd(1.0))
@@ -93,6 +94,7 @@ def test_the_estimated_bound_and_gradient_are_unbiased(problem, getkey):
         assert jnp.all(jnp.abs(estimates.mean(0) - truth) < 4 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 30])
 def test_stochastic_training_reaches_the_optimum(problem, getkey, batch_size):
     """The averaged iterate of SGD with a constant step, from blocks of iterations."""
@@ -124,6 +126,7 @@ def test_stochastic_training_reaches_the_optimum(problem, getkey, batch_size):
     assert jnp.all(jnp.abs(log_variances.mean(0) - truth) < 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 30])
 def test_gradients_of_all_batches_average_to_the_full_one(problem, getkey, batch_size):
     """Batches of any size, the last one padded, weigh by the rows that count."""
@@ -149,6 +152,7 @@ def losses(method, tree, batch, key):
     return eqx.filter_jit(lambda: method._loss(tree, batch, key=key))()
 
 
+@pytest.mark.slow
 def test_duplicates_padding_and_order_change_nothing(problem, getkey):
     joint = problem.log_joint()
     method = bnn.MeanFieldVI(joint, optax.sgd(1.0))
@@ -231,6 +235,7 @@ def test_hidden_layers_differ_at_initialisation(getkey):
     assert np.abs(correlation).max() < 4 / np.sqrt(both.shape[1])
 
 
+@pytest.mark.slow
 def test_fit_and_predict_match_the_exact_predictive(problem, getkey):
     method = bnn.MeanFieldVI(problem.log_joint(), optax.adam(1e-2), num_samples=8)
     state, history = jaxprob.fit(

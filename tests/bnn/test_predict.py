@@ -52,6 +52,7 @@ def by_hand(x64, getkey):
     return predictive, mean, 1e-4 + np.log1p(np.exp(raw))
 
 
+@pytest.mark.slow
 def test_the_outputs_are_those_of_the_sampled_models(getkey):
     posterior, x, predictive = regression(getkey)
     mean, raw = predictive.outputs
@@ -66,6 +67,7 @@ def test_the_outputs_are_those_of_the_sampled_models(getkey):
         assert np.allclose(mean[:, s], output(np.uint32(s))[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_variance_is_the_law_of_total_variance(by_hand):
     predictive, mean, scale = by_hand
     assert np.allclose(predictive.mean, mean.mean(1), atol=1e-12)
@@ -121,6 +123,7 @@ def test_quantiles_of_a_likelihood_without_icdf(x64):
         assert np.allclose(predictive.quantile(q), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_entropy_is_the_mean_entropy_and_the_mutual_information(x64, getkey):
     predictive = classification(getkey)
     probs = np.asarray(jax.nn.softmax(predictive.outputs, axis=-1))
@@ -167,6 +170,7 @@ def statistics(p):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
 @pytest.mark.parametrize("keep", [True, False])
 def test_chunks_and_blocks_change_no_number(getkey, monkeypatch, chunk_size, keep):
@@ -190,6 +194,7 @@ def test_more_samples_begin_with_the_same_models(getkey):
     assert np.allclose(more.outputs[0][:, :SAMPLES], few.outputs[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_posterior_samples_of_a_linear_model_match_the_exact_predictive(x64, getkey):
     """Draws of the exact posterior, so that the mixture is all that is tested."""
     make = jax.jit(lambda key: LinearGaussian.random(key=key, num_data=30, dim=3))
@@ -229,6 +234,7 @@ def test_posterior_samples_of_a_linear_model_match_the_exact_predictive(x64, get
         assert np.allclose(predictive.quantile(q), exact, atol=0.03)
 
 
+@pytest.mark.slow
 def test_joint_samples_share_the_model_between_rows(getkey):
     """The difference of two rows that are equal is pure noise, whatever the model."""
     posterior = eqx.filter_jit(lambda m: bnn.bayesianize(m, scale=5.0))(
@@ -246,6 +252,35 @@ def test_joint_samples_share_the_model_between_rows(getkey):
     )
     assert np.allclose(np.std(draws[:, 0] - draws[:, 1]), 0.1 * np.sqrt(2), rtol=0.1)
     assert np.std(draws[:, 0]) > 3.0
+
+
+def test_statistics_may_be_asked_for_inside_jit_first(getkey):
+    posterior, x, eager = regression(getkey)
+    predictive = bnn.predict(
+        posterior,
+        bnn.HeteroscedasticNormal(),
+        x,
+        key=jax.random.key(5),
+        num_samples=SAMPLES,
+    )
+    inside = jax.jit(lambda y: predictive.log_prob(y))(jnp.zeros((ROWS, 2)))
+    assert np.allclose(inside, eager.log_prob(jnp.zeros((ROWS, 2))), atol=1e-5)
+    assert np.allclose(predictive.mean, eager.mean, atol=1e-6)
+
+    @jax.jit
+    def traced(x):
+        p = bnn.predict(
+            posterior,
+            bnn.HeteroscedasticNormal(),
+            x,
+            key=jax.random.key(5),
+            num_samples=SAMPLES,
+        )
+        return p.mean, p.epistemic
+
+    mean, epistemic = traced(x)
+    assert np.allclose(mean, eager.mean, atol=1e-6)
+    assert np.allclose(epistemic, eager.epistemic, atol=1e-6)
 
 
 def test_a_point_posterior_is_one_model_once():
@@ -271,6 +306,7 @@ def test_dropout_is_off(getkey):
     assert np.array_equal(predictive.mean, np.ones((3, 4)))
 
 
+@pytest.mark.slow
 def test_what_has_no_meaning_is_refused(getkey):
     _, x, predictive = regression(getkey)
     with pytest.raises(ValueError, match="probs, entropy and mutual_information are"):

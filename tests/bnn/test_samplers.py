@@ -49,6 +49,7 @@ def assert_moments(draws, mean, covariance):
     assert np.all(np.abs(products.mean((0, 1)) - correlation) < 4 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_leapfrog", [None, 8], ids=["nuts", "hmc"])
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_hamiltonian_chains_have_the_exact_moments(
@@ -72,6 +73,7 @@ def test_hamiltonian_chains_have_the_exact_moments(
     assert int(state.divergences.sum()) == 0
 
 
+@pytest.mark.slow
 def test_draws_are_kept_thinned_and_in_order(problem, getkey):
     model = problem.model(key=getkey())
     batch = (problem.x, problem.y)
@@ -93,6 +95,7 @@ def test_draws_are_kept_thinned_and_in_order(problem, getkey):
         every.posterior(every.init(model, key=key))
 
 
+@pytest.mark.slow
 def test_frozen_leaves_stay_and_the_others_have_their_conditional(problem, getkey):
     model = problem.model(key=getkey())
     method = bnn.NUTS(
@@ -126,6 +129,7 @@ def test_less_than_all_data_is_refused_and_divergence_reported(problem, getkey):
         wild.posterior(some)
 
 
+@pytest.mark.slow
 def test_full_batch_langevin_has_the_variance_of_its_step_size(problem, getkey):
     """1 / (lambda (1 - eps lambda / 2)) along each eigenvector, not the posterior's."""
     rate = 0.08
@@ -165,6 +169,7 @@ def test_full_batch_sghmc_has_the_variance_of_its_step_size(problem, getkey, fri
     assert np.any(np.abs(squares.mean((0, 1)) - 1 / values) > 10 * error)
 
 
+@pytest.mark.slow
 def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
     """M solves M = E[F M F'] + 2 eps I + eps^2 G: constant noise is not enough."""
     rate, batch_size = 0.04, 3

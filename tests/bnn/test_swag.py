@@ -36,6 +36,7 @@ def run(method, problem, num, key, batch_size=4):
     return eqx.combine(arrays, static), np.asarray(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [37, 120])
 def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
     """With fewer and with more iterates than the ring holds."""
@@ -103,6 +104,7 @@ def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
     assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(2 / 4000))
 
 
+@pytest.mark.slow
 def test_multi_swag_is_an_ensemble_of_them(problem, getkey):
     method = bnn.SWAG(
         bnn.MAP(problem.log_joint(), optax.sgd(0.1)), start=2, every=1, rank=4

@@ -1,0 +1,137 @@
+"""What inference costs: a variational step beside a MAP step, memory of prediction.
+
+    python -m benchmarks.inference [--quick]
+
+An MLP 8-W-W-1 on batches of 128, Adam, in steps of a compiled loop of 200; widths 50
+and 256. Then 10,000 rows predicted with 10 and with 1,000 posterior samples, each in a
+process of its own: its peak memory.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+from ._timing import alternate, medians, report, serve
+
+BATCH, STEPS, ROWS = 128, 200, 10_000
+VARIANTS = {
+    "map": "MAP",
+    "weight": "mean-field VI, weights",
+    "flipout": "mean-field VI, flipout",
+    "local": "mean-field VI, local",
+}
+
+
+def model_and_joint(width):
+    import equinox as eqx
+    import jax
+
+    from jaxprob import bnn
+
+    model = eqx.nn.MLP(8, "scalar", width, 2, key=jax.random.key(0))
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=ROWS)
+    return model, joint
+
+
+def make(name, width):
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jaxprob import bnn
+
+    model, joint = model_and_joint(width)
+    optimizer = optax.adam(1e-3)
+    if name == "map":
+        method = bnn.MAP(joint, optimizer)
+    else:
+        method = bnn.MeanFieldVI(joint, optimizer, estimator=name)
+    x = jax.random.normal(jax.random.key(1), (BATCH, 8))
+    batch = (x, jnp.sin(x[:, 0]))
+    arrays, static = eqx.partition(method.init(model), eqx.is_array)
+
+    @jax.jit
+    def run(arrays, key):
+        def step(arrays, key):
+            state, _ = method.update(eqx.combine(arrays, static), batch, key=key)
+            return eqx.filter(state, eqx.is_array), None
+
+        return jax.lax.scan(step, arrays, jax.random.split(key, STEPS))[0]
+
+    key = jax.random.key(2)
+    jax.block_until_ready(run(arrays, key))
+
+    def measure():
+        begin = time.perf_counter()
+        jax.block_until_ready(run(arrays, key))
+        return 1e6 * (time.perf_counter() - begin) / STEPS
+
+    return measure
+
+
+def peak_megabytes(num_samples: int) -> float:
+    """Of this process after one prediction."""
+    import jax
+    import numpy as np
+
+    from jaxprob import bnn
+
+    model, joint = model_and_joint(50)
+    x = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
+    predictive = bnn.predict(
+        bnn.bayesianize(model),
+        joint.likelihood,
+        x,
+        key=jax.random.key(0),
+        num_samples=num_samples,
+    )
+    jax.block_until_ready((predictive.mean, predictive.variance))
+    jax.block_until_ready(predictive.log_prob(np.zeros(ROWS, np.float32)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--width", type=int, default=50, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.variant:
+        serve(lambda: make(args.variant, args.width))
+        return
+    if args.memory:
+        print(peak_megabytes(args.memory))
+        return
+    rows = [("", "width", "us per step", "ratio to MAP")]
+    figures = {}
+    for width in (50, 256):
+        times = alternate(
+            "benchmarks.inference",
+            VARIANTS,
+            rounds=5 if args.quick else 15,
+            arguments=("--width", str(width)),
+        )
+        for name, value in medians(times).items():
+            # A ratio within each round, so that the machine's drift cancels.
+            ratios = [a / b for a, b in zip(times[name], times["map"], strict=True)]
+            ratio = medians({"ratio": ratios})["ratio"]
+            figures[f"{name}_{width}_us"] = value
+            figures[f"{name}_{width}_ratio"] = ratio
+            rows.append((VARIANTS[name], width, f"{value:.1f}", f"{ratio:.2f}"))
+    for num in (10, 1000):
+        command = [sys.executable, "-m", "benchmarks.inference", "--memory", str(num)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True)
+        figures[f"peak_{num}_mb"] = float(out.stdout.split()[-1])
+        rows.append((f"peak MB, {num} samples", 50, f"{out.stdout.strip()}", ""))
+    ratio = figures["peak_1000_mb"] / figures["peak_10_mb"]
+    figures["peak_ratio"] = ratio
+    rows.append(("peak memory, 1,000 over 10", 50, "", f"{ratio:.3f}"))
+    report("Cost of inference", rows, figures)
+
+
+if __name__ == "__main__":
+    main()
