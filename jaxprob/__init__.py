@@ -36,3 +36,4 @@ from ._learner import (
 from ._loader import ArrayLoader as ArrayLoader
 from ._stepper import Stepper as Stepper
 from ._version import __version__ as __version__
+from . import bnn as bnn, diffusion as diffusion
