@@ -21,6 +21,7 @@ class Bridge(pl.Callback):
     def on_train_start(self, trainer, pl_module: Any) -> None:
         # A run resumed in the middle of an epoch has no `on_train_epoch_start`.
         _private.check(trainer)
+        pl_module.check_rows()
         pl_module.install_fetcher()
 
     def on_train_epoch_start(self, trainer, pl_module: Any) -> None:
@@ -28,6 +29,7 @@ class Bridge(pl.Callback):
         pl_module.begin_epoch()
 
     def on_train_batch_start(self, trainer, pl_module: Any, batch, batch_idx) -> None:
+        _private.count_epoch(trainer)
         pl_module.note_batch(batch)
 
     def on_train_batch_end(

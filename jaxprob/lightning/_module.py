@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import ModelSummary
 
 from .._batch import Batch, Stack, num_rows, unpack
 from .._learner import AbstractLearner
+from .._loader import ArrayLoader
 from .._stepper import Stepper
 from .._types import Model, State
 from . import _fast_forward, _trainer_options
@@ -280,6 +281,13 @@ class LearnerModule(pl.LightningModule):
             self._waiting = self._waiting.unstack()[:-1]
         if self._waiting:
             self._dispatch()
+
+    def check_rows(self) -> None:
+        """Shows the learner the whole data sets, where the rows are in memory."""
+        loaders = (self.trainer.train_dataloader, self.trainer.val_dataloaders)
+        for loader in jax.tree.leaves(loaders):
+            if isinstance(loader, ArrayLoader):
+                self.learner.check(self.model, loader.data)
 
     def note_batch(self, batch: PyTree) -> None:
         """How many rows count in the batch in hand."""

@@ -11,6 +11,7 @@ training wrongly.
 | `fit_loop._data_fetcher` | handing out every n-th batch | 2.0 |
 | `CombinedLoader._iterator`: `iterators`, `_idx` | many batches at once | 2.0 |
 | `loops.fetchers._PrefetchDataFetcher` | the class of that fetcher | 2.0 |
+| `fit_loop.epoch_progress` | a slip of Lightning's after two resumes | 1.5 |
 | `fit_loop.epoch_loop.batch_progress` | batches done in the epoch and in all | 1.5 |
 | `epoch_loop.manual_optimization.optim_step_progress` | `trainer.global_step` | 1.6 |
 | `epoch_loop._batches_that_stepped` | the x-axis of the loggers | 1.6 |
@@ -38,6 +39,8 @@ from .._loader import ArrayIterator
 CONTRACT = (
     "fit_loop._data_fetcher",
     "fit_loop.is_resuming",
+    "fit_loop.epoch_progress.current.ready",
+    "fit_loop.epoch_progress.current.processed",
     "fit_loop.epoch_loop.batch_idx",
     "fit_loop.epoch_loop.total_batch_idx",
     "fit_loop.epoch_loop.batch_progress.increment_by",
@@ -144,6 +147,19 @@ def checkpoint_intervals(trainer: Any) -> list[int]:
         if isinstance(callback, Checkpoint)
     ]
     return [interval for interval in intervals if interval]
+
+
+def count_epoch(trainer: Any) -> None:
+    """Counts the epoch in hand as begun, where Lightning has not.
+
+    After a checkpoint of the last batch of an epoch is resumed, Lightning leaves it
+    out; a checkpoint of that epoch then looks like one of an epoch's end, and resuming
+    it begins the epoch anew in the middle.
+    """
+    progress = trainer.fit_loop.epoch_progress
+    if progress.current.ready == progress.current.processed:
+        progress.increment_ready()
+        progress.increment_started()
 
 
 def save_on_time(trainer: Any) -> None:

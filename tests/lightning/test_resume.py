@@ -170,3 +170,47 @@ def test_two_leaves_swapped_are_refused_where_shapes_differ(whole):
     tensors[a], tensors[b] = tensors[b], tensors[a]
     with pytest.raises(CheckpointMismatchError, match="expects"):
         make_module().load_state_dict(tensors)
+
+
+class SaveAll(pl.Callback):
+    """A checkpoint after each dispatch, and perhaps at the end of each epoch."""
+
+    def __init__(self, folder, epochs):
+        self.folder = folder
+        self.epochs = epochs
+
+    def on_train_batch_end(self, trainer, *args):
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step:03d}.ckpt")
+
+    def on_train_epoch_end(self, trainer, *args):
+        if self.epochs:
+            trainer.save_checkpoint(self.folder / f"{trainer.global_step:03d}e.ckpt")
+
+
+# With `max_steps`, Lightning counts an epoch twice when it resumes from a checkpoint
+# that was written after the epoch's last validation: docs/lightning.md says so.
+LENGTHS = [({"max_epochs": 3}, True), ({"max_epochs": -1, "max_steps": 39}, False)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "epochs"), LENGTHS, ids=["epochs", "steps"])
+def test_a_run_resumed_twice_gives_the_same_bits(tmp_path, length, epochs):
+    # Lightning alone loses count after a resume at the last batch of an epoch.
+    module = make_module(8)
+    folders = [tmp_path / name for name in ("whole", "again")]
+    saving = SaveAll(folders[0], epochs)
+    make_trainer(tmp_path, callbacks=[saving], **length).fit(module, make_data())
+    expected = bits(module)
+    last = 2 if epochs else 1
+    for first in sorted(folders[0].glob("*.ckpt"))[: -last - 1]:
+        again = folders[1] / first.stem
+        saving = SaveAll(again, epochs)
+        make_trainer(tmp_path, callbacks=[saving], **length).fit(
+            module, make_data(), ckpt_path=first
+        )
+        assert bits(module) == expected, first.name
+        second = sorted(again.glob("*.ckpt"))[1]
+        trainer = make_trainer(tmp_path, **length)
+        trainer.fit(module, make_data(), ckpt_path=second)
+        assert bits(module) == expected, f"{first.name}, then {second.name}"
+        assert trainer.global_step == 39
