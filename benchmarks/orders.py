@@ -37,7 +37,8 @@ ROWS = {
     "DPM-Solver++ 3M": (DPMSolverPP(order=3), LogSNR(), 1),
     "ExpAB 2, log": (ExpAB(order=2, **PLAIN), LogSNR(), 1),
     "ExpAB 3, log": (ExpAB(order=3, **PLAIN), LogSNR(), 1),
-    "ExpAB 3, corrected, angle": (ExpAB(), LogSNR(), 1),
+    "ExpAB 3, corrected, Focused": (ExpAB(order=3), ExpAB().grid, 1),
+    "ExpAB 2, corrected, log grid": (ExpAB(), LogSNR(), 1),
     "default: the same, Focused": (ExpAB(), ExpAB().grid, 1),
 }
 

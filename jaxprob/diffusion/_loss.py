@@ -1,5 +1,6 @@
 """Denoising score matching: the loss whose minimum is the score."""
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -89,6 +90,22 @@ class DenoisingLoss(eqx.Module):
         self.times = UniformTimes() if times is None else times
         self.stratified = stratified
         self.drop_cond = drop_cond
+
+    def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
+        """Warns of a data set far from the scale that the denoiser expects.
+
+        **Raises:** `TypeError` for data that are not floating-point.
+        """
+        x_0, _ = split_batch(data)
+        mean, std = float(jnp.mean(x_0)), float(jnp.std(x_0))
+        expected = getattr(denoiser, "sigma_data", 1.0)
+        if abs(mean) > 2 * expected or not 0.2 < std / expected < 5:
+            warnings.warn(
+                f"the data have mean {mean:.3g} and standard deviation {std:.3g}; the "
+                f"denoiser expects 0 and {expected:.3g} (sigma_data). Standardise "
+                "them, or give sigma_data",
+                stacklevel=3,
+            )
 
     def __call__(
         self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey
