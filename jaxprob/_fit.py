@@ -59,7 +59,8 @@ def fit(
     may be cut short by `num_steps`): `"step"`, the means of the training metrics over
     the epoch, and those of the validation under `"val_" + name`.
 
-    **Raises:** `FloatingPointError` when the loss is not finite at the end of an epoch.
+    **Raises:** what `learner.check` and `ArrayLoader` say of the data, before training;
+    `FloatingPointError` when the loss is not finite at the end of an epoch.
     """
     if (num_steps is None) == (num_epochs is None):
         raise ValueError(
@@ -70,6 +71,9 @@ def fit(
     held_out = None
     if validation is not None:
         held_out = _as_loader(validation, batch_size, shuffle=False, seed=0)
+    for rows in (loader, held_out):
+        if isinstance(rows, ArrayLoader):
+            learner.check(model, rows.data)
     state = learner.init(model, key=init_key)
     stepper = Stepper(
         learner, state, key=train_key, steps_per_dispatch=steps_per_dispatch

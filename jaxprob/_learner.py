@@ -16,9 +16,18 @@ from ._types import Info, Loss, Model, PRNGKey, State, Where
 class AbstractLearner(eqx.Module):
     """One interface for whatever is trained: gradient descent, every inference method.
 
-    `jaxprob.fit`, the Lightning module and the checkpoints know nothing but these four
-    methods. All are pure: jit, vmap and scan them freely.
+    `jaxprob.fit`, the Lightning module and the checkpoints know nothing but these
+    methods. All but `check` are pure: jit, vmap and scan them freely.
     """
+
+    def check(self, model: Model, data: PyTree) -> None:
+        """Refuses a whole data set that cannot be right, before anything is traced.
+
+        `fit` and the Lightning module call it where the rows are in memory. By default
+        everything is accepted.
+
+        **Raises:** `ValueError` or `TypeError` that names the argument and the row.
+        """
 
     @abc.abstractmethod
     def init(self, model: Model, *, key: PRNGKey) -> State:
@@ -68,7 +77,8 @@ class GradientDescent(AbstractLearner):
     **Arguments:**
 
     - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
-        makes one from the loss of one example. It may be an Equinox module.
+        makes one from the loss of one example. It may be an Equinox module; if it has
+        a method `check(model, data)`, data sets are shown to it before training.
     - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
         gradient accumulation (`optax.MultiSteps`) are composed there.
     - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
@@ -80,6 +90,12 @@ class GradientDescent(AbstractLearner):
     optimizer: optax.GradientTransformation
     ema: EMA | None = None
     trainable: Where = True
+
+    def check(self, model: Model, data: PyTree) -> None:
+        """What the loss has to say of the data, if it has a method `check`."""
+        look = getattr(self.loss, "check", None)
+        if look is not None:
+            look(model, data)
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         params, _ = tree.partition(model, self.trainable)

@@ -69,7 +69,9 @@ def check_data(
     if model is None:
         return
     first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
-    p: Any = likelihood(apply(mean_leaves(model), first, key=jax.random.key(0)))
+    mean = mean_leaves(model)
+    _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
+    p: Any = likelihood(apply(mean, first, key=jax.random.key(0)))
     check_target(p, jnp.asarray(y[0]))
     if isinstance(p, CATEGORICAL):
         check_labels("y", y, class_probs(p).shape[-1])
@@ -80,3 +82,21 @@ def check_data(
             f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
             f"{p.support}. Correct the row, or use another likelihood."
         )
+
+
+def _check_numbers(x, first, call):
+    """Refuses whole numbers that the model computes with as if they were real.
+
+    Strict promotion tells: indices into an embedding pass, products with weights do not.
+    """
+    whole = [a for a in jax.tree.leaves(x) if not jnp.issubdtype(a.dtype, jnp.inexact)]
+    if not whole:
+        return
+    try:
+        with jax.numpy_dtype_promotion("strict"):
+            jax.eval_shape(call, first)
+    except jax.dtypes.TypePromotionError:
+        raise TypeError(
+            f"x is {whole[0].dtype} and the model multiplies it by floating-point "
+            "weights: write x.astype(np.float32)"
+        ) from None

@@ -11,7 +11,8 @@ from .. import tree
 from .._learner import AbstractLearner
 from .._types import Model, PRNGKey, State, Where
 from ._bayesianize import choose
-from ._log_joint import LogJoint
+from ._check_data import check_data
+from ._log_joint import LogJoint, xy
 from ._posterior import AbstractPosterior
 
 
@@ -24,6 +25,12 @@ class AbstractInference(AbstractLearner):
     """
 
     log_joint: eqx.AbstractVar[LogJoint]
+
+    def check(self, model: Model, data: PyTree) -> None:
+        """`check_data`, with the likelihood and the model at hand."""
+        x, y = xy(data)
+        joint = self.log_joint
+        check_data(x, y, likelihood=joint.likelihood, model=model, apply=joint.apply)
 
     @abc.abstractmethod
     def posterior(
