@@ -51,12 +51,12 @@ def decaying(rate, num_steps):
     return optax.adam(optax.cosine_decay_schedule(rate, num_steps))
 
 
-def methods(joint, num_steps, scale):
+def methods(joint, num_steps, scale, only=""):
     """(inference method, updates, batch size) by name."""
     point = bnn.MAP(joint, decaying(0.03, num_steps))
-    swag = bnn.MAP(joint, optax.sgd(0.02))
+    swag = bnn.MAP(joint, optax.sgd(0.02 * scale))
     vi = decaying(0.03, num_steps)
-    return {
+    rows = {
         "NUTS": (bnn.NUTS(joint, num_draws=NUM // 4), None, None),
         "HMC": (bnn.NUTS(joint, num_draws=NUM // 4, num_leapfrog=16), None, None),
         "SGLD": (
@@ -65,7 +65,7 @@ def methods(joint, num_steps, scale):
             16,
         ),
         "SGHMC": (
-            bnn.SGHMC(joint, 0.02 * scale, start=2000, every=20, num_draws=NUM),
+            bnn.SGHMC(joint, 0.002 * scale, start=2000, every=50, num_draws=NUM),
             None,
             16,
         ),
@@ -93,6 +93,7 @@ def methods(joint, num_steps, scale):
         "deep ensemble": (bnn.DeepEnsemble(point, 20), num_steps, None),
         "SWAG": (bnn.SWAG(swag, start=2000, every=4), 2 * num_steps, 4),
     }
+    return {name: row for name, row in rows.items() if name.startswith(only)}
 
 
 def fit(method, num_steps, batch_size, model, batch, key):
@@ -105,13 +106,13 @@ def fit(method, num_steps, batch_size, model, batch, key):
     return method.posterior(state, [batch]), time.perf_counter() - begin
 
 
-def conjugate(num_steps):
+def conjugate(num_steps, only):
     """Rows of the first table."""
     problem = LinearGaussian.random(key=jax.random.key(1), num_data=40, dim=4)
     exact = np.diag(problem.covariance)
     rows = {}
     for name, (method, steps, size) in methods(
-        problem.log_joint(), num_steps, scale=1.0
+        problem.log_joint(), num_steps, 1.0, only
     ).items():
         posterior, seconds = fit(
             method,
@@ -144,7 +145,7 @@ def conjugate(num_steps):
     return {name: _floats(row) for name, row in rows.items()}
 
 
-def network(num_steps):
+def network(num_steps, only):
     """Rows of the second table, against NUTS with eight chains."""
     key = jax.random.key(11)
     x_key, noise_key, model_key, ref_key = jax.random.split(key, 4)
@@ -171,7 +172,7 @@ def network(num_steps):
             "seconds": seconds,
         }
     }
-    for name, (method, steps, size) in methods(joint, num_steps, scale=0.1).items():
+    for name, (method, steps, size) in methods(joint, num_steps, 0.1, only).items():
         posterior, seconds = fit(method, steps, size, model, (x, y), jax.random.key(5))
         own = predict(posterior, likelihood, grid)
         ratio = own["epistemic"] / exact["epistemic"]
@@ -232,12 +233,13 @@ def show(title, rows):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="linear regression only")
+    parser.add_argument("--only", help="methods whose name begins so, and references")
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    figures = {"conjugate": conjugate(2000 if args.quick else 6000)}
+    figures = {"conjugate": conjugate(2000 if args.quick else 6000, args.only or "")}
     show("Linear regression (ratios of 1 are exact)", figures["conjugate"])
     if not args.quick:
-        figures["network"] = network(6000)
+        figures["network"] = network(6000, args.only or "")
         show("A network of 25 weights against NUTS", figures["network"])
     print(json.dumps(figures))
 
