@@ -89,7 +89,8 @@ def _check_numbers(x, first, call):
 
     Strict promotion tells: indices into an embedding pass, products with weights do not.
     """
-    whole = [a for a in jax.tree.leaves(x) if not jnp.issubdtype(a.dtype, jnp.inexact)]
+    leaves = jax.tree.leaves(x)
+    whole = [a for a in leaves if not jnp.issubdtype(a.dtype, jnp.inexact)]
     if not whole:
         return
     try:
