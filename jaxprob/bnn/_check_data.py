@@ -87,7 +87,7 @@ def check_data(
 def _check_numbers(x, first, call):
     """Refuses whole numbers that the model computes with as if they were real.
 
-    Strict promotion tells: indices into an embedding pass, products with weights do not.
+    Strict promotion tells: indices into an embedding pass, products with weights fail.
     """
     leaves = jax.tree.leaves(x)
     whole = [a for a in leaves if not jnp.issubdtype(a.dtype, jnp.inexact)]
