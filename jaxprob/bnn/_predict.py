@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import equinox as eqx
@@ -109,7 +110,11 @@ def predict(
                 return chunks()
             if not kept:
                 # A statistic that is first asked for inside jit keeps numbers too.
-                with jax.ensure_compile_time_eval():
+                # Outside of jit the same context would fire `eqx.error_if` in models
+                # that hold it, such as a diffrax solve, with nothing wrong.
+                inside_jit = is_traced(jnp.zeros(()))
+                numbers = jax.ensure_compile_time_eval if inside_jit else nullcontext
+                with numbers():
                     kept.extend(chunks())
             return iter(kept)
 
