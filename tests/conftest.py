@@ -18,6 +18,7 @@ jaxtyping.install_import_hook("jaxprob", "beartype.beartype")
 import functools
 
 import jax
+import optax
 import optax.tree
 import pytest
 
@@ -34,9 +35,14 @@ def _leniently(function):
     return inner
 
 
-# Adam's bias correction is `decay**count` of a float and an int32: it is optax's own
-# line that strict promotion refuses, and nothing of ours runs inside it.
+def _schedules_leniently(make):
+    return lambda *args, **kwargs: _leniently(make(*args, **kwargs))
+
+
+# Adam's bias correction is `decay**count`, a cosine schedule `count / steps`, of a float
+# and an int32: these are optax's own lines, and nothing of ours runs inside them.
 optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
+optax.cosine_decay_schedule = _schedules_leniently(optax.cosine_decay_schedule)
 
 
 class KeyMaker:
