@@ -39,8 +39,8 @@ def _schedules_leniently(make):
     return lambda *args, **kwargs: _leniently(make(*args, **kwargs))
 
 
-# Adam's bias correction is `decay**count`, a cosine schedule `count / steps`, of a float
-# and an int32: these are optax's own lines, and nothing of ours runs inside them.
+# Adam's bias correction is `decay**count`, a cosine schedule `count / steps`, of a
+# float and an int32: these are optax's own lines, and nothing of ours runs inside them.
 optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
 optax.cosine_decay_schedule = _schedules_leniently(optax.cosine_decay_schedule)
 
