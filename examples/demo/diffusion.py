@@ -81,6 +81,6 @@ def compare(samples: np.ndarray, split) -> None:
     for name, x in candidates.items():
         sliced = metrics.sliced_wasserstein(x, split.x_test, key=jax.random.key(0))
         mmd2 = metrics.mmd2(x, split.x_test, bandwidth=bandwidth)
-        rows.append((name, float(sliced), float(mmd2)))
+        rows.append((name, float(sliced), f"{float(mmd2):.5f}"))
     print("  Distance to held-out digits:")
     table(("", "sliced W2", "MMD^2"), rows)
