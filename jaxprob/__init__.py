@@ -18,7 +18,10 @@ another; `jaxprob.diffusion` makes losses for the first.
   imported by name.
 """
 
-from . import metrics as metrics, tree as tree
+import importlib
+from typing import TYPE_CHECKING
+
+from . import tree as tree
 from ._batch import (
     Batch as Batch,
     masked_mean as masked_mean,
@@ -36,4 +39,17 @@ from ._learner import (
 from ._loader import ArrayLoader as ArrayLoader
 from ._stepper import Stepper as Stepper
 from ._version import __version__ as __version__
-from . import bnn as bnn, diffusion as diffusion
+
+if TYPE_CHECKING:
+    from . import bnn as bnn, diffusion as diffusion, metrics as metrics
+
+
+def __getattr__(name: str):
+    # Imported when first used: whoever wants one half does not wait for the other.
+    if name in ("bnn", "diffusion", "metrics"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "bnn", "diffusion", "metrics"})
