@@ -16,7 +16,9 @@ import jaxtyping
 jaxtyping.install_import_hook("jaxprob", "beartype.beartype")
 
 import functools
+import gc
 
+import equinox as eqx
 import jax
 import optax
 import optax.tree
@@ -43,6 +45,19 @@ def _schedules_leniently(make):
 # float and an int32: these are optax's own lines, and nothing of ours runs inside them.
 optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
 optax.cosine_decay_schedule = _schedules_leniently(optax.cosine_decay_schedule)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_dropped():
+    """Each test file ends with its compiled programs unloaded.
+
+    A program keeps its machine code mapped in a dozen regions or more, and Linux allows
+    a process 65,530 of them: the whole suite in one process needs more, and XLA aborts.
+    """
+    yield
+    eqx.clear_caches()
+    jax.clear_caches()
+    gc.collect()
 
 
 class KeyMaker:
