@@ -84,12 +84,16 @@ class GradientDescent(AbstractLearner):
     - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
     - `trainable`: which leaves move (see `jaxprob.tree`); all others are bit-equal for
         ever. All inexact arrays by default.
+    - `evaluation_loss`: what `evaluate` computes, `loss` by default. Equinox's dropout
+        is switched off there by itself; for a model of another package, give the loss
+        without it.
     """
 
     loss: Loss
     optimizer: optax.GradientTransformation
     ema: EMA | None = None
     trainable: Where = True
+    evaluation_loss: Loss | None = None
 
     def check(self, model: Model, data: PyTree) -> None:
         """What the loss has to say of the data, if it has a method `check`."""
@@ -131,7 +135,8 @@ class GradientDescent(AbstractLearner):
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = eqx.nn.inference_mode(self.model(state))
-        value, metrics = self.loss(model, batch, key=key)
+        loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
+        value, metrics = loss(model, batch, key=key)
         return {"loss": value, **metrics}
 
     def model(self, state: TrainState) -> Model:

@@ -15,13 +15,15 @@ FEW = {
     "03_diffusion_digits": {"num_epochs": 1, "num_samples": 4},
     "04_layers_in_your_code": {"num_steps": 2},
     "05_your_own_module": {"num_steps": 2},
+    "06_any_jax_model": {"max_epochs": 1},
 }
 
 
 @pytest.fixture(autouse=True)
 def as_a_user_runs_it():
-    # optax's schedules multiply a float by an int32 count; a user's JAX allows it.
-    with jax.numpy_dtype_promotion("standard"):
+    # optax's schedules multiply a float by an int32 count, and stax adds a bias to a
+    # batch; a user's JAX allows both.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
