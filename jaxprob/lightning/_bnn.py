@@ -17,7 +17,8 @@ from ..bnn import (
     Predictive,
     predict,
 )
-from ._module import LearnerModule, as_arrays
+from ._host_batches import as_arrays
+from ._module import LearnerModule
 from ._predictive_metrics import PredictiveMetrics
 
 

@@ -11,8 +11,9 @@ from .._batch import num_rows, unpack
 from .._learner import AbstractLearner
 from .._types import Model
 from ..diffusion import AbstractDenoiser, AbstractSampler, Draw, ODESampler, sample
+from ._host_batches import as_arrays
 from ._images import image_grid, log_image
-from ._module import LearnerModule, as_arrays
+from ._module import LearnerModule
 
 
 class DiffusionModule(LearnerModule):

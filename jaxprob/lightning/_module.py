@@ -1,7 +1,6 @@
 """Any learner as a LightningModule."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,23 +14,21 @@ from jaxtyping import PyTree
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelSummary
 
-from .._batch import Batch, Stack, num_rows, unpack
+from .._batch import Stack, unpack
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
-from .._stepper import Stepper
 from .._types import Model, State
-from . import _fast_forward, _trainer_options
+from . import _fast_forward, _run_tensors, _trainer_options
 from ._bridge import Bridge
 from ._checkpoint_io import AtomicCheckpointIO, load_verified
-from ._errors import CheckpointMismatchError
 from ._evaluation import Evaluation
+from ._host_batches import as_arrays, num_valid
 from ._optimizer import OptaxOptimizer
+from ._run import Run, is_key_numbers, with_keys, without_keys
 from ._step_log import StepLog
 from ._summary import TreeSummary
-from ._torch_arrays import from_torch, is_key, leaf_names, pack, to_torch, unpack as put
+from ._torch_arrays import is_key
 from ._warnings import silence_false_alarms
-
-_OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
 
 
 class LearnerModule(pl.LightningModule):
@@ -74,17 +71,16 @@ class LearnerModule(pl.LightningModule):
         self.automatic_optimization = False
         self.learner = learner
         self.seed = seed
-        self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
         self.lr_schedule = lr_schedule
         self.step_log = StepLog()
-        init_key, run_key, eval_key = jax.random.split(jax.random.key(seed), 3)
-        self._init_key, self._run_key, self._eval_key = init_key, run_key, eval_key
-        self._options = _trainer_options.Options()
-        self._active = learner
-        self._template = model
-        self._initial: State | None = learner.init(model, key=init_key)
-        self._first_step = 0
-        self._stepper: Stepper | None = None
+        init_key, run_key, self._eval_key = jax.random.split(jax.random.key(seed), 3)
+        self._run = Run(
+            learner,
+            model,
+            init_key=init_key,
+            key=run_key,
+            steps_per_dispatch=steps_per_dispatch,
+        )
         self._evaluation: Evaluation | None = None
         self._waiting: list[PyTree] | Stack = []
         self._rows = 1
@@ -95,7 +91,7 @@ class LearnerModule(pl.LightningModule):
     def state(self) -> State:
         """A copy of the learner's state: it outlives the next step."""
         return jax.tree.map(
-            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, self._live
+            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, self._run.state
         )
 
     @property
@@ -108,12 +104,12 @@ class LearnerModule(pl.LightningModule):
         """What `LearningRateMonitor` shows; NaN if the optimiser does not tell."""
         if self.lr_schedule is not None:
             return float(self.lr_schedule(self.trainer.global_step))
-        return _injected_learning_rate(self._live)
+        return _injected_learning_rate(self._run.state)
 
     @property
     def capacity(self) -> int:
         """How many steps a dispatch may hold now."""
-        return self._ready().capacity
+        return self._run.stepper.capacity
 
     # Hooks of Lightning.
 
@@ -125,7 +121,8 @@ class LearnerModule(pl.LightningModule):
         bridge = bridges[0] if bridges else Bridge()
         options, bridge.give_back = _trainer_options.take_over(trainer)
         if trainer.training:
-            self._adopt(options)
+            if self._run.adopt(options):
+                self._evaluation = None
             if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
                 trainer.strategy.checkpoint_io = AtomicCheckpointIO()
             trainer.callbacks = [
@@ -135,7 +132,6 @@ class LearnerModule(pl.LightningModule):
         return [] if bridges else [bridge]
 
     def configure_optimizers(self) -> OptaxOptimizer:
-        self._ready()
         return OptaxOptimizer(self)
 
     def transfer_batch_to_device(self, batch, device, dataloader_idx: int) -> Any:
@@ -161,7 +157,7 @@ class LearnerModule(pl.LightningModule):
         """
         data, mask = unpack(as_arrays(batch))
         x = data[0] if isinstance(data, tuple | list) else data
-        model = eqx.nn.inference_mode(self.learner.model(self._live))
+        model = eqx.nn.inference_mode(self.learner.model(self._run.state))
         outputs = _apply(model, x)
         count = int(np.sum(mask))  # padded rows come last
         return jax.tree.map(lambda out: np.asarray(out)[:count], outputs)
@@ -192,14 +188,7 @@ class LearnerModule(pl.LightningModule):
     def state_dict(self, *args, **kwargs) -> dict[str, Any]:
         """Tensors by path; optax's state apart, so that weights can go alone."""
         self.settle()
-        tensors = {
-            f"state.{name}": tensor
-            for name, tensor in pack(self._live).items()
-            if not _is_optimizer_leaf(name)
-        }
-        tensors["run.key"] = to_torch(self._run_key)
-        tensors["run.step"] = torch.tensor(self._steps_made())
-        return tensors
+        return _run_tensors.model_tensors(self._run)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -208,55 +197,28 @@ class LearnerModule(pl.LightningModule):
 
         **Raises:** `CheckpointMismatchError`, which names the leaves.
         """
-        expected = {
-            f"state.{name}" for name in leaf_names(self._live) if _is_model_leaf(name)
-        } | {"run.key", "run.step"}
-        missing = sorted(expected - state_dict.keys())
-        unexpected = sorted(state_dict.keys() - expected)
-        if strict and (missing or unexpected):
-            raise CheckpointMismatchError(_difference(missing, unexpected))
-        tensors = {
-            name.removeprefix("state."): tensor
-            for name, tensor in state_dict.items()
-            if name.startswith("state.")
-        }
-        state = put(self._live, tensors)
-        if "run.key" in state_dict:
-            self._run_key = from_torch("run.key", state_dict["run.key"], self._run_key)
-        self._restart(state, int(state_dict.get("run.step", 0)))
-        return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)
+        differences = _run_tensors.load_model_tensors(self._run, state_dict, strict)
+        return torch.nn.modules.module._IncompatibleKeys(*differences)
 
     def optimizer_state_dict(self) -> dict[str, Any]:
         """Optax's state: the leaves under a field named `opt_state`."""
-        tensors = pack(self._live)
-        return {name: t for name, t in tensors.items() if _is_optimizer_leaf(name)}
+        return _run_tensors.optimizer_tensors(self._run)
 
     def load_optimizer_state_dict(self, tensors: Mapping[str, Any]) -> None:
-        expected = {n for n in leaf_names(self._live) if _is_optimizer_leaf(n)}
-        missing = sorted(expected - tensors.keys())
-        unexpected = sorted(tensors.keys() - expected)
-        if missing or unexpected:
-            raise CheckpointMismatchError(_difference(missing, unexpected))
-        self._restart(put(self._live, tensors), self._steps_made())
+        """The same checks as `load_state_dict`."""
+        _run_tensors.load_optimizer_tensors(self._run, tensors)
 
     # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
 
     def __getstate__(self) -> dict[str, Any]:
         """Without compiled programs; keys as the numbers they are made of."""
         self.settle()
-        state = super().__getstate__()
-        state |= {"_initial": _without_keys(self.state), "_evaluation": None}
-        state |= {"_stepper": None, "_first_step": self._steps_made()}
-        keys = {name: key for name, key in state.items() if is_key(key)}
-        return state | {name: _without_keys(key) for name, key in keys.items()}
+        return _each_value(
+            super().__getstate__() | {"_evaluation": None}, is_key, without_keys
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        restored = {
-            name: _with_keys(value)
-            for name, value in state.items()
-            if name == "_initial" or isinstance(value, _KeyNumbers)
-        }
-        super().__setstate__(state | restored)
+        super().__setstate__(_each_value(state, is_key_numbers, with_keys))
 
     # What our callback and fetcher call.
 
@@ -291,22 +253,22 @@ class LearnerModule(pl.LightningModule):
 
     def note_batch(self, batch: PyTree) -> None:
         """How many rows count in the batch in hand."""
-        self._rows = _num_valid(batch)
+        self._rows = num_valid(batch)
 
     def begin_epoch(self) -> None:
-        self._ready().reset_totals()
+        self._run.stepper.reset_totals()
 
     def end_epoch(self) -> None:
         """Logs the means over the epoch."""
         self.step_log.flush(self.trainer)
-        totals = self._ready().totals
+        totals = self._run.stepper.totals
         if totals is not None:
             self._log_all({f"train_{k}": v for k, v in totals.means().items()})
 
     def begin_evaluation(self) -> None:
         if self._evaluation is None:
-            self._evaluation = Evaluation(self._active, self._eval_key)
-        self._evaluation.start(self._live)
+            self._evaluation = Evaluation(self._run.active, self._eval_key)
+        self._evaluation.start(self._run.state)
 
     def end_evaluation(self, prefix: str) -> None:
         """Logs the means over each loader."""
@@ -328,133 +290,13 @@ class LearnerModule(pl.LightningModule):
             shown = "loss" in name
             self.log(name, value, prog_bar=shown, add_dataloader_idx=False)
 
-    # The state itself.
-
-    @property
-    def _live(self):
-        return self._initial if self._stepper is None else self._stepper.state
-
-    def _ready(self) -> Stepper:
-        if self._stepper is None:
-            self._restart(self._initial, self._first_step)
-        assert self._stepper is not None
-        return self._stepper
-
-    def _steps_made(self):
-        return self._first_step if self._stepper is None else self._stepper.step
-
-    def _restart(self, state, step):
-        """Goes on from a state: with the same compiled program, if there is one."""
-        if self._stepper is None:
-            self._stepper = Stepper(
-                self._active,
-                state,
-                key=self._run_key,
-                step=step,
-                steps_per_dispatch=self.steps_per_dispatch,
-            )
-            self._initial = None
-        else:
-            self._stepper.resume(state, key=self._run_key, step=step)
-
-    def _adopt(self, options):
-        """Changes the optimiser step to what the Trainer asks for in this fit."""
-        if options == self._options:
-            return
-        self._options = options
-        self._active = options.apply(self.learner)
-        step = self._steps_made()
-        kept = {n: v for n, v in leaf_names(self._live).items() if _is_model_leaf(n)}
-        fresh = self._active.init(self._template, key=self._init_key)
-        state = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: _carried_over(kept, path, leaf), fresh
-        )
-        self._stepper = self._evaluation = None
-        self._restart(state, step)
-
     def _dispatch(self):
         batches, self._waiting = self._waiting, []
-        self.step_log.take(self.trainer, self._ready()(batches))
+        self.step_log.take(self.trainer, self._run.stepper(batches))
 
     def _evaluate(self, batch, index, loader):
         assert self._evaluation is not None
         self._evaluation(as_arrays(batch), index, loader)
-
-
-def _carried_over(kept, path, leaf):
-    """The value that a leaf had before the optimiser was changed, in its new dtype."""
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    if name not in kept or not eqx.is_array(leaf):
-        return leaf
-    same = kept[name].dtype == leaf.dtype
-    return kept[name] if same else kept[name].astype(leaf.dtype)
-
-
-def _is_optimizer_leaf(name):
-    return _OPTIMIZER in name.split(".")
-
-
-def _is_model_leaf(name):
-    return not _is_optimizer_leaf(name)
-
-
-@dataclass(frozen=True)
-class _KeyNumbers:
-    """A typed key as what can be pickled."""
-
-    numbers: np.ndarray
-    kind: str
-
-
-def _without_keys(tree):
-    def numbers(leaf):
-        kind = str(jax.random.key_impl(leaf))
-        return _KeyNumbers(np.asarray(jax.random.key_data(leaf)), kind)
-
-    return jax.tree.map(lambda leaf: numbers(leaf) if is_key(leaf) else leaf, tree)
-
-
-def _with_keys(tree):
-    def key(leaf):
-        if isinstance(leaf, _KeyNumbers):
-            return jax.random.wrap_key_data(jnp.asarray(leaf.numbers), impl=leaf.kind)
-        return leaf
-
-    return jax.tree.map(key, tree, is_leaf=lambda x: isinstance(x, _KeyNumbers))
-
-
-def _difference(missing, unexpected):
-    def listing(names):
-        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-    parts = []
-    if missing:
-        parts.append(f"the checkpoint lacks {listing(missing)}")
-    if unexpected:
-        parts.append(f"the module has no {listing(unexpected)}")
-    return (
-        "; ".join(parts) + ". Build the module with the settings that the checkpoint "
-        "was written with"
-    )
-
-
-def as_arrays(batch):
-    """Torch tensors become NumPy arrays; all else stays."""
-    is_tensor = any(isinstance(leaf, torch.Tensor) for leaf in jax.tree.leaves(batch))
-    if not is_tensor:
-        return batch
-    return jax.tree.map(
-        lambda x: x.numpy(force=True) if isinstance(x, torch.Tensor) else x, batch
-    )
-
-
-def _num_valid(batch):
-    if isinstance(batch, Batch):
-        return int(np.sum(batch.mask))
-    try:
-        return num_rows(batch)
-    except ValueError:
-        return 1
 
 
 def _injected_learning_rate(state):
@@ -465,6 +307,10 @@ def _injected_learning_rate(state):
         if has(node) and "learning_rate" in node.hyperparams:
             return float(node.hyperparams["learning_rate"])
     return float("nan")
+
+
+def _each_value(state, chosen, change):
+    return {k: change(v) if chosen(v) else v for k, v in state.items()}
 
 
 def _is_default_summary(callback):

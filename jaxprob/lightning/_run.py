@@ -1,0 +1,163 @@
+"""The run behind a module: a learner's live state, from one `fit` to the next."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._learner import AbstractLearner
+from .._stepper import Stepper
+from .._types import Model, PRNGKey, State
+from ._torch_arrays import is_key, leaf_names
+from ._trainer_options import Options
+
+_OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
+
+
+class Run:
+    """Trains one learner over any number of fits, restarts and changes of optimiser.
+
+    The compiled `Stepper` is made when it is first needed and kept as long as the
+    program stays the same.
+
+    **Arguments:**
+
+    - `learner`, `model`: what trains what.
+    - `init_key`, `key`: of the initial state, and of all steps.
+    - `steps_per_dispatch`: as in `jaxprob.Stepper`.
+    """
+
+    def __init__(
+        self,
+        learner: AbstractLearner,
+        model: Model,
+        *,
+        init_key: PRNGKey,
+        key: PRNGKey,
+        steps_per_dispatch: int | Literal["auto"],
+    ):
+        self.key = key
+        self.active = learner
+        self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
+        self._learner = learner
+        self._template = model
+        self._init_key = init_key
+        self._options = Options()
+        self._initial: State | None = learner.init(model, key=init_key)
+        self._first_step = 0
+        self._stepper: Stepper | None = None
+
+    @property
+    def state(self) -> State:
+        """The live state, whose buffers the next dispatch consumes."""
+        return self._initial if self._stepper is None else self._stepper.state
+
+    @property
+    def step(self) -> int:
+        """The number of the next step. Reading it may wait for the device."""
+        return self._first_step if self._stepper is None else self._stepper.step
+
+    @property
+    def stepper(self) -> Stepper:
+        if self._stepper is None:
+            self.restart(self._initial, self._first_step)
+        assert self._stepper is not None
+        return self._stepper
+
+    def restart(self, state: State, step: int) -> None:
+        """Goes on from a state: with the same compiled program, if there is one."""
+        if self._stepper is None:
+            self._stepper = Stepper(
+                self.active,
+                state,
+                key=self.key,
+                step=step,
+                steps_per_dispatch=self.steps_per_dispatch,
+            )
+            self._initial = None
+        else:
+            self._stepper.resume(state, key=self.key, step=step)
+
+    def adopt(self, options: Options) -> bool:
+        """Changes the optimiser step to what a Trainer asks for; whether it did.
+
+        What the model has learnt stays; the optimiser begins anew.
+        """
+        if options == self._options:
+            return False
+        self._options = options
+        self.active = options.apply(self._learner)
+        step = self.step
+        kept = {
+            name: leaf
+            for name, leaf in leaf_names(self.state).items()
+            if not is_optimizer_leaf(name)
+        }
+        fresh = self.active.init(self._template, key=self._init_key)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _carried_over(kept, path, leaf), fresh
+        )
+        self._stepper = None
+        self.restart(state, step)
+        return True
+
+    # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without compiled programs."""
+        state = {"_initial": self.state, "_first_step": self.step, "_stepper": None}
+        return without_keys(self.__dict__ | state)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(with_keys(state))
+
+
+def is_optimizer_leaf(name: str) -> bool:
+    """Whether a leaf of a learner's state, by its path, belongs to optax."""
+    return _OPTIMIZER in name.split(".")
+
+
+def _carried_over(kept, path, leaf):
+    """The value that a leaf had before the optimiser was changed, in its new dtype."""
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    if name not in kept or not eqx.is_array(leaf):
+        return leaf
+    same = kept[name].dtype == leaf.dtype
+    return kept[name] if same else kept[name].astype(leaf.dtype)
+
+
+@dataclass(frozen=True)
+class _KeyNumbers:
+    """A typed key as what can be pickled."""
+
+    numbers: np.ndarray
+    kind: str
+
+
+def is_key_numbers(x: Any) -> bool:
+    return isinstance(x, _KeyNumbers)
+
+
+def without_keys(tree: PyTree) -> PyTree:
+    """A tree that can be pickled: its typed keys as the numbers they are made of."""
+
+    def numbers(leaf):
+        kind = str(jax.random.key_impl(leaf))
+        return _KeyNumbers(np.asarray(jax.random.key_data(leaf)), kind)
+
+    return jax.tree.map(lambda leaf: numbers(leaf) if is_key(leaf) else leaf, tree)
+
+
+def with_keys(tree: PyTree) -> PyTree:
+    """What `without_keys` was given."""
+
+    def key(leaf):
+        if is_key_numbers(leaf):
+            return jax.random.wrap_key_data(jnp.asarray(leaf.numbers), impl=leaf.kind)
+        return leaf
+
+    return jax.tree.map(key, tree, is_leaf=is_key_numbers)

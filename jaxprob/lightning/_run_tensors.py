@@ -1,0 +1,84 @@
+"""A run as the tensors of a Lightning checkpoint, by path, and back.
+
+Optax's state goes where Lightning keeps optimisers, so that weights can go alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ._errors import CheckpointMismatchError
+from ._run import Run, is_optimizer_leaf
+from ._torch_arrays import from_torch, leaf_names, pack, to_torch, unpack
+
+
+def model_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """All but the optimiser: state, key and step."""
+    tensors = {
+        f"state.{name}": tensor
+        for name, tensor in pack(run.state).items()
+        if not is_optimizer_leaf(name)
+    }
+    return {
+        **tensors,
+        "run.key": to_torch(run.key),
+        "run.step": torch.tensor(run.step),
+    }
+
+
+def load_model_tensors(
+    run: Run, tensors: Mapping[str, Any], strict: bool
+) -> tuple[list[str], list[str]]:
+    """Checks every leaf by name, shape and dtype before any is replaced.
+
+    **Returns:** the names that are missing, and those that are not expected.
+    """
+    names = {n for n in leaf_names(run.state) if not is_optimizer_leaf(n)}
+    expected = {f"state.{name}" for name in names} | {"run.key", "run.step"}
+    missing, unexpected = _differences(expected, tensors)
+    if strict:
+        _refuse(missing, unexpected)
+    leaves = {
+        name.removeprefix("state."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("state.")
+    }
+    state = unpack(run.state, leaves)
+    if "run.key" in tensors:
+        run.key = from_torch("run.key", tensors["run.key"], run.key)
+    run.restart(state, int(tensors.get("run.step", 0)))
+    return missing, unexpected
+
+
+def optimizer_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Optax's state: the leaves under a field named `opt_state`."""
+    tensors = pack(run.state)
+    return {name: t for name, t in tensors.items() if is_optimizer_leaf(name)}
+
+
+def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
+    """The same checks, the same way."""
+    expected = {n for n in leaf_names(run.state) if is_optimizer_leaf(n)}
+    _refuse(*_differences(expected, tensors))
+    run.restart(unpack(run.state, tensors), run.step)
+
+
+def _differences(expected, tensors):
+    return sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+
+
+def _refuse(missing, unexpected):
+    def listing(names):
+        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+    parts = []
+    if missing:
+        parts.append(f"the checkpoint lacks {listing(missing)}")
+    if unexpected:
+        parts.append(f"the module has no {listing(unexpected)}")
+    if parts:
+        raise CheckpointMismatchError(
+            "; ".join(parts) + ". Build the module with the settings that the "
+            "checkpoint was written with"
+        )
