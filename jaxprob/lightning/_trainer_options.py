@@ -19,7 +19,7 @@ from pytorch_lightning.plugins.precision import Precision
 
 from .._learner import AbstractLearner
 from . import _precision
-from ._workers import check_workers
+from ._loaders import check_loader
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
     # Torch's plugin would look for tensors in our batches, and the cast is ours.
     strategy.precision_plugin = Precision()
-    strategy.process_dataloader = lambda loader: process(check_workers(loader))
+    strategy.process_dataloader = lambda loader: process(check_loader(loader))
 
     def give_back():
         for name, value in before.items():

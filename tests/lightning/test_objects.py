@@ -1,4 +1,4 @@
-"""Modules as objects, models that are no Equinox modules, loaders that are not ours."""
+"""Modules as objects: copies, pickles, hyper-parameters, hooks of their own."""
 
 import copy
 import pickle
@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
@@ -86,55 +84,6 @@ def test_hyperparameters_rebuild_the_module(tmp_path):
     loaded = Regression.load_from_checkpoint(tmp_path / "a.ckpt")
     assert loaded.hparams.width == 5
     assert np.array_equal(loaded.model.layers[0].weight, module.model.layers[0].weight)
-
-
-def apply(params, x):
-    return params["scale"] * x + params["shift"]
-
-
-@jaxprob.mean_loss
-def dictionary_loss(params, example, *, key):
-    x, y = example
-    return jnp.sum((apply(params, x) - y) ** 2), {}
-
-
-def test_a_dict_of_arrays_trains_and_resumes(tmp_path):
-    x = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
-    data = ArrayDataModule(train=(x, 3 * x - 1), batch_size=16)
-    params = {"scale": jnp.zeros(1), "shift": jnp.zeros(1)}
-    learner = jaxprob.GradientDescent(dictionary_loss, optax.sgd(0.1))
-    module = LearnerModule(learner, params)
-    trainer = make_trainer(tmp_path, max_epochs=60)
-    trainer.fit(module, data)
-    assert np.allclose(module.model["scale"], 3, atol=1e-3)
-    assert np.allclose(module.model["shift"], -1, atol=1e-3)
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    loaded = LearnerModule.load_from_checkpoint(
-        tmp_path / "a.ckpt", learner=learner, model=params
-    )
-    assert np.array_equal(loaded.model["scale"], module.model["scale"])
-
-
-# Lightning advises more workers for any DataLoader without.
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-def test_a_torch_dataloader_gives_the_same_as_ours(tmp_path):
-    x, y = arrays(96)
-    ours, theirs = make_module(), make_module()
-    loader = DataLoader(
-        TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=8
-    )
-    make_trainer(tmp_path).fit(
-        ours, jaxprob.ArrayLoader((x, y), batch_size=8, drop_last=True)
-    )
-    make_trainer(tmp_path).fit(theirs, loader)
-    assert bits(ours) == bits(theirs)
-
-
-def test_workers_that_fork_are_refused(tmp_path):
-    rows = TensorDataset(torch.zeros(16, 1), torch.zeros(16, 1))
-    loader = DataLoader(rows, batch_size=8, num_workers=2)
-    with pytest.raises(ValueError, match="forkserver"):
-        make_trainer(tmp_path).fit(make_module(), loader)
 
 
 @pytest.mark.parametrize(
