@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.plugins.io import AsyncCheckpointIO
 
 from . import _folder_lock
 from ._atomic_write import atomic_write, collect_orphans
@@ -90,6 +91,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{target} was not written: {error.strerror or error} ({folder}). A "
                 "file that stood at this path is unharmed"
             ) from error
+
+
+class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
+    """Lightning's thread in front of an `AtomicCheckpointIO`, whose folders it leaves
+    at the end.
+    """
+
+    def __init__(self):
+        super().__init__(AtomicCheckpointIO())
+
+    def teardown(self) -> None:
+        super().teardown()
+        assert self.checkpoint_io is not None
+        self.checkpoint_io.teardown()
+
+
+def make_atomic(strategy: Any) -> None:
+    """Puts ours where Lightning's own plugin stands; any other was the user's choice.
+
+    `AsyncCheckpointIO()` fills itself with Lightning's own, so it is taken apart.
+    """
+    own = strategy.checkpoint_io
+    if type(own) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
+    is_async = type(own) is AsyncCheckpointIO
+    if is_async and type(own.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AsyncAtomicCheckpointIO()
 
 
 def load_verified(path: Path, weights_only: bool = True) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import PyTree
-from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelSummary
 
 from .._batch import Stack, unpack
@@ -20,7 +19,7 @@ from .._loader import ArrayLoader
 from .._types import Model, State
 from . import _fast_forward, _run_tensors, _trainer_options
 from ._bridge import Bridge
-from ._checkpoint_io import AtomicCheckpointIO, load_verified
+from ._checkpoint_io import load_verified, make_atomic
 from ._evaluation import Evaluation
 from ._host_batches import as_arrays, num_valid
 from ._optimizer import OptaxOptimizer
@@ -123,8 +122,7 @@ class LearnerModule(pl.LightningModule):
         if trainer.training:
             if self._run.adopt(options):
                 self._evaluation = None
-            if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-                trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+            make_atomic(trainer.strategy)
             trainer.callbacks = [
                 TreeSummary(callback) if _is_default_summary(callback) else callback
                 for callback in trainer.callbacks
