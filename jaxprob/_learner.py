@@ -78,7 +78,9 @@ class GradientDescent(AbstractLearner):
 
     - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
         makes one from the loss of one example. It may be an Equinox module; if it has
-        a method `check(model, data)`, data sets are shown to it before training.
+        a method `check(model, data)`, data sets are shown to it before training. It
+        may give `(scalar, (metrics, held))` instead, where `held` is a tree like the
+        model with new running statistics and `None` elsewhere.
     - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
         gradient accumulation (`optax.MultiSteps`) are composed there.
     - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
@@ -123,12 +125,15 @@ class GradientDescent(AbstractLearner):
         def loss(params):
             return self.loss(eqx.combine(params, rest), batch, key=key)
 
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        metrics, held = _metrics_and_held(aux)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, params)
         params = optax.apply_updates(params, updates)
         average = state.ema
         if self.ema is not None:
             average = self.ema.update(average, params, state.step)
+        if held is not None:
+            rest = eqx.combine(held, rest)
         model = eqx.combine(params, rest)
         state = TrainState(model, opt_state, average, state.step + 1)
         return state, {"loss": value, **metrics}
@@ -144,3 +149,7 @@ class GradientDescent(AbstractLearner):
         if state.ema is None:
             return state.model
         return eqx.combine(state.ema, state.model)
+
+
+def _metrics_and_held(aux):
+    return aux if isinstance(aux, tuple) else (aux, None)

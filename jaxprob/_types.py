@@ -22,5 +22,5 @@ Where: TypeAlias = Any
 
 Metrics: TypeAlias = dict[str, Any]
 
-Loss: TypeAlias = Callable[..., tuple[Float[Array, ""], Metrics]]
-"""`loss(model, batch, *, key) -> (scalar, metrics)`."""
+Loss: TypeAlias = Callable[..., tuple[Float[Array, ""], Any]]
+"""`loss(model, batch, *, key) -> (scalar, metrics)`; see `jaxprob.GradientDescent`."""

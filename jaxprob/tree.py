@@ -11,6 +11,8 @@ Every function takes a `where`, which says which leaves are meant:
 - a **tuple** of these: whatever one of them means.
 
 Only inexact (floating or complex) arrays are ever chosen: nothing else has a gradient.
+Running statistics, the leaves of an `eqx.nn.State`, are never chosen: they are no
+parameters.
 """
 
 import fnmatch
@@ -66,7 +68,23 @@ def select(tree: Model, where: Where) -> PyTree[bool]:
     """
     chosen = _select(tree, where)
     return jax.tree.map(
-        lambda leaf, flag: bool(flag) and eqx.is_inexact_array(leaf), tree, chosen
+        lambda leaf, flag, held: bool(flag) and not held and eqx.is_inexact_array(leaf),
+        tree,
+        chosen,
+        _held(tree),
+    )
+
+
+def _held(tree):
+    """True at the running statistics."""
+
+    def is_state(node):
+        return isinstance(node, eqx.nn.State)
+
+    return jax.tree.map(
+        lambda node: jax.tree.map(lambda _: is_state(node), node),
+        tree,
+        is_leaf=is_state,
     )
 
 

@@ -88,11 +88,27 @@ from ._curvature import (
     KroneckerCurvature as KroneckerCurvature,
 )
 from ._swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
-from ._hmc import NUTS as NUTS
+from ._chains import AbstractChains as AbstractChains, ChainState as ChainState
+from ._hamiltonian import AbstractHamiltonian as AbstractHamiltonian
+from ._nuts import NUTS as NUTS
+from ._hmc import HMC as HMC
 from ._sgmcmc import AbstractSGMCMC as AbstractSGMCMC
 from ._sgld import SGLD as SGLD
 from ._sghmc import SGHMC as SGHMC
-from ._draws import DrawsPosterior as DrawsPosterior, ess as ess, rhat as rhat
+from ._cycles import CosineCycles as CosineCycles
+from ._run_chains import (
+    ChainError as ChainError,
+    load_draws as load_draws,
+    run_chains as run_chains,
+)
+from ._draws import DrawsPosterior as DrawsPosterior
+from ._diagnose import (
+    Diagnosis as Diagnosis,
+    diagnose as diagnose,
+    ess as ess,
+    rhat as rhat,
+)
+from ._stateful import Stateful as Stateful, refresh_statistics as refresh_statistics
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,

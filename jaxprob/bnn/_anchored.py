@@ -128,12 +128,12 @@ class AnchoredMAP(AbstractInference):
         roles = Roles.of(model, self.random, self.point)
         joint = self.log_joint
 
-        def loss(model, batch, *, key) -> tuple[Float[Array, ""], Info]:
+        def loss(model, batch, *, key) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
             likelihood = joint.likelihood
             if isinstance(likelihood, NormalLikelihood):
                 scale = likelihood.scale * joint.temperature**0.5
                 batch = _perturbed(batch, scale, noise_key)
-            log_likelihood = joint.log_likelihood(model, batch, key=key)
+            log_likelihood, held = joint.with_statistics(model, batch, key=key)
             params = trees.paths(eqx.filter(model, roles.random))
             centres = trees.paths(anchor)
 
@@ -147,7 +147,7 @@ class AnchoredMAP(AbstractInference):
             )
             log_density = (log_likelihood + log_prior) / joint.temperature
             info = {"nll": -log_likelihood / joint.num_data}
-            return -log_density / joint.num_data, info
+            return -log_density / joint.num_data, (info, held)
 
         return GradientDescent(loss, self.optimizer, trainable=roles.trained)
 

@@ -141,12 +141,13 @@ def langevin_step(
     gradient: Float[Array, " dim"],
     *,
     step_size: Any,
+    heat: Any = 1.0,
 ) -> Float[Array, " dim"]:
-    r"""$w + \epsilon g + \sqrt{2 \epsilon}\, \xi$."""
+    r"""$w + \epsilon g + \sqrt{2 h \epsilon}\, \xi$, where $h$ is `heat`."""
     from blackjax.sgmcmc.diffusions import overdamped_langevin
 
     with _ordinary_promotion():
-        out = overdamped_langevin()(key, position, gradient, step_size)
+        out = overdamped_langevin()(key, position, gradient, step_size, heat)
         return jnp.asarray(out, position.dtype)
 
 
@@ -158,8 +159,10 @@ def momentum_step(
     *,
     step_size: Any,
     friction: float,
+    heat: Any = 1.0,
 ) -> tuple[Float[Array, " dim"], Float[Array, " dim"]]:
-    r"""$w + h p$, and $(1 - a) p + h g + \sqrt{2 a}\, \xi$.
+    r"""$w + h p$, and $(1 - a) p + h g + \sqrt{2 a}\, \xi$; `heat` scales the noise's
+    variance.
 
     blackjax's own kernel draws a new momentum in each call and uses one key for two
     things, so only its integrator is used.
@@ -168,7 +171,7 @@ def momentum_step(
 
     with _ordinary_promotion():
         step = sghmc(alpha=friction / step_size)
-        position_, momentum_ = step(key, position, momentum, gradient, step_size)
+        position_, momentum_ = step(key, position, momentum, gradient, step_size, heat)
         return (
             jnp.asarray(position_, position.dtype),
             jnp.asarray(momentum_, momentum.dtype),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def check_data(
     if model is None:
         return
     first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
-    mean = mean_leaves(model)
+    mean = eqx.nn.inference_mode(mean_leaves(model))
     _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
     p: Any = likelihood(apply(mean, first, key=jax.random.key(0)))
     check_target(p, jnp.asarray(y[0]))

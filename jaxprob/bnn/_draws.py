@@ -1,12 +1,9 @@
-"""Draws of Markov chains as a posterior, and whether they can be trusted."""
-
-from typing import Any
+"""Draws of Markov chains as a posterior."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Integer, PyTree
+from jaxtyping import Array, Integer, PyTree
 
 from .._types import Model, PRNGKey
 from ._posterior import AbstractPosterior
@@ -15,8 +12,7 @@ from ._posterior import AbstractPosterior
 class DrawsPosterior(AbstractPosterior):
     """Finitely many models with equal weights, from one or more chains.
 
-    `predict` uses each of them once. `rhat` and `ess` take its `draws` leaf by leaf for
-    weights, and `predictive.outputs` for functions.
+    `predict` uses each of them once. `diagnose` says whether they can be trusted.
 
     **Arguments:**
 
@@ -51,41 +47,11 @@ class DrawsPosterior(AbstractPosterior):
 
     def mean(self) -> Model:
         """The average of the weights, of use where the posterior has one mode."""
-        params = jax.tree.map(lambda a: jnp.mean(a, (0, 1)), self.draws)
+        params = jax.tree.map(_mean, self.draws)
         return eqx.combine(params, self.rest)
 
 
-def rhat(values: Any) -> Float[np.ndarray, "*shape"]:
-    r"""Split $\hat R$: how much chains differ, where 1 is not at all.
-
-    Weights of a network have symmetries that chains need not explore, so look at what
-    the network computes:
-
-    ```python
-    outputs = predict(posterior, likelihood, x, key=key).outputs     # rows, draws
-    rhat(outputs.T.reshape(*posterior.shape, -1)).max()              # below 1.01
-    ```
-
-    Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.4.
-
-    **Arguments:**
-
-    - `values`: chains and draws are the two leading axes.
-    """
-    from numpyro.diagnostics import split_gelman_rubin
-
-    return np.asarray(split_gelman_rubin(np.asarray(values)))
-
-
-def ess(values: Any) -> Float[np.ndarray, "*shape"]:
-    """Effective sample size: independent draws that would estimate the mean as well.
-
-    Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.5.
-
-    **Arguments:**
-
-    - `values`: chains and draws are the two leading axes.
-    """
-    from numpyro.diagnostics import effective_sample_size
-
-    return np.asarray(effective_sample_size(np.asarray(values)))
+def _mean(draws):
+    if not jnp.issubdtype(draws.dtype, jnp.inexact):
+        return draws[0, 0]  # a counter of running statistics
+    return jnp.mean(draws, (0, 1))

@@ -16,6 +16,7 @@ from .._types import Model, PRNGKey
 from ._apply import call_model
 from ._likelihood import BERNOULLI, Likelihood, class_probs
 from ._prior import Prior, log_prior
+from ._stateful import statistics, trains_statistics
 
 
 class LogJoint(eqx.Module):
@@ -94,21 +95,53 @@ class LogJoint(eqx.Module):
         - `batch`: `(x, y)`, or a `jaxprob.Batch` of it.
         - `key`: for models with noise of their own; example i gets `fold_in(key, i)`.
         """
-        data, mask = unpack(batch)
-        if isinstance(batch, Batch):
-            data = fill_padding(data, mask)
-        x, y = xy(data)
-        keys = example_keys(key, num_rows(data))
 
         def one(x, y, key):
             p = self.likelihood(self.apply(model, x, key=key))
             return log_likelihood_of(p, y)
 
-        values = jax.vmap(one)(x, y, keys)
+        return self._total(jax.vmap(one), batch, key)[0]
+
+    def with_statistics(
+        self, model: Model, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """`log_likelihood`, and the running statistics after this batch.
+
+        **Arguments:** as in `log_likelihood`; of a `Stateful` model in training the
+        batch's own statistics are used.
+
+        **Returns:** the value; and a tree like the model that holds its new running
+        statistics and `None` elsewhere, or `None` if it keeps none.
+        """
+        if not trains_statistics(model):
+            return self.log_likelihood(model, batch, key=key), None
+        if self.apply is not call_model:
+            raise ValueError(
+                "apply=... gives the output for one input, and a Stateful model in "
+                "training has outputs for a batch: put what apply does into the "
+                "model's own call, or train it in inference mode"
+            )
+
+        def one(x, y, key):
+            out, state = model.advance(x, key=key)
+            return log_likelihood_of(self.likelihood(out), y), state
+
+        mapped = jax.vmap(one, out_axes=(0, None), axis_name=model.axis_name)
+        value, state = self._total(mapped, batch, key)
+        return value, statistics(eqx.tree_at(lambda m: m.state, model, state))
+
+    def _total(self, mapped, batch, key):
+        """N/B times the sum over the rows that count, and what else `mapped` gives."""
+        data, mask = unpack(batch)
+        if isinstance(batch, Batch):
+            data = fill_padding(data, mask)
+        x, y = xy(data)
+        out = mapped(x, y, example_keys(key, num_rows(data)))
+        values, rest = out if isinstance(out, tuple) else (out, None)
         mask = jnp.asarray(mask)
         total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
         count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
-        return self.num_data * (total / count)
+        return self.num_data * (total / count), rest
 
     def log_prior(self, params: PyTree) -> Float[Array, ""]:
         """Log prior density of all floating-point arrays of `params`, in nats."""

@@ -73,9 +73,9 @@ class MAP(AbstractInference):
     def _descent(self, model: Model) -> GradientDescent:
         roles = Roles.of(model, self.random, self.point)
 
-        def loss(model, batch, *, key) -> tuple[Float[Array, ""], Info]:
+        def loss(model, batch, *, key) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
             joint = self.log_joint
-            log_likelihood = joint.log_likelihood(model, batch, key=key)
+            log_likelihood, held = joint.with_statistics(model, batch, key=key)
             log_prior = joint.log_prior(eqx.filter(model, roles.random))
             log_density = (log_likelihood + log_prior) / joint.temperature
             info = {
@@ -83,6 +83,6 @@ class MAP(AbstractInference):
                 "log_prior": log_prior,
                 "log_joint": log_density,
             }
-            return -log_density / joint.num_data, info
+            return -log_density / joint.num_data, (info, held)
 
         return GradientDescent(loss, self.optimizer, self.ema, roles.trained)

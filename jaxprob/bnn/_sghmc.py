@@ -1,6 +1,7 @@
 """Stochastic-gradient Hamiltonian Monte Carlo."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array
 from .._types import Where
 from ._blackjax import momentum_step
 from ._log_joint import LogJoint
+from ._posterior import AbstractPosterior
 from ._sgmcmc import AbstractSGMCMC
 
 
@@ -34,12 +36,15 @@ class SGHMC(AbstractSGMCMC):
     **Arguments:**
 
     - `log_joint`: likelihood, prior and N; the temperature belongs there.
-    - `learning_rate`: $\eta$, or a schedule `step -> eta`.
+    - `learning_rate`: $\eta$, or a schedule `step -> eta`; `CosineCycles` makes this
+        cyclical stochastic-gradient MCMC.
     - `start`: updates before the first draw may be kept.
     - `every`: updates for each kept draw.
     - `num_draws`: draws kept; past them the oldest make room.
     - `friction`: $a$ in (0, 1].
     - `random`: leaves to sample (see `jaxprob.tree`); all others stay as they are.
+    - `num_chains`: side by side in one program.
+    - `initial`: where they start, as in `NUTS`.
     """
 
     log_joint: LogJoint
@@ -49,17 +54,27 @@ class SGHMC(AbstractSGMCMC):
     num_draws: int
     friction: float = 0.1
     random: Where | None = None
+    num_chains: int = 1
+    initial: Literal["prior", "model"] | AbstractPosterior = "model"
 
     def __check_init__(self):
         if not 0 < self.friction <= 1:
             raise ValueError(f"friction={self.friction}: it is in (0, 1]")
 
-    def _move(self, key, position, momentum, log_density, step_size):
+    def _move(self, key, position, momentum, log_density, step_size, heat):
         # blackjax moves first and turns then, Chen turns first: the same path of w, if
         # the gradient is taken where the move ends.
         h = jnp.sqrt(step_size)
-        value, gradient = jax.value_and_grad(log_density)(position + h * momentum)
-        position, momentum = momentum_step(
-            key, position, momentum, gradient, step_size=h, friction=self.friction
+        (value, held), gradient = jax.value_and_grad(log_density, has_aux=True)(
+            position + h * momentum
         )
-        return position, momentum, value
+        position, momentum = momentum_step(
+            key,
+            position,
+            momentum,
+            gradient,
+            step_size=h,
+            friction=self.friction,
+            heat=heat,
+        )
+        return position, momentum, value, held

@@ -1,6 +1,7 @@
 """Stochastic-gradient Langevin dynamics."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 from jaxtyping import Array
@@ -8,6 +9,7 @@ from jaxtyping import Array
 from .._types import Where
 from ._blackjax import langevin_step
 from ._log_joint import LogJoint
+from ._posterior import AbstractPosterior
 from ._sgmcmc import AbstractSGMCMC
 
 
@@ -21,8 +23,7 @@ class SGLD(AbstractSGMCMC):
     whatever N is. For $\eta \to 0$ the draws are from the posterior. At a constant
     $\eta$ the spread is too large: along an eigenvector of the Hessian (per row) with
     eigenvalue $\lambda$ the variance is $1 / (1 - \eta \lambda / 2)$ times the
-    posterior's with full batches, and more with the noise of small ones. Several chains
-    are `DeepEnsemble(SGLD(...), 4)`.
+    posterior's with full batches, and more with the noise of small ones.
 
     Reference: *Bayesian learning via stochastic gradient Langevin dynamics*, Welling
     and Teh, 2011.
@@ -35,11 +36,14 @@ class SGLD(AbstractSGMCMC):
     **Arguments:**
 
     - `log_joint`: likelihood, prior and N; the temperature belongs there.
-    - `learning_rate`: $\eta$, or a schedule `step -> eta`.
+    - `learning_rate`: $\eta$, or a schedule `step -> eta`; `CosineCycles` makes this
+        cyclical stochastic-gradient MCMC.
     - `start`: updates before the first draw may be kept.
     - `every`: updates for each kept draw.
     - `num_draws`: draws kept; past them the oldest make room.
     - `random`: leaves to sample (see `jaxprob.tree`); all others stay as they are.
+    - `num_chains`: side by side in one program.
+    - `initial`: where they start, as in `NUTS`.
     """
 
     log_joint: LogJoint
@@ -48,8 +52,14 @@ class SGLD(AbstractSGMCMC):
     every: int
     num_draws: int
     random: Where | None = None
+    num_chains: int = 1
+    initial: Literal["prior", "model"] | AbstractPosterior = "model"
 
-    def _move(self, key, position, momentum, log_density, step_size):
-        value, gradient = jax.value_and_grad(log_density)(position)
-        position = langevin_step(key, position, gradient, step_size=step_size)
-        return position, momentum, value
+    def _move(self, key, position, momentum, log_density, step_size, heat):
+        (value, held), gradient = jax.value_and_grad(log_density, has_aux=True)(
+            position
+        )
+        position = langevin_step(
+            key, position, gradient, step_size=step_size, heat=heat
+        )
+        return position, momentum, value, held

@@ -1,39 +1,22 @@
 """Draws from minibatches: the part that all stochastic-gradient samplers share."""
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
-from .._types import Info, Model, PRNGKey, Where
-from ._draws import DrawsPosterior
-from ._inference import AbstractInference, Roles
-from ._prior import check_prior
-
-
-class SGMCMCState(eqx.Module):
-    """The state of one chain.
-
-    **Fields:**
-
-    - `model`: where the chain is.
-    - `momentum`: of the random leaves, ravelled; unused by Langevin dynamics.
-    - `draws`: kept so far, random leaves ravelled.
-    - `step`: updates made.
-    """
-
-    model: Model
-    momentum: Float[Array, " dim"]
-    draws: Float[Array, "draws dim"]
-    step: Int[Array, ""]
+from .._keys import example_keys
+from .._types import Info, PRNGKey
+from ._chains import AbstractChains, ChainState, check_chains
+from ._cycles import CosineCycles
 
 
-class AbstractSGMCMC(AbstractInference):
-    """The workflow of a chain of stochastic-gradient steps: what is kept, and when.
+class AbstractSGMCMC(AbstractChains):
+    """The workflow of chains of stochastic-gradient steps: what is kept, and when.
 
     A final class says in `_move` how one step goes.
     """
@@ -41,98 +24,101 @@ class AbstractSGMCMC(AbstractInference):
     learning_rate: eqx.AbstractVar[float | Callable[..., Array]]
     start: eqx.AbstractVar[int]
     every: eqx.AbstractVar[int]
-    num_draws: eqx.AbstractVar[int]
-    random: eqx.AbstractVar[Where | None]
 
     @abc.abstractmethod
     def _move(
-        self, key, position, momentum, log_density, step_size
-    ) -> tuple[Array, Array, Array]:
-        """The next position and momentum, and the log-density on the way."""
+        self, key, position, momentum, log_density, step_size, heat
+    ) -> tuple[Array, Array, Array, PyTree]:
+        """The next position and momentum; the log-density on the way, and what comes
+        with it. The variance of the noise is multiplied by `heat`.
+        """
 
     def __check_init__(self):
-        if self.start < 0 or self.every < 1 or self.num_draws < 1:
+        check_chains(self, start=0, every=1, num_draws=1, num_chains=1)
+        cycles = self._cycles
+        if cycles is None:
+            return
+        if cycles.draws * self.every > cycles.length:
             raise ValueError(
-                f"start={self.start}, every={self.every}, num_draws={self.num_draws}: "
-                "at least 0, 1 and 1"
+                f"{cycles.draws} draws {self.every} updates apart do not fit a cycle "
+                f"of {cycles.length} updates"
             )
+        if self.start % cycles.length or self.num_draws % cycles.draws:
+            raise ValueError(
+                f"start={self.start} and num_draws={self.num_draws} are not whole "
+                f"cycles: those have {cycles.length} updates and {cycles.draws} draws"
+            )
+
+    @property
+    def _cycles(self) -> CosineCycles | None:
+        rate = self.learning_rate
+        return rate if isinstance(rate, CosineCycles) else None
 
     @property
     def num_steps(self) -> int:
         """Updates until all draws are kept."""
+        if self._cycles is not None:
+            cycles = self.num_draws // self._cycles.draws
+            return self.start + cycles * self._cycles.length
         return self.start + self.every * self.num_draws
 
-    def init(self, model: Model, *, key: PRNGKey) -> SGMCMCState:
-        params = self._split(model)[0]
-        check_prior(self.log_joint.prior, params)
-        vector = ravel_pytree(params)[0]
-        draws = jnp.zeros((self.num_draws, vector.size), vector.dtype)
-        momentum = jax.random.normal(key, vector.shape, vector.dtype)
-        return SGMCMCState(model, momentum, draws, jnp.zeros((), jnp.int32))
+    @property
+    def num_burn(self) -> int:
+        return self.start
+
+    @property
+    def spacing(self) -> int:
+        return self.every
+
+    def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
+        since = jnp.maximum(step - self.start, 0)
+        if self._cycles is not None:
+            return self._cycles.num_kept(since, self.every)
+        return since // self.every
 
     def update(
-        self, state: SGMCMCState, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[SGMCMCState, Info]:
+        self, state: ChainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[ChainState, Info]:
         joint = self.log_joint
         params, rest = self._split(state.model)
-        vector, unravel = ravel_pytree(params)
-        move_key, call_key = jax.random.split(key)
-
-        def log_density(vector):
-            params = unravel(vector)
-            model = eqx.combine(params, rest)
-            return joint(model, batch, key=call_key, params=params)
-
+        unravel = ravel_pytree(params)[1]
         rate = self.learning_rate
         rate = rate(state.step) if callable(rate) else rate
-        step_size = jnp.asarray(rate, vector.dtype) / joint.num_data
-        vector, momentum, value = self._move(
-            move_key, vector, state.momentum, log_density, step_size
+        dtype = state.position.dtype
+        step_size = jnp.asarray(rate, dtype) / joint.num_data
+        heat = jnp.ones((), dtype)
+        if self._cycles is not None:
+            heat = self._cycles.noisy(state.step).astype(dtype)
+
+        def chain(position, momentum, held, key):
+            move_key, call_key = jax.random.split(key)
+
+            def log_density(vector):
+                params = unravel(vector)
+                model = eqx.combine(params, held, rest)
+                value, held_ = joint.with_statistics(model, batch, key=call_key)
+                value = (value + joint.log_prior(params)) / joint.temperature
+                return value, held if held_ is None else held_
+
+            return self._move(
+                move_key, position, momentum, log_density, step_size, heat
+            )
+
+        keys = example_keys(key, self.num_chains)
+        position, momentum, value, held = jax.vmap(chain)(
+            state.position, state.kernel, state.statistics, keys
         )
-        since = state.step + 1 - self.start
-        due = (since > 0) & (since % self.every == 0)
-        place = (since // self.every - 1) % self.num_draws
-        # A choice of the row, not of the buffer: that would copy it in every step.
-        row = jnp.where(due, vector, state.draws[place])
-        draws = state.draws.at[place].set(row)
-        model = eqx.combine(unravel(vector), rest)
-        state = SGMCMCState(model, momentum, draws, state.step + 1)
+        state = ChainState(
+            position,
+            momentum,
+            self._record(state, position),
+            state.divergences,
+            held,
+            state.step + 1,
+            state.model,
+        )
+        value = jnp.mean(value)
         return state, {"loss": -value / joint.num_data, "log_joint": value}
 
-    def evaluate(self, state: SGMCMCState, batch: PyTree, *, key: PRNGKey) -> Info:
-        model = eqx.nn.inference_mode(state.model)
-        value = self.log_joint.log_likelihood(model, batch, key=key)
-        nll = -value / self.log_joint.num_data
-        return {"loss": nll, "nll": nll}
-
-    def model(self, state: SGMCMCState) -> Model:
-        """Where the chain is: one draw."""
-        return state.model
-
-    def posterior(
-        self,
-        state: SGMCMCState,
-        batches: Iterable[PyTree] | None = None,
-        *,
-        key: PRNGKey | None = None,
-    ) -> DrawsPosterior:
-        """The draws kept so far.
-
-        **Raises:** `ValueError` while there is none.
-        """
-        since = int(state.step) - self.start
-        kept = min(max(since, 0) // self.every, self.num_draws)
-        if kept == 0:
-            raise ValueError(
-                f"no draw yet: {int(state.step)} updates were made, and the first draw "
-                f"is kept after {self.start + self.every}"
-            )
-        params, rest = self._split(state.model)
-        unravel = ravel_pytree(params)[1]
-        return DrawsPosterior(
-            jax.vmap(jax.vmap(unravel))(state.draws[None, :kept]), rest
-        )
-
-    def _split(self, model):
-        roles = Roles.of(model, self.random, False)
-        return eqx.partition(model, roles.random)
+    def _kernel(self, position, *, key):
+        return jax.random.normal(key, position.shape, position.dtype)

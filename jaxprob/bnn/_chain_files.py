@@ -1,0 +1,143 @@
+"""A run of chains on disk: settings, shards of draws, and the last state.
+
+`run.json` says what is run; `draws-00000.safetensors`, ... hold draws as they come, and
+`state.safetensors` all that the next transition needs. Each file is replaced whole, and
+a shard before the state that counts it: whatever instant a run is killed at, the state
+names shards that are there.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+SHARD = "draws-{:05d}.safetensors"
+
+
+def write(path: Path, save: Any) -> None:
+    """`save(partial)` writes a file beside `path`, which then takes its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        save(partial)
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def save_shard(folder: Path, number: int, draws: np.ndarray) -> None:
+    """Draws of all chains, in the order of their making."""
+    tensors = {"draws": np.ascontiguousarray(draws)}
+    write(folder / SHARD.format(number), lambda path: save_file(tensors, path))
+
+
+def load_shards(folder: Path, count: int) -> list[np.ndarray]:
+    """Arrays of shape (chains, draws, numbers), one for each shard."""
+    return [load_file(folder / SHARD.format(i))["draws"] for i in range(count)]
+
+
+def save_state(folder: Path, state: PyTree, shards: int) -> None:
+    """All arrays of a state, and how many shards belong to it."""
+    tensors = {f"{i:04d}": _as_numpy(a) for i, a in enumerate(_arrays(state))}
+    metadata = {"shards": str(shards)}
+    write(
+        folder / "state.safetensors",
+        lambda path: save_file(tensors, path, metadata=metadata),
+    )
+
+
+def load_state(folder: Path, like: PyTree) -> tuple[PyTree, int] | None:
+    """The state with the arrays of the file, and its shards; `None` if there is none.
+
+    **Arguments:**
+
+    - `folder`: of the run.
+    - `like`: a state of the same structure.
+    """
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        shards = int(file.metadata()["shards"])
+    tensors = load_file(path)
+    arrays, rest = eqx.partition(like, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    loaded = [_from_numpy(tensors[f"{i:04d}"], leaf) for i, leaf in enumerate(leaves)]
+    return eqx.combine(jax.tree.unflatten(structure, loaded), rest), shards
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes what is run, or compares it with what was.
+
+    **Raises:** `ValueError` that names each difference.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        if (folder / "state.safetensors").exists():
+            raise ValueError(f"{folder} holds a state without run.json: it is no run")
+        text = json.dumps(settings, indent=1)
+        write(path, lambda partial: partial.write_text(text))
+        return
+    held = json.loads(path.read_text())
+    names = sorted(settings.keys() | held.keys())
+    differ = [
+        f"{name} was {held.get(name)} and is {settings.get(name)}"
+        for name in names
+        if held.get(name) != settings.get(name)
+    ]
+    if differ:
+        raise ValueError(
+            f"{folder} holds another run: {'; '.join(differ)}. Give the run another "
+            "folder, or remove this one."
+        )
+
+
+def fingerprint(tree: PyTree) -> str:
+    """Sixteen digits that depend on every bit of a tree's arrays."""
+    digest = hashlib.sha256()
+    for leaf in _arrays(tree):
+        array = _as_numpy(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _arrays(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf)]
+
+
+def _as_numpy(leaf):
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    return np.ascontiguousarray(leaf)
+
+
+def _from_numpy(array, like):
+    if _is_key(like):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    return jax.numpy.asarray(array)
+
+
+def _is_key(leaf):
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

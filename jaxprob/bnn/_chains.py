@@ -1,0 +1,264 @@
+"""Markov chains side by side: where they start, and which draws are kept."""
+
+import abc
+from collections.abc import Iterable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PyTree
+
+from .. import tree
+from .._keys import example_keys
+from .._types import Info, Model, PRNGKey, Where
+from ._draws import DrawsPosterior
+from ._inference import AbstractInference, Roles
+from ._posterior import AbstractPosterior
+from ._prior import check_prior, sample_prior
+from ._stateful import refresh_statistics, statistics, trains_statistics
+
+
+class ChainState(eqx.Module):
+    """The state of all chains.
+
+    **Fields:**
+
+    - `position`: the random leaves of each chain, ravelled.
+    - `kernel`: what a transition carries on beside it: a momentum, or step size and
+        mass matrix while they adapt.
+    - `draws`: kept so far, a ring in which the oldest make room.
+    - `divergences`: of each chain, after warm-up; zero for minibatch samplers.
+    - `statistics`: running statistics of each chain's model (see `Stateful`).
+    - `step`: transitions made.
+    - `model`: gives the structure and the leaves that are not random.
+    """
+
+    position: Float[Array, "chains dim"]
+    kernel: PyTree
+    draws: Float[Array, "chains draws dim"]
+    divergences: Int[Array, " chains"]
+    statistics: PyTree
+    step: Int[Array, ""]
+    model: Model
+
+
+class AbstractChains(AbstractInference):
+    """What all samplers share. A final class says how one transition goes.
+
+    **Fields:**
+
+    - `num_draws`, `num_chains`: kept of each chain; side by side in one program.
+    - `random`: leaves to sample (see `jaxprob.tree`).
+    - `initial`: where chains start: at draws from the `"prior"`, all at the `"model"`,
+        or at a posterior: chain i at its model i, or at a draw of its own.
+    """
+
+    num_draws: eqx.AbstractVar[int]
+    num_chains: eqx.AbstractVar[int]
+    random: eqx.AbstractVar[Where | None]
+    initial: eqx.AbstractVar[Literal["prior", "model"] | AbstractPosterior]
+
+    @abc.abstractmethod
+    def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
+        """How many draws of each chain so many updates have kept."""
+
+    @property
+    @abc.abstractmethod
+    def num_steps(self) -> int:
+        """Updates until all draws are kept."""
+
+    @property
+    @abc.abstractmethod
+    def num_burn(self) -> int:
+        """Updates before a draw may be kept."""
+
+    @property
+    @abc.abstractmethod
+    def spacing(self) -> int:
+        """The least number of updates between two kept draws."""
+
+    @abc.abstractmethod
+    def _kernel(self, position: Array, *, key: PRNGKey) -> PyTree:
+        """What transitions carry on, for all chains, before the first."""
+
+    def init(self, model: Model, *, key: PRNGKey) -> ChainState:
+        roles = Roles.of(model, self.random, False)
+        check_prior(self.log_joint.prior, eqx.filter(model, roles.random))
+        start_key, kernel_key = jax.random.split(key)
+        position = self._positions(model, roles, start_key)
+        shape = (self.num_chains, self.num_draws, position.shape[1])
+        return ChainState(
+            position,
+            kernel=self._kernel(position, key=kernel_key),
+            draws=jnp.zeros(shape, position.dtype),
+            divergences=jnp.zeros(self.num_chains, jnp.int32),
+            statistics=jax.tree.map(
+                lambda a: jnp.broadcast_to(a, (self.num_chains, *a.shape)),
+                statistics(model),
+            ),
+            step=jnp.zeros((), jnp.int32),
+            model=model,
+        )
+
+    def evaluate(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        """The mean over chains of the log-likelihood where they are."""
+
+        def one(vector, held):
+            model = eqx.nn.inference_mode(self._model(state.model, vector, held))
+            return self.log_joint.log_likelihood(model, batch, key=key)
+
+        values = jax.vmap(one)(state.position, state.statistics)
+        nll = -jnp.mean(values) / self.log_joint.num_data
+        return {"loss": nll, "nll": nll}
+
+    def model(self, state: ChainState) -> Model:
+        """The model where the first chain is: one draw."""
+        held = jax.tree.map(lambda a: a[0], state.statistics)
+        return self._model(state.model, state.position[0], held)
+
+    def posterior(
+        self,
+        state: ChainState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> DrawsPosterior:
+        """All draws kept so far, in the order in which they were made.
+
+        For a model that trains running statistics (see `Stateful`), `batches` are the
+        training data again: each draw gets its own statistics from them.
+
+        **Raises:** `ValueError` while there is none, when draws are not finite, or when
+        every transition of a chain diverged. Warns of divergences.
+        """
+        kept = int(self.num_kept(int(state.step)))
+        if kept == 0:
+            first = next(
+                step
+                for step in range(self.num_burn + 1, self.num_steps + 1)
+                if int(self.num_kept(step))
+            )
+            raise ValueError(
+                f"no draw yet: {int(state.step)} updates were made, and the first is "
+                f"kept after {first}. Train for num_steps={self.num_steps}."
+            )
+        self._judge(state)
+        length = state.draws.shape[1]
+        draws = state.draws[:, :kept]
+        if kept > length:
+            draws = jnp.roll(draws, -(kept % length), axis=1)
+        return self.as_posterior(state.model, draws, batches)
+
+    def as_posterior(
+        self,
+        model: Model,
+        draws: Float[Array | np.ndarray, "chains draws dim"],
+        batches: Iterable[PyTree] | None = None,
+    ) -> DrawsPosterior:
+        """Ravelled draws as a posterior: `posterior` and `load_draws` call it."""
+        params, rest = self._split(model)
+        self._check_finite(params, draws)
+        unravel = jax.vmap(jax.vmap(ravel_pytree(params)[1]))
+        posterior = DrawsPosterior(unravel(jnp.asarray(draws)), rest)
+        if not self._refreshes(model):
+            return posterior
+        if batches is None:
+            raise ValueError(
+                "this model keeps running statistics, and those of the chain's last "
+                "step belong to no draw: give the training data again, "
+                "posterior(state, batches), to compute each draw's own"
+            )
+        return refresh_statistics(posterior, batches)
+
+    def _judge(self, state):
+        """Looks at the state before its draws are used."""
+
+    def _refreshes(self, model) -> bool:
+        """Whether the draws need running statistics of their own."""
+        return trains_statistics(model)
+
+    def _record(self, state, position):
+        """The buffer with the position in it, if this step is one to keep."""
+        length = state.draws.shape[1]
+        before = self.num_kept(state.step)
+        due = self.num_kept(state.step + 1) > before
+        place = before % length
+        # A choice of the rows, not of the buffer: that would copy it in every step.
+        rows = jnp.where(due, position, state.draws[:, place])
+        return state.draws.at[:, place].set(rows)
+
+    def _split(self, model):
+        return eqx.partition(model, Roles.of(model, self.random, False).random)
+
+    def _model(self, model, vector, held):
+        params, rest = self._split(model)
+        if held is not None:
+            rest = eqx.combine(held, rest)
+        return eqx.combine(ravel_pytree(params)[1](vector), rest)
+
+    def _positions(self, model, roles, key):
+        template = ravel_pytree(eqx.filter(model, roles.random))[0]
+
+        def start(index, key):
+            if isinstance(self.initial, AbstractPosterior):
+                atoms = self.initial.num_atoms
+                if atoms is None:
+                    drawn = self.initial.sample(key)
+                else:
+                    drawn = self.initial.atom(index % atoms)
+            elif self.initial == "model":
+                return template
+            else:
+                prior = self.log_joint.prior
+                drawn = sample_prior(model, prior, key=key, where=roles.random)
+            return ravel_pytree(eqx.filter(drawn, roles.random))[0]
+
+        index = jnp.arange(self.num_chains)
+        position = jax.vmap(start)(index, example_keys(key, self.num_chains))
+        if position.shape[1] != template.size:
+            raise ValueError(
+                f"initial is a posterior over models with {position.shape[1]} random "
+                f"numbers, and this model has {template.size}"
+            )
+        return position
+
+    def _check_finite(self, params, draws):
+        bad = ~np.isfinite(np.asarray(draws))
+        if not bad.any():
+            return
+        chain, draw, place = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"draw {draw} of chain {chain} is not finite at {leaf_at(params, place)}: "
+            "the chain left for infinity. Lower the learning rate or the step size."
+        )
+
+
+def leaf_at(params: PyTree, place: int) -> str:
+    """The path of the leaf that holds an entry of the ravelled tree."""
+    end = 0
+    for path, leaf in tree.paths(params).items():
+        end += leaf.size
+        if place < end:
+            return path
+    raise IndexError(f"the tree holds {end} numbers, and {place} was asked for")
+
+
+def check_chains(method: AbstractChains, **least: int) -> None:
+    """Refuses settings below their least, and a start that is none."""
+    for name, smallest in least.items():
+        if getattr(method, name) < smallest:
+            raise ValueError(
+                f"{name}={getattr(method, name)}: it is at least {smallest}"
+            )
+    initial = method.initial
+    if not isinstance(initial, AbstractPosterior) and initial not in (
+        "prior",
+        "model",
+    ):
+        raise ValueError(
+            f"initial={initial!r}: it is 'prior', 'model' or a posterior, such as an "
+            "ensemble's"
+        )

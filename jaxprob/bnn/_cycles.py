@@ -1,0 +1,68 @@
+"""A cyclical step size for stochastic-gradient samplers."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class CosineCycles(eqx.Module):
+    r"""Step sizes that fall from a peak to zero again and again.
+
+    $$\eta_k = \frac{\eta_0}{2} \Big[\cos\Big(\pi\, \frac{k \bmod L}{L}\Big) + 1\Big]$$
+
+    A large step leaves the mode that the chain is in, small ones sample the next. In
+    the first part of a cycle no noise is added, so that the chain descends; draws are
+    kept at the end of each cycle.
+
+    Reference: *Cyclical stochastic gradient MCMC for Bayesian deep learning*, Zhang,
+    Li, Zhang, Chen and Wilson, 2020, https://arxiv.org/abs/1902.03932, equation 1 and
+    algorithm 1.
+
+    ```python
+    cycles = CosineCycles(0.1, length=2000, draws=5)
+    method = SGLD(log_joint, cycles, start=0, every=20, num_draws=4 * 5)
+    ```
+
+    **Arguments:**
+
+    - `peak`: $\eta_0 > 0$, a learning rate as in `SGLD`.
+    - `length`: $L$, updates in a cycle.
+    - `draws`: kept of each cycle: its last ones, as far apart as the sampler's `every`.
+    - `explore`: the share of each cycle without noise, in [0, 1): 0 samples throughout.
+    """
+
+    peak: float = eqx.field(static=True)
+    length: int = eqx.field(static=True)
+    draws: int = eqx.field(static=True, default=1)
+    explore: float = eqx.field(static=True, default=0.5)
+
+    def __check_init__(self):
+        if not self.peak > 0 or self.length < 2 or self.draws < 1:
+            raise ValueError(
+                f"peak={self.peak}, length={self.length}, draws={self.draws}: a "
+                "positive learning rate, at least 2 updates and 1 draw in a cycle"
+            )
+        if not 0 <= self.explore < 1:
+            raise ValueError(f"explore={self.explore}: a share of the cycle in [0, 1)")
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The learning rate of the update with this number."""
+        return 0.5 * self.peak * (jnp.cos(math.pi * self._share(step)) + 1.0)
+
+    def noisy(self, step: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether the update with this number adds noise."""
+        return self._share(step) >= self.explore
+
+    def num_kept(self, step: int | Int[Array, ""], every: int) -> Int[Array, ""]:
+        """Draws kept by so many updates."""
+        whole, rest = step // self.length, step % self.length
+        late = jnp.maximum(rest - (self.length - self.draws * every), 0) // every
+        return jnp.asarray(whole * self.draws + late)
+
+    def _share(self, step):
+        # An update is one step further than the updates made before it: r(k) of the
+        # paper counts from zero.
+        done = jnp.asarray(step % self.length, jnp.result_type(float))
+        return done / self.length

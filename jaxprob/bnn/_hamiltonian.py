@@ -1,0 +1,152 @@
+"""Hamiltonian Monte Carlo on the whole data set: what NUTS and HMC share."""
+
+import abc
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from .._batch import num_rows, unpack
+from .._keys import example_keys
+from .._types import Info, PRNGKey
+from ._blackjax import (
+    hamiltonian_step,
+    warmup_init,
+    warmup_schedule,
+    warmup_update,
+    warmup_values,
+)
+from ._chains import AbstractChains, ChainState
+
+ADVICE = (
+    "Raise target towards 0.99, scale inputs and targets to unit variance, or use a "
+    "narrower prior."
+)
+
+
+class AbstractHamiltonian(AbstractChains):
+    """Chains that need the whole data set, with Stan's warm-up.
+
+    Models are in inference mode: dropout is off, running statistics are constants.
+    """
+
+    num_warmup: eqx.AbstractVar[int]
+    thin: eqx.AbstractVar[int]
+    target: eqx.AbstractVar[float]
+    step_size: eqx.AbstractVar[float]
+
+    @property
+    @abc.abstractmethod
+    def _trajectory(self) -> tuple[int | None, int, float]:
+        """Leapfrog steps, `None` for the no-U-turn rule; most doublings; jitter."""
+
+    @property
+    def num_steps(self) -> int:
+        """Updates from the first to the last draw."""
+        return self.num_warmup + self.num_draws * self.thin
+
+    @property
+    def num_burn(self) -> int:
+        return self.num_warmup
+
+    @property
+    def spacing(self) -> int:
+        return self.thin
+
+    def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
+        return jnp.maximum(step - self.num_warmup, 0) // self.thin
+
+    def update(
+        self, state: ChainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[ChainState, Info]:
+        self._check_rows(batch)
+        warming = state.step < self.num_warmup
+        slow, ends = warmup_schedule(self.num_warmup)
+        now = jnp.minimum(state.step, len(slow) - 1)
+        slow, ends = jnp.asarray(slow)[now], jnp.asarray(ends)[now]
+        num_leapfrog, max_doublings, jitter = self._trajectory
+
+        def chain(position, warmup, key):
+            current, final, mass = warmup_values(warmup, target=self.target)
+            step_size = jnp.where(warming, current, final)
+            if not self.num_warmup:
+                step_size = jnp.asarray(self.step_size, position.dtype)
+            jitter_key, key = jax.random.split(key)
+            low, high = 1.0 - jitter, 1.0 + jitter
+            factor = jax.random.uniform(jitter_key, (), position.dtype, low, high)
+            position, facts = hamiltonian_step(
+                key,
+                position,
+                lambda vector: self.log_density(state.model, vector, batch),
+                step_size=step_size * factor,
+                inverse_mass=mass,
+                num_leapfrog=num_leapfrog,
+                max_doublings=max_doublings,
+            )
+            after = warmup_update(
+                warmup, position, facts["acceptance"], slow, ends, target=self.target
+            )
+            warmup = jax.tree.map(
+                lambda new, old: jnp.where(warming, new, old), after, warmup
+            )
+            return position, warmup, {**facts, "step_size": step_size}
+
+        keys = example_keys(key, self.num_chains)
+        position, warmup, facts = jax.vmap(chain)(state.position, state.kernel, keys)
+        divergent = facts.pop("divergent")
+        state = ChainState(
+            position,
+            warmup,
+            self._record(state, position),
+            state.divergences + jnp.where(warming, 0, divergent.astype(jnp.int32)),
+            state.statistics,
+            state.step + 1,
+            state.model,
+        )
+        info = {name: jnp.mean(value) for name, value in facts.items()}
+        info["divergent"] = jnp.mean(divergent)
+        return state, {"loss": -info["log_density"] / self.log_joint.num_data, **info}
+
+    def log_density(self, model: PyTree, vector: Array, batch: PyTree) -> Array:
+        """The log joint of the whole data set at ravelled random leaves."""
+        model = eqx.nn.inference_mode(model)
+        drawn = self._model(model, vector, None)
+        params = self._split(drawn)[0]
+        return self.log_joint(drawn, batch, key=jax.random.key(0), params=params)
+
+    def _kernel(self, position, *, key):
+        return jax.vmap(
+            lambda p: warmup_init(p, target=self.target, step_size=self.step_size)
+        )(position)
+
+    def _refreshes(self, model):
+        return False
+
+    def _judge(self, state):
+        since = int(state.step) - self.num_warmup
+        count = np.asarray(state.divergences)
+        if count.max() >= since:
+            raise ValueError(
+                f"chain {int(count.argmax())} diverged in each of its {since} "
+                f"transitions and never moved. {ADVICE}"
+            )
+        if count.any():
+            listing = ", ".join(f"chain {i} in {n}" for i, n in enumerate(count) if n)
+            warnings.warn(
+                f"transitions diverged, of {since} each: {listing}. Draws near there "
+                f"are missing and the posterior is biased. {ADVICE}",
+                stacklevel=4,
+            )
+
+    def _check_rows(self, batch):
+        data, _ = unpack(batch)
+        rows = num_rows(data)
+        if rows < self.log_joint.num_data:
+            raise ValueError(
+                f"this batch has {rows} rows and num_data is "
+                f"{self.log_joint.num_data}: the sampler needs the whole data set in "
+                "each step, batch_size=len(x). For minibatches use SGLD."
+            )

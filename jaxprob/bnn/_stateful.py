@@ -1,0 +1,234 @@
+"""Modules that keep running statistics, such as batch normalisation."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._batch import num_rows, unpack
+from .._keys import example_keys
+from .._types import Model, PRNGKey
+from ._apply import takes_key
+from ._draws import DrawsPosterior
+from ._posterior import AbstractPosterior
+
+
+class Stateful(eqx.Module):
+    """A module and its `eqx.nn.State` as one model, which any method here can train.
+
+    ```python
+    net, state = eqx.nn.make_with_state(Net)(key=key)      # holds eqx.nn.BatchNorm
+    model = Stateful(net, state)
+    method = MAP(log_joint, optax.adam(1e-3))
+    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=20)
+    ```
+
+    In training a batch is normalised by its own statistics, and the running ones move
+    with every step. They are neither random nor optimised, and the parameters of
+    normalisation layers are points by default. In inference mode, which `predict`,
+    `Laplace` and `NUTS` use, the running statistics are constants, so that the network
+    is a function of one input.
+
+    While it trains, an output depends on the whole batch: the likelihood has no factor
+    for each row, and padded rows count in the statistics (`drop_last=True` leaves them
+    out). Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or `LayerNorm`.
+
+    **Arguments:**
+
+    - `net`: called as `net(x, state)` or `net(x, state, key=key)`; gives
+        `(output, state)`.
+    - `state`: from `eqx.nn.make_with_state`.
+    - `axis_name`: of the batch, as given to the layers.
+    """
+
+    net: Any
+    state: eqx.nn.State
+    fresh: eqx.nn.State
+    axis_name: str = eqx.field(static=True)
+    inference: bool
+
+    def __init__(
+        self,
+        net: Any,
+        state: eqx.nn.State,
+        *,
+        axis_name: str = "batch",
+        inference: bool = False,
+    ):
+        self.net = net
+        self.state = state
+        # What `refresh_statistics` starts from. A copy: setting one ends the other.
+        self.fresh = _copied(state)
+        self.axis_name = axis_name
+        self.inference = inference
+
+    def __call__(self, x: Any, *, key: PRNGKey | None = None) -> Any:
+        """The output for one input, in inference mode."""
+        if not self.inference:
+            raise ValueError(
+                "this model normalises by statistics of the batch, so it has no output "
+                "for one input: call eqx.nn.inference_mode(model), or train with MAP, "
+                "an ensemble of it, SWAG, SGLD or SGHMC. Variational methods and "
+                "Laplace's curvature need a function of one input: use GroupNorm, or "
+                "train the statistics first and go on in inference mode."
+            )
+        return self.advance(x, key=key)[0]
+
+    def advance(
+        self, x: Any, *, key: PRNGKey | None = None
+    ) -> tuple[Any, eqx.nn.State]:
+        """Output and next state, inside a vmap over the batch axis."""
+        state = _copied(self.state)
+        if takes_key(self.net):
+            return self.net(x, state, key=key)
+        return self.net(x, state)
+
+
+def statistics(model: Model) -> PyTree:
+    """The part of a model that is running statistics, `None` elsewhere."""
+    flags = jax.tree.map(
+        lambda node: jax.tree.map(lambda _: _is_state(node), node),
+        model,
+        is_leaf=_is_state,
+    )
+    return eqx.filter(model, flags)
+
+
+def trains_statistics(model: Model) -> bool:
+    """Whether the model is `Stateful` and not in inference mode."""
+    return isinstance(model, Stateful) and not model.inference
+
+
+def refresh_statistics(
+    posterior: AbstractPosterior,
+    batches: Iterable[PyTree],
+    *,
+    key: PRNGKey | None = None,
+    num_samples: int | None = None,
+) -> DrawsPosterior:
+    """Sampled models, each with running statistics of its own from a pass over data.
+
+    The statistics of training belong to the weights of that step; those of a posterior
+    sample have to be computed again. Each batch is run from fresh statistics, and their
+    averages are weighed by rows: one batch with all the data is exact, and over several
+    the variances are those within batches.
+
+    Reference: *Averaging weights leads to wider optima and better generalization*,
+    Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, 2018, section 3.2,
+    https://arxiv.org/abs/1803.05407.
+
+    ```python
+    posterior = refresh_statistics(posterior, [(x, y)], key=key, num_samples=30)
+    ```
+
+    **Arguments:**
+
+    - `posterior`: over `Stateful` models.
+    - `batches`: training batches `(x, y)`.
+    - `key`: of the draws; a posterior of finitely many models needs none.
+    - `num_samples`: how many to draw; all models of a finite posterior by default.
+
+    **Returns:** a posterior of finitely many models.
+
+    **Raises:** `TypeError` for models that keep no statistics; `ValueError` without a
+    batch, or without a number of samples where it is needed.
+    """
+    data = [_rows_that_count(batch) for batch in batches]
+    if not data:
+        raise ValueError("batches is empty: the statistics need the training data")
+    template = posterior.mean()
+    if not isinstance(template, Stateful):
+        raise TypeError(
+            f"the posterior is over {type(template).__name__}, which keeps no running "
+            "statistics: wrap it as Stateful(net, state)"
+        )
+    atoms = posterior.num_atoms
+    exact = atoms is not None and num_samples is None
+    num = atoms if exact else num_samples
+    if num is None or (not exact and key is None):
+        raise ValueError("give key=... and num_samples=...: the posterior is no list")
+    weights = jnp.asarray([float(num_rows(x)) for x in data])
+    key = jax.random.key(0) if key is None else key
+    varies, lead = eqx.is_inexact_array, (1, num)
+    if isinstance(posterior, DrawsPosterior) and exact:
+        varies, lead = _present(posterior.draws), posterior.shape
+
+    def one(index):
+        if exact:
+            model = posterior.atom(index)
+        else:
+            model = posterior.sample(jax.random.fold_in(key, index))
+        each = [statistics(_pass(model, x, key)) for x in data]
+        held = jax.tree.map(lambda *a: _average(weights, a), *each)
+        return eqx.combine(held, eqx.filter(model, varies))
+
+    draws = _each(one, num)
+    draws = jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), draws)
+    rest = jax.tree.map(
+        lambda drawn, leaf: None if drawn else leaf,
+        _present(draws),
+        eqx.nn.inference_mode(template),
+    )
+    return DrawsPosterior(draws, rest)
+
+
+def _rows_that_count(batch):
+    (x, _), mask = unpack(batch)
+    keep = np.asarray(mask)
+    return jax.tree.map(lambda a: jnp.asarray(a)[keep], x)
+
+
+def _present(tree):
+    """True at the leaves of a tree, False where it holds None."""
+    return jax.tree.map(lambda a: a is not None, tree, is_leaf=lambda a: a is None)
+
+
+def _each(function, num):
+    """All in one program, one after the other: memory is that of one."""
+    return eqx.filter_jit(lambda: jax.lax.map(function, jnp.arange(num)))()
+
+
+def _pass(model, x, key):
+    """The model with the statistics of one batch."""
+    model = eqx.tree_at(lambda m: m.state, model, _copied(model.fresh))
+    # Dropout stays off: its noise is no part of the sampled function.
+    training = jax.tree.map(
+        lambda node: (
+            eqx.nn.inference_mode(node, value=False) if _is_layer(node) else node
+        ),
+        eqx.nn.inference_mode(model),
+        is_leaf=_is_layer,
+    )
+
+    def one(x, key):
+        return training.advance(x, key=key)[1]
+
+    state = jax.vmap(one, out_axes=None, axis_name=model.axis_name)(
+        x, example_keys(key, num_rows(x))
+    )
+    return eqx.tree_at(lambda m: m.state, model, state)
+
+
+def _is_layer(node):
+    return isinstance(node, eqx.nn.StatefulLayer)
+
+
+def _average(rows, arrays):
+    first = arrays[0]
+    if not jnp.issubdtype(first.dtype, jnp.inexact):
+        return first
+    weights = (rows / jnp.sum(rows)).astype(first.dtype)
+    return jnp.tensordot(weights, jnp.stack(arrays), 1)
+
+
+def _is_state(node):
+    return isinstance(node, eqx.nn.State)
+
+
+def _copied(state):
+    """Another object of the same numbers: `State.set` makes the old one unusable."""
+    return jax.tree.map(lambda a: a, state)
