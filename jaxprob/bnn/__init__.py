@@ -17,6 +17,7 @@ Prior + likelihood -> inference -> posterior -> predictive:
    there is a density.
 5. **The predictive.** `predict(posterior, likelihood, x, key=key)` is the mixture over
    sampled models: mean, variance and its two parts, quantiles, log_prob, entropy.
+   `.calibrate(x, y)` puts it right on held-out rows.
 
 ```python
 log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=len(x))
@@ -117,3 +118,4 @@ from ._posterior import (
 from ._mixture import Mixture as Mixture
 from ._predict import predict as predict
 from ._predictive import Predictive as Predictive
+from ._calibrated import CalibratedPredictive as CalibratedPredictive

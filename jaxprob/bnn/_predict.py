@@ -66,6 +66,14 @@ def predict(
 
     **Returns:** a `Predictive`.
     """
+    settings = {
+        "key": key,
+        "num_samples": num_samples,
+        "chunk_size": chunk_size,
+        "sample_batch": sample_batch,
+        "linearized": linearized,
+        "apply": apply,
+    }
     rows = num_rows(x)
     if rows == 0:
         raise ValueError("x has no rows to predict")
@@ -120,8 +128,17 @@ def predict(
 
     else:
         source = chunks
+
+    def at(rows):
+        return predict(posterior, likelihood, rows, **settings)
+
     return Predictive(
-        source, likelihood, num_rows=rows, num_samples=num, chunk_size=chunk_size
+        source,
+        likelihood,
+        num_rows=rows,
+        num_samples=num,
+        chunk_size=chunk_size,
+        at=at,
     )
 
 

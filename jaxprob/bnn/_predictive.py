@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -16,6 +16,9 @@ from .._keys import example_keys
 from .._types import PRNGKey
 from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood, class_probs
 from ._log_joint import check_target, log_likelihood_of
+
+if TYPE_CHECKING:
+    from ._calibrated import CalibratedPredictive
 
 _BISECTIONS = 50
 
@@ -41,12 +44,36 @@ class Predictive:
         num_rows: int,
         num_samples: int,
         chunk_size: int,
+        at: Callable[[PyTree], "Predictive"],
     ):
         self._chunks = chunks
         self._likelihood = likelihood
         self._chunk_size = chunk_size
         self.num_rows = num_rows
         self.num_samples = num_samples
+        self._at = at
+
+    def calibrate(
+        self, x: PyTree, y: Num[Array | np.ndarray, "held_out *out"]
+    ) -> "CalibratedPredictive":
+        """This predictive, put right on rows that the model was not trained on.
+
+        ```python
+        predictive = predict(posterior, likelihood, x_test, key=key)
+        calibrated = predictive.calibrate(x_val, y_val)
+        lower, upper = calibrated.conformal_interval(0.9)
+        ```
+
+        **Arguments:**
+
+        - `x`, `y`: the held-out rows. They are predicted with the same samples.
+
+        **Returns:** a `CalibratedPredictive`.
+        """
+        from ._calibrated import CalibratedPredictive
+
+        held_out = self._at(x)
+        return CalibratedPredictive(self, held_out, held_out.check_rows("y", y))
 
     @property
     def outputs(self) -> PyTree[Num[Array, "rows samples *out"]]:
@@ -85,6 +112,15 @@ class Predictive:
         """Standard deviation of y."""
         return jnp.sqrt(self.variance)
 
+    @property
+    def moment_matched(self) -> dist.Normal:
+        """The Gaussians with the mean and the standard deviation of the mixture.
+
+        An approximation, of one hump where the mixture may have several:
+        `predictive.moment_matched.log_prob(y)` is not `predictive.log_prob(y)`.
+        """
+        return dist.Normal(self.mean, self.std)
+
     def log_prob(
         self, y: Num[Array | np.ndarray, "rows *out"]
     ) -> Float[Array, " rows"]:
@@ -97,13 +133,13 @@ class Predictive:
 
         - `y`: a target for each row.
         """
-        return self._map(_log_prob, self._rows("y", y))
+        return self._map(_log_prob, self.check_rows("y", y))
 
     def cdf(
         self, y: Float[Array | np.ndarray, "rows *out"]
     ) -> Float[Array, "rows *out"]:
         """Distribution function of the mixture at a target for each row."""
-        return self._map(_cdf, self._rows("y", y))
+        return self._map(_cdf, self.check_rows("y", y))
 
     def quantile(self, q: float) -> Float[Array, "rows *out"]:
         """The q-quantile of the mixture, by bisection of its distribution function.
@@ -171,7 +207,10 @@ class Predictive:
         keys = example_keys(noise_key, self.num_rows)
         return self._map(_sample, keys, shared=(part,))
 
-    def _rows(self, name, array):
+    def check_rows(
+        self, name: str, array: Num[Array | np.ndarray, "..."]
+    ) -> Num[Array, "..."]:
+        """The array, if it has an entry for each row."""
         array = jnp.asarray(array)
         if array.shape[:1] != (self.num_rows,):
             raise ValueError(
@@ -179,6 +218,28 @@ class Predictive:
                 f"{self.num_rows} rows"
             )
         return array
+
+    @functools.cached_property
+    def _kind(self):
+        """A distribution such as those of the parts."""
+        outputs, _ = next(iter(self._chunks()))
+        return _marginal(self._likelihood(jax.tree.map(lambda a: a[0, 0], outputs)))
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether y is a class label."""
+        return isinstance(self._kind, CATEGORICAL + BERNOULLI)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether y is zero or one, and `probs` the probability of one."""
+        return isinstance(self._kind, BERNOULLI)
+
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}({self.num_rows} rows, {self.num_samples} samples, "
+            f"{type(self._kind).__name__})"
+        )
 
     def _map(self, statistic, *rows, shared=()):
         """A statistic of each row, chunk by chunk; `rows` are cut along with them."""

@@ -33,6 +33,7 @@ def modules_after(statement: str) -> tuple[set[str], set[str]]:
         "import jaxprob.bnn",
         "import jaxprob.diffusion",
         "import jaxprob.metrics",
+        "import jaxprob.recalibrate",
         "import jaxprob.testing",
         "import jaxprob.datasets",
     ],

@@ -1,0 +1,54 @@
+"""Standard deviations made larger or smaller by one number."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..metrics._inputs import check_positive, check_same_shape, floats
+
+
+class VarianceScaling(eqx.Module):
+    r"""$s^2 = \frac 1 n \sum_i (y_i - \mu_i)^2 / \sigma_i^2$, by which all variances
+    are multiplied.
+
+    It is the maximum of the Gaussian likelihood, in closed form. Heavy tails pull it
+    up: compare with the median of $|y - \mu| / \sigma$, .6745 for a Gaussian.
+
+    Reference: *Evaluating and calibrating uncertainty prediction in regression tasks*,
+    Levi, Gispan, Giladi and Fetaya, 2019, https://arxiv.org/abs/1905.11659, section 4.
+
+    **Arguments:**
+
+    - `scale`: s > 0.
+    """
+
+    scale: Float[Array, ""]
+
+    @classmethod
+    def fit(
+        cls,
+        y: Float[Array | np.ndarray, "*shape"],
+        mean: Float[Array | np.ndarray, "*shape"],
+        std: Float[Array | np.ndarray, "*shape"],
+    ) -> "VarianceScaling":
+        """The scale of the highest likelihood.
+
+        **Arguments:**
+
+        - `y`: outcomes of rows that were not trained on.
+        - `mean`, `std`: their predictions.
+
+        **Raises:** `ValueError` for NaN, different shapes, or scales not above zero.
+        """
+        y, mean, std = floats(y=y, mean=mean, std=std)
+        check_same_shape(y=y, mean=mean, std=std)
+        check_positive("std", std)
+        return cls(jnp.sqrt(jnp.mean(((y - mean) / std) ** 2)))
+
+    def __call__(
+        self, std: Float[Array | np.ndarray, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """The scaled standard deviations."""
+        (std,) = floats(std=std)
+        return self.scale.astype(std.dtype) * std
