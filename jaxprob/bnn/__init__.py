@@ -66,6 +66,13 @@ from ._check_data import check_data as check_data
 from ._inference import AbstractInference as AbstractInference
 from ._map import MAP as MAP
 from ._mean_field import MeanFieldVI as MeanFieldVI
+from ._gaussian_vi import (
+    AbstractGaussianVI as AbstractGaussianVI,
+    FullRankVI as FullRankVI,
+    LowRankVI as LowRankVI,
+)
+from ._ivon import IVONState as IVONState, ivon as ivon, sample_ivon as sample_ivon
+from ._ivon_vi import IVON as IVON
 from ._ensemble import (
     DeepEnsemble as DeepEnsemble,
     EnsemblePosterior as EnsemblePosterior,
@@ -110,6 +117,11 @@ from ._diagnose import (
     rhat as rhat,
 )
 from ._stateful import Stateful as Stateful, refresh_statistics as refresh_statistics
+from ._correlated import (
+    AbstractCorrelatedPosterior as AbstractCorrelatedPosterior,
+    FullRankPosterior as FullRankPosterior,
+    LowRankPosterior as LowRankPosterior,
+)
 from ._posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,

@@ -20,7 +20,7 @@ from ._inference import AbstractInference
 from ._laplace_pass import Kind, Structure, curvature, linear_layers
 from ._log_joint import LogJoint
 from ._map import MAP
-from ._posterior import AbstractPosterior
+from ._posterior import AbstractPosterior, chosen
 from ._prior import Prior, prior_at
 from ._scale import is_traced
 
@@ -62,8 +62,9 @@ class LaplacePosterior(AbstractPosterior):
         return eqx.combine(self.params, self.rest)
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        values = jax.tree.map(lambda _, leaf: leaf, self.params, model)
-        delta = ravel_pytree(values)[0] - ravel_pytree(self.params)[0]
+        delta = (
+            ravel_pytree(chosen(self.params, model))[0] - ravel_pytree(self.params)[0]
+        )
         tau = self._tau()
         normaliser = self.curvature.log_det(tau) - delta.size * jnp.log(
             2 * jnp.pi * self.temperature

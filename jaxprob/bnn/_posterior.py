@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Integer, PyTree
 
 from .._types import Model, PRNGKey
 from ._kl import kl
@@ -46,6 +46,14 @@ class AbstractPosterior(eqx.Module):
     def atom(self, index: int | Integer[Array, ""]) -> Model:
         """The model of this number, for a posterior of finitely many."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
+
+
+def chosen(params: PyTree, model: Model) -> PyTree:
+    """The leaves of a model that `params` holds; `None` elsewhere, as there."""
+    flags = jax.tree.map(
+        lambda leaf: leaf is not None, params, is_leaf=lambda leaf: leaf is None
+    )
+    return eqx.filter(model, flags)
 
 
 class PointPosterior(AbstractPosterior):

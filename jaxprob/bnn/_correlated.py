@@ -1,0 +1,176 @@
+"""Gaussians over all random leaves at once, with correlations between them."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+from jaxtyping import Array, Float, PyTree
+
+from .._types import Model, PRNGKey
+from ._posterior import AbstractPosterior, chosen
+from ._random import MIN_SCALE, Gaussian
+from ._scale import inverse_softplus
+
+
+class AbstractCorrelatedPosterior(AbstractPosterior):
+    r"""$q(w) = \mathcal N(\mu, \Sigma)$ over the vector of all random leaves.
+
+    **Fields:**
+
+    - `params`: $\mu$ as a tree, `None` at leaves that are not random.
+    - `rest`: all other leaves.
+    """
+
+    params: eqx.AbstractVar[PyTree]
+    rest: eqx.AbstractVar[PyTree]
+
+    @abc.abstractmethod
+    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+        r"""A draw from $\mathcal N(0, \Sigma)$, differentiable in its parameters."""
+
+    @abc.abstractmethod
+    def variance(self) -> Float[Array, " dim"]:
+        r"""The diagonal of $\Sigma$."""
+
+    @abc.abstractmethod
+    def covariance(self) -> Float[Array, "dim dim"]:
+        r"""$\Sigma$, dense: of use for a few thousand weights."""
+
+    @abc.abstractmethod
+    def log_det(self) -> Float[Array, ""]:
+        r"""$\log |\Sigma|$."""
+
+    @abc.abstractmethod
+    def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
+        r"""$\delta^\top \Sigma^{-1} \delta$."""
+
+    def sample(self, key: PRNGKey) -> Model:
+        vector, unravel = ravel_pytree(self.params)
+        return eqx.combine(unravel(vector + self.deviation(key)), self.rest)
+
+    def mean(self) -> Model:
+        return eqx.combine(self.params, self.rest)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        delta = (
+            ravel_pytree(chosen(self.params, model))[0] - ravel_pytree(self.params)[0]
+        )
+        constant = delta.size * math.log(2 * math.pi)
+        return -0.5 * (constant + self.log_det() + self.quadratic(delta))
+
+    def entropy(self) -> Float[Array, ""]:
+        """In nats."""
+        dim = ravel_pytree(self.params)[0].size
+        return 0.5 * (dim * math.log(2 * math.pi * math.e) + self.log_det())
+
+    def marginals(self) -> PyTree:
+        """Each leaf as a `Gaussian` of its own: what it is without the others.
+
+        The divergence from a prior that is independent in each entry needs no more.
+        """
+        scales = ravel_pytree(self.params)[1](jnp.sqrt(self.variance()))
+        return jax.tree.map(Gaussian.of, self.params, scales)
+
+
+class FullRankPosterior(AbstractCorrelatedPosterior):
+    r"""$\mathcal N(\mu, L L^\top)$, where L is lower triangular.
+
+    **Arguments:**
+
+    - `params`, `rest`: as in `AbstractCorrelatedPosterior`.
+    - `factor`: L below its diagonal, and on it the numbers whose softplus is L's. What
+        stands above the diagonal is never read.
+    """
+
+    params: PyTree
+    rest: PyTree
+    factor: Float[Array, "dim dim"]
+
+    @classmethod
+    def of(
+        cls, params: PyTree, rest: PyTree, scale: Float[Array, " dim"]
+    ) -> "FullRankPosterior":
+        """Independent entries with these standard deviations."""
+        return cls(params, rest, jnp.diag(inverse_softplus(scale)))
+
+    @property
+    def diagonal(self) -> Float[Array, " dim"]:
+        """L's, all positive."""
+        return jnp.maximum(jax.nn.softplus(jnp.diag(self.factor)), MIN_SCALE)
+
+    @property
+    def root(self) -> Float[Array, "dim dim"]:
+        """L."""
+        return jnp.tril(self.factor, -1) + jnp.diag(self.diagonal)
+
+    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+        noise = jax.random.normal(key, self.factor.shape[:1], self.factor.dtype)
+        return self.root @ noise
+
+    def variance(self) -> Float[Array, " dim"]:
+        return jnp.sum(self.root**2, axis=1)
+
+    def covariance(self) -> Float[Array, "dim dim"]:
+        return self.root @ self.root.T
+
+    def log_det(self) -> Float[Array, ""]:
+        return 2.0 * jnp.sum(jnp.log(self.diagonal))
+
+    def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
+        return jnp.sum(solve_triangular(self.root, delta, lower=True) ** 2)
+
+
+class LowRankPosterior(AbstractCorrelatedPosterior):
+    r"""$\mathcal N(\mu, \mathrm{diag}(\sigma^2) + U^\top U)$, U with few rows.
+
+    **Arguments:**
+
+    - `params`, `rest`: as in `AbstractCorrelatedPosterior`.
+    - `rho`: the numbers whose softplus is $\sigma$.
+    - `factor`: U.
+    """
+
+    params: PyTree
+    rest: PyTree
+    rho: Float[Array, " dim"]
+    factor: Float[Array, "rank dim"]
+
+    @property
+    def scale(self) -> Float[Array, " dim"]:
+        r"""$\sigma$."""
+        return jnp.maximum(jax.nn.softplus(self.rho), MIN_SCALE)
+
+    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+        own_key, shared_key = jax.random.split(key)
+        own = jax.random.normal(own_key, self.rho.shape, self.rho.dtype)
+        shared = jax.random.normal(shared_key, self.factor.shape[:1], self.rho.dtype)
+        return self.scale * own + shared @ self.factor
+
+    def variance(self) -> Float[Array, " dim"]:
+        return self.scale**2 + jnp.sum(self.factor**2, axis=0)
+
+    def covariance(self) -> Float[Array, "dim dim"]:
+        return jnp.diag(self.scale**2) + self.factor.T @ self.factor
+
+    def log_det(self) -> Float[Array, ""]:
+        """By the matrix determinant lemma: no dense matrix is formed."""
+        root, _ = self._inner()
+        inner = 2.0 * jnp.sum(jnp.log(jnp.diag(root)))
+        return 2.0 * jnp.sum(jnp.log(self.scale)) + inner
+
+    def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
+        """By Woodbury's identity."""
+        root, scaled = self._inner()
+        white = delta / self.scale
+        inside = scaled @ white
+        return white @ white - inside @ cho_solve((root, True), inside)
+
+    def _inner(self):
+        r"""The root of $I + U \mathrm{diag}(\sigma^{-2}) U^\top$, and U over sigma."""
+        scaled = self.factor / self.scale[None]
+        identity = jnp.eye(len(scaled), dtype=scaled.dtype)
+        return cho_factor(identity + scaled @ scaled.T, lower=True)[0], scaled
