@@ -52,6 +52,10 @@ from ._prior import (
     log_prior as log_prior,
     sample_prior as sample_prior,
 )
+from ._hierarchical import (
+    GroupedStudentT as GroupedStudentT,
+    HierarchicalNormal as HierarchicalNormal,
+)
 from ._kl import kl as kl
 from ._likelihood import (
     BernoulliLikelihood as BernoulliLikelihood,
@@ -128,6 +132,7 @@ from ._posterior import (
     PointPosterior as PointPosterior,
 )
 from ._mixture import Mixture as Mixture
+from ._blocks import Blocks as Blocks, BlocksPosterior as BlocksPosterior
 from ._predict import predict as predict
 from ._predictive import Predictive as Predictive
 from ._calibrated import CalibratedPredictive as CalibratedPredictive

@@ -1,0 +1,88 @@
+"""Priors with scales of their own: Student's t in closed form, and its samples."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxprob import bnn
+
+SHAPE, RATE = 2.5, 0.4
+
+
+def expected(vectors):
+    """Log-density of each row as a multivariate t with 2a degrees of freedom."""
+    law = scipy.stats.multivariate_t(
+        loc=np.zeros(vectors.shape[1]), shape=RATE / SHAPE, df=2 * SHAPE
+    )
+    return np.sum(law.logpdf(vectors))
+
+
+@pytest.mark.parametrize("groups", ["leaf", "input", "output"])
+@pytest.mark.parametrize("shape", [(4, 3), (5,), (4, 3, 2)])
+def test_the_density_is_students(x64, groups, shape):
+    leaf = jax.random.normal(jax.random.key(0), shape)
+    prior = bnn.HierarchicalNormal(groups, SHAPE, RATE)
+    value = np.asarray(leaf)
+    if groups == "leaf" or len(shape) == 1:
+        rows = value.reshape(1, -1)
+    elif groups == "input":
+        rows = np.moveaxis(value, 1, 0).reshape(shape[1], -1)
+    else:
+        rows = value.reshape(shape[0], -1)
+    found = bnn.log_prior(prior, {"w": leaf})
+    np.testing.assert_allclose(found, expected(rows), rtol=1e-12)
+
+
+def test_samples_have_the_density():
+    prior = bnn.HierarchicalNormal("input", SHAPE, RATE)
+    model = eqx.nn.Linear(3, 4, use_bias=False, key=jax.random.key(0))
+
+    @jax.jit
+    def draw(key):
+        return bnn.sample_prior(model, prior, key=key).weight
+
+    weights = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 4000)))
+    # Any one entry is Student t.
+    law = scipy.stats.t(2 * SHAPE, scale=np.sqrt(RATE / SHAPE))
+    assert scipy.stats.kstest(weights[:, 1, 2], law.cdf).pvalue > 1e-3
+    # Entries of one input share their scale, those of two inputs do not.
+    size = np.log(weights**2)
+    same = np.corrcoef(size[:, 0, 0], size[:, 1, 0])[0, 1]
+    other = np.corrcoef(size[:, 0, 0], size[:, 0, 1])[0, 1]
+    assert same > 0.05
+    assert abs(other) < 4 / np.sqrt(4000)
+
+
+def test_batches_of_values_have_their_own_densities(x64):
+    law = bnn.GroupedStudentT((4, 3), 1, SHAPE, RATE)
+    values = law.sample(jax.random.key(0), (7,))
+    assert values.shape == (7, 4, 3)
+    found = law.log_prob(values)
+    each = jnp.stack([law.log_prob(value) for value in values])
+    np.testing.assert_allclose(found, each, rtol=1e-12)
+
+
+def test_an_input_without_use_is_switched_off():
+    """The posterior scale of a column of zeros is small beside that of a large one."""
+    prior = bnn.HierarchicalNormal("input", 1.0, 0.1)
+    law = prior("w", jnp.zeros((50, 2)))
+
+    def gain(size):
+        weights = jnp.stack([jnp.zeros(50), jnp.full(50, size)], axis=1)
+        return law.log_prob(weights)
+
+    # Beyond the scale of the rate the price of size is logarithmic, not quadratic.
+    assert gain(1.0) - gain(2.0) < 50 * np.log(2.0) + 2
+    assert gain(1.0) - gain(2.0) < 0.6 * (50 * (2.0**2 - 1.0**2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [({"shape": 0.0}, r"shape=0\.0"), ({"rate": -1.0}, r"rate=-1\.0")],
+)
+def test_bad_settings_are_named(settings, match):
+    with pytest.raises(ValueError, match=match):
+        bnn.HierarchicalNormal(**settings)
