@@ -141,7 +141,8 @@ class GradientDescent(AbstractLearner):
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = eqx.nn.inference_mode(self.model(state))
         loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
-        value, metrics = loss(model, batch, key=key)
+        value, aux = loss(model, batch, key=key)
+        metrics, _ = _metrics_and_held(aux)
         return {"loss": value, **metrics}
 
     def model(self, state: TrainState) -> Model:
