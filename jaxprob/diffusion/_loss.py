@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._batch import masked_mean, num_rows, unpack
 from .._keys import example_keys
 from .._types import Metrics, PRNGKey
+from ._chunks import mean_in_chunks
 from ._denoiser import AbstractDenoiser
 from ._times import AbstractTimes, UniformTimes, uniforms
 from ._types import Cond, Scalar, Time
@@ -63,6 +64,11 @@ class DenoisingLoss(eqx.Module):
     - `times`: the law of t; uniform by default.
     - `stratified`: one time in each of as many equal parts of the law as there are
         rows, which makes the loss less noisy at no cost.
+    - `rows_at_once`: if given, the batch goes through the network so many rows at a
+        time, forwards and backwards, and gradients add up: the same numbers, for the
+        memory of so many rows. On a CPU, whose cache holds the activations of 8 images
+        and not of 64, a Mixer trains half as fast again. Gradients only: a loss made so
+        cannot be differentiated twice or forwards.
     - `drop_cond`: probability with which a row's condition is left out, for
         classifier-free guidance (`Guided`); 0.1 is usual. The network then sees
         `nn.no_condition`.
@@ -74,6 +80,7 @@ class DenoisingLoss(eqx.Module):
     weighting: Weighting
     times: AbstractTimes
     stratified: bool = eqx.field(static=True)
+    rows_at_once: int | None = eqx.field(static=True)
     drop_cond: float = eqx.field(static=True)
 
     def __init__(
@@ -82,13 +89,17 @@ class DenoisingLoss(eqx.Module):
         times: AbstractTimes | None = None,
         *,
         stratified: bool = True,
+        rows_at_once: int | None = None,
         drop_cond: float = 0.0,
     ):
+        if rows_at_once is not None and rows_at_once < 1:
+            raise ValueError(f"rows_at_once={rows_at_once}: at least one row")
         if not 0.0 <= drop_cond <= 1.0:
             raise ValueError(f"drop_cond={drop_cond} is a probability, in [0, 1]")
         self.weighting = ErrorOf(weighting) if isinstance(weighting, str) else weighting
         self.times = UniformTimes() if times is None else times
         self.stratified = stratified
+        self.rows_at_once = rows_at_once
         self.drop_cond = drop_cond
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
@@ -114,7 +125,15 @@ class DenoisingLoss(eqx.Module):
         x_0, cond = split_batch(data)
         time_key, noise_key = jax.random.split(key)
         u = uniforms(time_key, jnp.asarray(mask), stratified=self.stratified)
-        keys = example_keys(noise_key, num_rows(x_0))
+        rows = x_0, cond, u, example_keys(noise_key, num_rows(x_0))
+        if self.rows_at_once is None or self.rows_at_once >= num_rows(x_0):
+            return masked_mean(self._errors(denoiser, rows), mask), {}
+        return mean_in_chunks(
+            denoiser, self._errors, rows, jnp.asarray(mask), self.rows_at_once
+        ), {}
+
+    def _errors(self, denoiser, rows):
+        """Weighted error of each row, given its time's quantile and its key."""
 
         def one(x_0, cond, u, key):
             t = self.times.quantile(denoiser.schedule, u.astype(x_0.dtype))
@@ -129,7 +148,7 @@ class DenoisingLoss(eqx.Module):
                 )
             return weight * denoising_error(denoiser, x_0, t, cond, key=key)
 
-        return masked_mean(jax.vmap(one)(x_0, cond, u, keys), mask), {}
+        return jax.vmap(one)(*rows)
 
 
 def split_batch(data: PyTree) -> tuple[Float[Array, "batch *shape"], Cond]:

@@ -160,6 +160,48 @@ def test_padded_rows_do_not_count(getkey):
     assert padded == same
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+def test_chunks_of_a_batch_change_nothing(size, x64, getkey):
+    """Value and gradient, with a short last chunk and with padded rows."""
+    net = Linear(jax.random.normal(getkey(), (8,)))
+    denoiser = Preconditioned(net, VP.linear(), "edm")
+    batch = jaxprob.Batch(jax.random.normal(getkey(), (10, 4)), jnp.arange(10) < 7)
+    key = getkey()
+
+    def value(coefficients, rows_at_once):
+        model = eqx.tree_at(lambda d: d.net.coefficients, denoiser, coefficients)
+        loss = DenoisingLoss(rows_at_once=rows_at_once)
+        return 2.0 * loss(model, batch, key=key)[0]
+
+    whole = jax.value_and_grad(value)(net.coefficients, None)
+    parts = jax.jit(jax.value_and_grad(value), static_argnums=1)(net.coefficients, size)
+    assert jnp.allclose(parts[0], whole[0], rtol=1e-12)
+    assert jnp.allclose(parts[0], value(net.coefficients, size), rtol=1e-12)
+    assert jnp.allclose(parts[1], whole[1], rtol=1e-12)
+    assert jnp.linalg.norm(whole[1]) > 1e-3
+
+
+def test_chunks_hold_the_activations_of_their_rows_alone(getkey):
+    """The temporaries of a gradient grow with the chunk and not with the batch."""
+    net = jaxprob.diffusion.nn.ResidualMLP(8, width=256, depth=4, key=getkey())
+    denoiser = Preconditioned(net, VP.linear())
+    x = jnp.zeros((512, 8))
+
+    def bytes_of(rows_at_once):
+        loss = DenoisingLoss(rows_at_once=rows_at_once)
+
+        @eqx.filter_jit
+        def gradient(denoiser, x):
+            return eqx.filter_grad(lambda d: loss(d, x, key=jax.random.key(0))[0])(
+                denoiser
+            )
+
+        program = gradient.lower(denoiser, x).compile()
+        return program.compiled.memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(8) < 0.5 * bytes_of(None)
+
+
 def test_conditions_go_with_their_rows(getkey):
     """A network that knows x_0 from its condition has no error."""
 
@@ -221,6 +263,11 @@ def test_training_reaches_the_floor(getkey):
 def test_other_batches_are_refused(batch, error, message, getkey):
     with pytest.raises(error, match=message):
         DenoisingLoss()(gaussian_denoiser(VP.linear(), 2), batch, key=getkey())
+
+
+def test_impossible_chunks_are_refused():
+    with pytest.raises(ValueError, match="rows_at_once=0"):
+        DenoisingLoss(rows_at_once=0)
 
 
 def test_unknown_weighting_is_refused():

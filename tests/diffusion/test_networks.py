@@ -33,15 +33,15 @@ def shuffled(net, key):
     return eqx.combine(params, rest)
 
 
-def layer_norm(norm, y):
+def layer_norm(weight, bias, y):
+    """The norm of (hidden, patches), whose parameters are stored transposed."""
     y = (y - y.mean()) / np.sqrt(y.var() + 1e-5)
-    return y * np.asarray(norm.weight) + np.asarray(norm.bias)
+    return y * np.asarray(weight).T + np.asarray(bias).T
 
 
 def two_layers(mlp, v):
-    first, last = mlp.layers
-    hidden = np.asarray(first.weight) @ v + np.asarray(first.bias)
-    return np.asarray(last.weight) @ np.maximum(hidden, 0.0) + np.asarray(last.bias)
+    hidden = np.asarray(mlp.up).T @ v + np.asarray(mlp.up_bias)
+    return np.asarray(mlp.down) @ np.maximum(hidden, 0.0) + np.asarray(mlp.down_bias)
 
 
 def by_loops(net, t, image):
@@ -61,13 +61,13 @@ def by_loops(net, t, image):
         out[o, r, c] = (kernel[o] * patch).sum() + np.asarray(net.patch_in.bias)[o]
     y = out.reshape(len(out), -1)
     for block in net.blocks:
-        normed = layer_norm(block.norm1, y)
+        normed = layer_norm(*block.norm1, y)
         y = y + np.stack([two_layers(block.patch_mixer, row) for row in normed])
+        normed = layer_norm(*block.norm2, y).T
         y = y.T
-        normed = layer_norm(block.norm2, y)
         y = y + np.stack([two_layers(block.hidden_mixer, row) for row in normed])
         y = y.T
-    y = layer_norm(net.norm, y).reshape(-1, rows, columns)
+    y = layer_norm(net.norm.weight, net.norm.bias, y).reshape(-1, rows, columns)
     kernel = np.asarray(net.patch_out).reshape(len(y), channels, p, p)
     image = np.zeros(image.shape)
     for o, r, c in np.ndindex(*y.shape):
@@ -109,7 +109,7 @@ def test_mixer_is_made_of_equinox_layers_it_stands_for(x64, getkey):
     )
     image = jax.random.normal(getkey(), SHAPE)
     y = conv_in(jnp.concatenate([image, jnp.full((1, *SHAPE[1:]), 0.37)]))
-    y = conv_out(net.norm(y.reshape(hidden, -1)).reshape(y.shape))
+    y = conv_out(net.norm(y.reshape(hidden, -1).T).T.reshape(y.shape))
     assert jnp.allclose(net(image, jnp.asarray(3.7)), y, rtol=1e-10)
 
 

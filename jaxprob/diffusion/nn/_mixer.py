@@ -9,14 +9,15 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
+from ._batch_second import batch_second
+from ._mixing import Mixing, normalise, over_hidden, over_patches
 
 
 class Mixer2d(eqx.Module):
     r"""MLP-Mixer for images, with the time as one more channel.
 
     It is the same function as in Equinox's score-based diffusion example given the same
-    weights (`tests/diffusion/test_mixer.py`), written in matrix products: a convolution
-    whose stride is its width is a matrix times the patches.
+    weights (`tests/diffusion/test_networks.py`), in products of matrices.
 
     Reference: *MLP-Mixer: An all-MLP Architecture for Vision*, Tolstikhin et al., 2021;
     *On Neural Differential Equations*, Kidger, 2021.
@@ -80,7 +81,7 @@ class Mixer2d(eqx.Module):
             )
             for i in range(num_blocks)
         ]
-        self.norm = eqx.nn.LayerNorm((hidden_size, num_patches))
+        self.norm = eqx.nn.LayerNorm((num_patches, hidden_size))
         # Equinox's initialisation of the transposed convolution this stands for.
         limit = 1.0 / math.sqrt(channels * patch_size**2)
         weight_key, bias_key = jax.random.split(out_key)
@@ -110,23 +111,41 @@ class Mixer2d(eqx.Module):
         _, height, width = x.shape
         p = self.patch_size
         time = jnp.full((1, height, width), c / self.t_max, x.dtype)
-        y = jnp.concatenate([x, time])
-        y = rearrange(y, "c (h i) (w j) -> (h w) (c i j)", i=p, j=p)
-        y = linear(self.patch_in, y).T
+        y = into_patches(self.patch_in, jnp.concatenate([x, time]), p)
         for block in self.blocks:
             y = block(y)
-        y = self.norm(y).T @ self.patch_out
-        x = rearrange(y, "(h w) (c i j) -> c (h i) (w j)", h=height // p, i=p, j=p)
-        return x + self.bias_out[:, None, None]
+        out = from_patches(self.norm(y) @ self.patch_out, height, p)
+        return out + self.bias_out[:, None, None]
+
+
+def _block(y, scale1, shift1, *rest):
+    patches, (scale2, shift2), hidden = rest[:4], rest[4:6], rest[6:]
+    z = normalise(y) * scale1[:, None] + shift1[:, None]
+    y = y + over_patches(z, *patches)
+    z = normalise(y) * scale2[:, None] + shift2[:, None]
+    return y + over_hidden(z, *hidden)
+
+
+_block_of_one = batch_second(_block, 1, "mixer_block")
 
 
 class MixerBlock(eqx.Module):
-    """Mixes over patches, then over the numbers of each patch."""
+    """Mixes over patches, then over the numbers of each patch.
 
-    patch_mixer: eqx.nn.MLP
-    hidden_mixer: eqx.nn.MLP
-    norm1: eqx.nn.LayerNorm
-    norm2: eqx.nn.LayerNorm
+    A function of one example. Its `vmap` is a few products of matrices that hold all
+    examples, see `_mixing.py`.
+
+    **Arguments:**
+
+    - `num_patches`, `hidden_size`: shape of an example.
+    - `mix_patch_size`, `mix_hidden_size`: widths of the two MLPs.
+    - `key`: of the initial weights.
+    """
+
+    patch_mixer: Mixing
+    hidden_mixer: Mixing
+    norm1: tuple[Float[Array, "patches hidden"], Float[Array, "patches hidden"]]
+    norm2: tuple[Float[Array, "patches hidden"], Float[Array, "patches hidden"]]
 
     def __init__(
         self,
@@ -138,42 +157,49 @@ class MixerBlock(eqx.Module):
         key: PRNGKey,
     ):
         patch_key, hidden_key = jax.random.split(key)
-        self.patch_mixer = eqx.nn.MLP(
-            num_patches, num_patches, mix_patch_size, depth=1, key=patch_key
-        )
-        self.hidden_mixer = eqx.nn.MLP(
-            hidden_size, hidden_size, mix_hidden_size, depth=1, key=hidden_key
-        )
-        self.norm1 = eqx.nn.LayerNorm((hidden_size, num_patches))
-        self.norm2 = eqx.nn.LayerNorm((num_patches, hidden_size))
+        self.patch_mixer = Mixing(num_patches, mix_patch_size, key=patch_key)
+        self.hidden_mixer = Mixing(hidden_size, mix_hidden_size, key=hidden_key)
+        shape = (num_patches, hidden_size)
+        self.norm1 = jnp.ones(shape), jnp.zeros(shape)
+        self.norm2 = jnp.ones(shape), jnp.zeros(shape)
 
     def __call__(
-        self, y: Float[Array, "hidden patches"]
-    ) -> Float[Array, "hidden patches"]:
-        y = y + apply_rows(self.patch_mixer, self.norm1(y))
-        y = y.T
-        y = y + apply_rows(self.hidden_mixer, self.norm2(y))
-        return y.T
+        self, y: Float[Array, "patches hidden"]
+    ) -> Float[Array, "patches hidden"]:
+        return _block_of_one(
+            y,
+            *self.norm1,
+            *self.patch_mixer.weights,
+            *self.norm2,
+            *self.hidden_mixer.weights,
+        )
 
 
-def apply_rows(
-    mlp: eqx.nn.MLP, rows: Float[Array, "rows in_size"]
-) -> Float[Array, "rows out_size"]:
-    """`jax.vmap(mlp)(rows)` as matrix products.
+def into_patches(
+    layer: eqx.nn.Linear, x: Float[Array, "channels height width"], patch_size: int
+) -> Float[Array, "patches hidden"]:
+    """A convolution whose stride is its width is a matrix times the patches."""
+    p = patch_size
+    rows = rearrange(x, "c (h i) (w j) -> (h w) (c i j)", i=p, j=p)
+    return linear(layer, rows)
 
-    Under a further vmap, `rows @ W.T` stays one plain product with all rows of all
-    examples; the vmapped `W @ row` becomes one with its axes in the wrong order.
-    """
-    *hidden, last = mlp.layers
-    for layer in hidden:
-        rows = jax.nn.relu(linear(layer, rows))
-    return linear(last, rows)
+
+def from_patches(
+    rows: Float[Array, "patches pixels"], height: int, patch_size: int
+) -> Float[Array, "channels height width"]:
+    """The image whose patches are the rows."""
+    p = patch_size
+    return rearrange(rows, "(h w) (c i j) -> c (h i) (w j)", h=height // p, i=p, j=p)
 
 
 def linear(
     layer: eqx.nn.Linear, rows: Float[Array, "rows in_size"]
 ) -> Float[Array, "rows out_size"]:
-    """`jax.vmap(layer)(rows)` as one matrix product; see `apply_rows`."""
+    """`jax.vmap(layer)(rows)` as one product of matrices.
+
+    Under a further vmap, `rows @ W.T` stays one plain product with all rows of all
+    examples; the vmapped `W @ row` becomes one with its axes in the wrong order.
+    """
     rows = rows @ layer.weight.T
     return rows if layer.bias is None else rows + layer.bias[None]
 
