@@ -111,7 +111,7 @@ def fingerprint(tree: PyTree) -> str:
     for leaf in _arrays(tree):
         array = _as_numpy(leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -122,7 +122,7 @@ def _arrays(tree):
 def _as_numpy(leaf):
     if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
-    return np.ascontiguousarray(leaf)
+    return np.asarray(leaf, order="C")  # ascontiguousarray gives scalars an axis
 
 
 def _from_numpy(array, like):

@@ -216,14 +216,16 @@ class AbstractChains(AbstractInference):
                 drawn = sample_prior(model, prior, key=key, where=roles.random)
             return ravel_pytree(eqx.filter(drawn, roles.random))[0]
 
-        index = jnp.arange(self.num_chains)
-        position = jax.vmap(start)(index, example_keys(key, self.num_chains))
-        if position.shape[1] != template.size:
+        initial = self.initial
+        if isinstance(initial, AbstractPosterior) and (
+            _layout(eqx.filter_eval_shape(initial.mean)) != _layout(model)
+        ):
             raise ValueError(
-                f"initial is a posterior over models with {position.shape[1]} random "
-                f"numbers, and this model has {template.size}"
+                "initial is a posterior over another model than the one given: their "
+                "classes, settings or shapes differ"
             )
-        return position
+        index = jnp.arange(self.num_chains)
+        return jax.vmap(start)(index, example_keys(key, self.num_chains))
 
     def _check_finite(self, params, draws):
         bad = ~np.isfinite(np.asarray(draws))
@@ -234,6 +236,15 @@ class AbstractChains(AbstractInference):
             f"draw {draw} of chain {chain} is not finite at {leaf_at(params, place)}: "
             "the chain left for infinity. Lower the learning rate or the step size."
         )
+
+
+def _layout(model):
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(model) if _is_array(leaf)]
+    return jax.tree.structure(model), shapes
+
+
+def _is_array(leaf):
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def leaf_at(params: PyTree, place: int) -> str:

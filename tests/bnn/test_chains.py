@@ -1,0 +1,295 @@
+"""Running chains: on disk, interrupted, from an ensemble, and what goes wrong."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+
+from jaxprob import bnn
+from jaxprob.testing import LinearGaussian
+
+from .killed_chains import run, scene
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return LinearGaussian.random(key=jax.random.key(1), num_data=12, dim=2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(folder), folder
+
+
+def draws(posterior):
+    return np.concatenate(
+        [posterior.draws.weight[:, :, 0], posterior.draws.bias], axis=-1
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_with_the_same_bits(whole, tmp_path):
+    """Killed in warm-up, then between the draws and the state that counts them."""
+    for call, when, shards in ((3, "after", 0), (4, "before", 3)):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bnn.killed_chains", tmp_path, str(call), when]
+        )
+        assert done.returncode == -signal.SIGKILL
+        assert len(list(tmp_path.glob("draws-*"))) == shards
+    resumed = run(tmp_path)
+    assert np.array_equal(draws(resumed), draws(whole[0]))
+    for path in whole[1].iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_disk_holds_what_memory_would(whole, tmp_path):
+    posterior, folder = whole
+    assert np.array_equal(draws(run(None)), draws(posterior))
+    assert posterior.shape == (2, 23)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [
+        *(f"draws-{i:05d}.safetensors" for i in range(6)),
+        "run.json",
+        "state.safetensors",
+    ]
+    method, model, _ = scene()
+    thin = bnn.load_draws(method, model, folder, every=4)
+    assert np.array_equal(draws(thin), draws(posterior)[:, 3::4])
+    # A finished run is prolonged, and its first draws stay.
+    longer = run(folder, dataclasses.replace(method, num_draws=31))
+    assert np.array_equal(draws(longer)[:, :23], draws(posterior))
+    assert longer.shape == (2, 31)
+
+
+def test_another_run_in_the_same_folder_is_refused(whole):
+    method, model, (x, y) = scene()
+
+    def again(method, y, key):
+        bnn.run_chains(
+            method, model, (x, y), key=jax.random.key(key), folder=whole[1],
+            checkpoint_every=5, progress=False,
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"another run: key was \w+ and is"):
+        again(method, y, 4)
+    with pytest.raises(ValueError, match="data was"):
+        again(method, y + 1, 3)
+    with pytest.raises(ValueError, match=r"num_warmup was 24 and is 5\. Give"):
+        again(dataclasses.replace(method, num_warmup=5), y, 3)
+    small = eqx.nn.Linear(1, "scalar", key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"draws of 3 numbers, and .* are 2"):
+        bnn.load_draws(method, small, whole[1])
+
+
+def test_chains_start_at_the_members_of_an_ensemble(problem):
+    model = problem.model(key=jax.random.key(0))
+    joint = problem.log_joint()
+    ensemble = bnn.DeepEnsemble(bnn.MAP(joint, optax.sgd(0.1)), 3)
+    posterior = ensemble.posterior(ensemble.init(model, key=jax.random.key(1)))
+    members = [problem.vector(posterior.atom(i)) for i in range(3)]
+    for method in (
+        bnn.NUTS(joint, num_chains=3, initial=posterior),
+        bnn.SGLD(joint, 0.1, 0, 1, 1, num_chains=3, initial=posterior),
+    ):
+        state = method.init(model, key=jax.random.key(2))
+        assert np.array_equal(state.position, members)
+    drawn = bnn.bayesianize(model, scale=0.1)
+    state = bnn.HMC(joint, initial=drawn).init(model, key=jax.random.key(2))
+    distance = np.abs(state.position - problem.vector(model)[None])
+    assert np.all(distance > 0)
+    assert np.all(distance < 0.5)
+    other = eqx.nn.Linear(5, "scalar", key=jax.random.key(0))
+    with pytest.raises(ValueError, match="over another model than the one given"):
+        bnn.NUTS(joint, initial=bnn.PointPosterior(other)).init(
+            model, key=jax.random.key(0)
+        )
+
+
+def test_a_chain_that_leaves_keeps_the_last_good_state(problem, tmp_path):
+    """From update 32 on the learning rate is absurd; checkpoints are 10 draws apart."""
+    method = bnn.SGLD(
+        problem.log_joint(),
+        lambda step: jnp.where(step < 32, 0.01, 1e20),
+        start=5,
+        every=1,
+        num_draws=60,
+        num_chains=2,
+    )
+    model = problem.model(key=jax.random.key(0))
+    message = r"chain \d is not finite from transition 3[2-9] on, .* at weight\. Lower"
+    with pytest.raises(bnn.ChainError, match=message) as caught:
+        bnn.run_chains(
+            method, model, (problem.x, problem.y), key=jax.random.key(1),
+            folder=tmp_path, checkpoint_every=10, progress=False,
+        )  # fmt: skip
+    assert int(caught.value.state.step) == 30
+    assert bnn.load_draws(method, model, tmp_path).shape == (2, 25)
+
+
+def test_a_chain_that_always_diverges_says_so(problem):
+    wild = bnn.NUTS(problem.log_joint(), num_warmup=0, num_chains=2, step_size=1e4)
+    data = (problem.x, problem.y)
+    model = problem.model(key=jax.random.key(0))
+    message = "chain 0 diverged in each of the 5 transitions from 0 on: it does not mov"
+    with pytest.raises(bnn.ChainError, match=message) as caught:
+        bnn.run_chains(
+            wild, model, data, key=jax.random.key(1), checkpoint_every=5, progress=False
+        )
+    with pytest.raises(ValueError, match="no draw yet"):
+        wild.posterior(caught.value.state)
+
+
+class Root(eqx.Module):
+    first: jax.Array
+    second: jax.Array
+
+    def __call__(self, x):
+        return self.first * x[0] + jnp.sqrt(self.second * x[1])
+
+
+def test_a_start_without_a_gradient_names_its_leaf(problem):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(1.0), dist.Normal(0.0, 1.0), 3)
+    data = (jnp.ones((3, 2)), jnp.ones(3))
+    method = bnn.NUTS(joint, initial="model")
+    for first, second, message in (
+        (0.0, 0.0, "chain 0 starts with a gradient that is not finite at second"),
+        (1e30, 1.0, "chain 0 starts with the log density -inf"),
+    ):
+        model = Root(jnp.asarray(first), jnp.asarray(second))
+        with pytest.raises(ValueError, match=message):
+            bnn.run_chains(method, model, data, key=jax.random.key(0), progress=False)
+    with pytest.raises(ValueError, match="NUTS needs all rows in each"):
+        bnn.run_chains(
+            method, model, data, key=jax.random.key(0), batch_size=2, progress=False
+        )
+
+
+def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
+    model = eqx.nn.MLP(1, "scalar", 6, 1, activation=jnp.tanh, key=jax.random.key(0))
+    noise = 0.1 * jax.random.normal(jax.random.key(1), (2, 400, 6))
+    order = jnp.array([3, 4, 5, 0, 1, 2])
+    first, last = model.layers
+
+    def chain(noise, order):
+        def one(noise):
+            return eqx.tree_at(
+                lambda m: (m.layers[0].weight, m.layers[0].bias, m.layers[1].weight),
+                model,
+                (
+                    first.weight[order],
+                    (first.bias + noise)[order],
+                    last.weight[:, order],
+                ),
+            )
+
+        return eqx.filter_vmap(one)(noise)
+
+    chains = [chain(noise[0], jnp.arange(6)), chain(noise[1], order)]
+    arrays = [eqx.filter(c, eqx.is_array) for c in chains]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *arrays)
+    stacked = eqx.tree_at(
+        lambda m: m.layers[1].bias, stacked, None, is_leaf=lambda x: x is None
+    )
+    rest = jax.tree.map(
+        lambda drawn, leaf: leaf if drawn is None else None,
+        stacked,
+        model,
+        is_leaf=lambda x: x is None,
+    )
+    posterior = bnn.DrawsPosterior(stacked, rest)
+    found = bnn.diagnose(posterior, jnp.linspace(-2.0, 2.0, 7)[:, None])
+    assert found.weights["layers.0.bias"][0] > 2.0
+    assert found.weights["layers.0.bias"][1] < 10
+    assert found.function[0] < 1.02
+    assert found.function[1] > 400
+    assert found.num_draws == 800
+    assert "the function" in str(found)
+
+
+def test_cosine_cycles_are_those_of_the_paper():
+    cycles = bnn.CosineCycles(0.3, length=8, draws=2, explore=0.5)
+    steps = np.arange(24)
+    rates = np.asarray(jax.vmap(cycles)(jnp.asarray(steps)))
+    expected = 0.15 * (np.cos(np.pi * (steps % 8) / 8) + 1)
+    assert np.allclose(rates, expected, rtol=1e-6)
+    assert np.array_equal(jax.vmap(cycles.noisy)(steps), steps % 8 >= 4)
+    kept = np.asarray([cycles.num_kept(step, 3) for step in range(25)])
+    # Of each eight updates the fifth and the last are kept.
+    assert np.array_equal(np.flatnonzero(np.diff(kept)), [4, 7, 12, 15, 20, 23])
+    for wrong, message in (
+        ({"peak": 0.0}, "peak=0.0"),
+        ({"explore": 1.0}, "explore=1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bnn.CosineCycles(**{"peak": 0.3, "length": 8} | wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("friction", [None, 0.3])
+def test_cyclical_draws_have_the_law_of_their_recursion(x64, friction):
+    """Mean and covariance at each kept update, from the linear recursion itself."""
+    problem = LinearGaussian.random(key=jax.random.key(4), num_data=12, dim=2)
+    joint = problem.log_joint()
+    precision, mode = np.asarray(problem.precision), np.asarray(problem.mean)
+    peak = float(12 * 0.5 / np.linalg.eigvalsh(precision).max())
+    cycles = bnn.CosineCycles(peak, length=20, draws=2, explore=0.4)
+    settings = {"start": 0, "every": 4, "num_draws": 4, "num_chains": 8000}
+    if friction is None:
+        method = bnn.SGLD(joint, cycles, **settings)
+    else:
+        method = bnn.SGHMC(joint, cycles, friction=friction, **settings)
+    model = problem.model(key=jax.random.key(5))
+    posterior = bnn.run_chains(
+        method, model, (problem.x, problem.y), key=jax.random.key(6), progress=False
+    )
+    found = draws(posterior)
+    mean, covariance = np.asarray(problem.vector(model)) - mode, np.zeros((3, 3))
+    if friction is not None:
+        # Position and momentum, whose draws from N(0, 1) are the start.
+        mean = np.concatenate([mean, np.zeros(3)])
+        covariance = np.diag([0.0] * 3 + [1.0] * 3)
+    kept = 0
+    for step in range(40):
+        epsilon = float(cycles(jnp.asarray(step))) / 12
+        heat = float(step % 20 >= 8)
+        if friction is None:
+            move = np.eye(3) - epsilon * precision
+            noise = 2 * epsilon * heat * np.eye(3)
+        else:
+            h, eye = np.sqrt(epsilon), np.eye(3)
+            turn = -h * precision
+            move = np.block([[eye, h * eye], [turn, (1 - friction) * eye + h * turn]])
+            noise = np.diag([0.0] * 3 + [2 * friction * heat] * 3)
+        mean, covariance = move @ mean, move @ covariance @ move.T + noise
+        if step % 20 in (15, 19):
+            own, number = covariance[:3, :3], len(found)
+            sd = np.sqrt(np.diag(own))
+            centred = (found[:, kept] - mode - mean[:3]) / sd
+            assert np.all(np.abs(centred.mean(0)) < 4 / np.sqrt(number))
+            correlation = own / np.outer(sd, sd)
+            error = np.sqrt((1 + correlation**2) / number)
+            estimate = centred.T @ centred / number
+            assert np.all(np.abs(estimate - correlation) < 4 * error)
+            kept += 1
+    assert kept == found.shape[1] == 4
+
+
+def test_draws_of_a_cycle_must_fit_it(problem):
+    joint = problem.log_joint()
+    cycles = bnn.CosineCycles(0.1, length=10, draws=3)
+    with pytest.raises(ValueError, match="3 draws 4 updates apart do not fit"):
+        bnn.SGLD(joint, cycles, 0, 4, 6)
+    with pytest.raises(ValueError, match="are not whole cycles"):
+        bnn.SGHMC(joint, cycles, 0, 2, 7)
+    assert bnn.SGLD(joint, cycles, 10, 2, 6).num_steps == 30
