@@ -1,0 +1,76 @@
+"""Any inference method on all splits at once."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from tqdm.auto import tqdm
+
+from jaxprob.bnn import AbstractInference
+
+from ._task import Task
+
+DISPATCHES = 20
+
+
+def split_keys(key: Any, task: Task) -> list[Any]:
+    """A key for each split that does not depend on which others run beside it."""
+    return [jax.random.fold_in(key, split) for split in task.splits]
+
+
+def train(
+    methods: list[AbstractInference],
+    models: list[Any],
+    task: Task,
+    *,
+    key: Any,
+    num_steps: int,
+    batch_size: int | None = None,
+) -> list[Any]:
+    """Trains one model on each split, side by side, and gives back their states.
+
+    `methods` may differ between splits in their arrays alone.
+    """
+    keys = split_keys(key, task)
+    states = [
+        eqx.filter_jit(method.init)(model, key=jax.random.fold_in(k, 0))
+        for method, model, k in zip(methods, models, keys, strict=True)
+    ]
+    state, static = eqx.partition(_stack(states), eqx.is_array)
+    method, rest = eqx.partition(_stack(methods), eqx.is_array)
+    rows = task.num_data
+
+    def update(method, state, x, y, key, index):
+        row_key, step_key = jax.random.split(jax.random.fold_in(key, index))
+        if batch_size is not None and batch_size < rows:
+            chosen = jax.random.randint(row_key, (batch_size,), 0, rows)
+            x, y = x[chosen], y[chosen]
+        method, state = eqx.combine(method, rest), eqx.combine(state, static)
+        state, _ = method.update(state, (x, y), key=step_key)
+        return eqx.filter(state, eqx.is_array)
+
+    @jax.jit
+    def steps(state, indices):
+        def step(state, index):
+            advance = jax.vmap(update, in_axes=(0, 0, 0, 0, 0, None))
+            return advance(method, state, task.x, task.y, jnp.stack(keys), index), None
+
+        return jax.lax.scan(step, state, indices)[0]
+
+    for indices in tqdm(
+        jnp.array_split(jnp.arange(1, num_steps + 1), min(DISPATCHES, num_steps)),
+        desc=f"{task.name}, {type(methods[0]).__name__}",
+        leave=False,
+    ):
+        state = jax.block_until_ready(steps(state, indices))
+    return [
+        eqx.combine(jax.tree.map(lambda a, s=s: a[s], state), states[s])
+        for s in range(len(states))
+    ]
+
+
+def _stack(trees):
+    """Arrays along a new leading axis; what is no array is that of the first."""
+    arrays, rest = zip(*(eqx.partition(t, eqx.is_array) for t in trees), strict=True)
+    return eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), rest[0])
