@@ -1,19 +1,22 @@
 """Microseconds per training step: bare loops, `fit`, Lightning with ours and torch.
 
-A 1-64-64-1 MLP on batches of 32 with Adam, as a user would write each variant. The
-Lightning variants run with TensorBoard, a progress bar and checkpoints on, logging
-every 50 steps; a round is one epoch between two hooks, so nothing but training counts.
+Four problems with Adam, each variant as a user would write it. The Lightning variants
+run with TensorBoard, a progress bar and checkpoints on, logging every 50 steps; a round
+is one epoch between two hooks, so nothing but training counts. Every variant is a
+process of its own, and they take turns.
 
-    python -m benchmarks.bridge [--quick] [--every-step]
+    python -m benchmarks.bridge [--quick] [--problem tiny] [--every-step] [--rounds 9]
 """
 
 import argparse
+import functools
+import math
 import tempfile
 import time
 
+from ._bridge_problems import PROBLEMS, Problem
 from ._timing import alternate, medians, report, serve
 
-BATCH, STEPS = 32, 1000
 LOG_EVERY = 50
 
 VARIANTS = {
@@ -31,165 +34,132 @@ EVERY_STEP = {
 }
 
 
-def data():
-    import numpy as np
-
-    x = np.random.default_rng(0).normal(size=(BATCH * STEPS, 1)).astype(np.float32)
-    return x, np.sin(3 * x)
-
-
-def per_step(seconds: float) -> float:
-    return 1e6 * seconds / STEPS
-
-
-def timed(epoch):
-    """A round that times `epoch()`, after one that compiled it."""
+def timed(epoch, problem: Problem):
+    """A round that times `epoch()`, after two that compiled and warmed it."""
+    epoch()
     epoch()
 
     def measure():
         begin = time.perf_counter()
         epoch()
-        return per_step(time.perf_counter() - begin)
+        return 1e6 * (time.perf_counter() - begin) / problem.steps
 
     return measure
 
 
-def jax_parts():
+def batches(problem: Problem, data, order):
+    import jax
+
+    for i in range(problem.steps):
+        rows = order[i * problem.batch : (i + 1) * problem.batch]
+        yield jax.tree.map(lambda a, rows=rows: a[rows], data)
+
+
+def filter_jit_loop(problem: Problem):
     import equinox as eqx
     import jax
-    import jax.numpy as jnp
+    import numpy as np
     import optax
 
-    model = eqx.nn.MLP(1, 1, 64, 2, key=jax.random.key(0))
-
-    def loss(model, x, y):
-        return jnp.mean((jax.vmap(model)(x) - y) ** 2)
-
-    return model, optax.adam(1e-3), loss
-
-
-def batches(x, y, order):
-    for i in range(STEPS):
-        rows = order[i * BATCH : (i + 1) * BATCH]
-        yield x[rows], y[rows]
-
-
-def filter_jit_loop():
-    import equinox as eqx
-    import numpy as np
-
-    model, optimizer, loss = jax_parts()
-    x, y = data()
+    model, optimizer, loss = problem.model(), optax.adam(1e-3), problem.batch_loss()
+    data, key = problem.data(), jax.random.key(1)
     rng = np.random.default_rng(1)
 
     @eqx.filter_jit
-    def step(model, state, x, y):
-        value, grads = eqx.filter_value_and_grad(loss)(model, x, y)
+    def step(model, state, batch, key):
+        value, grads = eqx.filter_value_and_grad(loss)(model, batch, key)
         updates, state = optimizer.update(grads, state)
         return eqx.apply_updates(model, updates), state, value
 
     carry = [model, optimizer.init(eqx.filter(model, eqx.is_inexact_array))]
 
     def epoch():
-        for i, (a, b) in enumerate(batches(x, y, rng.permutation(len(x)))):
-            carry[0], carry[1], value = step(carry[0], carry[1], a, b)
+        order = rng.permutation(problem.batch * problem.steps)
+        for i, batch in enumerate(batches(problem, data, order)):
+            carry[0], carry[1], value = step(carry[0], carry[1], batch, key)
             if i % LOG_EVERY == LOG_EVERY - 1:
                 float(value)
+        jax.block_until_ready(value)
 
-    return timed(epoch)
-
-
-def _key():
-    import jax
-
-    return jax.random.key(0)
+    return timed(epoch, problem)
 
 
-def _flat_step():
+def _flat_step(problem):
     """A step on a flat list of arrays: the least that one dispatch can cost."""
     import equinox as eqx
     import jax
+    import optax
 
-    model, optimizer, loss = jax_parts()
+    model, optimizer, loss = problem.model(), optax.adam(1e-3), problem.batch_loss()
     params, static = eqx.partition(model, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten((params, optimizer.init(params)))
+    random = problem.widths is None  # only the diffusion loss draws noise
 
-    def step(leaves, x, y):
-        params, state = jax.tree.unflatten(structure, leaves)
+    def step(leaves, batch):
+        (params, state), count = jax.tree.unflatten(structure, leaves[:-1]), leaves[-1]
+        key = jax.random.fold_in(jax.random.key(1), count) if random else None
         value, grads = jax.value_and_grad(
-            lambda params: loss(eqx.combine(params, static), x, y)
+            lambda params: loss(eqx.combine(params, static), batch, key)
         )(params)
         updates, state = optimizer.update(grads, state)
         params = eqx.apply_updates(params, updates)
-        return jax.tree.leaves((params, state)), value
+        return [*jax.tree.leaves((params, state)), count + 1], value
 
-    return leaves, step
+    return [*map(jax.numpy.copy, leaves), jax.numpy.zeros((), "int32")], step
 
 
-def bare_loop():
+def bare_loop(problem: Problem):
     import jax
     import numpy as np
 
-    leaves, step = _flat_step()
+    leaves, step = _flat_step(problem)
     step = jax.jit(step, donate_argnums=0)
-    x, y = data()
+    data = problem.data()
     rng = np.random.default_rng(1)
     carry = [leaves]
 
     def epoch():
-        for i, (a, b) in enumerate(batches(x, y, rng.permutation(len(x)))):
-            carry[0], value = step(carry[0], a, b)
+        order = rng.permutation(problem.batch * problem.steps)
+        for i, batch in enumerate(batches(problem, data, order)):
+            carry[0], value = step(carry[0], batch)
             if i % LOG_EVERY == LOG_EVERY - 1:
                 float(value)
+        jax.block_until_ready(value)
 
-    return timed(epoch)
+    return timed(epoch, problem)
 
 
-def scan():
+def scan(problem: Problem):
     import jax
     import numpy as np
 
-    leaves, step = _flat_step()
-
-    def many(leaves, xs, ys):
-        return jax.lax.scan(lambda c, b: step(c, *b), leaves, (xs, ys))
-
-    many = jax.jit(many, donate_argnums=0)
-    x, y = data()
+    leaves, step = _flat_step(problem)
+    many = jax.jit(
+        lambda leaves, batches: jax.lax.scan(step, leaves, batches), donate_argnums=0
+    )
+    data = problem.data()
     rng = np.random.default_rng(1)
     carry = [leaves]
+    chunk = min(LOG_EVERY, problem.steps)
 
     def epoch():
-        rows = rng.permutation(len(x)).reshape(-1, LOG_EVERY, BATCH)
-        for chunk in rows:
-            carry[0], values = many(carry[0], x[chunk], y[chunk])
-        float(values[-1])
+        order = rng.permutation(problem.batch * problem.steps)
+        for rows in order.reshape(-1, chunk, problem.batch):
+            stack = jax.tree.map(lambda a, rows=rows: a[rows], data)
+            carry[0], values = many(carry[0], stack)
+        jax.block_until_ready(values)
 
-    return timed(epoch)
-
-
-def _learner():
-    import equinox as eqx
-    import jax.numpy as jnp
-    import optax
-
-    import jaxprob
-
-    @jaxprob.mean_loss
-    def loss(model, example, *, key):
-        x, y = example
-        return jnp.mean((model(x) - y) ** 2), {}
-
-    model = eqx.nn.MLP(1, 1, 64, 2, key=_key())
-    return jaxprob.GradientDescent(loss, optax.adam(1e-3)), model
+    return timed(epoch, problem)
 
 
-def fit():
+def fit(problem: Problem):
     """Epochs from a run of `jaxprob.fit` in a thread, each let go when it is its turn.
 
     The loader is the gate: the epoch begins when it is asked for the order of its rows.
     """
     import threading
+
+    import jax
 
     import jaxprob
 
@@ -204,18 +174,19 @@ def fit():
             times.append(time.perf_counter())
             super().set_epoch(epoch)
 
-    learner, model = _learner()
-    loader = Gated(data(), batch_size=BATCH, shuffle=True)
-    run = {"key": _key(), "num_epochs": 10**6}
+    loader = Gated(problem.data(), batch_size=problem.batch, shuffle=True)
     threading.Thread(
-        target=jaxprob.fit, args=(learner, model, loader), kwargs=run, daemon=True
+        target=jaxprob.fit,
+        args=(problem.learner(), problem.model(), loader),
+        kwargs={"key": jax.random.key(0), "num_epochs": 10**6},
+        daemon=True,
     ).start()
     done.acquire()
 
     def epoch():
         go.release()
         done.acquire()
-        return per_step(times[-1] - times[-2])
+        return 1e6 * (times[-1] - times[-2]) / problem.steps
 
     return _warm(epoch)
 
@@ -223,7 +194,7 @@ def fit():
 class Epochs:
     """Drives `trainer.fit` from outside, one epoch for each round."""
 
-    def __init__(self, module, make_data, log_every):
+    def __init__(self, module, make_data, log_every, steps):
         import logging
         import threading
 
@@ -232,7 +203,7 @@ class Epochs:
 
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._seconds = 0.0
+        self._seconds, self._steps = 0.0, steps
         outer = self
 
         class Gate(pl.Callback):
@@ -260,7 +231,7 @@ class Epochs:
     def __call__(self):
         self._go.release()
         self._done.acquire()
-        return per_step(self._seconds)
+        return 1e6 * self._seconds / self._steps
 
 
 def _warm(epochs):
@@ -269,44 +240,46 @@ def _warm(epochs):
     return epochs
 
 
-def bridge(log_every=LOG_EVERY):
+def bridge(problem: Problem, log_every=LOG_EVERY):
     from jaxprob.lightning import ArrayDataModule, LearnerModule
 
-    module = LearnerModule(*_learner())
+    module = LearnerModule(problem.learner(), problem.model())
     return _warm(
-        Epochs(module, lambda: ArrayDataModule(data(), batch_size=BATCH), log_every)
+        Epochs(
+            module,
+            lambda: ArrayDataModule(problem.data(), batch_size=problem.batch),
+            log_every,
+            problem.steps,
+        )
     )
 
 
-def bridge_every_step():
-    return bridge(1)
+def bridge_every_step(problem: Problem):
+    return bridge(problem, 1)
 
 
-def _torch_parts():
+def _torch_parts(problem):
     import torch
 
     torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(1, 64),
-        torch.nn.ReLU(),
-        torch.nn.Linear(64, 64),
-        torch.nn.ReLU(),
-        torch.nn.Linear(64, 1),
-    )
-    return net, torch.nn.functional.mse_loss
+    assert problem.widths is not None
+    layers = []
+    for width, following in zip(problem.widths, problem.widths[1:], strict=False):
+        layers += [torch.nn.Linear(width, following), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1]), torch.nn.functional.mse_loss
 
 
-def torch_loop():
+def torch_loop(problem: Problem):
     import torch
 
-    net, loss = _torch_parts()
+    net, loss = _torch_parts(problem)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    x, y = map(torch.from_numpy, data())
+    x, y = map(torch.from_numpy, problem.data())
 
     def epoch():
         order = torch.randperm(len(x))
-        for i in range(STEPS):
-            rows = order[i * BATCH : (i + 1) * BATCH]
+        for i in range(problem.steps):
+            rows = order[i * problem.batch : (i + 1) * problem.batch]
             value = loss(net(x[rows]), y[rows])
             optimizer.zero_grad()
             value.backward()
@@ -314,15 +287,15 @@ def torch_loop():
             if i % LOG_EVERY == LOG_EVERY - 1:
                 value.item()
 
-    return timed(epoch)
+    return timed(epoch, problem)
 
 
-def torch_lightning(log_every=LOG_EVERY):
+def torch_lightning(problem: Problem, log_every=LOG_EVERY):
     import pytorch_lightning as pl
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
-    net, loss = _torch_parts()
+    net, loss = _torch_parts(problem)
 
     class Module(pl.LightningModule):
         def __init__(self):
@@ -338,46 +311,72 @@ def torch_lightning(log_every=LOG_EVERY):
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), lr=1e-3)
 
-    tensors = TensorDataset(*map(torch.from_numpy, data()))
+    tensors = TensorDataset(*map(torch.from_numpy, problem.data()))
     return _warm(
         Epochs(
             Module(),
-            lambda: DataLoader(tensors, batch_size=BATCH, shuffle=True),
+            lambda: DataLoader(tensors, batch_size=problem.batch, shuffle=True),
             log_every,
+            problem.steps,
         )
     )
 
 
-def torch_lightning_every_step():
-    return torch_lightning(1)
+def torch_lightning_every_step(problem: Problem):
+    return torch_lightning(problem, 1)
+
+
+def rows_of(name: str, options) -> dict[str, str]:
+    """The variants that are measured on a problem."""
+    wanted = dict(VARIANTS)
+    if name == "tiny" and (options.every_step or not options.quick):
+        wanted |= EVERY_STEP
+    if name in ("middle", "large"):
+        wanted = {k: v for k, v in wanted.items() if k not in ("scan", "fit")}
+    if name == "mixer":
+        wanted = {k: VARIANTS[k] for k in ("filter_jit_loop", "bare_loop", "bridge")}
+    if options.only:
+        wanted = {k: v for k, v in wanted.items() if k in options.only}
+    elif options.quick:
+        wanted = {k: v for k, v in wanted.items() if not k.startswith("torch")}
+    return wanted
+
+
+def measure(name: str, options) -> None:
+    names = rows_of(name, options)
+    rounds = options.rounds or (5 if options.quick else 9)
+    arguments = ("--problem", name)
+    figures = medians(
+        alternate("benchmarks.bridge", names, rounds=rounds, arguments=arguments)
+    )
+    base, bare = (figures.get(k, math.nan) for k in ("filter_jit_loop", "bare_loop"))
+    rows = [("variant", "us/step", "filter_jit / it", "bare / it")]
+    rows += [
+        (names[k], f"{v:.1f}", f"{base / v:.2f}", f"{bare / v:.3f}")
+        for k, v in figures.items()
+    ]
+    report(
+        f"{PROBLEMS[name].title}: microseconds per training step",
+        rows,
+        {f"{name}_{k}_us": round(value, 2) for k, value in figures.items()},
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three rounds, no torch")
+    parser.add_argument("--quick", action="store_true", help="five rounds, no torch")
     parser.add_argument("--every-step", action="store_true", help="log each step too")
+    parser.add_argument("--problem", choices=PROBLEMS, nargs="+", default=[*PROBLEMS])
+    parser.add_argument("--only", choices=[*VARIANTS, *EVERY_STEP], nargs="+")
+    parser.add_argument("--rounds", type=int, help="how often each is measured")
     parser.add_argument("--variant", choices=[*VARIANTS, *EVERY_STEP])
     options = parser.parse_args()
     if options.variant:
-        serve(globals()[options.variant])
+        problem = PROBLEMS[options.problem[0]]
+        serve(functools.partial(globals()[options.variant], problem))
         return
-    names = dict(VARIANTS) | (EVERY_STEP if options.every_step else {})
-    if options.quick:
-        names = {k: v for k, v in names.items() if not k.startswith("torch")}
-    figures = medians(
-        alternate("benchmarks.bridge", names, rounds=3 if options.quick else 9)
-    )
-    base, bare = figures["filter_jit_loop"], figures["bare_loop"]
-    rows = [("variant", "us/step", "filter_jit / it", "bare / it")]
-    rows += [
-        (names[k], f"{v:.1f}", f"{base / v:.2f}", f"{bare / v:.2f}")
-        for k, v in figures.items()
-    ]
-    report(
-        f"1-64-64-1 MLP, batch {BATCH}, microseconds per training step",
-        rows,
-        {f"{name}_us": round(value, 2) for name, value in figures.items()},
-    )
+    for name in options.problem:
+        measure(name, options)
 
 
 if __name__ == "__main__":

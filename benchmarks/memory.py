@@ -13,8 +13,11 @@ import tempfile
 
 import psutil
 
+from ._bridge_problems import PROBLEMS
 from ._timing import report
-from .bridge import BATCH, STEPS, _learner, data
+
+TINY = PROBLEMS["tiny"]
+STEPS = TINY.steps
 
 
 def resident_mb() -> float:
@@ -44,7 +47,8 @@ def run(epochs: int) -> list[float]:
             callbacks=[Read()],
         )
         trainer.fit(
-            LearnerModule(*_learner()), ArrayDataModule(data(), batch_size=BATCH)
+            LearnerModule(TINY.learner(), TINY.model()),
+            ArrayDataModule(TINY.data(), batch_size=TINY.batch),
         )
     return readings
 

@@ -31,12 +31,14 @@ from ._batch import (
 from ._ema import EMA as EMA
 from ._fit import evaluate as evaluate, fit as fit
 from ._keys import example_keys as example_keys, leaf_keys as leaf_keys
+from ._layout import Layout as Layout
 from ._learner import (
     AbstractLearner as AbstractLearner,
     GradientDescent as GradientDescent,
     TrainState as TrainState,
 )
 from ._loader import ArrayLoader as ArrayLoader
+from ._processes import join_processes as join_processes
 from ._stepper import Stepper as Stepper
 from ._version import __version__ as __version__
 

@@ -1,14 +1,13 @@
 """A batch: any pytree of arrays with one leading axis, perhaps with padded rows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._keys import example_keys
 from ._types import Loss
@@ -39,21 +38,31 @@ class Batch(eqx.Module):
         )
 
 
-@dataclass(frozen=True)
 class Stack:
     """Batches of one shape along a new leading axis, of which the first `num` count.
 
     One gather of a loader fills it, where stacking batches would copy each twice and
     walk its tree as often.
 
-    **Fields:**
+    **Arguments:**
 
     - `batches`: a pytree like a batch, with leading axes `(capacity, batch)`.
     - `num`: how many batches it holds.
     """
 
-    batches: PyTree
-    num: int
+    def __init__(self, batches: PyTree, num: int):
+        self.num = num
+        self._batches = batches
+
+    @property
+    def batches(self) -> PyTree:
+        """The arrays, on the host."""
+        return self._batches
+
+    @property
+    def capacity(self) -> int:
+        """Length of the leading axis."""
+        return np.shape(jax.tree.leaves(self.batches)[0])[0]
 
     def __len__(self) -> int:
         return self.num
@@ -65,6 +74,76 @@ class Stack:
     def unstack(self) -> list[PyTree]:
         """The batches one by one."""
         return [self.at(i) for i in range(self.num)]
+
+
+class RowStack(Stack):
+    """A `Stack` of rows of a table that lies on the device.
+
+    Only the numbers of the rows travel there. On the host a batch is gathered when
+    somebody asks for it.
+
+    **Arguments:**
+
+    - `table`: the data on the device, all rows.
+    - `rows`: row numbers, with axes `(capacity, batch)`.
+    - `mask`: which of them count, alike; `None` where batches are plain data.
+    - `num`: how many batches it holds.
+    - `gather`: `gather(rows, mask)`, the same batches from the host's copy.
+    """
+
+    def __init__(
+        self,
+        table: PyTree,
+        rows: Int[np.ndarray, "capacity batch"],
+        mask: Bool[np.ndarray, "capacity batch"] | None,
+        num: int,
+        gather: Callable[..., PyTree],
+    ):
+        super().__init__(None, num)
+        self.table = table
+        self.rows = rows
+        self.mask = mask
+        self._gather = gather
+
+    @property
+    def batches(self) -> PyTree:
+        return self._gather(self.rows, self.mask)
+
+    @property
+    def capacity(self) -> int:
+        return len(self.rows)
+
+    def at(self, index: int) -> PyTree:
+        mask = None if self.mask is None else self.mask[index]
+        return self._gather(self.rows[index], mask)
+
+
+def gather_rows(table: PyTree, rows: np.ndarray, mask: np.ndarray | None) -> PyTree:
+    """Rows of a table as a batch, or as many batches as the axes of `rows` say."""
+    return as_batches(jax.tree.map(lambda leaf: leaf[rows], table), mask)
+
+
+def as_batches(data: PyTree, mask: Any) -> PyTree:
+    """A `Batch` of data and mask, or a stack of such; plain data without a mask.
+
+    It is put together by its structure: in a stack its fields have an axis more.
+    """
+    if mask is None:
+        return data
+    lone = jax.tree.map(lambda leaf: np.zeros(1), data)
+    structure = jax.tree.structure(Batch(lone, np.ones(1, bool)))
+    return jax.tree.unflatten(structure, [*jax.tree.leaves(data), mask])
+
+
+def own(batch: PyTree) -> PyTree:
+    """Copies of a batch's NumPy arrays.
+
+    On CPU a program may read a NumPy buffer in place, after the call that was handed it
+    has returned; so whoever may write to the buffer by then must not hold it.
+    """
+    return jax.tree.map(
+        lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, batch
+    )
 
 
 def num_rows(data: PyTree) -> int:

@@ -11,11 +11,14 @@ import numpy as np
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from ._batch import weight
+from ._batch import own, weight
+from ._host_errors import checks_give_nan
 from ._keys import as_seed
+from ._layout import Layout
 from ._learner import AbstractLearner
 from ._loader import ArrayLoader
-from ._stepper import Stepper, Totals
+from ._stepper import Stepper
+from ._totals import Totals
 from ._types import Model, PRNGKey, State
 
 History = list[dict[str, float]]
@@ -32,6 +35,7 @@ def fit(
     batch_size: int = 32,
     validation: PyTree | Iterable[PyTree] | None = None,
     steps_per_dispatch: int | Literal["auto"] = "auto",
+    layout: Layout | None = None,
     progress: bool = True,
 ) -> tuple[State, History]:
     """Trains a model and gives back the learner's state.
@@ -52,7 +56,7 @@ def fit(
     - `num_steps`, `num_epochs`: how long; one of the two.
     - `batch_size`: rows in a batch, when `data` are arrays.
     - `validation`: arrays or batches to evaluate after each epoch.
-    - `steps_per_dispatch`: as in `jaxprob.Stepper`.
+    - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
     - `progress`: whether to show a progress bar on standard error.
 
     **Returns:** `(state, history)`; history has one entry for each epoch (the last one
@@ -74,15 +78,21 @@ def fit(
     for rows in (loader, held_out):
         if isinstance(rows, ArrayLoader):
             learner.check(model, rows.data)
+            rows.share = (Layout() if layout is None else layout).share()
     state = learner.init(model, key=init_key)
     stepper = Stepper(
-        learner, state, key=train_key, steps_per_dispatch=steps_per_dispatch
+        learner,
+        state,
+        key=train_key,
+        steps_per_dispatch=steps_per_dispatch,
+        layout=layout,
     )
-    evaluator = Evaluator(learner)
+    evaluator = Evaluator(learner, layout)
     total = num_steps if num_steps is not None else _total(loader, num_epochs)
     history: History = []
     done = 0
-    with tqdm(total=total, disable=not progress, unit="step") as bar:
+    shown = progress and jax.process_index() == 0
+    with tqdm(total=total, disable=not shown, unit="step") as bar:
         for epoch in itertools.count():
             if _finished(done, epoch, num_steps, num_epochs):
                 break
@@ -106,9 +116,9 @@ def fit(
                 means = evaluator(stepper.state, held_out, key=eval_key)
                 entry |= {f"val_{name}": value for name, value in means.items()}
             history.append(entry)
-            shown = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
-            bar.set_postfix(shown, refresh=False)
-    return stepper.state, history
+            figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
+            bar.set_postfix(figures, refresh=False)
+    return stepper.fetch(), history
 
 
 def evaluate(
@@ -132,10 +142,21 @@ def evaluate(
 class Evaluator:
     """Compiled evaluation of one learner: sums on the device, fetched once."""
 
-    def __init__(self, learner: AbstractLearner):
+    def __init__(self, learner: AbstractLearner, layout: Layout | None = None):
+        self._layout = Layout() if layout is None else layout
+
         @eqx.filter_jit
         def step(state, batch, totals, key, index):
-            info = learner.evaluate(state, batch, key=jax.random.fold_in(key, index))
+            arrays, static = eqx.partition(state, eqx.is_array)
+
+            def evaluate(arrays, batch, key, index):
+                state = eqx.combine(arrays, static)
+                key = jax.random.fold_in(key, index)
+                return learner.evaluate(state, batch, key=key)
+
+            if not self._layout.is_single:
+                evaluate = checks_give_nan(evaluate)
+            info = evaluate(arrays, batch, key, index)
             totals = Totals.zeros(info) if totals is None else totals
             return totals.add(info, weight(batch))
 
@@ -146,6 +167,7 @@ class Evaluator:
     ) -> dict[str, float]:
         totals = None
         for index, batch in enumerate(loader):
+            batch = self._layout.put(own(batch))
             totals = self._step(state, batch, totals, key, np.uint32(index))
         if totals is None:
             raise ValueError("the data to evaluate on gave no batch")
@@ -201,7 +223,7 @@ def _stacks(iterator, stepper, limit):
     while limit > 0:
         most = int(min(stepper.capacity, limit))
         try:
-            stack = iterator.take(most, stepper.capacity)
+            stack = iterator.take(most, stepper.slots)
         except StopIteration:
             return
         limit -= stack.num

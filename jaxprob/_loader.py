@@ -1,13 +1,19 @@
 """Batches of arrays in memory, in an order that is a pure function of (seed, epoch)."""
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ._batch import Batch, Stack, num_rows
+from ._batch import RowStack, Stack, as_batches, gather_rows, num_rows
 from ._checks import check_tree_finite
+
+RESIDENT_FRACTION = 0.25
+"""Of a device's memory: the largest data set that is put there without being asked."""
 
 
 class ArrayLoader:
@@ -15,7 +21,9 @@ class ArrayLoader:
 
     The order of epoch e is `default_rng((seed, e)).permutation(num_rows)`: nothing
     else enters, so a run that is resumed in the middle of an epoch sees what the
-    uninterrupted one saw. Each batch is one fancy-indexed copy: it aliases nothing.
+    uninterrupted one saw. The data are copied here if they can be written to, and each
+    batch is one fancy-indexed copy: what becomes of the caller's arrays, or of a batch,
+    changes nothing.
 
     ```python
     for batch in ArrayLoader((x, y), batch_size=32, shuffle=True):
@@ -30,6 +38,9 @@ class ArrayLoader:
     - `seed`: of the order.
     - `drop_last`: leave out the ragged last batch, and yield plain data. By default it
         is padded to full size and every batch is a `jaxprob.Batch` with its mask.
+    - `resident`: whether the data lie on the device, where a dispatch gathers its rows;
+        the batches are the same to the bit. By default they do on a GPU or TPU if they
+        take at most a quarter of its memory. On a CPU there is nothing to be won.
 
     **Raises:** `ValueError` for no rows, arrays of different lengths, or NaN and
     infinite values, with the row and column; `TypeError` for arrays of objects.
@@ -43,8 +54,9 @@ class ArrayLoader:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        resident: bool | None = None,
     ):
-        data = jax.tree.map(np.asarray, data)
+        data = jax.tree.map(_own, data)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
             if leaf.dtype == object:
                 name = "data" + jax.tree_util.keystr(path)
@@ -62,6 +74,9 @@ class ArrayLoader:
         self.seed = seed
         self.drop_last = drop_last
         self.epoch = 0
+        self.share = (0, 1, 1)
+        self._resident = resident
+        self._table_on_device: PyTree | None = None
         self._start = 0  # of the next iteration: zero but after load_state_dict
         self._position = 0
 
@@ -89,6 +104,47 @@ class ArrayLoader:
             return np.arange(self.num_rows)
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
 
+    @property
+    def share(self) -> tuple[int, int, int]:
+        """`(begin, end, parts)`: the rows of each batch that are handed out here.
+
+        All by default; with several processes each takes its own, out of one order.
+        """
+        return self._share
+
+    @share.setter
+    def share(self, share: tuple[int, int, int]) -> None:
+        begin, end, parts = share
+        if (begin, end) != (0, parts) and self.batch_size % parts:
+            raise ValueError(
+                f"batch_size={self.batch_size}: processes share the rows of a batch, "
+                f"so it is to be a multiple of the {parts} devices along data"
+            )
+        self._share = share
+
+    def device_table(self) -> PyTree | None:
+        """The data on the device, where they are to lie there (see `resident`)."""
+        if self._table_on_device is None and self._lies_on_device():
+            self._table_on_device = jax.tree.map(
+                lambda leaf: jnp.array(leaf, copy=True), self.data
+            )
+        return self._table_on_device
+
+    def _lies_on_device(self):
+        if jax.process_count() > 1:
+            return False
+        if self._resident is not None:
+            return self._resident
+        device = jax.devices()[0]
+        if device.platform == "cpu":
+            return False
+        memory = (device.memory_stats() or {}).get("bytes_limit", 0)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.data))
+        return size <= RESIDENT_FRACTION * memory
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_table_on_device": None}
+
     def __iter__(self) -> "ArrayIterator":
         return ArrayIterator(self)
 
@@ -101,10 +157,14 @@ class ArrayLoader:
         num, rest = len(self), self.num_rows % self.batch_size
         mask = np.ones((num, size), bool)
         if self.drop_last or not rest:
-            return order[: num * size].reshape(num, size), mask
-        mask[-1, rest:] = False
-        padding = np.repeat(order[(num - 1) * size], size - rest)
-        return np.concatenate([order, padding]).reshape(num, size), mask
+            order = order[: num * size]
+        else:
+            mask[-1, rest:] = False
+            padding = np.repeat(order[(num - 1) * size], size - rest)
+            order = np.concatenate([order, padding])
+        begin, end, parts = self.share
+        here = slice(size * begin // parts, size * end // parts)
+        return order.reshape(num, size)[:, here], mask[:, here]
 
     def state_dict(self) -> dict[str, int]:
         """Where we are: the epoch, and how many of its batches were handed out."""
@@ -129,8 +189,8 @@ class ArrayIterator(Iterator[PyTree]):
 
     def __next__(self) -> PyTree:
         rows, mask = self._advance(1)
-        data = jax.tree.map(lambda a: a[rows[0]], self._loader.data)
-        return data if self._loader.drop_last else Batch(data, mask[0])
+        mask = None if self._loader.drop_last else mask[0]
+        return gather_rows(self._loader.data, rows[0], mask)
 
     def take(self, num: int, capacity: int | None = None) -> Stack:
         """The next `num` batches, or as many as there are, in one gather.
@@ -139,26 +199,22 @@ class ArrayIterator(Iterator[PyTree]):
 
         - `num`: how many at most.
         - `capacity`: length of the leading axis, `num` by default; what is beyond the
-            batches repeats the first one.
+            batches is anything.
 
         **Raises:** `StopIteration` at the end of the epoch.
         """
         rows, mask = self._advance(num)
         count = len(rows)
-        short = (num if capacity is None else capacity) - count
-        if short > 0:
-            rows = np.concatenate(
-                [rows, np.broadcast_to(rows[:1], (short, rows.shape[1]))]
-            )
-            mask = np.concatenate(
-                [mask, np.broadcast_to(mask[:1], (short, mask.shape[1]))]
-            )
-        data = jax.tree.map(lambda a: a[rows], self._loader.data)
-        if self._loader.drop_last:
-            return Stack(data, count)
-        # A tree like a `Batch`, put together as one: its fields have an axis more.
-        leaves = [*jax.tree.leaves(data), mask]
-        return Stack(jax.tree.unflatten(self._structure, leaves), count)
+        slots = num if capacity is None else capacity
+        mask = None if self._loader.drop_last else _lengthened(mask, slots)
+        gather = functools.partial(gather_rows, self._loader.data)
+        table = self._loader.device_table()
+        if table is not None:
+            return RowStack(table, _lengthened(rows, slots), mask, count, gather)
+        data = jax.tree.map(
+            lambda leaf: _gathered(leaf, rows, slots), self._loader.data
+        )
+        return Stack(as_batches(data, mask), count)
 
     def _advance(self, num):
         """Row numbers and masks of the next batches."""
@@ -166,8 +222,6 @@ class ArrayIterator(Iterator[PyTree]):
         if self._rows is None:
             self._rows, self._mask = loader._table(loader.epoch)
             self._next, loader._start = loader._start, 0
-            whole = Batch(loader.data, np.ones(loader.num_rows, bool))
-            self._structure = jax.tree.structure(whole)
         cut = slice(self._next, self._next + num)
         rows = self._rows[cut]
         if not len(rows):
@@ -175,3 +229,26 @@ class ArrayIterator(Iterator[PyTree]):
         self._next += len(rows)
         loader._position = self._next
         return rows, self._mask[cut]
+
+
+def _own(leaf: Any) -> np.ndarray:
+    """An array that nobody else writes to: what is read-only is no copy."""
+    array = np.asarray(leaf)
+    return array.copy() if array.flags.writeable else array
+
+
+def _lengthened(array, slots):
+    """With copies of the first entry up to a length."""
+    short = slots - len(array)
+    if short <= 0:
+        return array
+    return np.concatenate([array, np.repeat(array[:1], short, 0)])
+
+
+def _gathered(leaf, rows, slots):
+    """`leaf[rows]` at the beginning of a buffer of a length; nothing in the rest."""
+    if slots <= len(rows):
+        return leaf[rows]
+    out = np.empty((slots, *rows.shape[1:], *leaf.shape[1:]), leaf.dtype)
+    np.take(leaf, rows, axis=0, out=out[: len(rows)], mode="clip")
+    return out

@@ -6,91 +6,31 @@ number of them, which is one compilation for any number up to K and gives the sa
 as single steps. The state is cut into arrays and the rest once, outside the loop:
 `jax.jit` on the array half is what `eqx.filter_jit` does, less its work in each call.
 
-Convolutions on CPU are the exception: inside any XLA loop they leave the fast library
-call for naive code (measured with jax 0.10.2, 32 channels of 28x28, batch 64: 40 ms a
-step outside, 600 inside) and round otherwise. A learner with a convolution on CPU is
-therefore run step by step, a decision taken from the program and never from a clock.
+A learner with a convolution on CPU is run step by step (see `can_fuse`), a decision
+taken from the program and never from a clock.
 """
 
 import functools
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import subjaxprs
 from jaxtyping import Array, Int, PyTree
 
-from ._batch import Stack, num_rows, weight
+from ._batch import RowStack, Stack, as_batches, own, weight
+from ._dispatch_size import can_fuse, choose_capacity, num_bytes
+from ._host_errors import checks_give_nan, has_checks
 from ._keys import step_key
+from ._layout import Layout
 from ._learner import AbstractLearner
+from ._totals import StepMetrics, Totals
 from ._types import PRNGKey, State
 
-MAX_STEPS = 64
-MAX_BYTES = 2**26
-SECONDS = 0.02  # of work in a dispatch: dispatching then costs less than one percent
 _TRIALS = 5
-
-
-class Totals(eqx.Module):
-    """Sums of metrics over steps, on the device until someone looks."""
-
-    sums: dict[str, Array]
-    weight: Array
-
-    @classmethod
-    def zeros(cls, names) -> "Totals":
-        return cls({name: jnp.zeros(()) for name in names}, jnp.zeros(()))
-
-    def add(self, info: dict[str, Array], weight: Array) -> "Totals":
-        weight = weight.astype(self.weight.dtype)
-        sums = {
-            name: total + info[name].astype(total.dtype) * weight
-            for name, total in self.sums.items()
-        }
-        return Totals(sums, self.weight + weight)
-
-    def means(self) -> dict[str, float]:
-        """Means over examples. This waits for the device."""
-        sums, weight = jax.device_get((self.sums, self.weight))
-        return {name: float(total / max(weight, 1.0)) for name, total in sums.items()}
-
-
-class StepMetrics(Mapping[str, np.ndarray]):
-    """Every metric as an array with one value for each step.
-
-    The values stay on the device until the first one is read. They are cut to length
-    on the host: a slice of a JAX array would be a dispatch of its own.
-    """
-
-    def __init__(self, parts: list[tuple[dict[str, Array], int]]):
-        self.num_steps = sum(num for _, num in parts)
-        self._parts = parts
-        self._fetched: dict[str, np.ndarray] | None = None
-
-    def fetch(self) -> dict[str, np.ndarray]:
-        """All of them. This waits for the device."""
-        if self._fetched is None:
-            parts = [(jax.device_get(info), num) for info, num in self._parts]
-            self._fetched = {
-                name: np.concatenate([np.atleast_1d(i[name])[:n] for i, n in parts])
-                for name in parts[0][0]
-            }
-            self._parts = []
-        return self._fetched
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.fetch()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts[0][0] if self._fetched is None else self._fetched)
-
-    def __len__(self) -> int:
-        return len(self._parts[0][0] if self._fetched is None else self._fetched)
 
 
 class Stepper:
@@ -114,6 +54,7 @@ class Stepper:
     - `step`: the number of the next step, for a run that goes on.
     - `steps_per_dispatch`: how many steps a dispatch may hold. `"auto"` times a few
         single steps and chooses about 20 ms of work, at most 64 steps and 64 MB.
+    - `layout`: the devices; JAX's default one if it is not given.
     """
 
     def __init__(
@@ -124,6 +65,7 @@ class Stepper:
         key: PRNGKey,
         step: int = 0,
         steps_per_dispatch: int | Literal["auto"] = "auto",
+        layout: Layout | None = None,
     ):
         if steps_per_dispatch != "auto" and (
             not isinstance(steps_per_dispatch, int) or steps_per_dispatch < 1
@@ -135,16 +77,35 @@ class Stepper:
         self.learner = learner
         self._trials = _TRIALS if steps_per_dispatch == "auto" else 0
         self.capacity = 1 if steps_per_dispatch == "auto" else int(steps_per_dispatch)
-        self._key = jnp.copy(key)
-        self._step = jnp.asarray(step, jnp.int32)
+        self.layout = Layout() if layout is None else layout
         arrays, self._static = eqx.partition(state, eqx.is_array)
-        self._arrays = jax.tree.map(_own, arrays)
+        self._shardings: Any = None
+        carry_shardings = {}
+        if not self.layout.is_single:
+            self._shardings = self.layout.state_shardings(learner, arrays)
+            everywhere = self.layout.everywhere
+            carry = (self._shardings, everywhere, everywhere)
+            carry_shardings = {"out_shardings": (carry, everywhere)}
+        self._begin(arrays, key, step)
         self._totals: Totals | None = None
         self._fused = True
-        self._one = jax.jit(self._single, donate_argnums=0)
-        self._many = jax.jit(self._several, donate_argnums=0)
+        self._checked = False
+        self._one = jax.jit(self._single, donate_argnums=0, **carry_shardings)
+        self._many = jax.jit(self._several, donate_argnums=0, **carry_shardings)
+        # A program of its own: fused with the steps it would let them round otherwise.
+        self._gather = jax.jit(_gather)
+        self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
         self._times: list[float] = []
         self._idle: list[float] = []
+
+    @property
+    def slots(self) -> int:
+        """How long a `Stack` is to be: `capacity`, and at least two.
+
+        Of a stack of one XLA makes no loop, and the step may round otherwise than in
+        one.
+        """
+        return max(2, self.capacity)
 
     @property
     def tuning(self) -> bool:
@@ -164,14 +125,17 @@ class Stepper:
                 "resume takes a state like the one the stepper was made with; its "
                 "settings differ. Make a new Stepper"
             )
-        self._arrays = jax.tree.map(_own, arrays)
-        self._key = jnp.copy(key)
-        self._step = jnp.asarray(step, jnp.int32)
+        self._begin(arrays, key, step)
 
     @property
     def step(self) -> int:
         """The number of the next step. Reading it waits for the device."""
         return int(self._step)
+
+    def fetch(self) -> State:
+        """The state whole on one device, in buffers that no dispatch consumes."""
+        arrays = jax.tree.map(jnp.copy, self.layout.fetch(self._arrays))
+        return eqx.combine(arrays, self._static)
 
     @property
     def totals(self) -> Totals | None:
@@ -181,12 +145,15 @@ class Stepper:
     def reset_totals(self) -> None:
         """Starts the sums anew, as at the start of an epoch."""
         if self._totals is not None:
-            self._totals = Totals.zeros(self._totals.sums)
+            totals = Totals.zeros(self._totals.sums)
+            if self._shardings is not None:
+                totals = self.layout.place(totals, self.layout.everywhere)
+            self._totals = totals
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
         """Trains on the batches in turn.
 
-        A `Stack` as long as `capacity`, which an `ArrayLoader` gathers in one go, saves
+        A `Stack` as long as `slots`, which an `ArrayLoader` gathers in one go, saves
         the stacking.
 
         **Returns:** every metric by name, one value for each step, fetched when read:
@@ -196,7 +163,9 @@ class Stepper:
             if self._totals is None:
                 self._trace(batches.at(0))
             if self._takes(batches):
-                return StepMetrics([(self._dispatch_stack(batches), batches.num)])
+                info = self._dispatch_stack(batches)
+                self._look(info, batches.num)
+                return StepMetrics([(info, batches.num)])
             batches = batches.unstack()
         batches = list(batches)
         if self._totals is None:
@@ -205,7 +174,9 @@ class Stepper:
         while batches:
             run = batches[: self._run_length(batches)]
             batches = batches[len(run) :]
-            parts.append((self._dispatch(run), len(run)))
+            info = self._dispatch(run)
+            self._look(info, len(run))
+            parts.append((info, len(run)))
         return StepMetrics(parts)
 
     def _run_length(self, batches):
@@ -219,32 +190,70 @@ class Stepper:
         return min(same, self.capacity)
 
     def _takes(self, stack):
-        length = np.shape(jax.tree.leaves(stack.batches)[0])[0]
-        whole = self._fused and not self._trials
-        return whole and stack.num > 1 and length == self.capacity
+        """Whether a stack can be dispatched as it is."""
+        if not self._fused or self._trials or stack.capacity != self.slots:
+            return False
+        if isinstance(stack, RowStack):
+            return stack.rows.shape[1] % self.layout.data == 0
+        return True
 
     def _dispatch(self, run):
         begin = time.perf_counter()
         if not self._fused:
             carry = (self._arrays, self._step, self._totals)
-            carry, info = self._one(carry, self._key, run[0])
+            carry, info = self._one(carry, self._key, self.layout.put(own(run[0])))
             self._arrays, self._step, self._totals = carry
-        elif len(run) == 1:
-            # A lone step goes through the loop too: the same body rounds alike, where
-            # a bare step may be fused otherwise (seen with jax 0.12 on CPU).
-            lone = jax.tree.map(lambda leaf: leaf[None], run[0])
-            info = self._dispatch_stack(Stack(lone, 1))
         else:
-            stacked = jax.tree.map(self._stack, *run)
+            # A lone step goes through a loop too: the same body rounds alike, where a
+            # bare step may be fused otherwise.
+            slots = 2 if len(run) == 1 else self.slots
+            stacked = jax.tree.map(functools.partial(_stack, slots), *run)
             info = self._dispatch_stack(Stack(stacked, len(run)))
         if self._trials:
             self._tune(run[0], info, begin)
         return info
 
+    def _place_table(self, table):
+        if self.layout.is_single:
+            return table
+        if self._table[0] is not table:
+            self._table = table, jax.device_put(table, self.layout.everywhere)
+        return self._table[1]
+
+    def _begin(self, arrays, key, step):
+        if self._shardings is None:
+            self._arrays = jax.tree.map(_own, arrays)
+            self._key = jnp.copy(key)
+            self._step = jnp.asarray(step, jnp.int32)
+            return
+        place, everywhere = self.layout.place, self.layout.everywhere
+        self._arrays = place(jax.tree.map(_strong, arrays), self._shardings)
+        self._key = place(key, everywhere)
+        self._step = place(jnp.asarray(step, jnp.int32), everywhere)
+
+    def _look(self, info, num):
+        """Raises what a check inside the program would have raised on one device."""
+        if not self._checked:
+            return
+        finite = np.all([np.isfinite(v) for v in jax.device_get(info).values()], 0)
+        bad = np.flatnonzero(~np.atleast_1d(finite)[:num])
+        if bad.size:
+            raise FloatingPointError(
+                f"step {self.step - num + int(bad[0])} gave metrics that are not "
+                "finite, in a program with checks (eqx.error_if, or a solve with "
+                "throw=True). On several devices they cannot raise and give NaN: run "
+                "the step on one device, without layout, to read which one failed"
+            )
+
     def _dispatch_stack(self, stack):
         carry = (self._arrays, self._step, self._totals)
         num = np.int32(stack.num)
-        carry, info = self._many(carry, self._key, stack.batches, num)
+        if isinstance(stack, RowStack):
+            rows, mask = self.layout.put((stack.rows.astype(np.int32), stack.mask), 1)
+            batches = self._gather(self._place_table(stack.table), rows, mask)
+        else:
+            batches = self.layout.put(stack.batches, 1)
+        carry, info = self._many(carry, self._key, batches, num)
         self._arrays, self._step, self._totals = carry
         return info
 
@@ -254,7 +263,7 @@ class Stepper:
         if self._fused:
             # A dispatch of no steps costs all that does not grow with their number.
             begin = time.perf_counter()
-            nothing = jax.tree.map(lambda leaf: leaf[None], batch)
+            nothing = jax.tree.map(functools.partial(_stack, 2), batch)
             jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
             self._idle.append(time.perf_counter() - begin)
         self._trials -= 1
@@ -262,15 +271,8 @@ class Stepper:
             # The first one compiled; the fastest of the others is the undisturbed one.
             step = min(self._times[1:])
             step = max(step - min(self._idle, default=0.0), 0.01 * step)
-            self.capacity = choose_capacity(step, _nbytes(batch))
-
-    def _stack(self, *leaves):
-        leaves = [np.asarray(leaf) for leaf in leaves]
-        # A fresh buffer each time: on CPU the device may alias it.
-        out = np.empty((self.capacity, *leaves[0].shape), leaves[0].dtype)
-        np.stack(leaves, out=out[: len(leaves)])
-        out[len(leaves) :] = leaves[0]
-        return out
+            capacity = choose_capacity(step, num_bytes(batch))
+            self.capacity = self.layout.agree(capacity)
 
     def _trace(self, batch):
         """Reads off the program, before it runs, its metrics and how to run it."""
@@ -283,37 +285,64 @@ class Stepper:
             self._arrays, self._key, batch
         )
         self._totals = Totals.zeros(shapes)
-        self._fused = jax.default_backend() != "cpu" or not _has_convolution(
-            jaxpr.jaxpr
-        )
+        self._fused = can_fuse(jaxpr.jaxpr)
+        if self._shardings is not None:
+            self._totals = self.layout.place(self._totals, self.layout.everywhere)
+            self._checked = has_checks(jaxpr.jaxpr)
 
     def _advance(self, carry, key, batch):
+        if self._checked:
+            return checks_give_nan(self._update)(carry, key, batch)
+        return self._update(carry, key, batch)
+
+    def _update(self, carry, key, batch):
         arrays, step, totals = carry
         state = eqx.combine(arrays, self._static)
         state, info = self.learner.update(state, batch, key=step_key(key, step))
         totals = totals.add(info, weight(batch))
         arrays = jax.tree.map(_strong, eqx.filter(state, eqx.is_array))
+        if self._shardings is not None:
+            arrays = jax.lax.with_sharding_constraint(arrays, self._shardings)
         return (arrays, step + 1, totals), info
 
     def _single(self, carry, key, batch):
         return self._advance(carry, key, batch)
 
     def _several(self, carry, key, batches, num: Int[Array, ""]):
-        def pick(i):
-            take = functools.partial(
-                jax.lax.dynamic_index_in_dim, index=i, keepdims=False
-            )
-            return jax.tree.map(take, batches)
-
         def body(i, loop):
             carry, history = loop
-            carry, info = self._advance(carry, key, pick(i))
+            carry, info = self._advance(carry, key, _at(batches, i))
             history = {k: history[k].at[i].set(info[k]) for k in history}
             return carry, history
 
-        shapes = jax.eval_shape(lambda: self._advance(carry, key, pick(0))[1])
-        history = {k: jnp.zeros(num_rows(batches), v.dtype) for k, v in shapes.items()}
+        shapes = jax.eval_shape(lambda: self._advance(carry, key, _at(batches, 0))[1])
+        capacity = np.shape(jax.tree.leaves(batches)[0])[0]
+        history = {k: jnp.zeros(capacity, v.dtype) for k, v in shapes.items()}
         return jax.lax.fori_loop(0, num, body, (carry, history))
+
+
+def _gather(table, rows, mask):
+    """The batches of a `RowStack`."""
+    data = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), table)
+    return as_batches(data, mask)
+
+
+def _at(stacked, i):
+    """One place of the leading axis of every array."""
+    take = functools.partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False)
+    return jax.tree.map(take, stacked)
+
+
+def _stack(slots, *leaves):
+    """Arrays along a new axis, in a buffer that is nobody else's.
+
+    On CPU the device may read it in place. What is beyond them is never read.
+    """
+    first = np.asarray(leaves[0])
+    out = np.empty((slots, *first.shape), first.dtype)
+    for place, leaf in zip(out, leaves, strict=False):
+        place[...] = leaf
+    return out
 
 
 def _own(leaf: Array) -> Array:
@@ -329,22 +358,6 @@ def _strong(leaf: Array) -> Array:
     return jax.lax.convert_element_type(leaf, np.dtype(leaf.dtype))
 
 
-def choose_capacity(seconds: float, nbytes: int) -> int:
-    """The largest power of two of steps within the time, memory and count allowed."""
-    most = min(MAX_STEPS, SECONDS / max(seconds, 1e-9), MAX_BYTES / max(nbytes, 1))
-    return 1 << int(math.log2(max(1.0, most)))
-
-
-def _has_convolution(jaxpr) -> bool:
-    if any(eqn.primitive.name == "conv_general_dilated" for eqn in jaxpr.eqns):
-        return True
-    return any(map(_has_convolution, subjaxprs(jaxpr)))
-
-
 def _shape(batch) -> Any:
     leaves, structure = jax.tree.flatten(batch)
     return structure, [(np.shape(leaf), np.result_type(leaf)) for leaf in leaves]
-
-
-def _nbytes(batch) -> int:
-    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))

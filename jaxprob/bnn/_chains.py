@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -56,6 +56,7 @@ class AbstractChains(AbstractInference):
         or at a posterior: chain i at its model i, or at a draw of its own.
     """
 
+    shared_fields: ClassVar = ("model", "step")  # of the state; see `jaxprob.Layout`
     num_draws: eqx.AbstractVar[int]
     num_chains: eqx.AbstractVar[int]
     random: eqx.AbstractVar[Where | None]

@@ -17,6 +17,7 @@ from ._split_data import (
     ImageDataModule as ImageDataModule,
     TabularDataModule as TabularDataModule,
 )
+from ._strategy import JaxStrategy as JaxStrategy
 from ._optimizer import OptaxOptimizer as OptaxOptimizer
 from ._summary import TreeSummary as TreeSummary
 from ._checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO

@@ -21,6 +21,7 @@ class Bridge(pl.Callback):
     def on_train_start(self, trainer, pl_module: Any) -> None:
         # A run resumed in the middle of an epoch has no `on_train_epoch_start`.
         _private.check(trainer)
+        _private.resume_after_epoch(trainer)
         pl_module.check_rows()
         pl_module.install_fetcher()
 

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from .._batch import weight
+from .._batch import own, weight
+from .._host_errors import checks_give_nan
+from .._layout import Layout
 from .._learner import AbstractLearner
-from .._stepper import Totals
+from .._totals import Totals
 from .._types import PRNGKey, State
 
 
@@ -20,8 +22,11 @@ class Evaluation:
     half of `eqx.filter_jit` on the whole of it.
     """
 
-    def __init__(self, learner: AbstractLearner, key: PRNGKey):
+    def __init__(
+        self, learner: AbstractLearner, key: PRNGKey, layout: Layout | None = None
+    ):
         self._learner = learner
+        self._layout = Layout() if layout is None else layout
         self._key = key
         self._static: Any = None
         self._arrays: Any = None
@@ -37,6 +42,7 @@ class Evaluation:
 
     def __call__(self, batch: PyTree, index: int, loader: int = 0) -> None:
         """Adds a batch. Its key is `fold_in(fold_in(key, loader), index)`."""
+        batch = self._layout.put(own(batch))
         totals = self._totals.get(loader)
         at = (np.uint32(loader), np.uint32(index))
         if totals is None:
@@ -59,5 +65,8 @@ class Evaluation:
         return self._learner.evaluate(state, batch, key=key)
 
     def _step(self, arrays, batch, totals, key, loader, index):
-        info = self._info(arrays, batch, key, loader, index)
+        info = self._info
+        if not self._layout.is_single:
+            info = checks_give_nan(info)
+        info = info(arrays, batch, key, loader, index)
         return totals.add(info, weight(batch))

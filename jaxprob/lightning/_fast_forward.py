@@ -36,7 +36,7 @@ class FastForward(_private.PrefetchDataFetcher):
         trainer = self._module.trainer
         most = steps_until_visible(trainer, self._module.capacity)
         iterator = None if self._transfers else _private.array_iterator(self)
-        if iterator is not None and most > 1 and not self.done:
+        if iterator is not None and not self.done:
             return self._draw_stack(iterator, most)
         item = super().__next__()
         silent = []
@@ -63,9 +63,8 @@ class FastForward(_private.PrefetchDataFetcher):
 
         The stack goes to the module as a whole, the last batch in it.
         """
-        capacity = self._module.capacity
         left = cast(int, self.length) - self.fetched
-        stack = iterator.take(min(most, left), capacity)
+        stack = iterator.take(min(most, left), self._module.slots)
         index = _private.count_drawn(self, stack.num)
         _private.count_steps(self._module.trainer, stack.num - 1)
         self._module.receive(stack)

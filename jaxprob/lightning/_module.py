@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -14,12 +13,14 @@ from jaxtyping import PyTree
 from pytorch_lightning.callbacks import ModelSummary
 
 from .._batch import Stack, unpack
+from .._layout import Layout
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
 from .._types import Model, State
 from . import _fast_forward, _run_tensors, _trainer_options
 from ._bridge import Bridge
 from ._checkpoint_io import load_verified, make_atomic
+from ._devices import check_devices
 from ._evaluation import Evaluation
 from ._host_batches import as_arrays, num_valid
 from ._optimizer import OptaxOptimizer
@@ -55,6 +56,8 @@ class LearnerModule(pl.LightningModule):
     - `steps_per_dispatch`: as in `jaxprob.Stepper`. With 1 a callback sees every batch.
     - `lr_schedule`: the schedule given to the optimiser, `step -> learning rate`, only
         to be shown by `LearningRateMonitor`. `optax.inject_hyperparams` is found alone.
+    - `layout`: the devices, such as `jaxprob.Layout(data=4)`. The Trainer is not told:
+        `devices=1` there, whatever the layout.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class LearnerModule(pl.LightningModule):
         seed: int = 0,
         steps_per_dispatch: int | Literal["auto"] = "auto",
         lr_schedule: Callable[[Any], Any] | None = None,
+        layout: Layout | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.learner = learner
         self.seed = seed
         self.lr_schedule = lr_schedule
+        self.layout = Layout() if layout is None else layout
         self.step_log = StepLog()
         init_key, run_key, self._eval_key = jax.random.split(jax.random.key(seed), 3)
         self._run = Run(
@@ -79,6 +84,7 @@ class LearnerModule(pl.LightningModule):
             init_key=init_key,
             key=run_key,
             steps_per_dispatch=steps_per_dispatch,
+            layout=self.layout,
         )
         self._evaluation: Evaluation | None = None
         self._waiting: list[PyTree] | Stack = []
@@ -88,10 +94,8 @@ class LearnerModule(pl.LightningModule):
 
     @property
     def state(self) -> State:
-        """A copy of the learner's state: it outlives the next step."""
-        return jax.tree.map(
-            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, self._run.state
-        )
+        """A copy of the learner's state, on one device: it outlives the next step."""
+        return self._run.fetch()
 
     @property
     def model(self) -> Model:
@@ -110,6 +114,11 @@ class LearnerModule(pl.LightningModule):
         """How many steps a dispatch may hold now."""
         return self._run.stepper.capacity
 
+    @property
+    def slots(self) -> int:
+        """How long a stack of batches is to be, as `jaxprob.Stepper` says."""
+        return self._run.stepper.slots
+
     # Hooks of Lightning.
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -118,6 +127,7 @@ class LearnerModule(pl.LightningModule):
         trainer: Any = self.trainer
         bridges = [c for c in trainer.callbacks if isinstance(c, Bridge)]
         bridge = bridges[0] if bridges else Bridge()
+        check_devices(trainer, self.layout)
         options, bridge.give_back = _trainer_options.take_over(trainer)
         if trainer.training:
             if self._run.adopt(options):
@@ -155,7 +165,9 @@ class LearnerModule(pl.LightningModule):
         """
         data, mask = unpack(as_arrays(batch))
         x = data[0] if isinstance(data, tuple | list) else data
-        model = eqx.nn.inference_mode(self.learner.model(self._run.state))
+        model = eqx.nn.inference_mode(
+            self.learner.model(self.layout.fetch(self._run.state))
+        )
         outputs = _apply(model, x)
         count = int(np.sum(mask))  # padded rows come last
         return jax.tree.map(lambda out: np.asarray(out)[:count], outputs)
@@ -265,7 +277,7 @@ class LearnerModule(pl.LightningModule):
 
     def begin_evaluation(self) -> None:
         if self._evaluation is None:
-            self._evaluation = Evaluation(self._run.active, self._eval_key)
+            self._evaluation = Evaluation(self._run.active, self._eval_key, self.layout)
         self._evaluation.start(self._run.state)
 
     def end_evaluation(self, prefix: str) -> None:

@@ -12,6 +12,7 @@ training wrongly.
 | `CombinedLoader._iterator`: `iterators`, `_idx` | many batches at once | 2.0 |
 | `loops.fetchers._PrefetchDataFetcher` | the class of that fetcher | 2.0 |
 | `fit_loop.epoch_progress` | a slip of Lightning's after two resumes | 1.5 |
+| `_Loop.restarting`, `restarted_on_epoch_end` | another, with `max_steps` | 2.5 |
 | `fit_loop.epoch_loop.batch_progress` | batches done in the epoch and in all | 1.5 |
 | `epoch_loop.manual_optimization.optim_step_progress` | `trainer.global_step` | 1.6 |
 | `epoch_loop._batches_that_stepped` | the x-axis of the loggers | 1.6 |
@@ -32,6 +33,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelSummary
 from pytorch_lightning.loops.fetchers import (
     _PrefetchDataFetcher as PrefetchDataFetcher,
 )
+from pytorch_lightning.loops.loop import _Loop as Loop
 from pytorch_lightning.trainer import call as _call
 
 from .._loader import ArrayIterator
@@ -39,6 +41,9 @@ from .._loader import ArrayIterator
 CONTRACT = (
     "fit_loop._data_fetcher",
     "fit_loop.is_resuming",
+    "fit_loop.restarted_on_epoch_end",
+    "fit_loop.update_restart_stage",
+    "fit_loop.epoch_progress.increment_completed",
     "fit_loop.epoch_progress.current.ready",
     "fit_loop.epoch_progress.current.processed",
     "fit_loop.epoch_loop.batch_idx",
@@ -160,6 +165,20 @@ def count_epoch(trainer: Any) -> None:
     if progress.current.ready == progress.current.processed:
         progress.increment_ready()
         progress.increment_started()
+
+
+def resume_after_epoch(trainer: Any) -> None:
+    """Begins the epoch after one at whose very end the checkpoint was written.
+
+    With `max_steps`, Lightning takes every resumed run for one in the middle of an
+    epoch: it would end that epoch a second time, and all later ones would have the
+    number, and the order of rows, of the epoch after.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        Loop.restarting.fset(loop, False)  # pyright: ignore[reportAttributeAccessIssue]
+        loop.update_restart_stage()
 
 
 def save_on_time(trainer: Any) -> None:

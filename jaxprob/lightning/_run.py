@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._layout import Layout
 from .._learner import AbstractLearner
 from .._stepper import Stepper
 from .._types import Model, PRNGKey, State
@@ -28,7 +29,7 @@ class Run:
 
     - `learner`, `model`: what trains what.
     - `init_key`, `key`: of the initial state, and of all steps.
-    - `steps_per_dispatch`: as in `jaxprob.Stepper`.
+    - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Run:
         init_key: PRNGKey,
         key: PRNGKey,
         steps_per_dispatch: int | Literal["auto"],
+        layout: Layout,
     ):
         self.key = key
         self.active = learner
         self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
+        self.layout = layout
         self._learner = learner
         self._template = model
         self._init_key = init_key
@@ -55,6 +58,14 @@ class Run:
     def state(self) -> State:
         """The live state, whose buffers the next dispatch consumes."""
         return self._initial if self._stepper is None else self._stepper.state
+
+    def fetch(self) -> State:
+        """A copy of the state, whole on one device. All processes must call it."""
+        if self._stepper is not None:
+            return self._stepper.fetch()
+        return jax.tree.map(
+            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, self._initial
+        )
 
     @property
     def step(self) -> int:
@@ -77,6 +88,7 @@ class Run:
                 key=self.key,
                 step=step,
                 steps_per_dispatch=self.steps_per_dispatch,
+                layout=self.layout,
             )
             self._initial = None
         else:
@@ -94,7 +106,7 @@ class Run:
         step = self.step
         kept = {
             name: leaf
-            for name, leaf in leaf_names(self.state).items()
+            for name, leaf in leaf_names(self.fetch()).items()
             if not is_optimizer_leaf(name)
         }
         fresh = self.active.init(self._template, key=self._init_key)
@@ -109,7 +121,7 @@ class Run:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without compiled programs."""
-        state = {"_initial": self.state, "_first_step": self.step, "_stepper": None}
+        state = {"_initial": self.fetch(), "_first_step": self.step, "_stepper": None}
         return without_keys(self.__dict__ | state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ def model_tensors(run: Run) -> dict[str, torch.Tensor]:
     """All but the optimiser: state, key and step."""
     tensors = {
         f"state.{name}": tensor
-        for name, tensor in pack(run.state).items()
+        for name, tensor in pack(run.fetch()).items()
         if not is_optimizer_leaf(name)
     }
     return {
@@ -53,7 +53,7 @@ def load_model_tensors(
 
 def optimizer_tensors(run: Run) -> dict[str, torch.Tensor]:
     """Optax's state: the leaves under a field named `opt_state`."""
-    tensors = pack(run.state)
+    tensors = pack(run.fetch())
     return {name: t for name, t in tensors.items() if is_optimizer_leaf(name)}
 
 

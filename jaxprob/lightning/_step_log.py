@@ -10,7 +10,7 @@ that monitors, a callback of the user's at the end of a batch) they are fetched 
 from dataclasses import dataclass
 from typing import Any
 
-from .._stepper import StepMetrics
+from .._totals import StepMetrics
 from . import _private
 from ._watchers import checkpoint_looks, somebody_looks
 

@@ -67,7 +67,6 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     **Returns:** the options, and a function that gives them back to the Trainer, so
     that it can be used again.
     """
-    _refuse_devices(trainer)
     _refuse_callbacks(trainer)
     _precision.check(trainer.precision)
     before = {
@@ -120,16 +119,6 @@ def wrap_optimizer(
 
 def _is_optimizer(node):
     return isinstance(node, optax.GradientTransformation)
-
-
-def _refuse_devices(trainer):
-    strategy = type(trainer.strategy).__name__
-    if trainer.num_devices > 1 or trainer.world_size > 1 or "DDP" in strategy:
-        raise ValueError(
-            f"Trainer(devices={trainer.num_devices}, strategy={strategy}): torch "
-            "starts a process for each device, JAX drives them all from one. Write "
-            "Trainer(accelerator='cpu', devices=1); JAX chooses its own device"
-        )
 
 
 _REMEDIES = {

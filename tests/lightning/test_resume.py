@@ -187,9 +187,27 @@ class SaveAll(pl.Callback):
             trainer.save_checkpoint(self.folder / f"{trainer.global_step:03d}e.ckpt")
 
 
-# With `max_steps`, Lightning counts an epoch twice when it resumes from a checkpoint
-# that was written after the epoch's last validation: docs/lightning.md says so.
-LENGTHS = [({"max_epochs": 3}, True), ({"max_epochs": -1, "max_steps": 39}, False)]
+# With `max_steps`, Lightning alone ends an epoch twice when it resumes from a
+# checkpoint that was written at its very end.
+LENGTHS = [({"max_epochs": 3}, True), ({"max_epochs": -1, "max_steps": 39}, True)]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_with_max_steps_an_epoch_that_was_saved_at_its_end_ends_once(
+    tmp_path, whole, epoch
+):
+    folder, expected = whole
+    module = make_module(8)
+    seen = []
+
+    class Ends(pl.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            seen.append((trainer.current_epoch, trainer.global_step))
+
+    trainer = make_trainer(tmp_path, max_epochs=-1, max_steps=39, callbacks=[Ends()])
+    trainer.fit(module, make_data(), ckpt_path=folder / f"end-epoch={epoch}.ckpt")
+    assert seen == [(0, 13), (1, 26), (2, 39)][epoch + 1 :]
+    assert bits(module) == expected
 
 
 @pytest.mark.slow

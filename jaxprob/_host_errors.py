@@ -1,0 +1,83 @@
+"""Errors inside a program that runs on several devices.
+
+`eqx.error_if`, and with it `throw=True` of diffrax, lineax and optimistix, raises from
+a callback of the first device. The others then wait for it at the next collective, for
+ever. So in a program of several devices each such check gives NaN in the place of the
+value that it guards, and whoever runs the program looks at the results on the host.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+
+
+def has_checks(jaxpr: Any) -> bool:
+    """Whether a jaxpr holds a check of Equinox's that would raise."""
+    return any(
+        _is_check(eqn) or any(map(has_checks, _subjaxprs(eqn))) for eqn in jaxpr.eqns
+    )
+
+
+def checks_give_nan(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays whose checks give NaN (the largest integer) and go on."""
+
+    def quiet(*args):
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        closed = closed.replace(jaxpr=_rewrite(closed.jaxpr))
+        leaves = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), leaves)
+
+    return quiet
+
+
+def _rewrite(jaxpr):
+    return jaxpr.replace(eqns=[_rewrite_equation(eqn) for eqn in jaxpr.eqns])
+
+
+def _rewrite_equation(eqn):
+    if _is_check(eqn):
+        shapes = [v.aval for v in eqn.outvars]
+        nans = jax.jit(lambda *_: [_nan_like(shape) for shape in shapes])
+        call = jax.make_jaxpr(nans)(*(v.aval for v in eqn.invars)).eqns[0]
+        return eqn.replace(primitive=call.primitive, params=call.params)
+    params = {name: _rewrite_param(value) for name, value in eqn.params.items()}
+    return eqn.replace(params=params)
+
+
+def _rewrite_param(value):
+    if isinstance(value, ClosedJaxpr):
+        return value.replace(jaxpr=_rewrite(value.jaxpr))
+    if isinstance(value, Jaxpr):
+        return _rewrite(value)
+    if type(value) in (tuple, list):  # named tuples hold no programs
+        return type(value)(map(_rewrite_param, value))
+    return value
+
+
+def _is_check(eqn):
+    if eqn.primitive.name != "pure_callback":
+        return False
+    callback = getattr(eqn.params["callback"], "callback_func", None)
+    return getattr(callback, "__module__", "").startswith("equinox.")
+
+
+def _subjaxprs(eqn):
+    for value in jax.tree.leaves(
+        list(eqn.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)
+    ):
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value
+
+
+def _nan_like(shape):
+    if jnp.issubdtype(shape.dtype, jnp.inexact):
+        return jnp.full(shape.shape, jnp.nan, shape.dtype)
+    if jnp.issubdtype(shape.dtype, jnp.integer):
+        return jnp.full(shape.shape, np.iinfo(shape.dtype).max, shape.dtype)
+    return jnp.ones(shape.shape, shape.dtype)

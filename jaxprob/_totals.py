@@ -1,0 +1,66 @@
+"""Metrics on the device: summed over steps, or one value for each step."""
+
+from collections.abc import Iterator, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+class Totals(eqx.Module):
+    """Sums of metrics over steps, on the device until someone looks."""
+
+    sums: dict[str, Array]
+    weight: Array
+
+    @classmethod
+    def zeros(cls, names) -> "Totals":
+        return cls({name: jnp.zeros(()) for name in names}, jnp.zeros(()))
+
+    def add(self, info: dict[str, Array], weight: Array) -> "Totals":
+        weight = weight.astype(self.weight.dtype)
+        sums = {
+            name: total + info[name].astype(total.dtype) * weight
+            for name, total in self.sums.items()
+        }
+        return Totals(sums, self.weight + weight)
+
+    def means(self) -> dict[str, float]:
+        """Means over examples. This waits for the device."""
+        sums, weight = jax.device_get((self.sums, self.weight))
+        return {name: float(total / max(weight, 1.0)) for name, total in sums.items()}
+
+
+class StepMetrics(Mapping[str, np.ndarray]):
+    """Every metric as an array with one value for each step.
+
+    The values stay on the device until the first one is read. They are cut to length
+    on the host: a slice of a JAX array would be a dispatch of its own.
+    """
+
+    def __init__(self, parts: list[tuple[dict[str, Array], int]]):
+        self.num_steps = sum(num for _, num in parts)
+        self._parts = parts
+        self._fetched: dict[str, np.ndarray] | None = None
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        """All of them. This waits for the device."""
+        if self._fetched is None:
+            parts = [(jax.device_get(info), num) for info, num in self._parts]
+            self._fetched = {
+                name: np.concatenate([np.atleast_1d(i[name])[:n] for i, n in parts])
+                for name in parts[0][0]
+            }
+            self._parts = []
+        return self._fetched
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.fetch()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts[0][0] if self._fetched is None else self._fetched)
+
+    def __len__(self) -> int:
+        return len(self._parts[0][0] if self._fetched is None else self._fetched)
