@@ -17,13 +17,11 @@ from pytorch_lightning.loggers import CSVLogger
 import jaxprob
 from jaxprob.lightning import JaxStrategy
 
-HEARTBEAT = 5
 
-
-def main(rank, count, port, folder, steps, checkpoint=None):
-    rank, count, steps = int(rank), int(count), int(steps)
+def main(rank, count, port, heartbeat, folder, steps, checkpoint=None):
+    rank, count, steps, heartbeat = map(int, (rank, count, steps, heartbeat))
     if count > 1:
-        jaxprob.join_processes(f"localhost:{port}", count, rank, heartbeat=HEARTBEAT)
+        jaxprob.join_processes(f"localhost:{port}", count, rank, heartbeat=heartbeat)
     warnings.simplefilter("ignore")
     from .scene import make_data, make_module
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .process_worker import HEARTBEAT
-
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+HEARTBEAT = 5  # seconds
 
 
 def free_port():
@@ -31,7 +30,7 @@ def start(count, folder, steps, *checkpoint):
     folder.mkdir(exist_ok=True)
     for rank in range(count):
         command = [sys.executable, "-m", "tests.lightning.process_worker"]
-        arguments = [rank, count, port, folder, steps, *checkpoint]
+        arguments = [rank, count, port, HEARTBEAT, folder, steps, *checkpoint]
         with (folder / f"out{rank}.txt").open("w") as out:
             processes.append(
                 subprocess.Popen(
@@ -39,7 +38,7 @@ def start(count, folder, steps, *checkpoint):
                     cwd=ROOT,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+                    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
                 )
             )
     return processes
@@ -69,8 +68,9 @@ def finish(processes, folder, timeout=120):
 
 def test_two_processes_give_the_losses_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    finish(start(1, one, 50), one)
-    finish(start(2, two, 50), two)
+    alone, together = start(1, one, 50), start(2, two, 50)
+    finish(alone, one)
+    finish(together, two)
     expected, found = losses(one), losses(two)
     assert sorted(found) == sorted(expected) == list(range(50))
     # Relative to the size of a loss at the start; every one of 50 steps.
@@ -91,6 +91,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on_with_one(tmp_path):
         assert first.poll() is None, output(tmp_path, 0)
         time.sleep(0.2)
     second.send_signal(signal.SIGKILL)
+    second.wait()
     began = time.monotonic()
     assert first.wait(HEARTBEAT + 30) != 0
     print(f"the other process ended after {time.monotonic() - began:.1f} s")
