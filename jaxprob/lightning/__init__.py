@@ -20,7 +20,13 @@ from ._split_data import (
 from ._strategy import JaxStrategy as JaxStrategy
 from ._optimizer import OptaxOptimizer as OptaxOptimizer
 from ._summary import TreeSummary as TreeSummary
+from ._histograms import (
+    ParameterHistograms as ParameterHistograms,
+    log_histogram as log_histogram,
+)
+from ._images import image_grid as image_grid, log_image as log_image
 from ._checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+from ._newest_good import newest_good_checkpoint as newest_good_checkpoint
 from ._save_on_signal import SaveOnSignal as SaveOnSignal
 from ._safetensors import (
     export_safetensors as export_safetensors,

@@ -12,6 +12,7 @@ from typing import Any
 
 from .._totals import StepMetrics
 from . import _private
+from ._anomaly import check_finite
 from ._watchers import checkpoint_looks, somebody_looks
 
 
@@ -58,6 +59,7 @@ class StepLog:
     def end_step(self, trainer: Any) -> None:
         """The step in hand is over: only now is it known whether training stops."""
         if self._note is not None:
+            check_finite(trainer, self._note.metrics)
             looked = _private.loggers_look(trainer) or bool(trainer.fast_dev_run)
             self._note.logged = looked
 
