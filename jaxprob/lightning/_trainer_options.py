@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.profilers import PyTorchProfiler
 
 from .._learner import AbstractLearner
 from . import _precision
@@ -68,6 +69,7 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     that it can be used again.
     """
     _refuse_callbacks(trainer)
+    _refuse_profiler(trainer)
     _precision.check(trainer.precision)
     before = {
         "gradient_clip_val": trainer.gradient_clip_val,
@@ -138,3 +140,12 @@ def _refuse_callbacks(trainer):
             if isinstance(callback, kind):
                 name = type(callback).__name__
                 raise ValueError(f"{name} cannot work here: {remedy}")
+
+
+def _refuse_profiler(trainer):
+    if isinstance(trainer.profiler, PyTorchProfiler):
+        raise ValueError(
+            "PyTorchProfiler sees the operators of torch, of which there are none. "
+            "profiler='simple' times the hooks; wrap the fit in jax.profiler.trace("
+            "folder) to see the device"
+        )

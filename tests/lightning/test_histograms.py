@@ -27,6 +27,7 @@ def test_parameters_reach_tensorboard_and_do_not_trouble_csv(tmp_path):
         tmp_path,
         max_epochs=4,
         logger=[board, CSVLogger(tmp_path, "csv")],
+        log_every_n_steps=5,
         callbacks=[ParameterHistograms(every_n_epochs=2)],
     )
     module = make_module(8)
@@ -49,6 +50,7 @@ def test_the_leaves_can_be_chosen(tmp_path):
         tmp_path,
         max_epochs=1,
         logger=board,
+        log_every_n_steps=5,
         callbacks=[ParameterHistograms("layers.*.bias")],
     )
     trainer.fit(make_module(8), make_data())

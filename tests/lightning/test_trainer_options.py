@@ -11,12 +11,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
-    BatchSizeFinder,
-    EMAWeightAveraging,
-    LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
-    StochasticWeightAveraging,
 )
 
 import jaxprob
@@ -156,20 +152,6 @@ def test_double_precision_needs_x64_and_then_is_double(tmp_path):
 def test_half_precision_is_refused(tmp_path, precision):
     with pytest.raises(ValueError, match="bf16-mixed"):
         make_trainer(tmp_path, precision=precision).fit(make_module(), make_data())
-
-
-@pytest.mark.parametrize(
-    ("callback", "remedy"),
-    [
-        (lambda: EMAWeightAveraging(), "jaxprob.EMA"),
-        (lambda: StochasticWeightAveraging(swa_lrs=0.1), "jaxprob.EMA"),
-        (lambda: LearningRateFinder(), "schedules"),
-        (lambda: BatchSizeFinder(), "batch_size="),
-    ],
-)
-def test_callbacks_that_would_do_nothing_are_refused(tmp_path, callback, remedy):
-    with pytest.raises(ValueError, match=remedy):
-        make_trainer(tmp_path, callbacks=[callback()]).fit(make_module(), make_data())
 
 
 @pytest.mark.parametrize("steps", [1, 8])
