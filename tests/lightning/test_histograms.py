@@ -16,7 +16,7 @@ NAMES = [f"model/layers.{i}.{leaf}" for i in (0, 3) for leaf in ("bias", "weight
 
 
 def events_of(logger):
-    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0})
+    events = EventAccumulator(logger.log_dir, size_guidance={"histograms": 0})
     events.Reload()
     return events
 
