@@ -1,5 +1,6 @@
 """The fault campaign of `benchmarks.faults`, in short; signals and exit codes."""
 
+import json
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.faults import overwrite_campaign, training_campaign
+from benchmarks.faults._mutants import mutant_campaign
 from jaxprob.lightning import SaveOnSignal
 
 from .scene import bits, make_data, make_module, make_trainer
@@ -19,18 +20,45 @@ from .scene import bits, make_data, make_module, make_trainer
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+def campaign(*options):
+    """A short one, in a process that may fork: nothing has been computed in it."""
+    command = [sys.executable, "-m", "benchmarks.faults", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
-def test_no_kill_while_overwriting_loses_a_save():
-    counts = overwrite_campaign(4, "")
-    assert counts["unreadable"] == counts["lost"] == 0
-    assert counts["orphans_max"] <= 1
+def test_kills_and_full_disks_lose_no_save_and_hostile_files_run_no_code():
+    found = campaign(
+        *("--part", "kills", "--part", "disks", "--part", "hostile"),
+        *("--runs", "6", "--only", "ours"),
+    )
+    kills, disks = found.pop("kills"), found.pop("disks")
+    assert kills["saves"] >= kills["kills"] == 6
+    assert kills["unreadable"] == kills["lost"] == 0
+    assert kills["orphans"] <= 1
+    assert disks["typed"] == 6
+    assert disks["old_file_lost"] == 0
+    for kind, counts in found.items():
+        assert counts["typed"] == counts["made"], kind
+        assert counts["code_run"] == counts["memory"] == 0, kind
 
 
 @pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_in_the_same_bits():
-    counts = training_campaign(3)
-    assert counts["same_hash"] == 1
+    counts = campaign("--part", "training", "--runs", "3")["training"]
+    assert counts["kills"] == 3
+    assert counts["resumes"] >= 3
+    assert counts["same_hash"] == counts["trainings"]
     assert counts["backwards"] == 0
+
+
+@pytest.mark.slow
+def test_every_mutant_of_a_checkpoint_is_detected():
+    for kind, counts in mutant_campaign(100).items():
+        assert counts["detected"] == counts["made"], kind
 
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
