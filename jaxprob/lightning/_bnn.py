@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import PyTree
+from pytorch_lightning.utilities import rank_zero_info
 
 from .._batch import unpack
 from .._learner import AbstractLearner
@@ -19,6 +20,7 @@ from ..bnn import (
 )
 from ._host_batches import as_arrays
 from ._module import LearnerModule
+from ._precision import for_prediction
 from ._predictive_metrics import PredictiveMetrics
 
 
@@ -102,16 +104,16 @@ class BNNModule(LearnerModule):
         posterior = self.posterior() if self._held is None else self._held
         exact = posterior.num_atoms is not None
         return predict(
-            posterior,
+            for_prediction(self._run.active, posterior),
             self.likelihood,
-            x,
+            for_prediction(self._run.active, x),
             key=jax.random.fold_in(self._predict_key, index),
             num_samples=None if exact else self.num_samples,
         )
 
     def begin_evaluation(self) -> None:
         super().begin_evaluation()
-        self._held = self.posterior()
+        self._held = self._posterior_so_far()
         self._metrics = {}
 
     def end_evaluation(self, prefix: str) -> None:
@@ -143,7 +145,19 @@ class BNNModule(LearnerModule):
         x = jax.tree.map(lambda a: a[:count], x)
         return self.predictive(x, index=batch_idx)
 
+    def _posterior_so_far(self):
+        """Nothing while a sampler has kept no draw yet, in the midst of a fit."""
+        try:
+            return self.posterior()
+        except ValueError as error:
+            if self.trainer.state.fn != "fit":
+                raise
+            rank_zero_info(f"This validation has no predictive figures: {error}")
+            return None
+
     def _judge(self, batch, index, loader):
+        if self._held is None:
+            return
         (x, y), mask = unpack(as_arrays(batch))
         metrics = self._metrics.setdefault(loader, PredictiveMetrics(self.level))
         predictive = self.predictive(x, index=index)

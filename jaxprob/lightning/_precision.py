@@ -3,13 +3,19 @@
 | precision | parameters | computation |
 |---|---|---|
 | `"32-true"` | as the model has them | the same |
-| `"bf16-mixed"` | as the model has them (float32) | loss and gradient in bfloat16 |
+| `"bf16-mixed"` | as the model has them (float32) | the network in bfloat16 |
 | `"bf16-true"` | bfloat16 | bfloat16 |
 | `"64-true"` | float64 | float64 |
 
-float16 needs its loss scaled to keep small gradients from vanishing, and is refused.
+What `"bf16-mixed"` lowers is the whole loss of a `GradientDescent`, and of a method of
+`jaxprob.bnn` the network alone: likelihood, prior and divergence, which are sums over
+all weights and all data, stay in float32, and so do posterior and predictive.
+
+float16 needs its loss scaled to keep small gradients from vanishing, and is refused. So
+is low precision for HMC, whose acceptance step looks at differences of log densities.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -17,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike, PyTree
 
-from .._learner import AbstractLearner
+from .._learner import AbstractLearner, GradientDescent
 from .._types import Info, Loss, Model, PRNGKey, State
+from ..bnn import HMC, NUTS, LogJoint
 
 _STORED = {"bf16-true": jnp.bfloat16, "64-true": jnp.float64}
 _KNOWN = ("32-true", "bf16-mixed", *_STORED)
@@ -40,23 +47,58 @@ def check(precision: str) -> None:
 
 
 def in_precision(learner: AbstractLearner, precision: str) -> AbstractLearner:
-    """The learner with its step in a precision."""
+    """The learner with its step in a precision.
+
+    **Raises:** `ValueError` for a learner in which it could not be honoured.
+    """
+    if precision in ("bf16-mixed", "bf16-true"):
+        _refuse_hmc(learner, precision)
     if precision == "bf16-mixed":
-        loss = getattr(learner, "loss", None)
-        if loss is None:
-            raise ValueError(
-                f"Trainer(precision='bf16-mixed'): {type(learner).__name__} has no "
-                "loss of its own to run in bfloat16. Use '32-true' or 'bf16-true'"
-            )
-        return eqx.tree_at(lambda it: it.loss, learner, LowPrecisionLoss(loss))
+        return _mixed(learner)
     if precision in _STORED:
         return CastBatches(learner, jnp.dtype(_STORED[precision]).name)
     return learner
 
 
-def cast_model(model: Model, precision: str) -> Model:
-    """A model whose parameters are stored as a precision says."""
-    return cast(model, _STORED[precision]) if precision in _STORED else model
+def _mixed(learner):
+    if isinstance(learner, GradientDescent):
+        losses = (learner.loss, learner.evaluation_loss)
+        low = tuple(None if loss is None else LowPrecisionLoss(loss) for loss in losses)
+        return eqx.tree_at(
+            lambda it: (it.loss, it.evaluation_loss),
+            learner,
+            low,
+            is_leaf=lambda node: node is None,
+        )
+    joints = 0
+
+    def lower(node):
+        nonlocal joints
+        if not isinstance(node, LogJoint):
+            return node
+        joints += 1
+        return eqx.tree_at(lambda it: it.apply, node, LowPrecisionApply(node.apply))
+
+    low = jax.tree.map(lower, learner, is_leaf=lambda node: isinstance(node, LogJoint))
+    if not joints:
+        raise ValueError(
+            f"Trainer(precision='bf16-mixed'): {type(learner).__name__} has neither a "
+            "loss nor a LogJoint whose network could run in bfloat16. Use '32-true' or "
+            "'bf16-true'"
+        )
+    return low
+
+
+def _refuse_hmc(learner, precision):
+    def accepts(node):
+        return isinstance(node, HMC | NUTS)
+
+    if any(map(accepts, jax.tree.leaves(learner, is_leaf=accepts))):
+        raise ValueError(
+            f"Trainer(precision={precision!r}): Hamiltonian Monte Carlo accepts or "
+            "rejects by differences of log densities, which bfloat16 rounds away. Use "
+            "'32-true' or '64-true'"
+        )
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
@@ -67,6 +109,16 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
         return leaf.astype(dtype) if real else leaf
 
     return jax.tree.map(one, tree)
+
+
+def for_prediction(learner: AbstractLearner, tree: PyTree) -> PyTree:
+    """A posterior, or inputs, in the precision of predictions.
+
+    It is that of training, but never less than float32: quantiles need it.
+    """
+    if not isinstance(learner, CastBatches):
+        return tree
+    return cast(tree, jnp.promote_types(learner.dtype, jnp.float32))
 
 
 class LowPrecisionLoss(eqx.Module):
@@ -81,6 +133,16 @@ class LowPrecisionLoss(eqx.Module):
     def __call__(self, model: Model, batch: PyTree, *, key: PRNGKey) -> Any:
         low = (cast(model, jnp.bfloat16), cast(batch, jnp.bfloat16))
         return cast(self.loss(*low, key=key), jnp.float32)
+
+
+class LowPrecisionApply(eqx.Module):
+    """How a `LogJoint` calls its network, in bfloat16 and back to float32."""
+
+    apply: Callable[..., Any]
+
+    def __call__(self, model: Model, x: PyTree, *, key: PRNGKey | None) -> Any:
+        low = (cast(model, jnp.bfloat16), cast(x, jnp.bfloat16))
+        return cast(self.apply(*low, key=key), jnp.float32)
 
 
 class CastBatches(AbstractLearner):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import pytorch_lightning as pl
 
 import jaxprob
 from jaxprob import bnn
@@ -110,3 +111,25 @@ def test_the_posterior_of_lightning_is_that_of_the_method(tmp_path):
     assert isinstance(module, LearnerModule)
     expected = module.inference.posterior(module.state).mean()
     assert eqx.tree_equal(module.posterior().mean(), expected)
+
+
+@pytest.mark.parametrize("when", ["fit", "validate"])
+def test_validation_waits_for_the_first_draw_of_a_sampler(tmp_path, when):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=100)
+    method = bnn.SGLD(joint, 1e-4, start=15, every=2, num_draws=4)
+    model = eqx.nn.MLP(1, 1, 8, 1, key=jax.random.key(0))
+    module = BNNModule(method, model, num_samples=4)
+    trainer, seen = make_trainer(tmp_path), []
+    if when == "validate":
+        with pytest.raises(ValueError, match="no draw yet"):
+            trainer.validate(module, regression_data(), verbose=False)
+        return
+
+    class Keep(pl.Callback):
+        def on_validation_end(self, trainer, module):
+            seen.append("val_predictive_nll" in trainer.callback_metrics)
+
+    trainer = make_trainer(tmp_path, callbacks=[Keep()])
+    trainer.fit(module, regression_data())
+    # The sanity check, after 13 and after 26 steps.
+    assert seen == [False, False, True]

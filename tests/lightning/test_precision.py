@@ -1,0 +1,164 @@
+"""Low precision in the methods of `jaxprob.bnn`, and what is refused."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import pytorch_lightning as pl
+
+import jaxprob
+from jaxprob import bnn
+from jaxprob.bnn._apply import call_model
+from jaxprob.lightning import BNNModule, LearnerModule
+
+from .scene import make_data, make_module, make_trainer
+
+pytestmark = [
+    # Lightning announces mixed precision as its own.
+    pytest.mark.filterwarnings("ignore:.*Automatic Mixed Precision"),
+]
+
+METHODS = {
+    "MAP": lambda joint: bnn.MAP(joint, optax.adam(1e-2)),
+    "MeanFieldVI": lambda joint: bnn.MeanFieldVI(joint, optax.adam(1e-2)),
+    "local": lambda joint: bnn.MeanFieldVI(joint, optax.adam(1e-2), estimator="local"),
+    "DeepEnsemble": lambda joint: bnn.DeepEnsemble(
+        bnn.MAP(joint, optax.adam(1e-2)), num_members=2
+    ),
+    "SGLD": lambda joint: bnn.SGLD(joint, 1e-4, start=2, every=2, num_draws=2),
+    "SWAG": lambda joint: bnn.SWAG(
+        bnn.MAP(joint, optax.adam(1e-2)), start=2, every=2, rank=2
+    ),
+}
+
+
+def observed(make, seen, **options):
+    def apply(model, x, *, key):
+        out = call_model(model, x, key=key)
+        weights = [w for w in jax.tree.leaves(model) if eqx.is_inexact_array(w)]
+        seen.update(str(a.dtype) for a in (x, out, *weights))
+        return out
+
+    joint = bnn.LogJoint(
+        bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=100, apply=apply
+    )
+    model = eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=jax.random.key(0))
+    return BNNModule(make(joint), model, num_samples=4, steps_per_dispatch=4)
+
+
+def float_dtypes(tree):
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return {str(leaf.dtype) for leaf in leaves}
+
+
+class Forget(pl.Callback):
+    """What was seen before training: the rows are checked with the model as it is."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def on_train_batch_start(self, *args):
+        if not getattr(self, "begun", False):
+            self.begun = True
+            self.seen.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_runs_the_network_low_and_keeps_the_parameters(tmp_path, method):
+    seen = set()
+    module = observed(METHODS[method], seen)
+    trainer = make_trainer(
+        tmp_path,
+        max_steps=8,
+        precision="bf16-mixed",
+        limit_val_batches=0,
+        callbacks=[Forget(seen)],
+    )
+    trainer.fit(module, make_data())
+    assert seen == {"bfloat16"}
+    assert float_dtypes(module.state) == {"float32"}
+    found = trainer.validate(module, make_data(), verbose=False)[0]
+    assert np.isfinite(found["val_predictive_nll"])
+
+
+def test_mixed_keeps_the_prior_exact_and_the_likelihood_near(tmp_path):
+    def first_step(precision):
+        module = observed(METHODS["MAP"], set())
+        values = {}
+        module.step_log.take = lambda _, metrics: values.update(metrics)
+        trainer = make_trainer(tmp_path, max_steps=1, precision=precision)
+        trainer.fit(module, make_data())
+        return values
+
+    whole, mixed = first_step("32-true"), first_step("bf16-mixed")
+    assert mixed["log_prior"] == whole["log_prior"]
+    assert mixed["nll"] != whole["nll"]
+    assert np.isclose(mixed["nll"], whole["nll"], rtol=0.02)
+
+
+@pytest.mark.parametrize("method", ["MAP", "MeanFieldVI"])
+def test_true_stores_and_computes_low(tmp_path, method):
+    seen = set()
+    module = observed(METHODS[method], seen)
+    make_trainer(tmp_path, max_steps=4, precision="bf16-true").fit(
+        module,
+        make_data(),
+    )
+    assert "bfloat16" in seen
+    assert float_dtypes(module.model) == {"bfloat16"}
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_low_precision_is_refused_where_a_sampler_accepts_by_it(tmp_path, precision):
+    module = observed(lambda joint: bnn.NUTS(joint, 2, 2), set())
+    with pytest.raises(ValueError, match="log densities"):
+        make_trainer(tmp_path, precision=precision).fit(module, make_data())
+
+
+def test_mixed_is_refused_where_there_is_nothing_to_lower(tmp_path):
+    class Fixed(jaxprob.AbstractLearner):
+        def init(self, model, *, key):
+            return {"w": jnp.zeros(())}
+
+        def update(self, state, batch, *, key):
+            return state, {"loss": state["w"]}
+
+        def evaluate(self, state, batch, *, key):
+            return {"loss": state["w"]}
+
+        def model(self, state):
+            return state
+
+    trainer = make_trainer(tmp_path, precision="bf16-mixed")
+    with pytest.raises(ValueError, match="Fixed has neither"):
+        trainer.fit(LearnerModule(Fixed(), None), make_data())
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "transformer-engine"])
+def test_a_precision_that_would_be_ignored_is_refused(tmp_path, precision):
+    # Lightning itself refuses some before we are asked.
+    with pytest.raises((ValueError, ImportError, ModuleNotFoundError, TypeError)):
+        make_trainer(tmp_path, precision=precision).fit(make_module(), make_data())
+
+
+def test_the_loss_of_evaluation_is_low_as_well(tmp_path):
+    seen = {}
+
+    def loss(name):
+        def value(model, batch, *, key):
+            (x, y), _ = jaxprob.unpack(batch)
+            seen.setdefault(name, set()).add(str(x.dtype))
+            return jnp.mean((jax.vmap(model)(x) - y) ** 2), {}
+
+        return value
+
+    learner = jaxprob.GradientDescent(
+        loss("fit"), optax.sgd(0.1), evaluation_loss=loss("val")
+    )
+    module = LearnerModule(learner, eqx.nn.Linear(1, 1, key=jax.random.key(0)))
+    trainer = make_trainer(tmp_path, max_epochs=1, precision="bf16-mixed")
+    trainer.fit(module, make_data())
+    assert seen == {"fit": {"bfloat16"}, "val": {"bfloat16"}}
