@@ -154,3 +154,21 @@ class GradientDescent(AbstractLearner):
 
 def _metrics_and_held(aux):
     return aux if isinstance(aux, tuple) else (aux, None)
+
+
+def _inference_mode(model):
+    """As Equinox's, for a part of a model too, where flags are `None`."""
+
+    def has_flag(node):
+        return hasattr(node, "inference")
+
+    def flags(tree):
+        nodes = jax.tree.leaves(tree, is_leaf=has_flag)
+        return tuple(node.inference for node in nodes if has_flag(node))
+
+    return eqx.tree_at(
+        flags,
+        model,
+        replace_fn=lambda flag: None if flag is None else True,
+        is_leaf=lambda leaf: leaf is None,
+    )

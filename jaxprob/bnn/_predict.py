@@ -22,6 +22,7 @@ from ._scale import is_traced
 
 NUM_SAMPLES = 100
 KEEP_BYTES = 2**24
+CHUNK_BYTES = 2**20
 
 
 def predict(
@@ -57,7 +58,7 @@ def predict(
     - `key`: sample s is drawn with `fold_in(key, s)`, whatever the chunks are.
     - `num_samples`: S. By default 100; a posterior of finitely many models (a point,
         an ensemble, a chain) by default counts each of them once, which is exact.
-    - `chunk_size`: rows at a time.
+    - `chunk_size`: rows at a time, or fewer where their outputs exceed a megabyte.
     - `sample_batch`: models at a time.
     - `linearized`: whether $f_w(x)$ is $f_{\bar w}(x) + J (w - \bar w)$, the network
         linearised at the posterior's mean, instead of the network itself. By default
@@ -93,7 +94,10 @@ def predict(
     exact = posterior.num_atoms is not None and num_samples is None
     num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
     assert num is not None
-    chunk_size = min(chunk_size, rows)
+    row_bytes = _output_bytes(posterior, apply, x, key) * num
+    # Statistics take several times the outputs of a chunk: with many models it is
+    # fewer rows, so that memory does not grow with their number.
+    chunk_size = min(chunk_size, rows, max(1, CHUNK_BYTES // max(row_bytes, 1)))
     # Equal blocks, so that one program serves all: 100 by 8 is 13 blocks of 8.
     block = math.ceil(num / math.ceil(num / sample_batch))
 
@@ -110,7 +114,7 @@ def predict(
             joined = jax.tree.map(lambda *a: jnp.concatenate(a, 1)[:, :num], *blocks)
             yield joined, count
 
-    if _output_bytes(posterior, apply, x, key) * num * rows <= KEEP_BYTES:
+    if row_bytes * rows <= KEEP_BYTES:
         kept: list[tuple[PyTree, int]] = []
 
         def source():

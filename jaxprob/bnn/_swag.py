@@ -15,6 +15,7 @@ from ._inference import AbstractInference, Roles
 from ._log_joint import LogJoint
 from ._map import MAP
 from ._posterior import AbstractPosterior
+from ._stateful import refresh_statistics, trains_statistics
 
 
 class SWAGState(eqx.Module):
@@ -106,12 +107,16 @@ class SWAG(AbstractInference):
     - `start`: steps of burn-in.
     - `every`: steps from one collected iterate to the next, about an epoch's.
     - `rank`: K; 0 for the diagonal alone. Memory is K copies of the weights.
+    - `num_samples`: for a model with running statistics alone (see `Stateful`), how
+        many samples are drawn in `posterior(state, batches, key=key)`, which computes
+        their statistics.
     """
 
     method: MAP
     start: int
     every: int
     rank: int = 20
+    num_samples: int = 30
 
     def __check_init__(self):
         if self.start < 0 or self.every < 1 or self.rank < 0 or self.rank == 1:
@@ -171,10 +176,14 @@ class SWAG(AbstractInference):
         batches: Iterable[PyTree] | None = None,
         *,
         key: PRNGKey | None = None,
-    ) -> SWAGPosterior:
-        """The Gaussian of the iterates so far.
+    ) -> AbstractPosterior:
+        """The Gaussian of the iterates so far, a `SWAGPosterior`.
 
-        **Raises:** `ValueError` with fewer than two of them.
+        For a model that trains running statistics: samples of it, each with statistics
+        of its own from the `batches`, a `DrawsPosterior`.
+
+        **Raises:** `ValueError` with fewer than two iterates, or without the batches
+        and the key where they are needed.
         """
         count = int(state.count)
         if count < 2:
@@ -183,13 +192,24 @@ class SWAG(AbstractInference):
                 f"every {self.every} steps after step {self.start}, and training ended "
                 f"at step {int(state.train.step)}"
             )
-        params, rest = self._split(self.model(state))
-        return SWAGPosterior(
+        model = self.model(state)
+        params, rest = self._split(model)
+        posterior = SWAGPosterior(
             params,
             rest,
             state.squares / count,
             state.deviations[: min(count, self.rank)],
         )
+        if not trains_statistics(model):
+            return posterior
+        if batches is None or key is None:
+            raise ValueError(
+                "this model keeps running statistics, and those of training belong to "
+                "no sample: give the training data again and a key, "
+                "posterior(state, [(x, y)], key=key)"
+            )
+        num = self.num_samples
+        return refresh_statistics(posterior, batches, key=key, num_samples=num)
 
     def _split(self, model):
         roles = Roles.of(model, self.method.random, self.method.point)

@@ -1,6 +1,7 @@
 """Problems whose answers are known: what every method here is tested on.
 
-- Bayesian networks: linear regression with its exact posterior, evidence and bounds.
+- Bayesian networks: linear regression with its exact posterior, evidence and bounds;
+  logistic regression by quadrature; ranks for simulation-based calibration.
 - Diffusion: mixtures of Gaussians with their exact densities, denoisers and flows.
 """
 
@@ -12,3 +13,8 @@ from ._gaussian_mixture import (
     reference_flow as reference_flow,
 )
 from ._linear_gaussian import LinearGaussian as LinearGaussian
+from ._logistic import LogisticRegression as LogisticRegression
+from ._ranks import (
+    rank_p_values as rank_p_values,
+    simulated_ranks as simulated_ranks,
+)

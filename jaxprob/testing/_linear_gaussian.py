@@ -56,10 +56,20 @@ class LinearGaussian(eqx.Module):
         mix = jnp.eye(dim) + 0.4 * jax.random.normal(mix_key, (dim, dim))
         x = jax.random.normal(x_key, (num_data, dim)) @ mix
         problem = cls(x, jnp.zeros(num_data), noise, prior_scale, bias)
-        design = problem.design(x)
-        w = prior_scale * jax.random.normal(w_key, (design.shape[1],))
-        y = design @ w + noise * jax.random.normal(noise_key, (num_data,))
+        _, y = problem._drawn(w_key, noise_key)
         return cls(x, y, noise, prior_scale, bias)
+
+    def simulate(
+        self, *, key: PRNGKey
+    ) -> tuple[Float[Array, " params"], Float[Array, " rows"]]:
+        """Weights from the prior, and targets at the same inputs given them."""
+        return self._drawn(*jax.random.split(key))
+
+    def _drawn(self, w_key, noise_key):
+        design = self.design(self.x)
+        w = self.prior_scale * jax.random.normal(w_key, (design.shape[1],))
+        noise = jax.random.normal(noise_key, (len(design),))
+        return w, design @ w + self.noise * noise
 
     def design(self, x: Float[Array, "rows dim"]) -> Float[Array, "rows params"]:
         """x, with the column of ones if there is a bias."""

@@ -1,0 +1,235 @@
+"""Another method for each part of a model."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .. import tree
+from .._batch import unpack
+from .._keys import step_key
+from .._types import Info, Model, PRNGKey, State, Where
+from ._chains import AbstractChains
+from ._inference import AbstractInference
+from ._laplace import Laplace
+from ._log_joint import LogJoint
+from ._posterior import AbstractPosterior
+from ._run_chains import run_chains
+
+
+class BlocksPosterior(AbstractPosterior):
+    r"""$\prod_b q_b(w_b)$, and one value for all other leaves.
+
+    **Arguments:**
+
+    - `model`: the trained model.
+    - `chosen`: for each block the tree of bools that says which leaves are its.
+    - `parts`: for each block its posterior over whole models, whose other leaves are
+        those of `model`.
+    """
+
+    model: Model
+    chosen: tuple[PyTree, ...]
+    parts: tuple[AbstractPosterior, ...]
+
+    def sample(self, key: PRNGKey) -> Model:
+        drawn = [
+            part.sample(jax.random.fold_in(key, i)) for i, part in enumerate(self.parts)
+        ]
+        return self._joined(drawn)
+
+    def mean(self) -> Model:
+        return self._joined([part.mean() for part in self.parts])
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        """The sum over the blocks, for those that have a density."""
+        return jnp.asarray(sum((part.log_prob(model) for part in self.parts), 0.0))
+
+    @property
+    def linearized(self) -> bool:
+        """Where every block asks for it."""
+        return all(part.linearized for part in self.parts)
+
+    def _joined(self, models):
+        out = self.model
+        for chosen, model in zip(self.chosen, models, strict=True):
+            out = eqx.combine(eqx.filter(model, chosen), out)
+        return out
+
+
+class Blocks(AbstractInference):
+    r"""Trains the whole model, then infers some of its parts, each by its own method.
+
+    $$q(w) = \delta(w_0 - \hat w_0) \prod_b q_b(w_b), \qquad q_b(w_b) \approx
+      p(w_b \mid \mathcal D, w_{-b} = \hat w_{-b})$$
+
+    Each block's posterior is the **conditional** one: all other leaves stand at the
+    trained value $\hat w$, those of the other blocks too, and blocks are independent.
+    What is left out is the uncertainty of leaves in no block, and every correlation
+    between blocks: with one block over the last layer this is Bayesian regression on
+    learned features, exact given the features.
+
+    Fitting trains with `method`. The blocks run in `posterior(state, batches)`, which
+    needs the training data again.
+
+    ```python
+    method = Blocks(
+        MAP(log_joint, optax.adam(1e-3)),
+        {"layers.2": NUTS(log_joint)},
+    )
+    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=100)
+    posterior = method.posterior(state, [(x, y)], key=key)
+    ```
+
+    **Arguments:**
+
+    - `method`: trains all leaves, such as `MAP`.
+    - `blocks`: for each path, type or predicate (see `jaxprob.tree`) the method of the
+        leaves it means. Their `random` is set to it, and all other leaves are frozen;
+        chains start at the trained model. `Laplace` takes that as its mode; other
+        methods are run from there.
+    - `num_steps`: updates of blocks that do not know their own number, on all the data.
+    """
+
+    method: AbstractInference
+    where: tuple[Where, ...] = eqx.field(static=True)
+    blocks: tuple[AbstractInference, ...]
+    num_steps: int
+
+    def __init__(
+        self,
+        method: AbstractInference,
+        blocks: Mapping[Where, AbstractInference],
+        *,
+        num_steps: int = 1000,
+    ):
+        if not blocks:
+            raise ValueError("blocks is empty: then this is the method alone")
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps}: at least one update")
+        self.method = method
+        self.where = tuple(blocks)
+        self.blocks = tuple(_restricted(*pair) for pair in blocks.items())
+        self.num_steps = num_steps
+
+    @property
+    def log_joint(self) -> LogJoint:
+        """That of the method that trains."""
+        return self.method.log_joint
+
+    def init(self, model: Model, *, key: PRNGKey) -> State:
+        """**Raises:** `ValueError` when two blocks mean the same leaf."""
+        self._chosen(model)
+        return self.method.init(model, key=key)
+
+    def update(
+        self, state: State, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[State, Info]:
+        return self.method.update(state, batch, key=key)
+
+    def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self.method.evaluate(state, batch, key=key)
+
+    def model(self, state: State) -> Model:
+        return self.method.model(state)
+
+    def posterior(
+        self,
+        state: State,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> BlocksPosterior:
+        """Runs the blocks' methods.
+
+        **Raises:** `ValueError` without batches or key.
+        """
+        if batches is None or key is None:
+            raise ValueError(
+                "the blocks are inferred here: give the training data and a key, "
+                "posterior(state, [(x, y)], key=key)"
+            )
+        data = _joined_rows(batches)
+        model = eqx.nn.inference_mode(self.model(state))
+        chosen = self._chosen(model)
+        parts = tuple(
+            self._infer(block, model, data, jax.random.fold_in(key, index))
+            for index, block in enumerate(self.blocks)
+        )
+        return BlocksPosterior(model, chosen, parts)
+
+    def _infer(self, block, model, data, key):
+        run_key, posterior_key = jax.random.split(key)
+        if isinstance(block, AbstractChains):
+            return run_chains(block, model, data, key=run_key, progress=False)
+        state = block.init(model, key=run_key)
+        if not isinstance(block, Laplace):
+            state = _train(block, state, data, run_key, self.num_steps)
+        return block.posterior(state, [data], key=posterior_key)
+
+    def _chosen(self, model):
+        chosen = tuple(tree.select(model, where) for where in self.where)
+        taken: dict[str, Where] = {}
+        for where, flags in zip(self.where, chosen, strict=True):
+            for path, flag in tree.paths(flags).items():
+                if flag and path in taken:
+                    raise ValueError(
+                        f"the blocks {taken[path]!r} and {where!r} both mean {path}: "
+                        "a leaf has one posterior"
+                    )
+                if flag:
+                    taken[path] = where
+        return chosen
+
+
+def _restricted(where: Where, block: Any) -> Any:
+    """The method over the leaves of its block, all others frozen."""
+    names = {field.name for field in dataclasses.fields(block)}
+    if isinstance(block, Laplace):
+        return dataclasses.replace(
+            block, method=_restricted(where, block.method), where=None
+        )
+    if "random" not in names:
+        raise TypeError(
+            f"{type(block).__name__} has no leaves of its own to choose (`random`), so "
+            "it cannot be a block: give a sampler, Laplace(MAP(...)) or a variational "
+            "method"
+        )
+    changes: dict[str, Any] = {"random": where}
+    if "point" in names:
+        changes["point"] = False
+    if isinstance(block, AbstractChains) and block.initial == "prior":
+        changes["initial"] = "model"
+    return dataclasses.replace(block, **changes)
+
+
+def _joined_rows(batches):
+    """All rows that count, as one batch."""
+    parts = []
+    for batch in batches:
+        data, mask = unpack(batch)
+        keep = np.asarray(mask)
+        parts.append(jax.tree.map(lambda a, keep=keep: np.asarray(a)[keep], data))
+    if not parts:
+        raise ValueError("batches is empty: the blocks need the training data")
+    return jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *parts)
+
+
+def _train(method, state, data, key, num):
+    arrays, static = eqx.partition(state, eqx.is_array)
+
+    @jax.jit
+    def run(arrays, data):
+        def body(step, arrays):
+            state = eqx.combine(arrays, static)
+            state, _ = method.update(state, data, key=step_key(key, step))
+            return eqx.filter(state, eqx.is_array)
+
+        return jax.lax.fori_loop(0, num, body, arrays)
+
+    return eqx.combine(run(arrays, data), static)
