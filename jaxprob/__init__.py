@@ -13,6 +13,7 @@ another; `jaxprob.diffusion` makes losses for the first.
 - `jaxprob.bnn`: prior + likelihood -> inference -> posterior -> predictive.
 - `jaxprob.diffusion`: schedule -> denoiser -> loss -> sampler, log-likelihood.
 - `jaxprob.metrics`: arrays in, scalars out: is the uncertainty to be trusted?
+- `jaxprob.recalibrate`: temperature, variance scaling, conformal intervals and sets.
 - `jaxprob.tree`: choose, freeze and swap parts of any model by their path.
 - `jaxprob.datasets`, `jaxprob.plot`, `jaxprob.testing`, `jaxprob.lightning` are
   imported by name.
@@ -30,6 +31,7 @@ from ._batch import (
 )
 from ._ema import EMA as EMA
 from ._fit import evaluate as evaluate, fit as fit
+from ._key_streams import KeyStreams as KeyStreams
 from ._keys import example_keys as example_keys, leaf_keys as leaf_keys
 from ._layout import Layout as Layout
 from ._learner import (
@@ -43,15 +45,22 @@ from ._stepper import Stepper as Stepper
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import bnn as bnn, diffusion as diffusion, metrics as metrics
+    from . import (
+        bnn as bnn,
+        diffusion as diffusion,
+        metrics as metrics,
+        recalibrate as recalibrate,
+    )
+
+_LAZY = ("bnn", "diffusion", "metrics", "recalibrate")
 
 
 def __getattr__(name: str):
     # Imported when first used: whoever wants one half does not wait for the other.
-    if name in ("bnn", "diffusion", "metrics"):
+    if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "bnn", "diffusion", "metrics"})
+    return sorted({*globals(), *_LAZY})

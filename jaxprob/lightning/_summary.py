@@ -1,11 +1,6 @@
 """Lightning's model summary with the counts of the Equinox tree."""
 
-from typing import Any
-
-import equinox as eqx
-import jax
 import pytorch_lightning as pl
-from jaxtyping import PyTree
 from pytorch_lightning.callbacks import ModelSummary
 
 from .. import tree
@@ -24,54 +19,19 @@ class TreeSummary(ModelSummary):
         if not depth or not trainer.is_global_zero:
             return
         model = pl_module.model
-        rows = summary_rows(model, depth)
-        names, types, counts = ([str(row[i]) for row in rows] for i in range(3))
+        card = tree.summary(model, depth=None if depth == -1 else depth)
         data = [
-            (" ", [str(i) for i in range(len(rows))]),
-            ("Name", names),
-            ("Type", types),
-            ("Params", counts),
+            (" ", [str(i) for i in range(len(card.parts))]),
+            ("Name", [part.path for part in card.parts]),
+            ("Type", [part.kind for part in card.parts]),
+            ("Params", [str(part.total) for part in card.parts]),
         ]
-        total = tree.count(model)
+        total = card.total.total
         self._original.summarize(
             data,
             total,
             trainable_parameters=total,
-            model_size=_nbytes(model) / 1e6,
+            model_size=card.total.nbytes / 1e6,
             total_training_modes={"train": 1, "eval": 0},
             total_flops=0,
         )
-
-
-def summary_rows(model: PyTree, depth: int) -> list[tuple[str, str, int]]:
-    """`(path, type, number of parameters)` of the parts of a model down to a depth.
-
-    `depth=-1` means all the way. A part without parameters has no row.
-    """
-    rows: list[tuple[str, str, int]] = []
-
-    def walk(node: Any, path: str, level: int):
-        for name, child in _children(node):
-            count = tree.count(child)
-            if not count:
-                continue
-            full = f"{path}.{name}" if path else name
-            rows.append((full, type(child).__name__, count))
-            if depth == -1 or level < depth:
-                walk(child, full, level + 1)
-
-    walk(model, "", 1)
-    return rows
-
-
-def _children(node):
-    if eqx.is_array(node):
-        return []
-    paths, _ = jax.tree_util.tree_flatten_with_path(
-        node, is_leaf=lambda child: child is not node
-    )
-    return [(jax.tree_util.keystr(p, simple=True), child) for p, child in paths]
-
-
-def _nbytes(model):
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(model) if eqx.is_array(leaf))

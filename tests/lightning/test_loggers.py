@@ -15,9 +15,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jaxprob.lightning._summary import summary_rows
-
-from .scene import make_data, make_module, make_trainer, network
+from .scene import make_data, make_module, make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +56,6 @@ def test_a_progress_bar_shows_the_metrics_and_ends_full(tmp_path, bar):
     assert {"train_loss_step", "train_loss", "val_loss"} <= set(shown)
     if bar is TQDMProgressBar:
         assert callback.train_progress_bar.n == 13
-
-
-def test_a_summary_counts_the_leaves_of_the_tree():
-    rows = summary_rows(network(), depth=3)
-    counts = {path: count for path, _, count in rows}
-    assert counts["layers.0"] == 32
-    assert counts["layers.0.weight"] == counts["layers.0.bias"] == 16
-    assert counts["layers.3"] == 17
-    assert counts["layers"] == 49
-    assert [path for path, _, _ in summary_rows(network(), depth=1)] == ["layers"]
 
 
 @pytest.mark.parametrize("summary", [ModelSummary, RichModelSummary])

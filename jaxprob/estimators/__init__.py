@@ -1,0 +1,15 @@
+"""Bayesian neural networks with scikit-learn's interface.
+
+`BNNRegressor` and `BNNClassifier` standardise, build a network, train it by one of the
+methods of `jaxprob.bnn` and predict with uncertainty; they go into scikit-learn's
+pipelines, searches and cross-validation.
+
+    model = BNNRegressor(method="ensemble", random_state=0).fit(X, y)
+    mean, std = model.predict(X_test, return_std=True)
+    lower, upper = model.predict_interval(X_test, level=0.9)
+
+This module imports scikit-learn; `import jaxprob` does not.
+"""
+
+from ._regressor import BNNRegressor as BNNRegressor
+from ._classifier import BNNClassifier as BNNClassifier

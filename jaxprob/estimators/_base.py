@@ -1,0 +1,111 @@
+"""What the two estimators share: from a table to a posterior."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from sklearn.utils import check_random_state
+
+from .. import bnn
+from .._fit import fit as fit_learner
+from ..datasets import Standardizer
+from ._methods import Method, make_method
+
+CHUNK = 256
+"""Rows predicted at a time. Always as many, so that a row's numbers do not depend on
+which others stand beside it."""
+
+
+class Fitted:
+    """A trained posterior, and what turns rows of the table into its inputs."""
+
+    def __init__(
+        self, posterior: bnn.AbstractPosterior, likelihood: bnn.Likelihood,
+        scaler: Standardizer, key: Any, num_samples: int | None,
+    ):  # fmt: skip
+        self.posterior = posterior
+        self.likelihood = likelihood
+        self.scaler = scaler
+        self.key = key
+        self.num_samples = num_samples
+
+    def predictive(self, x: np.ndarray) -> bnn.Predictive:
+        """The mixture over the posterior's models, padded to whole chunks."""
+        x = self.scaler(x).astype(np.float32)
+        short = -len(x) % CHUNK
+        padded = np.concatenate([x, np.repeat(x[:1], short, axis=0)])
+        return bnn.predict(
+            self.posterior,
+            self.likelihood,
+            padded,
+            key=self.key,
+            num_samples=self.num_samples,
+            chunk_size=CHUNK,
+        )
+
+
+def train(
+    estimator: Any,
+    x: np.ndarray,
+    targets: np.ndarray,
+    likelihood: bnn.Likelihood,
+    wrap: Any,
+    num_outputs: int,
+) -> Fitted:
+    """Standardises the inputs, builds the network, and trains it."""
+    seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+    model_key, fit_key, posterior_key, predict_key = jax.random.split(
+        jax.random.key(seed), 4
+    )
+    scaler = Standardizer.fit(x, constant="keep")
+    inputs = scaler(x).astype(np.float32)
+    network = _network(estimator, x.shape[1], num_outputs, model_key)
+    joint = bnn.LogJoint(
+        likelihood, bnn.FanInNormal(estimator.prior_scale), num_data=len(x)
+    )
+    batch_size = min(estimator.batch_size, len(x))
+    num_steps = estimator.num_epochs * -(-len(x) // batch_size)
+    method = make_method(estimator.method, joint, num_steps, estimator.learning_rate)
+    data = (inputs, targets)
+    state, history = fit_learner(
+        method,
+        wrap(network),
+        data,
+        key=fit_key,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        progress=estimator.verbose,
+    )
+    posterior = method.posterior(state, [data], key=posterior_key)
+    estimator.history_ = history
+    return Fitted(posterior, likelihood, scaler, predict_key, estimator.num_samples)
+
+
+def _network(estimator, num_features, num_outputs, key):
+    if callable(estimator.network):
+        return estimator.network(num_features, num_outputs, key=key)
+    sizes = tuple(estimator.hidden)
+    if not sizes:
+        return eqx.nn.Linear(num_features, num_outputs, key=key)
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"hidden={sizes}: layers of one width are built here; for others give "
+            "network=(num_features, num_outputs, key) -> module"
+        )
+    return eqx.nn.MLP(
+        num_features, num_outputs, sizes[0], len(sizes), jax.nn.silu, key=key
+    )
+
+
+def check_settings(estimator: Any) -> None:
+    """Refuses settings out of their range, by name."""
+    for name in ("num_epochs", "batch_size"):
+        if getattr(estimator, name) < 1:
+            raise ValueError(f"{name}={getattr(estimator, name)}: it is at least 1")
+    for name in ("learning_rate", "prior_scale"):
+        if not getattr(estimator, name) > 0:
+            raise ValueError(f"{name}={getattr(estimator, name)}: it is above zero")
+
+
+__all__ = ["CHUNK", "Fitted", "Method", "check_settings", "train"]

@@ -1,0 +1,100 @@
+"""Classification with scikit-learn's interface."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import bnn
+from ._base import check_settings, train
+from ._methods import Method
+
+
+class BNNClassifier(ClassifierMixin, BaseEstimator):
+    """A Bayesian neural network for tables with class labels.
+
+    ```python
+    model = BNNClassifier(random_state=0).fit(X, y)
+    probs = model.predict_proba(X_test)
+    total, epistemic = model.predict_entropy(X_test)
+    ```
+
+    **Arguments:** as for `BNNRegressor`.
+
+    After `fit`: `classes_`, `posterior_`, `history_`, `n_features_in_`.
+    """
+
+    def __init__(
+        self,
+        method: Method = "ensemble",
+        *,
+        hidden: tuple[int, ...] = (50,),
+        network: Any = None,
+        prior_scale: float = 2.0,
+        num_epochs: int = 200,
+        batch_size: int = 32,
+        learning_rate: float = 1e-2,
+        num_samples: int | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        self.method = method
+        self.hidden = hidden
+        self.network = network
+        self.prior_scale = prior_scale
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> "BNNClassifier":
+        """Trains on a table.
+
+        **Arguments:**
+
+        - `X`: `(rows, features)`.
+        - `y`: `(rows,)`, labels of any type.
+        """
+        check_settings(self)
+        X, y = validate_data(self, X, y, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y holds one class, {self.classes_[0]!r}: a classifier needs two"
+            )
+        self._fitted = train(
+            self,
+            np.asarray(X, np.float64),
+            labels.astype(np.int32),
+            bnn.CategoricalLikelihood(),
+            lambda network: network,
+            len(self.classes_),
+        )
+        self.posterior_ = self._fitted.posterior
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row."""
+        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the classes, in the order of `classes_`."""
+        predictive, rows = self._predictive(X)
+        probs = np.asarray(predictive.probs, np.float64)[:rows]
+        return probs / probs.sum(axis=1, keepdims=True)
+
+    def predict_entropy(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Uncertainty of the class in nats: all of it, and its epistemic part."""
+        predictive, rows = self._predictive(X)
+        total, epistemic = predictive.entropy, predictive.mutual_information
+        return np.asarray(total)[:rows], np.asarray(epistemic)[:rows]
+
+    def _predictive(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        return self._fitted.predictive(np.asarray(X, np.float64)), len(X)

@@ -1,0 +1,145 @@
+"""Regression with scikit-learn's interface."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import bnn
+from ..datasets import Standardizer
+from ._base import check_settings, train
+from ._methods import Method
+
+
+class BNNRegressor(RegressorMixin, BaseEstimator):
+    """A Bayesian neural network for tables with real-valued targets.
+
+    Inputs and targets are standardised on the rows that `fit` is given, and all
+    predictions are in the units of `y`. The noise level is learned, one for each
+    target.
+
+    ```python
+    model = BNNRegressor(random_state=0).fit(X, y)
+    mean, std = model.predict(X_test, return_std=True)
+    lower, upper = model.predict_interval(X_test, level=0.9)
+    ```
+
+    For another likelihood or prior, or networks that are not for tables, use
+    `jaxprob.bnn` itself: it takes five lines.
+
+    **Arguments:**
+
+    - `method`: `"ensemble"` (five networks), `"map"`, `"laplace"`, `"mean-field-vi"`,
+        or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`.
+    - `hidden`: widths of the hidden layers, all alike.
+    - `network`: a function `(num_features, num_outputs, key=key) -> module` that
+        replaces `hidden`.
+    - `prior_scale`: of the fan-in scaled Gaussian prior.
+    - `num_epochs`, `batch_size`, `learning_rate`: of training. Steps are Adam's.
+    - `num_samples`: models in the predictive; by default all of an ensemble, else 100.
+    - `random_state`: an integer for the same numbers each time.
+    - `verbose`: whether to show a progress bar.
+
+    After `fit`: `posterior_`, `history_`, `n_features_in_`.
+    """
+
+    def __init__(
+        self,
+        method: Method = "ensemble",
+        *,
+        hidden: tuple[int, ...] = (50,),
+        network: Any = None,
+        prior_scale: float = 2.0,
+        num_epochs: int = 200,
+        batch_size: int = 32,
+        learning_rate: float = 1e-2,
+        num_samples: int | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        self.method = method
+        self.hidden = hidden
+        self.network = network
+        self.prior_scale = prior_scale
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> "BNNRegressor":
+        """Trains on a table.
+
+        **Arguments:**
+
+        - `X`: `(rows, features)`.
+        - `y`: `(rows,)`, or `(rows, targets)`.
+        """
+        check_settings(self)
+        X, y = validate_data(
+            self, X, y, multi_output=True, y_numeric=True, ensure_min_samples=2
+        )
+        targets = np.asarray(y, np.float64).reshape(len(X), -1)
+        self._single = np.ndim(y) == 1
+        self._units = Standardizer.fit(targets, constant="keep")
+        num_outputs = targets.shape[1]
+        self._fitted = train(
+            self,
+            np.asarray(X, np.float64),
+            self._units(targets).astype(np.float32),
+            bnn.HeteroscedasticNormal(),
+            lambda network: bnn.LearnedNoise(network, shape=(num_outputs,)),
+            num_outputs,
+        )
+        self.posterior_ = self._fitted.posterior
+        return self
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The mean of y, and if asked for the standard deviation of a new y.
+
+        The deviation holds the noise as well as what the network does not know.
+        """
+        predictive, rows = self._predictive(X)
+        mean = self._shaped(self._units.inverse(np.asarray(predictive.mean)), rows)
+        if not return_std:
+            return mean
+        std = self._units.inverse_scale(np.asarray(predictive.std))
+        return mean, self._shaped(std, rows)
+
+    def predict_interval(
+        self, X: Any, level: float = 0.9
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The central interval that holds y with probability `level`."""
+        predictive, rows = self._predictive(X)
+        lower, upper = (
+            self._shaped(self._units.inverse(np.asarray(end)), rows)
+            for end in predictive.interval(level)
+        )
+        return lower, upper
+
+    def predict_variances(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The epistemic and the aleatoric part of the variance."""
+        predictive, rows = self._predictive(X)
+        unit = self._units.inverse_scale
+        epistemic, aleatoric = (
+            self._shaped(unit(np.sqrt(np.asarray(part))) ** 2, rows)
+            for part in (predictive.epistemic, predictive.aleatoric)
+        )
+        return epistemic, aleatoric
+
+    def _predictive(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        return self._fitted.predictive(np.asarray(X, np.float64)), len(X)
+
+    def _shaped(self, values, rows):
+        values = np.asarray(values, np.float64)[:rows]
+        return values[:, 0] if self._single else values
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output = True
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,125 @@
+"""The scikit-learn estimators: its own checks, and what the numbers mean."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from jaxprob import bnn
+from jaxprob.estimators import BNNClassifier, BNNRegressor
+
+SMALL = {"hidden": (16,), "random_state": 0}
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [
+        BNNRegressor("map", num_epochs=60, batch_size=64, **SMALL),
+        BNNClassifier("map", num_epochs=20, batch_size=64, **SMALL),
+    ]
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def regression():
+    X, y = load_diabetes(return_X_y=True)
+    model = BNNRegressor("mean-field-vi", hidden=(20,), num_epochs=150, random_state=0)
+    return model.fit(X[:350], y[:350]), X[350:], y[350:]
+
+
+def test_predictions_are_in_the_units_of_y(regression):
+    model, X, y = regression
+    mean, std = model.predict(X, return_std=True)
+    assert model.score(X, y) > 0.35
+    # The residuals are as large as the model says, within four standard errors.
+    z = (y - mean) / std
+    assert abs(np.mean(z**2) - 1) < 4 * np.std(z**2) / np.sqrt(len(y))
+    epistemic, aleatoric = model.predict_variances(X)
+    np.testing.assert_allclose(epistemic + aleatoric, std**2, rtol=1e-3)
+    lower, upper = model.predict_interval(X, level=0.9)
+    inside = ((lower <= y) & (y <= upper)).mean()
+    assert abs(inside - 0.9) < 4 * np.sqrt(0.09 / len(y))
+
+
+def test_a_prediction_does_not_depend_on_its_neighbours(regression):
+    model, X, _ = regression
+    np.testing.assert_array_equal(model.predict(X)[:7], model.predict(X[:7]))
+
+
+def test_several_targets_have_their_own_units():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 3))
+    y = np.stack([X[:, 0], 1000.0 * X[:, 1]], axis=1)
+    y += rng.normal(size=y.shape) * [0.1, 100.0]
+    model = BNNRegressor("map", hidden=(), num_epochs=200, random_state=0).fit(X, y)
+    mean, std = model.predict(X, return_std=True)
+    assert mean.shape == std.shape == (120, 2)
+    np.testing.assert_allclose(std.mean(0), [0.1, 100.0], rtol=0.3)
+    assert model.score(X, y) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ensemble", "laplace"])
+def test_classes_keep_their_names_and_probabilities_are_calibrated(method):
+    X, y = load_breast_cancer(return_X_y=True)
+    names = np.asarray(["malignant", "benign"])[y]
+    model = BNNClassifier(method, hidden=(10,), num_epochs=30, random_state=0)
+    model.fit(X[:400], names[:400])
+    assert set(model.predict(X[400:])) == {"malignant", "benign"}
+    assert model.score(X[400:], names[400:]) > 0.93
+    probs = model.predict_proba(X[400:])
+    assert (model.classes_ == ["benign", "malignant"]).all()
+    own = probs[np.arange(len(probs)), (names[400:] == "malignant").astype(int)]
+    assert -np.log(own).mean() < 0.25
+    total, epistemic = model.predict_entropy(X[400:])
+    assert (epistemic <= total + 1e-6).all()
+    assert epistemic.mean() > 0
+
+
+@pytest.mark.slow
+def test_it_goes_into_pipelines_and_searches():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = X[:150], y[:150]
+    model = BNNRegressor("map", hidden=(8,), num_epochs=20, random_state=0)
+    scores = cross_val_score(make_pipeline(StandardScaler(), model), X, y, cv=2)
+    assert scores.shape == (2,)
+    search = GridSearchCV(model, {"prior_scale": [0.1, 2.0]}, cv=2).fit(X, y)
+    assert search.best_params_["prior_scale"] in (0.1, 2.0)
+    assert clone(model).get_params() == model.get_params()
+
+
+def test_a_method_of_ones_own():
+    X, y = load_diabetes(return_X_y=True)
+
+    def chain(log_joint, num_steps):
+        return bnn.SGLD(log_joint, 1e-4, start=num_steps // 2, every=10, num_draws=20)
+
+    model = BNNRegressor(chain, hidden=(8,), num_epochs=30, random_state=0)
+    model.fit(X[:200], y[:200])
+    assert model.posterior_.num_atoms == 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"method": "magic"}, "method='magic'"),
+        ({"num_epochs": 0}, "num_epochs=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0"),
+        ({"hidden": (8, 9)}, "hidden="),
+    ],
+)
+def test_bad_settings_are_named(settings, match):
+    X, y = load_diabetes(return_X_y=True)
+    with pytest.raises(ValueError, match=match):
+        BNNRegressor(**{"num_epochs": 1, **settings}).fit(X[:20], y[:20])
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="one class"):
+        BNNClassifier().fit(np.ones((4, 1)), np.zeros(4, int))
