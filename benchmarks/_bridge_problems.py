@@ -40,8 +40,9 @@ class Problem:
         if self.widths is None:
             from jaxprob.diffusion import kidger_mixer
 
-            narrow = {"mix_patch_size": 128, "mix_hidden_size": 128}
-            return kidger_mixer((1, 28, 28), **narrow, key=key)
+            return kidger_mixer(
+                (1, 28, 28), mix_patch_size=128, mix_hidden_size=128, key=key
+            )
         import equinox as eqx
 
         first, *hidden, last = self.widths

@@ -203,7 +203,7 @@ class Epochs:
 
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._seconds, self._steps = 0.0, steps
+        self._begin, self._seconds, self._steps = 0.0, 0.0, steps
         outer = self
 
         class Gate(pl.Callback):

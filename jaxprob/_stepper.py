@@ -80,18 +80,18 @@ class Stepper:
         self.layout = Layout() if layout is None else layout
         arrays, self._static = eqx.partition(state, eqx.is_array)
         self._shardings: Any = None
-        carry_shardings = {}
+        out: dict[str, Any] = {}
         if not self.layout.is_single:
             self._shardings = self.layout.state_shardings(learner, arrays)
             everywhere = self.layout.everywhere
             carry = (self._shardings, everywhere, everywhere)
-            carry_shardings = {"out_shardings": (carry, everywhere)}
+            out = {"out_shardings": (carry, everywhere)}
         self._begin(arrays, key, step)
         self._totals: Totals | None = None
         self._fused = True
         self._checked = False
-        self._one = jax.jit(self._single, donate_argnums=0, **carry_shardings)
-        self._many = jax.jit(self._several, donate_argnums=0, **carry_shardings)
+        self._one = jax.jit(self._single, donate_argnums=0, **out)
+        self._many = jax.jit(self._several, donate_argnums=0, **out)
         # A program of its own: fused with the steps it would let them round otherwise.
         self._gather = jax.jit(_gather)
         self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used

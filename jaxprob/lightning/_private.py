@@ -177,7 +177,8 @@ def resume_after_epoch(trainer: Any) -> None:
     loop = trainer.fit_loop
     if loop.restarted_on_epoch_end:
         loop.epoch_progress.increment_completed()
-        Loop.restarting.fset(loop, False)  # pyright: ignore[reportAttributeAccessIssue]
+        # The fit loop's own setter would make it true again.
+        Loop.restarting.fset(loop, False)  # pyright: ignore[reportOptionalCall]
         loop.update_restart_stage()
 
 
