@@ -16,6 +16,7 @@ FEW = {
     "04_layers_in_your_code": {"num_steps": 2},
     "05_your_own_module": {"num_steps": 2},
     "06_any_jax_model": {"max_epochs": 1},
+    "07_recurrent_filter": {"num_steps": 8},
 }
 
 
@@ -33,7 +34,7 @@ def test_no_example_is_left_out():
 
 @pytest.mark.parametrize("name", FEW)
 def test_an_example_is_short(name):
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 120
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 140
 
 
 @pytest.mark.slow
