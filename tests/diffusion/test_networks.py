@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprob._keys import as_seed
 from jaxprob.diffusion import kidger_mixer, nn
 
 SHAPE = (3, 8, 12)
@@ -26,9 +27,9 @@ def mixer(key, **changes):
 def shuffled(net, key):
     """Random numbers in every leaf: norms and biases must matter in the comparison."""
     params, rest = eqx.partition(net, eqx.is_inexact_array)
-    keys = iter(jax.random.split(key, 100))
+    rng = np.random.default_rng(as_seed(key))
     params = jax.tree.map(
-        lambda p: p + 0.3 * jax.random.normal(next(keys), p.shape, p.dtype), params
+        lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), p.dtype), params
     )
     return eqx.combine(params, rest)
 
@@ -173,29 +174,166 @@ def test_unknown_conditions_are_refused(getkey):
 
 
 NETWORKS = {
-    "mlp": (lambda key: nn.ResidualMLP(3, width=16, depth=2, key=key), (3,)),
+    "mlp": (
+        lambda key, **kw: nn.ResidualMLP(3, width=16, depth=2, key=key, **kw),
+        (3,),
+    ),
     "mixer": (mixer, SHAPE),
+    "adaptive_mixer": (
+        lambda key, **kw: nn.AdaptiveMixer2d(SHAPE, 4, 8, 16, 12, 2, key=key, **kw),
+        SHAPE,
+    ),
+    "unet": (
+        lambda key, **kw: nn.UNet(
+            SHAPE, widths=(4, 8), attention_at=(4,), num_heads=2, key=key, **kw
+        ),
+        SHAPE,
+    ),
+    "dit": (
+        lambda key, **kw: nn.DiT(
+            SHAPE, 4, width=8, depth=2, num_heads=2, key=key, **kw
+        ),
+        SHAPE,
+    ),
+}
+CONDITIONAL = [name for name in NETWORKS if name != "mixer"]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Each with random numbers in every leaf, and what it makes of four inputs."""
+    built = {}
+
+    def get(name):
+        if name not in built:
+            make, shape = NETWORKS[name]
+            net = shuffled(make(jax.random.key(0)), jax.random.key(1))
+            x = jax.random.normal(jax.random.key(2), (4, *shape))
+            built[name] = net, x, jnp.linspace(-1.0, 1.0, 4)
+        return built[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_a_function_of_one_example(name, networks):
+    net, x, c = networks(name)
+    batched, one = eqx.filter_jit(eqx.filter_vmap(net))(x, c), eqx.filter_jit(net)
+    assert batched.shape == x.shape
+    for i in range(4):
+        assert jnp.allclose(batched[i], one(x[i], c[i]), rtol=2e-5, atol=2e-5)
+    # It hears the noise level.
+    assert jnp.max(jnp.abs(one(x[0], c[0]) - one(x[0], c[1]))) > 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_leaf_has_a_gradient(name, networks):
+    net, x, c = networks(name)
+
+    @eqx.filter_jit
+    def gradient(net):
+        return eqx.filter_grad(lambda net: jnp.sum(jnp.sin(jax.vmap(net)(x, c))))(net)
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(net)):
+        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+@pytest.mark.parametrize("kind", ["class", "vector"])
+def test_the_condition_matters(name, kind, getkey):
+    """Two conditions and none give three outputs, also when each row has its own."""
+    make, shape = NETWORKS[name]
+    of_class = kind == "class"
+    settings = {"num_classes": 3} if of_class else {"cond_dim": 2}
+    net = shuffled(make(getkey(), **settings), getkey())
+    cond = jnp.array([0, 2, -1]) if of_class else jnp.array([[0.0, 1.0], [1.0, 1.0]])
+    if not of_class:
+        cond = jnp.concatenate([cond, jnp.full((1, 2), jnp.nan)])
+    x, c = jax.random.normal(getkey(), shape), jnp.asarray(0.3)
+    out = eqx.filter_jit(eqx.filter_vmap(net, in_axes=(None, None, 0)))(x, c, cond)
+    without = eqx.filter_jit(net)(x, c)
+    assert jnp.allclose(out[2], without, atol=2e-5)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert jnp.max(jnp.abs(out[a] - out[b])) > 1e-3
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_a_new_network_says_nothing(name, getkey):
+    """So that with `predict="edm"` a new denoiser is the best linear one."""
+    make, shape = NETWORKS[name]
+    x = jax.random.normal(getkey(), shape)
+    assert jnp.all(eqx.filter_jit(make(getkey()))(x, jnp.asarray(0.3)) == 0.0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_in_few_digits(name, networks):
+    """Near the network itself, in its own dtype, as are the gradients."""
+    net, x, c = networks(name)
+    low = nn.LowPrecision(net)
+
+    @eqx.filter_jit
+    def both(net, low):
+        def loss(net):
+            out = jax.vmap(net)(x, c)
+            return jnp.mean(jnp.sin(out)), out
+
+        return [eqx.filter_grad(loss, has_aux=True)(each) for each in (net, low)]
+
+    (gradient, exact), (low_gradient, out) = both(net, low)
+    assert out.dtype == jnp.float32
+    error = jnp.linalg.norm(out - exact) / jnp.linalg.norm(exact)
+    assert 1e-4 < error < 0.05
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(low_gradient))
+    a, b = (
+        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(g)])
+        for g in (gradient, low_gradient)
+    )
+    assert jnp.linalg.norm(a - b) < 0.1 * jnp.linalg.norm(a)
+
+
+def test_few_digits_must_be_floating_point():
+    with pytest.raises(TypeError, match="floating-point type"):
+        nn.LowPrecision(jnp.tanh, jnp.int8)
+
+
+REFUSED = {
+    "patches": (lambda key: nn.DiT((1, 28, 28), 5, key=key), "does not divide the"),
+    "heads": (lambda key: nn.DiT((1, 8, 8), 4, width=9, key=key), r"\[1, 3, 9\] do"),
+    "levels": (
+        lambda key: nn.UNet((1, 28, 30), widths=(4, 4, 4), key=key),
+        "width 30 does not divide by 4. Give at most 2 widths, or pad or crop to 32",
+    ),
+    "no_levels": (lambda key: nn.UNet((1, 8, 8), widths=(), key=key), "one level"),
+    "attention": (
+        lambda key: nn.UNet((1, 8, 8), widths=(4, 4), attention_at=(7,), key=key),
+        r"levels have \[8, 4\]",
+    ),
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_is_a_function_of_one_example(name, getkey):
-    make, shape = NETWORKS[name]
-    net = shuffled(make(getkey()), getkey())
-    x, c = jax.random.normal(getkey(), (4, *shape)), jnp.linspace(-1.0, 1.0, 4)
-    batched = jax.jit(jax.vmap(net))(x, c)
-    assert batched.shape == x.shape
-    for i in range(4):
-        assert jnp.allclose(batched[i], net(x[i], c[i]), atol=2e-5)
-    # It hears the noise level.
-    assert jnp.max(jnp.abs(net(x[0], c[0]) - net(x[0], c[1]))) > 1e-3
+@pytest.mark.parametrize("name", REFUSED)
+def test_sizes_that_do_not_fit_are_refused(name, getkey):
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        make(getkey())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_leaf_has_a_gradient(name, getkey):
-    make, shape = NETWORKS[name]
-    net = shuffled(make(getkey()), getkey())
-    x, c = jax.random.normal(getkey(), (4, *shape)), jnp.linspace(-1.0, 1.0, 4)
-    grads = eqx.filter_grad(lambda net: jnp.sum(jnp.sin(jax.vmap(net)(x, c))))(net)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
+@pytest.mark.parametrize("name", ["adaptive_mixer", "unet", "dit"])
+def test_images_of_another_shape_are_refused(name, networks):
+    net, _, _ = networks(name)
+    with pytest.raises(ValueError, match=r"images of shape \(3, 8, 12\); got"):
+        net(jnp.zeros((3, 12, 8)), jnp.asarray(1.0))
+
+
+def test_attention_is_its_formula(x64, getkey):
+    attention = nn.SelfAttention(6, 2, key=getkey())
+    attention = jax.tree.map(lambda leaf: leaf.astype(float), attention)
+    rows = jax.random.normal(getkey(), (5, 6))
+    q, k, v = np.split(np.asarray(jax.vmap(attention.qkv)(rows)), 3, axis=1)
+    heads = []
+    for part in (slice(0, 3), slice(3, 6)):
+        scores = q[:, part] @ k[:, part].T / 3**0.5
+        weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        heads.append(weights @ v[:, part])
+    expected = jax.vmap(attention.out)(jnp.asarray(np.concatenate(heads, axis=1)))
+    assert jnp.allclose(attention(rows), expected, rtol=1e-10)

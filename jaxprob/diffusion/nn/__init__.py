@@ -4,12 +4,30 @@ They know nothing of diffusion but that `c` is a number that says how much noise
 is in `x`, and can be used alone. Any other callable of this form serves as well.
 
 - `Sinusoids`, `Embedding`: the number and the condition become a vector;
-  `no_condition` is how a row of a batch says that it has none.
+  `no_condition` is how a row of a batch says that it has none, and `check_condition`
+  refuses rows that an `Embedding` does not know.
 - `ResidualMLP`: vectors.
-- `Mixer2d`: images, that of Equinox's diffusion example.
+- `Mixer2d`: images, that of Equinox's diffusion example. `AdaptiveMixer2d` hears the
+  noise level in its norms and takes conditions.
+- `UNet`, `DiT`: images, by convolutions and by attention.
+- `LowPrecision`: any of them in bfloat16, with its parameters in float32.
+
+Each is a function of one example; `jax.vmap` makes plain products of matrices of it.
 """
 
-from ._condition import no_condition as no_condition
 from ._embedding import Embedding as Embedding, Sinusoids as Sinusoids
+from ._condition import (
+    check_condition as check_condition,
+    no_condition as no_condition,
+)
 from ._mlp import ResidualBlock as ResidualBlock, ResidualMLP as ResidualMLP
+from ._mixing import Mixing as Mixing
 from ._mixer import Mixer2d as Mixer2d, MixerBlock as MixerBlock
+from ._adaptive_mixer import (
+    AdaptiveMixer2d as AdaptiveMixer2d,
+    AdaptiveMixerBlock as AdaptiveMixerBlock,
+)
+from ._attention import SelfAttention as SelfAttention
+from ._unet import UNet as UNet, UNetBlock as UNetBlock
+from ._dit import DiT as DiT, DiTBlock as DiTBlock
+from ._low_precision import LowPrecision as LowPrecision

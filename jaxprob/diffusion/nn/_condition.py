@@ -2,7 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
+
+from ..._types import Model
+from ._embedding import Embedding
 
 
 def no_condition(cond: PyTree) -> PyTree:
@@ -19,3 +23,52 @@ def no_condition(cond: PyTree) -> PyTree:
         return jnp.full_like(leaf, empty)
 
     return jax.tree.map(nothing, cond)
+
+
+def check_condition(model: Model, cond: PyTree) -> None:
+    """Rows of conditions are ones that the model's `Embedding` knows.
+
+    Inside a traced computation an unknown class can only read as NaN; here, on the
+    host, it is named. A model without an `Embedding` may take any condition.
+
+    **Arguments:**
+
+    - `model`: a network or a denoiser.
+    - `cond`: conditions of several examples, or `None`.
+
+    **Raises:** `ValueError` that names the row.
+    """
+    leaves = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, Embedding))
+    embeddings = [leaf for leaf in leaves if isinstance(leaf, Embedding)]
+    if not hasattr(cond, "dtype") or isinstance(cond, jax.core.Tracer):
+        return
+    rows = np.asarray(cond)
+    for embedding in embeddings:
+        if embedding.num_classes is not None:
+            _check_classes(rows, embedding.num_classes)
+        elif embedding.cond_dim is not None:
+            if rows.shape[1:] != (embedding.cond_dim,):
+                raise ValueError(
+                    f"cond has rows of shape {rows.shape[1:]} where "
+                    f"({embedding.cond_dim},) is needed"
+                )
+        else:
+            raise ValueError(
+                "there is a condition, but the network was built without one; build "
+                "it with num_classes or cond_dim"
+            )
+
+
+def _check_classes(rows, num_classes):
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"cond is {rows.dtype}{list(rows.shape)} where classes are needed, one "
+            f"integer in 0, ..., {num_classes - 1} for each row"
+        )
+    bad = (rows < -1) | (rows >= num_classes)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"cond row {row} is class {rows[row]}, outside 0, ..., {num_classes - 1} "
+            "(-1 is no class). Relabel the rows or raise num_classes."
+        )

@@ -139,3 +139,14 @@ class Embedding(eqx.Module):
             "the network was given a condition but built without one; build it with "
             "num_classes or cond_dim"
         )
+
+
+def embedded(
+    embedding: Embedding, c: Float[Array, ""], cond: Array | None, dtype
+) -> Float[Array, " dim"]:
+    """What the layers of a network multiply: silu of the embedding, in their dtype.
+
+    The embedding itself stays in the dtype of `c`: three digits, all that bfloat16 has,
+    do not tell nearby noise levels apart.
+    """
+    return jax.nn.silu(embedding(c, cond)).astype(dtype)

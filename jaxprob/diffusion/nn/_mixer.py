@@ -5,11 +5,11 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
 from ._batch_second import batch_second
+from ._images import as_image, check_image, check_patches, into_patches
 from ._mixing import Mixing, normalise, over_hidden, over_patches
 
 
@@ -64,9 +64,8 @@ class Mixer2d(eqx.Module):
         t_max: float = 1.0,
         key: PRNGKey,
     ):
-        channels, height, width = image_shape
-        check_patches(image_shape, patch_size)
-        num_patches = (height // patch_size) * (width // patch_size)
+        channels = image_shape[0]
+        num_patches = check_patches(image_shape, patch_size)
         in_key, out_key, blocks_key = jax.random.split(key, 3)
         self.patch_in = eqx.nn.Linear(
             (channels + 1) * patch_size**2, hidden_size, key=in_key
@@ -102,10 +101,7 @@ class Mixer2d(eqx.Module):
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:
         """The network's output for the image `x` at time `c`; `key` is not used."""
-        if x.shape != self.image_shape:
-            raise ValueError(
-                f"this Mixer2d is for images of shape {self.image_shape}; got {x.shape}"
-            )
+        check_image(self, x)
         if cond is not None:
             raise ValueError("Mixer2d takes no condition")
         _, height, width = x.shape
@@ -114,7 +110,7 @@ class Mixer2d(eqx.Module):
         y = into_patches(self.patch_in, jnp.concatenate([x, time]), p)
         for block in self.blocks:
             y = block(y)
-        out = from_patches(self.norm(y) @ self.patch_out, height, p)
+        out = as_image(self.norm(y) @ self.patch_out, height, p)
         return out + self.bias_out[:, None, None]
 
 
@@ -173,47 +169,3 @@ class MixerBlock(eqx.Module):
             *self.norm2,
             *self.hidden_mixer.weights,
         )
-
-
-def into_patches(
-    layer: eqx.nn.Linear, x: Float[Array, "channels height width"], patch_size: int
-) -> Float[Array, "patches hidden"]:
-    """A convolution whose stride is its width is a matrix times the patches."""
-    p = patch_size
-    rows = rearrange(x, "c (h i) (w j) -> (h w) (c i j)", i=p, j=p)
-    return linear(layer, rows)
-
-
-def from_patches(
-    rows: Float[Array, "patches pixels"], height: int, patch_size: int
-) -> Float[Array, "channels height width"]:
-    """The image whose patches are the rows."""
-    p = patch_size
-    return rearrange(rows, "(h w) (c i j) -> c (h i) (w j)", h=height // p, i=p, j=p)
-
-
-def linear(
-    layer: eqx.nn.Linear, rows: Float[Array, "rows in_size"]
-) -> Float[Array, "rows out_size"]:
-    """`jax.vmap(layer)(rows)` as one product of matrices.
-
-    Under a further vmap, `rows @ W.T` stays one plain product with all rows of all
-    examples; the vmapped `W @ row` becomes one with its axes in the wrong order.
-    """
-    rows = rows @ layer.weight.T
-    return rows if layer.bias is None else rows + layer.bias[None]
-
-
-def check_patches(image_shape: tuple[int, ...], patch_size: int) -> None:
-    """Patches tile the image.
-
-    **Raises:** `ValueError` with sizes that would.
-    """
-    _, height, width = image_shape
-    for name, size in (("height", height), ("width", width)):
-        if patch_size < 1 or size % patch_size:
-            fitting = [d for d in range(1, size + 1) if size % d == 0]
-            raise ValueError(
-                f"patch_size={patch_size} does not divide the image's {name} {size}; "
-                f"{fitting} do. Or pad or crop the images."
-            )

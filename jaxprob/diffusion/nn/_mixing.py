@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
+from ._digits import wide
 
 Rows = Float[Array, "patches examples hidden"]
 
@@ -70,6 +71,7 @@ def over_hidden(y: Rows, up, up_bias, down, down_bias) -> Rows:
 
 def normalise(y: Rows) -> Rows:
     """Each example to mean 0 and variance 1 over patches and numbers."""
-    centred = y - jnp.mean(y, axis=(0, 2), keepdims=True)
+    digits = y.astype(wide(y.dtype))
+    centred = digits - jnp.mean(digits, axis=(0, 2), keepdims=True)
     variance = jnp.mean(centred**2, axis=(0, 2), keepdims=True)
-    return centred * jax.lax.rsqrt(variance + 1e-5)
+    return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(y.dtype)

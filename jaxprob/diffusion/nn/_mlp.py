@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
-from ._embedding import Embedding
+from ._embedding import Embedding, embedded
 
 
 class ResidualMLP(eqx.Module):
@@ -73,7 +73,7 @@ class ResidualMLP(eqx.Module):
         key: PRNGKey | None = None,
     ) -> Float[Array, " dim"]:
         """The network's output for `x` at noise level `c`; `key` is not used."""
-        e = jax.nn.silu(self.embedding(c, cond))
+        e = embedded(self.embedding, c, cond, x.dtype)
         h = self.first(x)
         for block in self.blocks:
             h = block(h, e)
