@@ -12,7 +12,8 @@ A **loss** trains it. `DenoisingLoss` is a choice of weights and of times and go
 
 A **sampler** turns noise into data with it: `ODESampler` (the probability flow, any
 diffrax solver, adaptive), `ExpAB` (our default at few evaluations), `DPMSolverPP`,
-`DDIM`, `Heun`, and `SDESampler` (the reverse SDE). `sample` draws many.
+`DDIM`, `Heun`, `SDESampler` (the reverse SDE) and `PredictorCorrector` (Langevin
+steps at each level). `sample` draws many.
 
 `log_prob` is the density of one example, by the same flow; `encode` and `decode` are
 the flow as a map between data and noise.
@@ -39,6 +40,7 @@ from ._times import (
     AbstractTimes as AbstractTimes,
     LogitNormalTimes as LogitNormalTimes,
     LogNormalLevels as LogNormalLevels,
+    UniformLogSNR as UniformLogSNR,
     UniformTimes as UniformTimes,
 )
 from ._weighting import (
@@ -65,6 +67,7 @@ from ._ddim import DDIM as DDIM
 from ._dpm_solver import DPMSolverPP as DPMSolverPP
 from ._exponential import ExpAB as ExpAB
 from ._heun import Heun as Heun
+from ._predictor_corrector import PredictorCorrector as PredictorCorrector
 from ._trace import (
     AbstractTrace as AbstractTrace,
     ExactTrace as ExactTrace,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level
 from ._grids import AbstractGrid, Karras, level_range
-from ._sampler import AbstractSampler, Draw
+from ._sampler import AbstractSampler, Draw, finish
 from ._types import Cond
 
 
@@ -75,16 +75,14 @@ class Heun(AbstractSampler):
         shape: tuple[int, ...],
         *,
         cond: Cond = None,
+        trajectory: bool = False,
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
         high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
         levels = self.grid(denoiser.schedule, high, low, self.num_steps)
         x = levels[0] * jax.random.normal(start_key, shape)
-        x = self.steps(denoiser, x, levels, key=noise_key, cond=cond)
-        x_0 = at_noise_level(
-            denoiser, x, jnp.log(jnp.asarray(levels[-1], x.dtype)), cond
-        )
-        return Draw(x_0, jnp.asarray(2 * len(levels) - 1), jnp.asarray(False))
+        x, path = self._steps(denoiser, x, levels, noise_key, cond, trajectory)
+        return finish(denoiser, x, levels, path, cond, 2 * len(levels) - 1)
 
     def steps(
         self,
@@ -99,6 +97,9 @@ class Heun(AbstractSampler):
 
         **Arguments:** as in `AbstractMultistep.steps`, with two evaluations a step.
         """
+        return self._steps(denoiser, x, levels, key, cond, False)[0]
+
+    def _steps(self, denoiser, x, levels, key, cond, trajectory):
         levels = np.asarray(levels, dtype=float)
         begin, end = levels[:-1], levels[1:]
         gamma = min(self.churn / len(begin), math.sqrt(2.0) - 1.0)
@@ -112,6 +113,7 @@ class Heun(AbstractSampler):
 
         def step(x, row):
             i, level, after, noise = row
+            here = x
             if self.churn > 0.0:
                 assert key is not None
                 draw = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
@@ -119,7 +121,8 @@ class Heun(AbstractSampler):
             first = slope(x, level)
             guess = x + (after - level) * first
             second = slope(guess, after)
-            return x + (after - level) * (first + second) / 2.0, None
+            x = x + (after - level) * (first + second) / 2.0
+            return x, (here if trajectory else None)
 
         rows = tuple(jnp.asarray(r, x.dtype) for r in (raised, end, added))
-        return jax.lax.scan(step, x, (jnp.arange(len(end)), *rows))[0]
+        return jax.lax.scan(step, x, (jnp.arange(len(end)), *rows))

@@ -16,7 +16,7 @@ from ._denoiser import AbstractDenoiser
 from ._times import AbstractTimes, UniformTimes, uniforms
 from ._types import Cond, Scalar, Time
 from ._weighting import ErrorOf, Weighting
-from .nn import no_condition
+from .nn import check_condition, no_condition
 
 
 def denoising_error(
@@ -64,6 +64,8 @@ class DenoisingLoss(eqx.Module):
     - `times`: the law of t; uniform by default.
     - `stratified`: one time in each of as many equal parts of the law as there are
         rows, which makes the loss less noisy at no cost.
+    - `unbiased`: divide by the density of the times, so that the mean over batches is
+        $\int w(t)\,E\|D - x_0\|^2 dt / \dim x$ whatever their law: importance sampling.
     - `rows_at_once`: if given, the batch goes through the network so many rows at a
         time, forwards and backwards, and gradients add up: the same numbers, for the
         memory of so many rows. On a CPU, whose cache holds the activations of 8 images
@@ -80,6 +82,7 @@ class DenoisingLoss(eqx.Module):
     weighting: Weighting
     times: AbstractTimes
     stratified: bool = eqx.field(static=True)
+    unbiased: bool = eqx.field(static=True)
     rows_at_once: int | None = eqx.field(static=True)
     drop_cond: float = eqx.field(static=True)
 
@@ -89,6 +92,7 @@ class DenoisingLoss(eqx.Module):
         times: AbstractTimes | None = None,
         *,
         stratified: bool = True,
+        unbiased: bool = False,
         rows_at_once: int | None = None,
         drop_cond: float = 0.0,
     ):
@@ -99,15 +103,18 @@ class DenoisingLoss(eqx.Module):
         self.weighting = ErrorOf(weighting) if isinstance(weighting, str) else weighting
         self.times = UniformTimes() if times is None else times
         self.stratified = stratified
+        self.unbiased = unbiased
         self.rows_at_once = rows_at_once
         self.drop_cond = drop_cond
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
         """Warns of a data set far from the scale that the denoiser expects.
 
-        **Raises:** `TypeError` for data that are not floating-point.
+        **Raises:** `TypeError` for data that are not floating-point; `ValueError` for
+        conditions that the network does not know.
         """
-        x_0, _ = split_batch(data)
+        x_0, cond = split_batch(data)
+        check_condition(denoiser, cond)
         mean, std = float(jnp.mean(x_0)), float(jnp.std(x_0))
         expected = getattr(denoiser, "sigma_data", 1.0)
         if abs(mean) > 2 * expected or not 0.2 < std / expected < 5:
@@ -138,6 +145,8 @@ class DenoisingLoss(eqx.Module):
         def one(x_0, cond, u, key):
             t = self.times.quantile(denoiser.schedule, u.astype(x_0.dtype))
             weight = self.weighting(denoiser.schedule, t)
+            if self.unbiased:
+                weight = weight / self.times.density(denoiser.schedule, t)
             drop_key, key = jax.random.split(key)
             if self.drop_cond > 0.0:
                 drop = jax.random.bernoulli(drop_key, self.drop_cond)

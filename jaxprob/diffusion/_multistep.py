@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level
 from ._grids import AbstractGrid, level_range
-from ._sampler import AbstractSampler, Draw
+from ._sampler import AbstractSampler, Draw, finish
 from ._types import Cond
 
 
@@ -67,17 +67,14 @@ class AbstractMultistep(AbstractSampler):
         shape: tuple[int, ...],
         *,
         cond: Cond = None,
+        trajectory: bool = False,
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
         high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
         levels = self.grid(denoiser.schedule, high, low, self.num_steps)
         x = levels[0] * jax.random.normal(start_key, shape)
-        x = self.steps(denoiser, x, levels, key=noise_key, cond=cond)
-        # From the last level to the data: the denoiser itself.
-        x_0 = at_noise_level(
-            denoiser, x, jnp.log(jnp.asarray(levels[-1], x.dtype)), cond
-        )
-        return Draw(x_0, jnp.asarray(len(levels)), jnp.asarray(False))
+        x, path = self._steps(denoiser, x, levels, noise_key, cond, trajectory)
+        return finish(denoiser, x, levels, path, cond, len(levels))
 
     def steps(
         self,
@@ -98,6 +95,9 @@ class AbstractMultistep(AbstractSampler):
         - `key`: of the noise, if the scheme has any.
         - `cond`: what the denoiser is conditioned on.
         """
+        return self._steps(denoiser, x, levels, key, cond, False)[0]
+
+    def _steps(self, denoiser, x, levels, key, cond, trajectory):
         table = self.table(np.asarray(levels, dtype=float))
         depth = table.predict.shape[1]
         if table.correct is not None:
@@ -128,11 +128,13 @@ class AbstractMultistep(AbstractSampler):
                 assert key is not None
                 draw = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
                 after = after + noise * draw
-            return (after, x, keep, past), None
+            # The corrected point: what the denoiser saw lies a corrector's step off.
+            return (after, x, keep, past), (x if trajectory else None)
 
         past = jnp.zeros((depth, *x.shape), x.dtype)
         carry = (x, x, jnp.ones((), x.dtype), past)
-        return jax.lax.scan(step, carry, rows)[0][0]
+        carry, path = jax.lax.scan(step, carry, rows)
+        return carry[0], path
 
 
 def _combine(weights, outputs):

@@ -1,11 +1,13 @@
 """Sampling by the probability flow, with any diffrax solver."""
 
+import functools
+
 import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, PyTree
 
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level
@@ -49,6 +51,10 @@ class ODESampler(AbstractSampler):
         the data; 0.002 in Karras et al.
     - `level_max`: noise level to begin at; the schedule's end by default, at most 1000.
     - `max_steps`: after which the solver gives up.
+    - `together`: whether `sample` solves its examples as one system, whose steps are
+        chosen for the one with the largest error. Each example alone chooses its own
+        by default: in one batch both cost the slowest example's steps, but alone, an
+        example does not depend on its neighbours.
     """
 
     solver: dfx.AbstractSolver
@@ -59,6 +65,7 @@ class ODESampler(AbstractSampler):
     level_min: float = eqx.field(static=True)
     level_max: float | None = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
+    together: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class ODESampler(AbstractSampler):
         level_min: float = 0.002,
         level_max: float | None = None,
         max_steps: int = 4096,
+        together: bool = False,
     ):
         self.solver = dfx.Tsit5() if solver is None else solver
         self.rtol = rtol
@@ -80,6 +88,7 @@ class ODESampler(AbstractSampler):
         self.level_min = level_min
         self.level_max = level_max
         self.max_steps = max_steps
+        self.together = together
 
     def draw(
         self,
@@ -88,12 +97,51 @@ class ODESampler(AbstractSampler):
         shape: tuple[int, ...],
         *,
         cond: Cond = None,
+        trajectory: bool = False,
     ) -> Draw:
         high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
         x = high * jax.random.normal(key, shape)
-        x, evaluations, failed = self.flow(denoiser, x, high, low, cond=cond)
+        points = self._points(denoiser, high, low) if trajectory else None
+        field = functools.partial(flow_field, denoiser)
+        x, evaluations, failed, path = self._solve(
+            denoiser, x, high, low, lambda y, u: field(y, -u, cond), points
+        )
         x_0 = at_noise_level(denoiser, x, jnp.log(jnp.asarray(low, x.dtype)), cond)
-        return Draw(x_0, evaluations + 1, failed)
+        told = None if points is None else jnp.asarray(points, x.dtype)
+        return Draw(x_0, evaluations + 1, failed, path, told)
+
+    def draw_many(
+        self,
+        denoiser: AbstractDenoiser,
+        keys: Key[Array, " num"],
+        shape: tuple[int, ...],
+        *,
+        cond: PyTree = None,
+        trajectory: bool = False,
+    ) -> Draw:
+        if not self.together:
+            return super().draw_many(
+                denoiser, keys, shape, cond=cond, trajectory=trajectory
+            )
+        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
+        num = len(keys)
+        x = high * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        points = self._points(denoiser, high, low) if trajectory else None
+
+        def field(y, u):
+            return jax.vmap(lambda y, cond: flow_field(denoiser, y, -u, cond))(y, cond)
+
+        x, evaluations, failed, path = self._solve(
+            denoiser, x, high, low, field, points, norm=_largest_rms
+        )
+        last = jnp.log(jnp.asarray(low, x.dtype))
+        x_0 = jax.vmap(lambda x, cond: at_noise_level(denoiser, x, last, cond))(x, cond)
+        told = None
+        if points is not None:
+            path = jnp.moveaxis(path, 0, 1)
+            told = jnp.broadcast_to(jnp.asarray(points, x.dtype), (num, len(points)))
+        whole = jnp.full((num,), evaluations + 1), jnp.full((num,), failed)
+        return Draw(x_0, *whole, path, told)
 
     def flow(
         self,
@@ -117,39 +165,65 @@ class ODESampler(AbstractSampler):
         whether the solver gave up.
         """
 
-        def right_hand_side(u, y, args):
+        def field(y, u):
             return flow_field(denoiser, y, -u, cond)
 
+        return self._solve(denoiser, x, level_from, level_to, field, None)[:3]
+
+    def _points(self, denoiser, high, low):
+        num = 32 if self.num_steps is None else self.num_steps
+        return self.grid(denoiser.schedule, high, low, num)
+
+    def _solve(self, denoiser, x, level_from, level_to, field, points, norm=None):
         dtype = x.dtype
         begin, end = -np.log(level_from), -np.log(level_to)
         if self.num_steps is None:
             control = dfx.PIDController(
-                rtol=self.rtol, atol=self.atol, dtmax=LARGEST_STEP
+                rtol=self.rtol,
+                atol=self.atol,
+                dtmax=LARGEST_STEP,
+                **({} if norm is None else {"norm": norm}),
             )
             # diffrax chooses 0.01 for a wrapped term; a rejected step costs less.
             steps, first = self.max_steps, np.copysign(LARGEST_STEP, end - begin)
         else:
             levels = self.grid(denoiser.schedule, level_from, level_to, self.num_steps)
             # The grid's logarithms end where the solve ends, to the bit.
-            points = jnp.asarray(-np.log(levels), dtype)
-            control, steps, first = dfx.StepTo(points), len(levels), None
-            begin, end = points[0], points[-1]
+            grid = jnp.asarray(-np.log(levels), dtype)
+            control, steps, first = dfx.StepTo(grid), len(levels), None
+            begin, end = grid[0], grid[-1]
+        begin, end = jnp.asarray(begin, dtype), jnp.asarray(end, dtype)
+        asked = None
+        if points is not None:
+            # Rounding must not carry a point beyond the ends.
+            asked = jnp.clip(jnp.asarray(-np.log(points), dtype), begin, end)
+        save = dfx.SaveAt(t1=True) if asked is None else dfx.SaveAt(t1=True, ts=asked)
         solution = dfx.diffeqsolve(
-            dfx.ODETerm(right_hand_side),
+            dfx.ODETerm(lambda u, y, args: field(y, u)),
             self.solver,
-            t0=jnp.asarray(begin, dtype),
-            t1=jnp.asarray(end, dtype),
+            t0=begin,
+            t1=end,
             dt0=first,
             y0=x / jnp.asarray(np.hypot(1.0, level_from), dtype),
             stepsize_controller=control,
+            saveat=save,
             max_steps=steps,
             throw=False,
         )
-        assert solution.ys is not None  # SaveAt(t1=True) is the default
-        x = solution.ys[0] * jnp.asarray(np.hypot(1.0, level_to), dtype)
+        assert solution.ys is not None
+        x = solution.ys[-1] * jnp.asarray(np.hypot(1.0, level_to), dtype)
+        path = None
+        if points is not None:
+            scale = jnp.asarray(np.hypot(1.0, points), dtype)
+            path = jax.vmap(jnp.multiply)(solution.ys[:-1], scale)
         failed = solution.result != dfx.RESULTS.successful
         count = num_evaluations(self.solver, solution.stats["num_steps"])
-        return x, count, failed
+        return x, count, failed, path
+
+
+def _largest_rms(y):
+    """The root mean square of the worst example: all are as accurate as asked for."""
+    return jnp.sqrt(jnp.max(jnp.mean(y**2, axis=tuple(range(1, y.ndim)))))
 
 
 def flow_field(denoiser, y, log_level, cond):

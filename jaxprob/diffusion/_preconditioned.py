@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Shaped
 
+from .._checks import check_finite, check_floating
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser
 from ._parameterisation import PARAMETERISATIONS, to_x0, unknown
@@ -47,6 +49,7 @@ class Preconditioned(AbstractDenoiser):
         `"velocity"`, or `"score"` (Kidger's example; its size grows like
         $1/\sigma_t$, which is hard on a network).
     - `sigma_data`: standard deviation $\sigma_d$ of the data; 1 if standardised.
+        `Preconditioned.fitted` takes it from the data.
     - `condition_on`: what the network is given as `c`: `"noise"`, which is
         $\tfrac14 \log(\sigma_t/\alpha_t)$ as in Karras et al., or `"time"`, which is t.
 
@@ -83,6 +86,34 @@ class Preconditioned(AbstractDenoiser):
         self.predict = predict
         self.sigma_data = float(sigma_data)
         self.condition_on = condition_on
+
+    @classmethod
+    def fitted(
+        cls,
+        net: Callable,
+        schedule: AbstractSchedule,
+        data: Shaped[np.ndarray | Array, "rows ..."],
+        predict: str = "edm",
+        *,
+        condition_on: str = "noise",
+    ) -> "Preconditioned":
+        r"""With the `sigma_data` of a data set: the root of its mean square.
+
+        The mean square and not the variance, as the best linear denoiser here shrinks
+        towards 0: data with a mean are worth standardising first.
+
+        **Arguments:**
+
+        - `data`: all rows, or enough to tell; `x_0` alone.
+        - the others: as in `Preconditioned`.
+
+        **Raises:** `ValueError` for data that are not finite, with the row.
+        """
+        rows = np.asarray(data)
+        check_floating("data", rows)
+        check_finite("data", rows)
+        scale = float(np.sqrt(np.mean(np.square(rows, dtype=np.float64))))
+        return cls(net, schedule, predict, sigma_data=scale, condition_on=condition_on)
 
     def __call__(
         self,

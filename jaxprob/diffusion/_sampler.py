@@ -6,27 +6,33 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from tqdm.auto import tqdm
 
 from .._batch import num_rows
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser
+from ._denoiser import AbstractDenoiser, at_noise_level
 from ._types import Cond
+from .nn import check_condition
 
 
 class Draw(eqx.Module):
-    """One sample and what it cost; with a leading axis, several.
+    r"""One sample and what it cost; with a leading axis, several.
 
     **Fields:**
 
     - `x_0`: the sample.
     - `num_evaluations`: calls of the denoiser it took.
     - `failed`: whether the solver gave up, at its maximum of steps.
+    - `path`: $x_t/\alpha_t$ at the noise levels `levels`, from noise to data, if it
+        was asked for.
     """
 
     x_0: Float[Array, "..."]
     num_evaluations: Int[Array, "..."]
     failed: Bool[Array, "..."]
+    path: Float[Array, "..."] | None = None
+    levels: Float[Array, "..."] | None = None
 
 
 class AbstractSampler(eqx.Module):
@@ -40,6 +46,7 @@ class AbstractSampler(eqx.Module):
         shape: tuple[int, ...],
         *,
         cond: Cond = None,
+        trajectory: bool = False,
     ) -> Draw:
         """One sample with its cost.
 
@@ -49,7 +56,24 @@ class AbstractSampler(eqx.Module):
         - `key`: all of the sample's randomness.
         - `shape`: of one example.
         - `cond`: what the sample is conditioned on.
+        - `trajectory`: whether to give the path from noise to data too.
         """
+
+    def draw_many(
+        self,
+        denoiser: AbstractDenoiser,
+        keys: Key[Array, " num"],
+        shape: tuple[int, ...],
+        *,
+        cond: PyTree = None,
+        trajectory: bool = False,
+    ) -> Draw:
+        """One sample for each key, and for each row of `cond`."""
+
+        def one(key, cond):
+            return self.draw(denoiser, key, shape, cond=cond, trajectory=trajectory)
+
+        return jax.vmap(one)(keys, cond)
 
     def __call__(
         self,
@@ -64,6 +88,21 @@ class AbstractSampler(eqx.Module):
         return jnp.where(out.failed, jnp.nan, out.x_0)
 
 
+def finish(denoiser, x, levels, path, cond, num_evaluations) -> Draw:
+    """The last step, from the last noise level to the data: the denoiser itself.
+
+    **Arguments:** `path` holds x at all levels but the last, or is `None`.
+    """
+    last = jnp.log(jnp.asarray(levels[-1], x.dtype))
+    x_0 = at_noise_level(denoiser, x, last, cond)
+    told = None
+    if path is not None:
+        path = jnp.concatenate([path, x[None]])
+        told = jnp.asarray(levels, x.dtype)
+    count, failed = jnp.asarray(num_evaluations), jnp.asarray(False)
+    return Draw(x_0, count, failed, path, told)
+
+
 def sample(
     denoiser: AbstractDenoiser,
     sampler: AbstractSampler,
@@ -73,6 +112,8 @@ def sample(
     shape: tuple[int, ...],
     cond: PyTree = None,
     chunk: int | None = None,
+    trajectory: bool = False,
+    progress: bool = False,
 ) -> Draw:
     """Draws `num` samples in one dispatch.
 
@@ -90,12 +131,17 @@ def sample(
     - `num`: how many.
     - `shape`: of one example.
     - `cond`: one condition for each sample, along the leading axis of every leaf.
-    - `chunk`: how many are held in memory at a time; all by default.
+    - `chunk`: how many are held in memory at a time; all by default, or a twentieth
+        with a progress bar.
+    - `trajectory`: whether to give the path of each sample from noise to data.
+    - `progress`: whether to show a progress bar on standard error. Each chunk is then a
+        dispatch of its own.
 
     **Returns:** a `Draw` with leading axis `num`.
 
     **Raises:** `RuntimeError` when the solver gave up on a sample or a sample is not
-    finite; `ValueError` for a `cond` of another length.
+    finite, with the step at which that began; `ValueError` for a `cond` of another
+    length or shape, or an unknown class.
     """
     if num < 1:
         raise ValueError(f"num={num}: draw at least one sample")
@@ -106,38 +152,99 @@ def sample(
             f"cond has {num_rows(cond)} rows for num={num} samples; give each sample "
             "its own, such as jnp.full((num,), label)"
         )
-    chunk = num if chunk is None else min(chunk, num)
-    draws = _draw_all(denoiser, sampler, key, num, tuple(shape), cond, chunk)
-    _check(draws)
+    check_condition(denoiser, cond)
+    shape = tuple(shape)
+    if chunk is None:
+        chunk = -(-num // 20) if progress else num
+    chunk = min(chunk, num)
+    index = jnp.arange(num, dtype=jnp.uint32)
+    arguments = denoiser, sampler, key
+    if not progress:
+        draws = _draw_all(*arguments, index, cond, shape, chunk, trajectory)
+    else:
+        parts = []
+        for begin in tqdm(range(0, num, chunk), unit="chunk"):
+            rows = _cut((index, cond), begin, begin + chunk)
+            part = _draw_all(*arguments, *rows, shape, chunk, trajectory)
+            parts.append(jax.block_until_ready(part))
+        draws = _joined(parts)
+    _check(draws, *arguments, cond, shape)
     return draws
 
 
 @eqx.filter_jit
-def _draw_all(denoiser, sampler, key, num, shape, cond, chunk):
-    def one(index_and_cond):
-        index, cond = index_and_cond
-        return sampler.draw(denoiser, jax.random.fold_in(key, index), shape, cond=cond)
+def _draw_all(denoiser, sampler, key, index, cond, shape, chunk, trajectory):
+    def some(rows):
+        index, cond = rows
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+        return sampler.draw_many(
+            denoiser, keys, shape, cond=cond, trajectory=trajectory
+        )
 
-    rows = (jnp.arange(num, dtype=jnp.uint32), cond)
-    if chunk == num:
-        return jax.vmap(one)(rows)
-    return jax.lax.map(one, rows, batch_size=chunk)
+    rows, num = (index, cond), len(index)
+    if chunk >= num:
+        return some(rows)
+    whole = num // chunk * chunk
+    full = jax.tree.map(
+        lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), rows
+    )
+    draws = jax.tree.map(
+        lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
+    )
+    if whole == num:
+        return draws
+    return _joined([draws, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
 
 
-def _check(draws: Draw) -> None:
+def _cut(rows, begin, end):
+    return jax.tree.map(lambda leaf: leaf[begin:end], rows)
+
+
+def _joined(parts):
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _check(draws, denoiser, sampler, key, cond, shape) -> None:
     # On the host: raising from inside a computation hangs on several devices.
     failed = np.asarray(draws.failed)
-    if failed.any():
-        raise RuntimeError(
-            f"the solver reached its maximum of steps for {failed.sum()} of "
-            f"{failed.size} samples, first sample {np.argmax(failed)}. Raise "
-            "max_steps, loosen rtol and atol, or raise level_min: an untrained or "
-            "diverged network makes the equation stiff."
-        )
     finite = np.isfinite(np.asarray(draws.x_0)).reshape(failed.size, -1).all(axis=1)
-    if not finite.all():
+    if finite.all() and not failed.any():
+        return
+    first = int(np.argmax(failed | ~finite))
+    key = jax.random.fold_in(key, first)
+    cond = jax.tree.map(lambda leaf: leaf[first], cond)
+    place = _first_bad(denoiser, sampler, key, cond, shape, failed[first])
+    if place is not None:
+        step, steps, level = place
         raise RuntimeError(
-            f"{(~finite).sum()} of {finite.size} samples are not finite, first sample "
-            f"{np.argmin(finite)}: the denoiser gave NaN or infinity. Look at its "
-            "parameters and at the last training losses."
+            f"{(failed | ~finite).sum()} of {finite.size} samples are not finite, "
+            f"first sample {first}: the denoiser gave NaN or infinity, there at step "
+            f"{step} of {steps}, noise level {level:.3g}. Look at its parameters and "
+            "at the last training losses."
         )
+    raise RuntimeError(
+        f"the solver reached its maximum of steps for {failed.sum()} of {failed.size} "
+        f"samples, first sample {first}. Raise max_steps, loosen rtol and atol, or "
+        "raise level_min: an untrained or diverged network makes the equation stiff."
+    )
+
+
+def _first_bad(denoiser, sampler, key, cond, shape, failed):
+    """Step, steps and noise level at which values are first not finite."""
+
+    @eqx.filter_jit
+    def follow(denoiser, key, cond):
+        out = sampler.draw(denoiser, key, shape, cond=cond, trajectory=True)
+        outputs = jax.vmap(
+            lambda x, level: at_noise_level(denoiser, x, jnp.log(level), cond)
+        )(out.path, out.levels)
+        return out.path, outputs, out.levels
+
+    path, outputs, levels = (np.asarray(a) for a in follow(denoiser, key, cond))
+    for step, level in enumerate(levels):
+        if not np.isfinite(path[step]).all():
+            # A solver that gave up saves no more, and that reads as infinity.
+            return None if failed else (step, len(levels), float(level))
+        if not np.isfinite(outputs[step]).all():
+            return step + 1, len(levels), float(level)
+    return None if failed else (len(levels), len(levels), float(levels[-1]))

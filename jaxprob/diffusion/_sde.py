@@ -90,6 +90,7 @@ class SDESampler(AbstractSampler):
         shape: tuple[int, ...],
         *,
         cond: Cond = None,
+        trajectory: bool = False,
     ) -> Draw:
         start_key, path_key = jax.random.split(key)
         schedule = denoiser.schedule
@@ -120,16 +121,22 @@ class SDESampler(AbstractSampler):
             y0=x / jnp.asarray(np.hypot(1.0, levels[0]), x.dtype),
             stepsize_controller=dfx.StepTo(points),
             max_steps=len(levels),
+            saveat=dfx.SaveAt(t1=True, ts=points if trajectory else None),
             adjoint=adjoint,
             throw=False,
         )
-        assert solution.ys is not None  # SaveAt(t1=True) is the default
-        x = solution.ys[0] * jnp.asarray(np.hypot(1.0, levels[-1]), x.dtype)
+        assert solution.ys is not None
+        x = solution.ys[-1] * jnp.asarray(np.hypot(1.0, levels[-1]), x.dtype)
         x_0 = at_noise_level(denoiser, x, -points[-1], cond)
         per_step = _EVALUATIONS.get(type(self.solver))
         steps = solution.stats["num_steps"]
         count = jnp.full_like(steps, -1) if per_step is None else per_step * steps + 1
-        return Draw(x_0, count, solution.result != dfx.RESULTS.successful)
+        failed = solution.result != dfx.RESULTS.successful
+        if not trajectory:
+            return Draw(x_0, count, failed)
+        told = jnp.asarray(levels, x.dtype)
+        path = jax.vmap(jnp.multiply)(solution.ys[:-1], jnp.sqrt(1.0 + told**2))
+        return Draw(x_0, count, failed, path, told)
 
     def _brownian(self, points, x, key):
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)

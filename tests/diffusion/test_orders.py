@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from benchmarks.orders import PLAIN, ROWS, fixed, problem
-from jaxprob.diffusion import DDIM, EDM, DPMSolverPP, ExpAB, Heun, LogSNR, sample
+from jaxprob.diffusion import (
+    DDIM,
+    EDM,
+    DPMSolverPP,
+    ExpAB,
+    Heun,
+    LogSNR,
+    PredictorCorrector,
+    sample,
+)
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser
 
 # Errors at 18, 35 and 70 evaluations (34 for Heun, which has two a step), measured.
@@ -135,6 +144,39 @@ def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
     assert (abs(x.mean(0) - mean) < 4.0 * np.sqrt(variances / num)).all()
     spread = np.sqrt((covariance**2 + np.outer(variances, variances)) / num)
     assert (abs(np.cov(x.T) - covariance) < 4.0 * spread).all()
+
+
+def test_langevin_steps_have_the_moments_of_their_scheme(getkey):
+    """Ancestral steps with two corrections at each level, on one Gaussian."""
+    mixture, num, ratio = one_gaussian(), 100_000, 0.4
+    denoiser = GaussianMixtureDenoiser(mixture, EDM(0.05, 50.0))
+    sampler = PredictorCorrector(8, num_corrections=2, ratio=ratio)
+    x = np.asarray(sample(denoiser, sampler, key=getkey(), num=num, shape=(2,)).x_0)
+    mean, covariance = np.asarray(mixture.means[0]), np.asarray(mixture.covariances[0])
+    eye = np.eye(2)
+
+    def gain(s):
+        return covariance @ np.linalg.inv(covariance + s**2 * eye)
+
+    levels = np.geomspace(50.0, 0.05, 9)
+    m, v = -mean, levels[0] ** 2 * eye  # of x less the mean of the data
+    for s, after in itertools.pairwise(levels):
+        keep = (after / s) ** 2
+        ancestral = keep * eye + (1.0 - keep) * gain(s)
+        m = ancestral @ m
+        v = ancestral @ v @ ancestral.T + after**2 * (1.0 - keep) * eye
+        for _ in range(2):
+            langevin = eye + 2.0 * ratio**2 * (gain(after) - eye)
+            m = langevin @ m
+            v = langevin @ v @ langevin.T + 4.0 * ratio**2 * after**2 * eye
+    last = gain(levels[-1])
+    m, v = mean + last @ m, last @ v @ last.T
+    variances = np.diag(v)
+    assert (abs(x.mean(0) - m) < 4.0 * np.sqrt(variances / num)).all()
+    spread = np.sqrt((v**2 + np.outer(variances, variances)) / num)
+    assert (abs(np.cov(x.T) - v) < 4.0 * spread).all()
+    # The steps are coarse: it is not the law of the data that is met.
+    assert (abs(v - covariance) > 8.0 * spread).any()
 
 
 def test_schemes_are_exact_for_constant_denoisers():

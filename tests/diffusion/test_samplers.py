@@ -1,6 +1,7 @@
 """Samplers against exact flows and exact moments of their own discrete schemes."""
 
 import itertools
+import re
 
 import diffrax as dfx
 import jax
@@ -10,9 +11,11 @@ import pytest
 
 from jaxprob.diffusion import (
     DDIM,
+    EDM,
     VE,
     VP,
     CustomGrid,
+    DenoisingLoss,
     DPMSolverPP,
     ExpAB,
     Focused,
@@ -21,10 +24,13 @@ from jaxprob.diffusion import (
     LogSNR,
     ODESampler,
     Preconditioned,
+    PredictorCorrector,
     SDESampler,
     UniformTime,
+    nn,
     sample,
 )
+from jaxprob.diffusion._denoiser import at_noise_level
 from jaxprob.testing import (
     GaussianMixture,
     GaussianMixtureDenoiser,
@@ -68,7 +74,9 @@ def test_ode_follows_the_exact_flow_of_a_gaussian(name, x64, getkey):
     assert jnp.allclose(schedule.alpha(end) * got, expected, rtol=1e-8, atol=1e-8)
 
 
-@schedules
+# Two that know their inverse, two that search for it; digits are lost in schedules, and
+# `test_schedules.py` has them all.
+@pytest.mark.parametrize("name", ["vp_linear", "ve", "vp_square", "sub_vp_numerical"])
 def test_ode_follows_the_exact_flow_in_float32(name, getkey):
     schedule, mixture = SCHEDULES[name](), one_gaussian()
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
@@ -101,14 +109,18 @@ def test_ode_on_a_mixture_in_float32_is_the_reference():
     assert np.sqrt(np.mean(error**2)) < 2e-3
 
 
-def test_all_schedules_give_one_flow(x64, getkey):
+# The exact flow of a Gaussian is tested with every schedule; here, one of each kind.
+UNLIKE = ("vp_linear", "ve", "sub_vp_numerical", "rectified", "shifted")
+
+
+def test_schedules_give_one_flow(x64, getkey):
     x = 20.0 * jax.random.normal(getkey(), (8, 2))
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-11, atol=1e-11)
     ends = [
         flows(
             sampler, GaussianMixtureDenoiser(eight_gaussians(), make()), x, 20.0, 0.01
         )[0]
-        for make in SCHEDULES.values()
+        for make in (SCHEDULES[name] for name in UNLIKE)
     ]
     for end in ends[1:]:
         assert jnp.allclose(end, ends[0], atol=1e-8)
@@ -226,6 +238,7 @@ SAMPLERS = {
     "churn": Heun(4, churn=2.0),
     "sde": SDESampler(20),
     "sde_shark": SDESampler(20, dfx.ShARK()),
+    "langevin": PredictorCorrector(6),
 }
 
 
@@ -290,6 +303,7 @@ def test_grids_fall_from_end_to_end():
 
 
 def nan_net(x, c, cond, *, key):
+    """Not finite below noise level 1."""
     return jnp.where(c < 0.0, jnp.nan, x)
 
 
@@ -301,10 +315,130 @@ def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
     assert jnp.isnan(sampler(denoiser, getkey(), (2,))).all()
 
 
-def test_a_network_that_is_not_finite_is_an_error(getkey):
+@pytest.mark.parametrize("name", ["ode", "expab", "churn", "sde", "langevin"])
+def test_a_network_that_is_not_finite_is_an_error_with_its_step(name, getkey):
     denoiser = Preconditioned(nan_net, VP.linear())
-    with pytest.raises(RuntimeError, match="the denoiser gave NaN"):
-        sample(denoiser, SDESampler(5), key=getkey(), num=4, shape=(2,))
+    with pytest.raises(RuntimeError, match="4 of 4 samples are not finite") as caught:
+        sample(denoiser, SAMPLERS[name], key=getkey(), num=4, shape=(2,))
+    found = re.search(r"step (\d+) of (\d+), noise level (\S+)\. ", str(caught.value))
+    step, steps, level = int(found[1]), int(found[2]), float(found[3])
+    # The levels fall from 1.5e2 to 0.002: more than a step below 1 it cannot be.
+    assert 1 < step < steps
+    assert (2e-3 / 152.0) ** (1.0 / 4) < level < 1.0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_trajectories_lead_to_their_samples(name, getkey):
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
+    key, sampler = getkey(), SAMPLERS[name]
+    settings = {"key": key, "num": 5, "shape": (2,)}
+    draws = sample(denoiser, sampler, trajectory=True, chunk=2, **settings)
+    plain = sample(denoiser, sampler, **settings)
+    assert plain.path is None
+    assert jnp.allclose(draws.x_0, plain.x_0, atol=1e-5)
+    levels = np.asarray(draws.levels)
+    assert draws.path.shape == (*levels.shape, 2)
+    assert (np.diff(levels, axis=1) < 0.0).all()
+    last = at_noise_level(denoiser, draws.path[2, -1], jnp.log(levels[2, -1]), None)
+    assert jnp.allclose(last, draws.x_0[2], atol=1e-5)
+    # It begins with noise of the first level and nothing else.
+    size = np.sqrt(np.mean(np.asarray(draws.path[:, 0]) ** 2)) / levels[0, 0]
+    assert 0.4 < size < 1.8
+
+
+def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
+    mixture, schedule = one_gaussian(), VE(0.01, 50.0)
+    denoiser = GaussianMixtureDenoiser(mixture, schedule)
+    sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
+    draw = sampler.draw(denoiser, getkey(), (2,), trajectory=True)
+    begin = schedule.time_of_noise_level(draw.levels[0])
+    for i in (1, 16, 32):
+        end = schedule.time_of_noise_level(draw.levels[i])
+        expected = gaussian_flow(mixture, schedule, draw.path[0], begin, end)
+        # Between steps the solver interpolates, of lower order.
+        assert jnp.allclose(draw.path[i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_together_the_worst_example_sets_the_steps(x64, getkey):
+    """Every example is as accurate as alone, and all take the same steps."""
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.002, 80.0))
+    key, num = getkey(), 64
+
+    def errors(**settings):
+        sampler = ODESampler(**settings)
+        draws = sample(denoiser, sampler, key=key, num=num, shape=(2,))
+        counts = np.asarray(draws.num_evaluations)
+        return np.linalg.norm(draws.x_0 - exact, axis=-1), counts
+
+    fine = ODESampler(rtol=1e-9, atol=1e-9)
+    exact = sample(denoiser, fine, key=key, num=num, shape=(2,)).x_0
+    alone, each = errors()
+    together, all_of_them = errors(together=True)
+    assert len(np.unique(each)) > 1
+    assert len(np.unique(all_of_them)) == 1
+    assert all_of_them[0] >= 0.9 * np.max(each)
+    assert together.max() < 2.0 * alone.max()
+    failed = ODESampler(max_steps=3, together=True)
+    with pytest.raises(RuntimeError, match="maximum of steps for 4 of 4"):
+        sample(denoiser, failed, key=key, num=4, shape=(2,))
+
+
+def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
+    def net(x, c, cond, *, key):
+        return cond
+
+    denoiser = Preconditioned(net, VP.linear(), "x0")
+    cond = jax.random.normal(getkey(), (5, 3))
+    sampler = ODESampler(together=True)
+    draws = sample(
+        denoiser,
+        sampler,
+        key=getkey(),
+        num=5,
+        shape=(3,),
+        cond=cond,
+        chunk=2,
+        trajectory=True,
+    )
+    assert jnp.allclose(draws.x_0, cond, atol=1e-5)
+    assert draws.path.shape == (5, 33, 3)
+    assert jnp.allclose(draws.path[:, -1], cond, atol=0.02)
+
+
+def test_a_progress_bar_changes_no_sample(getkey, capsys):
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
+    settings = {"key": getkey(), "num": 7, "shape": (2,)}
+    quiet = sample(denoiser, DDIM(4), **settings)
+    assert capsys.readouterr().err == ""
+    shown = sample(denoiser, DDIM(4), progress=True, chunk=3, **settings)
+    assert "3/3" in capsys.readouterr().err
+    assert jnp.allclose(quiet.x_0, shown.x_0, atol=1e-6)
+
+
+def test_unknown_conditions_are_refused_with_their_row(getkey):
+    net = nn.ResidualMLP(2, width=8, depth=1, num_classes=3, key=getkey())
+    denoiser = Preconditioned(net, VP.linear())
+
+    def draw(cond):
+        sample(denoiser, DDIM(2), key=getkey(), num=4, shape=(2,), cond=cond)
+
+    with pytest.raises(ValueError, match="cond row 2 is class 3, outside 0"):
+        draw(jnp.array([0, 2, 3, 1]))
+    with pytest.raises(ValueError, match="cond is float32"):
+        draw(jnp.zeros(4))
+    with pytest.raises(ValueError, match="cond row 1 is class 7"):
+        DenoisingLoss().check(
+            denoiser, (np.zeros((2, 2), np.float32), np.array([0, 7]))
+        )
+    net = nn.ResidualMLP(2, width=8, depth=1, cond_dim=3, key=getkey())
+    denoiser = Preconditioned(net, VP.linear())
+    with pytest.raises(ValueError, match=r"rows of shape \(2,\) where \(3,\)"):
+        draw(jnp.zeros((4, 2)))
+    denoiser = Preconditioned(
+        nn.ResidualMLP(2, width=8, depth=1, key=getkey()), VP.linear()
+    )
+    with pytest.raises(ValueError, match="built without one"):
+        draw(jnp.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -312,6 +446,9 @@ def test_a_network_that_is_not_finite_is_an_error(getkey):
     [
         (lambda: SDESampler(0), "at least one step"),
         (lambda: SDESampler(eta=-1.0), "at least 0"),
+        (lambda: PredictorCorrector(eta=2.0), "between 0"),
+        (lambda: PredictorCorrector(ratio=0.9), "steps diverge"),
+        (lambda: PredictorCorrector(num_corrections=-1), "at least 0"),
         (lambda: CustomGrid([1.0, 2.0]), "falling"),
         (lambda: Karras()(VP.linear(), 1.0, 2.0, 0), "at least one step"),
     ],
