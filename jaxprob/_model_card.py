@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-ROLES = ("random", "point", "frozen")
+ROLES: tuple[str, ...] = ("random", "point", "frozen")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ def test_a_method_of_ones_own():
 
     model = BNNRegressor(chain, hidden=(8,), num_epochs=30, random_state=0)
     model.fit(X[:200], y[:200])
-    assert model.posterior_.num_atoms == 20
+    assert model.posterior_.num_atoms == 10
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,11 @@ def make_method(
     point = _point(joint, num_steps, learning_rate)
     if method == "map":
         return point
+    # Their `log_joint` is a property, which pyright takes for a field.
     if method == "ensemble":
-        return bnn.DeepEnsemble(point, num_members=5)
+        return bnn.DeepEnsemble(point, num_members=5)  # pyright: ignore[reportCallIssue]
     if method == "laplace":
-        return bnn.Laplace(point, structure="kronecker")
+        return bnn.Laplace(point, structure="kronecker")  # pyright: ignore[reportCallIssue]
     if method == "mean-field-vi":
         return bnn.MeanFieldVI(joint, point.optimizer, estimator="local")
     raise ValueError(
