@@ -4,13 +4,22 @@ import warnings
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytorch_lightning as pl
 
 from .._batch import num_rows, unpack
 from .._learner import AbstractLearner
 from .._types import Model
-from ..diffusion import AbstractDenoiser, AbstractSampler, Draw, ODESampler, sample
+from ..diffusion import (
+    AbstractDenoiser,
+    AbstractSampler,
+    Draw,
+    Guided,
+    ODESampler,
+    sample,
+)
+from ..diffusion.nn import check_condition
 from ._host_batches import as_arrays
 from ._images import image_grid, log_image
 from ._module import LearnerModule
@@ -27,7 +36,15 @@ class DiffusionModule(LearnerModule):
     ```
 
     Predicting draws one sample for each row of a batch; with `conditional=True` the
-    rows are the conditions.
+    rows are the conditions. For a class-conditional model, train on `(x, labels)` with
+    `DenoisingLoss(drop_cond=0.1)` and a network of so many classes:
+
+    ```python
+    module = DiffusionModule(learner, denoiser, shape=(1, 8, 8), conditional=True,
+                             guidance=1.0, preview_cond=np.arange(10))
+    trainer.fit(module, ArrayDataModule(train=(images, labels), batch_size=256))
+    sevens = trainer.predict(module, ArrayLoader(np.full(64, 7), batch_size=32))
+    ```
 
     **Arguments:**
 
@@ -36,7 +53,11 @@ class DiffusionModule(LearnerModule):
     - `shape`: of one example.
     - `sampler`: how samples are drawn; `jaxprob.diffusion.ODESampler` by default.
     - `conditional`: whether rows given to predict are conditions.
+    - `guidance`: strength of classifier-free guidance, see `jaxprob.diffusion.Guided`;
+        0 is the model itself.
     - `num_previews`: images in the grid that is logged as `samples`; 0 for none.
+    - `preview_cond`: their conditions, one in each row, of a conditional model; without
+        them it shows no previews.
     - `previews_every_n_epochs`: how often.
     - the others: as in `LearnerModule`.
     """
@@ -49,7 +70,9 @@ class DiffusionModule(LearnerModule):
         shape: tuple[int, ...],
         sampler: AbstractSampler | None = None,
         conditional: bool = False,
+        guidance: float = 0.0,
         num_previews: int = 16,
+        preview_cond: Any = None,
         previews_every_n_epochs: int = 1,
         **kwargs: Any,
     ):
@@ -60,10 +83,21 @@ class DiffusionModule(LearnerModule):
             )
         if previews_every_n_epochs < 1:
             raise ValueError(f"previews_every_n_epochs={previews_every_n_epochs} < 1")
+        if preview_cond is not None:
+            if not conditional:
+                raise ValueError("preview_cond is for a model with conditional=True")
+            check_condition(denoiser, preview_cond)
+            num_previews = num_rows(preview_cond)
+        if guidance and not conditional:
+            raise ValueError(
+                f"guidance={guidance} acts on a condition: say conditional=True"
+            )
         super().__init__(learner, denoiser, **kwargs)
         self.shape = tuple(shape)
         self.sampler = ODESampler() if sampler is None else sampler
         self.conditional = conditional
+        self.guidance = guidance
+        self.preview_cond = preview_cond
         self.num_previews = num_previews
         self.previews_every_n_epochs = previews_every_n_epochs
         self._preview_key, self._sample_key = jax.random.split(self._eval_key)
@@ -79,7 +113,9 @@ class DiffusionModule(LearnerModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         callbacks, trainer = super().configure_callbacks(), cast(Any, self.trainer)
         known = any(isinstance(c, _Previews) for c in trainer.callbacks)
-        wanted = self.num_previews and not self.conditional
+        wanted = self.num_previews and (
+            not self.conditional or self.preview_cond is not None
+        )
         return callbacks + ([_Previews()] if wanted and not known else [])
 
     def predict_step(
@@ -93,11 +129,16 @@ class DiffusionModule(LearnerModule):
 
     def previews(self) -> np.ndarray:
         """The samples of the preview: the same noise whenever it is asked for."""
-        return np.asarray(self._draw(self._preview_key, self.num_previews, None).x_0)
+        draws = self._draw(self._preview_key, self.num_previews, self.preview_cond)
+        return np.asarray(draws.x_0)
 
     def _draw(self, key, num, cond):
+        model = self.model
+        if self.guidance:
+            model = Guided(model, self.guidance)
+        cond = jax.tree.map(jnp.asarray, cond)
         return sample(
-            self.model, self.sampler, key=key, num=num, shape=self.shape, cond=cond
+            model, self.sampler, key=key, num=num, shape=self.shape, cond=cond
         )
 
 
