@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.orders import PLAIN, ROWS, fixed, problem
+from benchmarks.orders import PLAIN, ROWS, adaptive, fixed, problem
 from jaxprob.diffusion import (
     DDIM,
     EDM,
@@ -49,6 +49,14 @@ def test_the_default_beats_every_row(evaluations, eight, x64):
     best = errors.pop("default: the same, Focused")
     errors = {name: e for name, e in errors.items() if "corrected" not in name}
     assert 2.0 * best < min(errors.values())
+
+
+@pytest.mark.slow
+def test_the_adaptive_flow_on_the_mixture(eight, x64):
+    error, mean, most = adaptive(5e-5, *eight)
+    assert error < 1.5e-4
+    assert mean < 80
+    assert most <= 110
 
 
 ORDERS = {
