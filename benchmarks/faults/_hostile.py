@@ -1,5 +1,6 @@
 """Files made to run code, or to claim more memory than they hold."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -98,8 +99,14 @@ def noise(path: Path, rng: random.Random, marker: Path) -> None:
 KINDS = (torch_file, bare_pickle, compressed, claiming, climbing, noise)
 
 
-def read(path: Path) -> None:
-    """Says how reading it ended, and how many bytes were taken meanwhile."""
+def read(path: Path, honest: Path) -> None:
+    """Says how reading it ended, and how many bytes were taken meanwhile.
+
+    An honest file is read first: what torch imports for that counts for no other.
+    """
+    load_verified(honest)
+    with contextlib.suppress(CheckpointError):
+        load_verified(honest.with_suffix(".damaged"))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _peak()
     try:
@@ -129,10 +136,13 @@ def hostile_campaign(runs: int, seed: int = 0) -> dict[str, dict[str, int]]:
         folder = Path(name) / "in"
         folder.mkdir()
         path, marker = folder / "a.ckpt", Path(name) / "owned"
+        honest = Path(name) / "honest.ckpt"
+        torch.save({"state_dict": {"w": torch.ones(100)}}, honest)
+        torch_file(honest.with_suffix(".damaged"), random.Random(0), marker)
         for i in range(runs):
             kind = KINDS[i % len(KINDS)]
             kind(path, rng, marker)
-            _, said = Child(read, path).end()
+            _, said = Child(read, path, honest).end()
             outcome, taken = said[-1].split() if said else ("untyped", "0")
             row = counts.setdefault(
                 kind.__name__,
