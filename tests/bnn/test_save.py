@@ -133,7 +133,8 @@ def test_a_fresh_process_draws_the_same_models(tmp_path, getkey):
     path = tmp_path / "posterior.safetensors"
     bnn.save_posterior(path, posterior)
     command = [sys.executable, "-c", SCRIPT, str(path)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr[-2000:]
     drawn = posterior.sample(jax.random.key(5))
     expected = float(drawn(jnp.array([0.3, -0.2])))
     assert np.isclose(float.fromhex(out.stdout.strip()), expected, rtol=1e-6)
@@ -153,7 +154,7 @@ class Odd(eqx.Module):
     def make(cls, seed, rate=0.5, hook=jnp.tanh, dtype=jnp.bfloat16):
         key = jax.random.key(seed)
         half = jax.random.normal(key, (3,)).astype(dtype)
-        wide = jax.random.normal(key, (2, 2)) * (1.0 + 2.0j)
+        wide = jax.random.normal(key, (2, 2), jnp.complex64)
         return cls(half, wide, key, rate, "odd", hook)
 
 
@@ -207,7 +208,7 @@ def test_what_no_file_can_hold_is_refused_and_nothing_is_written(tmp_path, getke
                 return self.model
 
         own = Own(model)
-    with pytest.raises(TypeError, match="posterior is Own"):
+    with pytest.raises(TypeError, match=r"posterior is .*Own\("):
         bnn.save_posterior(path, own)
 
 
