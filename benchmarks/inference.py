@@ -4,10 +4,13 @@
 
 An MLP 8-W-W-1 on batches of 128, Adam, in steps of a compiled loop of 200; widths 50
 and 256. Then 10,000 rows predicted with 10 and with 1,000 posterior samples, each in a
-process of its own: its peak memory.
+process of its own: its peak memory. Last, the pass over the data that fits a Kronecker
+Laplace to an MLP 784-256-256-10, on random rows of MNIST's shape; laplace-torch's
+beside it where that is installed (`pip install laplace-torch`).
 """
 
 import argparse
+import importlib.util
 import resource
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from ._timing import alternate, medians, report, serve
 BATCH, STEPS, ROWS = 128, 200, 10_000
 VARIANTS = {
     "map": "MAP",
+    "ivon": "IVON",
     "weight": "mean-field VI, weights",
     "flipout": "mean-field VI, flipout",
     "local": "mean-field VI, local",
@@ -47,6 +51,8 @@ def make(name, width):
     optimizer = optax.adam(1e-3)
     if name == "map":
         method = bnn.MAP(joint, optimizer)
+    elif name == "ivon":
+        method = bnn.IVON(joint, 1e-2)
     else:
         method = bnn.MeanFieldVI(joint, optimizer, estimator=name)
     x = jax.random.normal(jax.random.key(1), (BATCH, 8))
@@ -70,6 +76,93 @@ def make(name, width):
         return 1e6 * (time.perf_counter() - begin) / STEPS
 
     return measure
+
+
+MNIST_ROWS, MNIST_BATCH, MNIST_WIDTH = 6_000, 500, 256
+
+
+def mnist_rows():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x = rng.random((MNIST_ROWS, 784), dtype=np.float32)
+    return x, rng.integers(0, 10, MNIST_ROWS).astype(np.int32)
+
+
+def make_kronecker():
+    """Seconds of one pass, compiled before."""
+    import equinox as eqx
+    import jax
+    import optax
+
+    import jaxprob
+    from jaxprob import bnn
+
+    data = mnist_rows()
+    model = eqx.nn.MLP(784, 10, MNIST_WIDTH, 2, key=jax.random.key(0))
+    joint = bnn.LogJoint(
+        bnn.CategoricalLikelihood(), bnn.FanInNormal(), num_data=MNIST_ROWS
+    )
+    method = bnn.Laplace(bnn.MAP(joint, optax.adam(1e-3)), "kronecker")
+    state = method.init(model)
+    loader = jaxprob.ArrayLoader(data, batch_size=MNIST_BATCH, shuffle=False)
+
+    def measure():
+        begin = time.perf_counter()
+        jax.block_until_ready(method.posterior(state, loader).curvature)
+        return time.perf_counter() - begin
+
+    measure()
+    return measure
+
+
+def make_kronecker_torch():
+    """The same by laplace-torch."""
+    import torch
+    from laplace import Laplace
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y = (torch.from_numpy(a) for a in mnist_rows())
+    model = torch.nn.Sequential(
+        torch.nn.Linear(784, MNIST_WIDTH),
+        torch.nn.ReLU(),
+        torch.nn.Linear(MNIST_WIDTH, MNIST_WIDTH),
+        torch.nn.ReLU(),
+        torch.nn.Linear(MNIST_WIDTH, 10),
+    )
+    loader = DataLoader(TensorDataset(x, y.long()), batch_size=MNIST_BATCH)
+
+    def measure():
+        laplace = Laplace(
+            model, "classification", subset_of_weights="all", hessian_structure="kron"
+        )
+        begin = time.perf_counter()
+        laplace.fit(loader)
+        return time.perf_counter() - begin
+
+    measure()
+    return measure
+
+
+KRONECKER = {
+    "kronecker": ("Kronecker Laplace, jaxprob", make_kronecker),
+    "kronecker-torch": ("Kronecker Laplace, laplace-torch", make_kronecker_torch),
+}
+
+
+def kronecker_rows(rounds, figures):
+    """Seconds of each; the peer's only where it is installed."""
+    names = ["kronecker"]
+    if importlib.util.find_spec("laplace") is not None:
+        names.append("kronecker-torch")
+    times = alternate("benchmarks.inference", names, rounds=rounds)
+    rows = []
+    for name, value in medians(times).items():
+        figures[f"{name}_s"] = value
+        rows.append((f"{KRONECKER[name][0]}, s", MNIST_WIDTH, f"{value:.2f}", ""))
+    if len(names) == 1:
+        rows.append((KRONECKER["kronecker-torch"][0], "", "not installed", ""))
+    return rows
 
 
 def peak_megabytes(num_samples: int) -> float:
@@ -96,10 +189,14 @@ def peak_megabytes(num_samples: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    choices = (*VARIANTS, *KRONECKER)
+    parser.add_argument("--variant", choices=choices, help=argparse.SUPPRESS)
     parser.add_argument("--width", type=int, default=50, help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.variant in KRONECKER:
+        serve(KRONECKER[args.variant][1])
+        return
     if args.variant:
         serve(lambda: make(args.variant, args.width))
         return
@@ -130,6 +227,7 @@ def main() -> None:
     ratio = figures["peak_1000_mb"] / figures["peak_10_mb"]
     figures["peak_ratio"] = ratio
     rows.append(("peak memory, 1,000 over 10", 50, "", f"{ratio:.3f}"))
+    rows += kronecker_rows(3 if args.quick else 7, figures)
     report("Cost of inference", rows, figures)
 
 

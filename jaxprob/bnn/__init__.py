@@ -47,6 +47,7 @@ from ._prior import (
     IsotropicNormal as IsotropicNormal,
     Prior as Prior,
     PriorByPath as PriorByPath,
+    ScaleMixtureNormal as ScaleMixtureNormal,
     check_prior as check_prior,
     fan_in as fan_in,
     log_prior as log_prior,
@@ -63,6 +64,8 @@ from ._likelihood import (
     HeteroscedasticNormal as HeteroscedasticNormal,
     Likelihood as Likelihood,
     NormalLikelihood as NormalLikelihood,
+    PoissonLikelihood as PoissonLikelihood,
+    StudentTLikelihood as StudentTLikelihood,
 )
 from ._noise import LearnedNoise as LearnedNoise
 from ._log_joint import LogJoint as LogJoint
@@ -87,11 +90,13 @@ from ._mc_dropout import (
     FixedDropout as FixedDropout,
     MCDropout as MCDropout,
 )
-from ._laplace import (
-    Laplace as Laplace,
-    LaplacePosterior as LaplacePosterior,
+from ._laplace import Laplace as Laplace, LaplacePosterior as LaplacePosterior
+from ._tune import (
+    per_layer as per_layer,
     tune_prior as tune_prior,
+    with_noise as with_noise,
 )
+from ._link import probit as probit, softmax_bridge as softmax_bridge
 from ._curvature import (
     AbstractCurvature as AbstractCurvature,
     DiagonalCurvature as DiagonalCurvature,
@@ -99,6 +104,7 @@ from ._curvature import (
     KroneckerBlock as KroneckerBlock,
     KroneckerCurvature as KroneckerCurvature,
 )
+from ._low_rank_curvature import LowRankCurvature as LowRankCurvature
 from ._swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
 from ._chains import AbstractChains as AbstractChains, ChainState as ChainState
 from ._hamiltonian import AbstractHamiltonian as AbstractHamiltonian
@@ -133,6 +139,11 @@ from ._posterior import (
 )
 from ._mixture import Mixture as Mixture
 from ._blocks import Blocks as Blocks, BlocksPosterior as BlocksPosterior
+from ._prior_models import PriorModels as PriorModels
+from ._save import (
+    load_posterior as load_posterior,
+    save_posterior as save_posterior,
+)
 from ._predict import predict as predict
 from ._predictive import Predictive as Predictive
 from ._calibrated import CalibratedPredictive as CalibratedPredictive

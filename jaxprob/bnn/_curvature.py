@@ -41,6 +41,10 @@ class AbstractCurvature(eqx.Module):
     ) -> Float[Array, ""]:
         r"""$\delta^\top \Lambda \delta$."""
 
+    @abc.abstractmethod
+    def scaled(self, factor: Float[Array, ""]) -> "AbstractCurvature":
+        """A number times $G$."""
+
 
 class FullCurvature(AbstractCurvature):
     """The whole matrix: a few thousand weights at most."""
@@ -70,6 +74,9 @@ class FullCurvature(AbstractCurvature):
     ) -> Float[Array, ""]:
         return delta @ (self.matrix @ delta + tau * delta)
 
+    def scaled(self, factor: Float[Array, ""]) -> "FullCurvature":
+        return FullCurvature(self.matrix * factor)
+
 
 class DiagonalCurvature(AbstractCurvature):
     """The diagonal alone: any size, no correlations."""
@@ -95,15 +102,18 @@ class DiagonalCurvature(AbstractCurvature):
     ) -> Float[Array, ""]:
         return jnp.sum((self.diagonal + tau) * delta**2)
 
+    def scaled(self, factor: Float[Array, ""]) -> "DiagonalCurvature":
+        return DiagonalCurvature(self.diagonal * factor)
+
 
 class KroneckerBlock(eqx.Module):
-    r"""One linear layer: $G \approx B \otimes A$ over its matrix $[W\; b]$.
+    r"""One affine layer: $G \approx B \otimes A$ over its matrix $[W\; b]$.
 
     **Fields:**
 
     - `inputs`: $A = \sum_i a_i a_i^\top$, where $a$ is the layer's input, and 1 for the
-        bias.
-    - `outputs`: $B = \frac 1 N \sum_i J_i^\top H_i J_i$ in the pre-activations.
+        bias; for a convolution i runs over the places of all rows.
+    - `outputs`: $B$, the mean over i of $J_i^\top H J_i$ in the pre-activations.
     - `start`: where its weights begin in the vector of all.
     """
 
@@ -132,7 +142,7 @@ class KroneckerBlock(eqx.Module):
 
 
 class KroneckerCurvature(AbstractCurvature):
-    r"""One Kronecker product for each linear layer, inverted exactly with the prior.
+    r"""One Kronecker product for each affine layer, inverted exactly with the prior.
 
     The prior's precision may differ between the columns of a layer, as the fan-in prior
     does between weights and bias. With $T = \mathrm{diag}(\tau)$ over columns and the
@@ -198,3 +208,10 @@ class KroneckerCurvature(AbstractCurvature):
             own = block.matrix(delta)
             total = total + jnp.sum(own * (block.outputs @ own @ block.inputs))
         return total
+
+    def scaled(self, factor: Float[Array, ""]) -> "KroneckerCurvature":
+        return eqx.tree_at(
+            lambda c: [block.outputs for block in c.blocks],
+            self,
+            replace_fn=lambda outputs: outputs * factor,
+        )

@@ -5,6 +5,7 @@ then stops falling as batches grow. Linear layers and convolutions can do better
 a word in the user's code: they are exchanged for layers that hold their own key.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -12,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._keys import leaf_keys
 from .._types import Model, PRNGKey
@@ -32,7 +33,7 @@ class Local(eqx.Module):
 
     mean: Any
     variance: Any
-    key: PRNGKey
+    noise: Float[Array, " out"]
     scope: Any = eqx.field(static=True)
     uses: list = eqx.field(static=True)
 
@@ -46,7 +47,7 @@ class Local(eqx.Module):
                 "networks do. Write estimator='flipout', which holds for them."
             )
         mean, variance = self.mean(x), self.variance(x**2)
-        noise = jax.random.normal(self.key, mean.shape, mean.dtype)
+        noise = self.noise.reshape(mean.shape).astype(mean.dtype)
         tiny = jnp.finfo(variance.dtype).tiny
         return mean + jnp.sqrt(jnp.maximum(variance, tiny)) * noise
 
@@ -79,15 +80,20 @@ def _signs(key, x):
 
 
 class _Unbound(eqx.Module):
-    """A layer of the batch, waiting for the key of an example."""
+    """A layer of the batch, waiting for the key or the noise of an example."""
 
     parts: tuple[Any, Any]
     estimator: Estimator = eqx.field(static=True)
 
-    def bind(self, key):
+    @property
+    def num_noise(self) -> int:
+        """How many numbers the outputs need; 0 where noise is not of outputs."""
+        return len(self.parts[0].weight) if self.estimator == "local" else 0
+
+    def bind(self, key, noise):
         if self.estimator == "flipout":
             return Flipout(*self.parts, key=key)
-        return Local(*self.parts, key=key, scope=get_opaque_trace_state(), uses=[])
+        return Local(*self.parts, noise, scope=get_opaque_trace_state(), uses=[])
 
 
 def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
@@ -125,15 +131,22 @@ def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:
     """`apply` for a prepared model: the example's key gives each layer its own."""
 
     def wrapped(model: Model, x: Any, *, key: PRNGKey):
-        layer_key, call_key = jax.random.split(key)
-        keys = leaf_keys(layer_key, model, is_leaf=_is_unbound)
-        bound = jax.tree.map(
-            lambda node, key: node.bind(key) if _is_unbound(node) else node,
-            model,
-            keys,
-            is_leaf=_is_unbound,
-        )
-        return apply(bound, x, key=call_key)
+        layer_key, noise_key, call_key = jax.random.split(key, 3)
+        leaves, structure = jax.tree.flatten(model, is_leaf=_is_unbound)
+        layers = [leaf for leaf in leaves if _is_unbound(leaf)]
+        if not layers:
+            return apply(model, x, key=call_key)
+        keys = iter(jax.tree.leaves(leaf_keys(layer_key, layers, is_leaf=_is_unbound)))
+        # One draw for all layers: each call of the generator costs as much as a layer.
+        sizes = [layer.num_noise for layer in layers]
+        dtype = jnp.result_type(*(layer.parts[0].weight for layer in layers))
+        noise = jax.random.normal(noise_key, (sum(sizes),), dtype)
+        parts = iter(jnp.split(noise, list(itertools.accumulate(sizes))[:-1]))
+        bound = [
+            leaf.bind(next(keys), next(parts)) if _is_unbound(leaf) else leaf
+            for leaf in leaves
+        ]
+        return apply(jax.tree.unflatten(structure, bound), x, key=call_key)
 
     return wrapped
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._keys import example_keys
 from .._types import PRNGKey
-from ._prior import Prior, prior_at
+from ._prior import Prior, density, prior_at
 from ._random import Gaussian, random_leaves
 
 
@@ -69,6 +69,6 @@ def _expected_log_prob(
     leaf: Gaussian, p: dist.Distribution, key: PRNGKey, num_samples: int
 ) -> Float[Array, ""]:
     def one(key):
-        return jnp.sum(p.log_prob(leaf.sample(key=key)))
+        return density(p, leaf.sample(key=key))
 
     return jnp.mean(jax.vmap(one)(example_keys(key, num_samples)))

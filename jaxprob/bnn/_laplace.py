@@ -1,12 +1,12 @@
 """Laplace: a Gaussian with the curvature of the log joint at its mode."""
 
+import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
@@ -15,14 +15,19 @@ from .._learner import TrainState
 from .._types import Info, Model, PRNGKey, Where
 from ._apply import call_model
 from ._bayesianize import choose
-from ._curvature import AbstractCurvature
+from ._curvature import AbstractCurvature, KroneckerCurvature
 from ._inference import AbstractInference
-from ._laplace_pass import Kind, Structure, curvature, linear_layers
+from ._kronecker import factored_layers
+from ._laplace_pass import Structure, curvature
+from ._likelihood import BernoulliLikelihood, CategoricalLikelihood, Likelihood
+from ._link import probit, softmax_bridge
 from ._log_joint import LogJoint
 from ._map import MAP
+from ._output_hessian import Kind
 from ._posterior import AbstractPosterior, chosen
-from ._prior import Prior, prior_at
+from ._prior import Prior, density, prior_at
 from ._scale import is_traced
+from ._stateful import Stateful
 
 
 class LaplacePosterior(AbstractPosterior):
@@ -37,16 +42,22 @@ class LaplacePosterior(AbstractPosterior):
     - `rest`: all other leaves.
     - `curvature`: $G$.
     - `prior`: its precision is $\tau$.
+    - `likelihood`: that of the data.
     - `log_likelihood`: of all data at $\hat w$.
+    - `num_targets`: how many numbers all targets hold.
     - `temperature`: T.
+    - `kind`: of the curvature, `"ggn"` or `"fisher"`.
     """
 
     params: PyTree
     rest: PyTree
     curvature: AbstractCurvature
     prior: Prior
+    likelihood: Likelihood
     log_likelihood: Float[Array, ""]
+    num_targets: int = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
+    kind: Kind = eqx.field(static=True, default="ggn")
 
     @property
     def linearized(self) -> bool:
@@ -79,11 +90,12 @@ class LaplacePosterior(AbstractPosterior):
         $$\log p(\mathcal D \mid \hat w) + \log p(\hat w) + \tfrac P 2 \log 2 \pi -
           \tfrac 1 2 \log |G + \mathrm{diag}(\tau)|$$
 
-        Differentiable in the prior. It is that of $T = 1$.
+        Differentiable in the prior; in the likelihood and in the weights too if the
+        pass over the data is inside the derivative. It is that of $T = 1$.
         """
         log_prior = sum(
             (
-                jnp.sum(prior_at(self.prior, path, leaf).log_prob(leaf))
+                density(prior_at(self.prior, path, leaf), leaf)
                 for path, leaf in tree.paths(self.params).items()
             ),
             start=0.0,
@@ -122,6 +134,50 @@ class LaplacePosterior(AbstractPosterior):
 
         return jax.lax.map(one, jax.tree.map(jnp.asarray, x), batch_size=64)
 
+    def class_probs(
+        self,
+        x: PyTree,
+        *,
+        link: Literal["probit", "bridge"] = "probit",
+        apply: Any = call_model,
+    ) -> Float[Array, "rows *classes"]:
+        """Class probabilities of the linearised network without sampling.
+
+        `predict` draws samples instead, and is exact as their number grows.
+
+        **Arguments:**
+
+        - `x`: rows.
+        - `link`: how a Gaussian over logits becomes probabilities: `bnn.probit`, or for
+            several classes the mean of `bnn.softmax_bridge`.
+        - `apply`: as in `LogJoint`.
+
+        **Returns:** a row of probabilities each, or that of 1 for a Bernoulli
+        likelihood.
+        """
+        if link not in ("probit", "bridge"):
+            raise ValueError(f"link={link!r}: it is 'probit' or 'bridge'")
+        mean, covariance = self.output_distribution(x, apply=apply)
+        binary = isinstance(self.likelihood, BernoulliLikelihood)
+        if not binary and not isinstance(self.likelihood, CategoricalLikelihood):
+            raise ValueError(
+                "class_probs is for CategoricalLikelihood and BernoulliLikelihood, and "
+                f"this posterior's is {type(self.likelihood).__name__}"
+            )
+        if binary and link == "bridge":
+            raise ValueError("the bridge is for several classes: link='probit'")
+        if link == "bridge":
+            alpha = jax.vmap(softmax_bridge)(mean, covariance)
+            return alpha / jnp.sum(alpha, -1, keepdims=True)
+        out = jax.vmap(functools.partial(probit, binary=binary))(mean, covariance)
+        shape = eqx.filter_eval_shape(self._one_output, x, apply).shape
+        return out.reshape(-1, *shape)
+
+    def _one_output(self, x, apply):
+        model = eqx.nn.inference_mode(self.mean())
+        row = jax.tree.map(lambda a: jnp.asarray(a)[0], x)
+        return apply(model, row, key=jax.random.key(0))
+
     def _tau(self) -> Float[Array, " dim"]:
         """Negative second derivatives of the log prior at the mode."""
 
@@ -135,7 +191,7 @@ class LaplacePosterior(AbstractPosterior):
                 )
 
             def slope(leaf):
-                return jax.grad(lambda leaf: jnp.sum(p.log_prob(leaf)))(leaf)
+                return jax.grad(lambda leaf: density(p, leaf))(leaf)
 
             # Entries are independent, so the Hessian times ones is its diagonal.
             tau = -jax.jvp(slope, (leaf,), (jnp.ones_like(leaf),))[1]
@@ -175,22 +231,28 @@ class Laplace(AbstractInference):
 
     - `method`: finds the mode.
     - `structure`: of $G$: `"full"` to a few thousand weights; `"kronecker"`, one factor
-        pair for each `eqx.nn.Linear`; `"diagonal"` for any size, without correlations.
+        pair for each `eqx.nn.Linear` and convolution; `"low_rank"`, the leading
+        eigenvectors, for any module; `"diagonal"` for any size, without correlations.
     - `where`: the leaves it is over (see `jaxprob.tree`), such as the last layer; all
         random leaves of `method` by default. Others stay at the mode.
     - `kind`: `"ggn"`, or `"fisher"` for the empirical Fisher matrix.
+    - `rank`: how many eigenvectors `"low_rank"` keeps.
     """
 
     method: MAP
     structure: Structure = "full"
     where: Where | None = None
     kind: Kind = "ggn"
+    rank: int = 20
 
     def __check_init__(self):
-        if self.structure not in ("full", "diagonal", "kronecker"):
+        if self.structure not in ("full", "diagonal", "kronecker", "low_rank"):
             raise ValueError(
-                f"structure={self.structure!r}: it is 'full', 'diagonal' or 'kronecker'"
+                f"structure={self.structure!r}: it is 'full', 'kronecker', 'low_rank' "
+                "or 'diagonal'"
             )
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}: at least one")
         if self.kind not in ("ggn", "fisher"):
             raise ValueError(f"kind={self.kind!r}: it is 'ggn' or 'fisher'")
 
@@ -234,15 +296,33 @@ class Laplace(AbstractInference):
                 "posterior(state, batches), such as posterior(state, [(x, y)])"
             )
         model = self.model(state)
+        _refuse_batch_statistics(model)
         joint = self.method.log_joint
         flags = self._flags(model)
         params, rest = eqx.partition(model, flags)
-        matrix, log_likelihood = curvature(
-            joint, model, flags, batches, structure=self.structure, kind=self.kind
+        matrix, log_likelihood, targets = curvature(
+            joint,
+            model,
+            flags,
+            batches,
+            structure=self.structure,
+            kind=self.kind,
+            rank=self.rank,
         )
-        return LaplacePosterior(
-            params, rest, matrix, joint.prior, log_likelihood, joint.temperature
+        posterior = LaplacePosterior(
+            params,
+            rest,
+            matrix,
+            joint.prior,
+            joint.likelihood,
+            log_likelihood,
+            joint.num_data * targets,
+            joint.temperature,
+            self.kind,
         )
+        if isinstance(matrix, KroneckerCurvature):
+            _check_columns(posterior)
+        return posterior
 
     def _flags(self, model):
         where = self.method.random if self.where is None else self.where
@@ -250,57 +330,37 @@ class Laplace(AbstractInference):
         if not any(jax.tree.leaves(flags)):
             raise ValueError(f"where={where!r} makes no leaf random")
         if self.structure == "kronecker":
-            linear_layers(model, flags)
+            factored_layers(model, flags)
         return flags
 
 
-def tune_prior(
-    posterior: LaplacePosterior, *, num_steps: int = 300, learning_rate: float = 0.1
-) -> LaplacePosterior:
-    """Sets the scales of the prior to those of highest evidence, by gradient ascent.
+def _refuse_batch_statistics(model):
+    kinds = (eqx.nn.BatchNorm, Stateful)
+    nodes = jax.tree_util.tree_leaves_with_path(
+        model, is_leaf=lambda node: isinstance(node, kinds)
+    )
+    for path, node in nodes:
+        if isinstance(node, kinds) and not node.inference:
+            name = jax.tree_util.keystr(path, simple=True, separator=".") or "the model"
+            raise ValueError(
+                f"{name} ({type(node).__name__}) is in training mode: it normalises by "
+                "the statistics of a batch, so an output depends on other rows and the "
+                "likelihood has no curvature for each row. Train on in inference mode, "
+                "where the running statistics are constants, and give "
+                "posterior(eqx.nn.inference_mode(state), batches); or use GroupNorm."
+            )
 
-    Needs no data: only the mode and the curvature there. One scale is tuned for
-    `IsotropicNormal` and `FanInNormal`, one for each pattern in a `PriorByPath`. The
-    mode is kept; train again with the new prior where it moved far.
 
-    Reference: *Scalable marginal likelihood estimation for model selection in deep
-    learning*, Immer, Bauer, Fortuin, Rätsch and Khan, 2021,
-    https://arxiv.org/abs/2104.04975.
-
-    **Arguments:**
-
-    - `posterior`: its prior's floating-point leaves are all positive scales.
-    - `num_steps`, `learning_rate`: of Adam on the logarithms of the scales.
-
-    **Returns:** the posterior under the tuned prior.
-    """
-    scales, rest = eqx.partition(posterior.prior, eqx.is_inexact_array)
-    leaves = jax.tree.leaves(scales)
-    if not leaves or not all(bool(jnp.all(leaf > 0)) for leaf in leaves):
-        raise ValueError(
-            "the prior to tune has positive scales as its leaves: IsotropicNormal, "
-            "FanInNormal, or a PriorByPath of them"
-        )
-    dtype = posterior.log_likelihood.dtype
-    logs = jax.tree.map(lambda s: jnp.log(s).astype(dtype), scales)
-
-    def with_prior(logs):
-        prior = eqx.combine(jax.tree.map(jnp.exp, logs), rest)
-        return eqx.tree_at(lambda q: q.prior, posterior, prior)
-
-    optimizer = optax.adam(learning_rate)
-
-    @jax.jit
-    def ascend(logs):
-        def step(carry, _):
-            logs, state = carry
-            grads = jax.grad(lambda logs: -with_prior(logs).log_evidence())(logs)
-            updates, state = optimizer.update(grads, state)
-            return (optax.apply_updates(logs, updates), state), None
-
-        (logs, _), _ = jax.lax.scan(
-            step, (logs, optimizer.init(logs)), length=num_steps
-        )
-        return logs
-
-    return with_prior(ascend(logs))
+def _check_columns(posterior):
+    """A Kronecker product with the prior is inverted for one precision per input."""
+    tau = posterior._tau()
+    if is_traced(tau):
+        return
+    for block in posterior.curvature.blocks:
+        rows = block.matrix(tau)
+        if not bool(jnp.all(rows == rows[:1])):
+            raise ValueError(
+                "structure='kronecker' takes priors whose precision is the same for "
+                "all outputs of a layer, such as one Normal for each leaf; this one's "
+                "differs. Use structure='diagonal', 'low_rank' or 'full'."
+            )

@@ -108,3 +108,36 @@ class BernoulliLikelihood(eqx.Module):
 
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return dist.BernoulliLogits(output)
+
+
+class StudentTLikelihood(eqx.Module):
+    r"""Noise with outliers, $y \sim t_\nu(f(x), s)$.
+
+    Reference: *Robust statistical modeling using the t distribution*, Lange, Little and
+    Taylor, 1989.
+
+    **Arguments:**
+
+    - `scale`: $s > 0$, one number, or one for each output; the standard deviation is
+        $s \sqrt{\nu / (\nu - 2)}$.
+    - `df`: $\nu > 0$, degrees of freedom; 4 is usual. The variance is infinite up to 2.
+    """
+
+    scale: Float[Array, "*out"]
+    df: float = eqx.field(static=True)
+
+    def __init__(self, scale: float | Float[Array, "*out"], df: float = 4.0):
+        if not df > 0:
+            raise ValueError(f"df={df}: degrees of freedom are positive")
+        self.scale = positive("scale", scale)
+        self.df = df
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.StudentT(self.df, output, self.scale)
+
+
+class PoissonLikelihood(eqx.Module):
+    r"""Counts, $y \sim \mathrm{Poisson}(e^{f(x)})$: the output is the log rate."""
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.Poisson(jnp.exp(output))

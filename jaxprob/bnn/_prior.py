@@ -1,5 +1,6 @@
 """Priors: one numpyro distribution for each leaf of a model."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -68,6 +69,48 @@ class FanInNormal(eqx.Module):
         return dist.Normal(0.0, self.scale / math.sqrt(fan_in(leaf)))
 
 
+class ScaleMixtureNormal(eqx.Module):
+    r"""A wide and a narrow Gaussian, $w \sim \pi \mathcal N(0, s_1^2) + (1 - \pi)
+    \mathcal N(0, s_2^2)$: most weights near zero, some far from it.
+
+    It has no closed-form divergence from a Gaussian, so `MeanFieldVI` estimates it, and
+    is not concave, so `Laplace` refuses it where the narrow part ends.
+
+    Reference: *Weight uncertainty in neural networks*, Blundell, Cornebise, Kavukcuoglu
+    and Wierstra, 2015, whose ranges the defaults are from.
+
+    **Arguments:**
+
+    - `share`: $\pi$ in (0, 1), of the wide part.
+    - `wide`, `narrow`: $s_1$ and $s_2$.
+    """
+
+    share: Float[Array, ""]
+    wide: Float[Array, ""]
+    narrow: Float[Array, ""]
+
+    def __init__(
+        self,
+        share: float | Float[Array, ""] = 0.5,
+        wide: float | Float[Array, ""] = 1.0,
+        narrow: float | Float[Array, ""] = math.exp(-6.0),
+    ):
+        self.share = positive("share", share)
+        if not is_traced(self.share) and not bool(self.share < 1):
+            raise ValueError(f"share={share}: it lies inside (0, 1)")
+        self.wide = positive("wide", wide)
+        self.narrow = positive("narrow", narrow)
+
+    def __call__(self, path: str, leaf: Any) -> dist.Distribution:
+        share, *scales = (
+            jnp.asarray(a, leaf.dtype) for a in (self.share, self.wide, self.narrow)
+        )
+        probs = jnp.stack([share, 1.0 - share])
+        scale = jnp.stack(scales)
+        components = dist.Normal(jnp.zeros_like(scale), scale)
+        return dist.MixtureSameFamily(dist.CategoricalProbs(probs), components)
+
+
 class PriorByPath(eqx.Module):
     """Another prior for each part of the model; the first pattern that fits is used.
 
@@ -129,6 +172,19 @@ def prior_at(prior: Prior, path: str, leaf: Any) -> dist.Distribution:
     return out
 
 
+def density(p: dist.Distribution, leaf: Array) -> Float[Array, ""]:
+    """Log-density of a leaf, summed over its entries, in nats."""
+    with _leniently():
+        return jnp.sum(p.log_prob(leaf))
+
+
+@contextlib.contextmanager
+def _leniently():
+    # Some of numpyro's own lines, as in its mixtures, mix dtypes and ranks.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def log_prior(prior: Prior, params: PyTree) -> Float[Array, ""]:
     """Log-density of all floating-point arrays of a tree under their priors, in nats.
 
@@ -138,7 +194,7 @@ def log_prior(prior: Prior, params: PyTree) -> Float[Array, ""]:
     - `params`: a model, or the part of it that has a prior (`None` elsewhere).
     """
     terms = [
-        jnp.sum(prior_at(prior, path, leaf).log_prob(leaf))
+        density(prior_at(prior, path, leaf), leaf)
         for path, leaf in trees.paths(params).items()
         if eqx.is_inexact_array(leaf)
     ]
@@ -168,7 +224,8 @@ def sample_prior(
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         p = prior_at(prior, name, leaf)
         p = p.expand(leaf.shape[: leaf.ndim - p.event_dim])
-        return jnp.asarray(p.sample(key), leaf.dtype)
+        with _leniently():
+            return jnp.asarray(p.sample(key), leaf.dtype)
 
     return eqx.combine(jax.tree_util.tree_map_with_path(draw, params, keys), rest)
 

@@ -279,7 +279,7 @@ def test_what_has_no_factor_is_refused_by_name(network, getkey):
     joint, model, batch = network
     with pytest.raises(ValueError, match="looks at the training data once more"):
         laplace(joint).posterior(laplace(joint).init(model))
-    conv = [eqx.nn.Conv1d(1, 1, 3, key=getkey())]
+    conv = [eqx.nn.Conv1d(2, 2, 3, groups=2, key=getkey())]
     with pytest.raises(ValueError, match=r"no Kronecker factor for 0\.weight"):
         laplace(joint, "kronecker").init(conv)
 

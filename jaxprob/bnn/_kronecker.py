@@ -1,0 +1,183 @@
+"""The pass over the data that makes one Kronecker product for each layer."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .. import tree
+from .._types import Model
+from ._log_joint import LogJoint
+from ._output_hessian import Kind, output_hessian
+
+CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
+
+
+class FactoredLayer(eqx.Module):
+    """A layer with a factor pair, and where its weights stand among all."""
+
+    path: str = eqx.field(static=True)
+    bias: bool = eqx.field(static=True)
+    start: int = eqx.field(static=True)
+
+
+class _Tap(eqx.Module):
+    """A layer that notes its inputs and adds a probe to its output.
+
+    Inputs have one row for each use of the weights: one of a linear layer, one for each
+    place of a convolution.
+    """
+
+    layer: Any
+    probe: Float[Array, "uses out"] | None
+    path: str = eqx.field(static=True)
+    scope: Any = eqx.field(static=True)
+    notes: dict = eqx.field(static=True)
+
+    def __call__(self, x, *, key=None):
+        if self.path in self.notes or get_opaque_trace_state() != self.scope:
+            raise ValueError(
+                f"no Kronecker factor for {self.path}: it is used several times for an "
+                "example, or inside a loop or vmap of the model's own. Use "
+                "structure='diagonal' or 'full', or leave it out by `where`."
+            )
+        out = self.layer(x)
+        channels = self.layer.weight.shape[0]
+        uses = out.size // channels
+        if isinstance(self.layer, CONVOLUTIONS):
+            inputs = patches(self.layer, x).reshape(-1, uses).T
+        else:
+            inputs = jnp.ravel(x)[None]
+        self.notes[self.path] = inputs
+        if self.probe is None:
+            return out
+        return out + self.probe.T.reshape(out.shape)
+
+
+def patches(
+    conv: eqx.nn.Conv, x: Float[Array, "channels *places"]
+) -> Float[Array, "features *out_places"]:
+    """What a convolution's weights multiply at each place, in the order of `weight`."""
+    padding = conv.padding
+    if conv.padding_mode != "ZEROS":
+        x, padding = conv._nonzero_pad(x), "VALID"
+    return jax.lax.conv_general_dilated_patches(
+        x[None], conv.kernel_size, conv.stride, padding, rhs_dilation=conv.dilation
+    )[0]
+
+
+def factored_layers(model: Model, flags: PyTree[bool]) -> tuple[FactoredLayer, ...]:
+    """All layers that hold chosen leaves, in the order of `tree.ravel`.
+
+    **Raises:** `ValueError` for a chosen leaf that has no Kronecker factor.
+    """
+    nodes = jax.tree_util.tree_leaves_with_path(model, is_leaf=_has_factors)
+    chosen = tree.paths(eqx.filter(model, flags))
+    layers, start, covered = [], 0, set()
+    for path, node in nodes:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        prefix = name + "." if name else ""
+        if not _has_factors(node) or prefix + "weight" not in chosen:
+            continue
+        bias = prefix + "bias" in chosen
+        layers.append(FactoredLayer(name, bias, start))
+        start += node.weight.size + (node.bias.size if bias else 0)
+        covered |= {prefix + "weight", prefix + "bias"}
+    missing = [path for path in chosen if path not in covered]
+    if missing:
+        raise ValueError(
+            f"no Kronecker factor for {missing[0]}: each eqx.nn.Linear and each "
+            "convolution with groups=1 has one if its weight is chosen, and nothing "
+            "else has. Leave the leaf out by `where`, or use structure='diagonal', "
+            "'low_rank' or 'full'."
+        )
+    return tuple(layers)
+
+
+def _has_factors(node):
+    # Not a subclass, whose call may be another; not a stack of layers, for a scan.
+    if type(node) is eqx.nn.Linear:
+        return getattr(node.weight, "ndim", 2) == 2
+    if type(node) in CONVOLUTIONS and node.groups == 1:
+        return getattr(node.weight, "ndim", 0) == node.num_spatial_dims + 2
+    return False
+
+
+def kronecker_factors(
+    joint: LogJoint,
+    model: Model,
+    layers: tuple[FactoredLayer, ...],
+    x: PyTree,
+    y: Array,
+    weights: Bool[Array, " rows"],
+    kind: Kind,
+) -> tuple[list[tuple[Array, Array]], Float[Array, " rows"]]:
+    r"""Sums over the rows that count of $\sum_t a_t a_t^\top$ and of the mean over t of
+    $J_t^\top H J_t$, for each layer; and the rows' log-likelihoods.
+
+    t runs over the uses of the weights for one example, the places of a convolution
+    (KFAC-expand). Reference: *Kronecker-factored approximate curvature for modern
+    neural network architectures*, Eschenhagen, Immer, Turner, Schneider and Hennig,
+    2023, https://arxiv.org/abs/2311.00636.
+    """
+    paths = [layer.path for layer in layers]
+
+    def run(x, probes):
+        notes, scope = {}, get_opaque_trace_state()
+        tapped = model
+        for path, probe in zip(paths, probes, strict=True):
+            tapped = tree.swap(
+                tapped,
+                path,
+                lambda node, path=path, probe=probe: _Tap(
+                    node, probe, path, scope, notes
+                ),
+            )
+        out = joint.apply(tapped, x, key=jax.random.key(0))
+        unused = [path for path in paths if path not in notes]
+        if unused:
+            raise ValueError(
+                f"no Kronecker factor for {unused[0]}: the model never calls it. "
+                "Leave it out by `where`."
+            )
+        return out, [notes[path] for path in paths]
+
+    def one(x, y):
+        _, shapes = jax.eval_shape(lambda x: run(x, [None] * len(paths)), x)
+        probes = [
+            jnp.zeros((shape.shape[0], len(_weight(model, path))), shape.dtype)
+            for shape, path in zip(shapes, paths, strict=True)
+        ]
+
+        def output(probes):
+            out, inputs = run(x, probes)
+            return ravel_pytree(out)[0], (out, inputs)
+
+        jacobians, (out, inputs) = jax.jacrev(output, has_aux=True)(probes)
+        hessian, value = output_hessian(joint, out, y, kind)
+        inputs = [
+            jnp.concatenate([a, jnp.ones((len(a), 1), a.dtype)], 1) if layer.bias else a
+            for a, layer in zip(inputs, layers, strict=True)
+        ]
+        scaled = [jnp.einsum("cd,dto->cto", hessian, j) for j in jacobians]
+        return inputs, jacobians, scaled, value
+
+    inputs, jacobians, scaled, values = jax.vmap(one)(x, y)
+    factors = []
+    for a, j, s in zip(inputs, jacobians, scaled, strict=True):
+        uses, width = math.prod(a.shape[1:-1]), j.shape[-1]
+        zero = jnp.zeros((), s.dtype)
+        s = jnp.where(weights[:, None, None, None], s, zero).reshape(-1, width)
+        left = jnp.where(weights[:, None, None], a, zero).reshape(-1, a.shape[-1])
+        a, j = a.reshape(-1, a.shape[-1]), j.reshape(-1, width)
+        factors.append((left.T @ a, j.T @ s / uses))
+    return factors, values
+
+
+def _weight(model, path):
+    return (tree.get(model, path) if path else model).weight

@@ -1,0 +1,154 @@
+"""The leading eigenvectors of the curvature, for networks too large for the matrix."""
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .. import tree
+from .._types import Model, PRNGKey
+from ._curvature import AbstractCurvature
+from ._log_joint import LogJoint
+from ._output_hessian import Kind, output_hessian
+
+OVERSAMPLING = 10
+POWER_PASSES = 3
+
+
+class LowRankCurvature(AbstractCurvature):
+    r"""$G \approx V V^\top$, where V holds eigenvectors times roots of eigenvalues.
+
+    With $D = \mathrm{diag}(\tau)$ and the thin decomposition $D^{-1/2} V = Q S R^\top$,
+    $\Lambda = D^{1/2} (I + Q S^2 Q^\top) D^{1/2}$: all that is asked costs rank times
+    dim.
+
+    **Fields:**
+
+    - `factor`: $V$.
+    """
+
+    factor: Float[Array, "dim rank"]
+
+    def _gram(self, tau):
+        white = self.factor / jnp.sqrt(tau)[:, None]
+        return white, white.T @ white
+
+    def sample(
+        self, tau: Float[Array, " dim"], *, key: PRNGKey
+    ) -> Float[Array, " dim"]:
+        noise = jax.random.normal(key, tau.shape, tau.dtype)
+        return self._inverse_root(tau, noise) / jnp.sqrt(tau)
+
+    def _inverse_root(self, tau, noise):
+        r"""$(I + Q S^2 Q^\top)^{-1/2}$ times a vector."""
+        white, gram = self._gram(tau)
+        values, basis = jnp.linalg.eigh(gram)
+        values = jnp.maximum(values, 0.0)
+        # Q = white R / S; where S is zero so is the change.
+        shrink = jnp.where(
+            values > 0, (jax.lax.rsqrt(1.0 + values) - 1.0) / _one_for_zero(values), 0.0
+        )
+        inside = basis.T @ (white.T @ noise)
+        return noise + white @ (basis @ (shrink * inside))
+
+    def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
+        _, gram = self._gram(tau)
+        root = jnp.linalg.cholesky(jnp.eye(len(gram), dtype=gram.dtype) + gram)
+        return jnp.sum(jnp.log(tau)) + 2.0 * jnp.sum(jnp.log(jnp.diag(root)))
+
+    def covariance(
+        self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
+    ) -> Float[Array, "out out"]:
+        white, gram = self._gram(tau)
+        scaled = jacobian / jnp.sqrt(tau)[None]
+        inner = jnp.eye(len(gram), dtype=gram.dtype) + gram
+        inside = scaled @ white
+        return scaled @ scaled.T - inside @ jnp.linalg.solve(inner, inside.T)
+
+    def quadratic(
+        self, tau: Float[Array, " dim"], delta: Float[Array, " dim"]
+    ) -> Float[Array, ""]:
+        return jnp.sum(tau * delta**2) + jnp.sum((self.factor.T @ delta) ** 2)
+
+    def scaled(self, factor: Float[Array, ""]) -> "LowRankCurvature":
+        return LowRankCurvature(self.factor * jnp.sqrt(factor))
+
+
+def _one_for_zero(values):
+    return jnp.where(values > 0, values, 1.0)
+
+
+def curvature_product(
+    joint: LogJoint,
+    model: Model,
+    flags: PyTree[bool],
+    x: PyTree,
+    y: Array,
+    weights: Bool[Array, " rows"],
+    kind: Kind,
+    columns: Float[Array, "dim columns"],
+) -> tuple[Float[Array, "dim columns"], Float[Array, " rows"]]:
+    """The curvature of some rows times a matrix, without either in memory."""
+    vector, unravel = tree.ravel(model, flags)
+
+    def outputs(vector):
+        def one(x):
+            return joint.apply(unravel(vector), x, key=jax.random.key(0))
+
+        return jax.vmap(one)(x)
+
+    def flat(vector):
+        return jax.vmap(lambda out: ravel_pytree(out)[0])(outputs(vector))
+
+    hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
+        outputs(vector), y
+    )
+    zero = jnp.zeros((), hessians.dtype)
+    hessians = jnp.where(weights[:, None, None], hessians, zero)
+    _, forward = jax.linearize(flat, vector)
+    _, backward = jax.vjp(flat, vector)
+
+    def product(column):
+        tangent = jnp.einsum("nij,nj->ni", hessians, forward(column))
+        return backward(tangent)[0]
+
+    return jax.lax.map(product, columns.T, batch_size=8).T, values
+
+
+def leading_factor(
+    product,
+    dim: int,
+    rank: int,
+    dtype,
+) -> tuple[Float[Array, "dim rank"], Float[Array, ""], Float[Array, ""]]:
+    r"""V of the leading eigenpairs, by randomised subspace iteration.
+
+    A Krylov method (Lanczos) reads the data once for each vector; a block reads them
+    `POWER_PASSES + 1` times in all.
+
+    Reference: *Finding structure with randomness*, Halko, Martinsson and Tropp, 2011,
+    https://arxiv.org/abs/0909.4061.
+
+    **Arguments:**
+
+    - `product`: `product(matrix) -> (G @ matrix, log-likelihood, rows)`.
+    - `dim`, `rank`: rows of V, and columns.
+    """
+    width = min(dim, rank + OVERSAMPLING)
+    start = jax.random.normal(jax.random.key(0), (dim, width), dtype)
+    basis = jnp.linalg.qr(start)[0]
+    for _ in range(POWER_PASSES):
+        image, _, _ = product(basis)
+        basis = jnp.linalg.qr(image)[0]
+    image, log_likelihood, count = product(basis)
+    values, vectors = jnp.linalg.eigh(basis.T @ image)
+    keep = slice(width - min(rank, dim), None)
+    roots = jnp.sqrt(jnp.maximum(values[keep], 0.0))
+    return (basis @ vectors[:, keep]) * roots[None], log_likelihood, count
+
+
+def reiterable(batches: Iterable[PyTree]) -> Iterable[PyTree]:
+    """Something that can be gone through several times."""
+    return list(batches) if iter(batches) is batches else batches

@@ -1,0 +1,227 @@
+"""Every posterior comes back from its file, bit for bit, in another process too."""
+
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+
+import jaxprob
+from jaxprob import bnn
+
+from ..unhooked import unhooked
+
+
+def network(key, width=3):
+    return eqx.nn.MLP(2, "scalar", width, 1, activation=jnp.tanh, key=key)
+
+
+def joint(prior=None):
+    prior = prior or bnn.PriorByPath(
+        {"layers.0": bnn.IsotropicNormal(0.7), "*": dist.Normal(0.0, 2.0)}
+    )
+    return bnn.LogJoint(bnn.NormalLikelihood(0.3), prior, num_data=8)
+
+
+def laplace(model, structure, **kwargs):
+    x = jax.random.normal(jax.random.key(1), (8, 2))
+    method = bnn.Laplace(bnn.MAP(joint(), optax.sgd(0.1)), structure, **kwargs)
+    return method.posterior(method.init(model), [(x, x[:, 0])])
+
+
+def draws(model):
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    stacked = jax.tree.map(
+        lambda a: a[None, None] + jnp.arange(6.0).reshape(2, 3, *(1,) * a.ndim), params
+    )
+    return bnn.DrawsPosterior(stacked, rest)
+
+
+def gaussian(model, make, **kwargs):
+    method = make(joint(), optax.sgd(0.1), random="layers.1", **kwargs)
+    return method.posterior(method.init(model, key=jax.random.key(2)))
+
+
+def swag(model):
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    variance = jnp.linspace(0.1, 0.2, 13)
+    return bnn.SWAGPosterior(params, rest, variance, jnp.ones((2, 13)))
+
+
+def ensemble(model):
+    method = bnn.DeepEnsemble(bnn.MeanFieldVI(joint(), optax.sgd(0.1)), 3)
+    return method.posterior(method.init(model, key=jax.random.key(3)))
+
+
+def blocks(model):
+    flags = jaxprob.tree.select(model, "layers.1")
+    return bnn.BlocksPosterior(model, (flags,), (bnn.bayesianize(model, "layers.1"),))
+
+
+def dropout(model):
+    return bnn.DropoutPosterior(
+        eqx.nn.Sequential([model.layers[0], eqx.nn.Dropout(0.2)])
+    )
+
+
+POSTERIORS = {
+    "PointPosterior": bnn.PointPosterior,
+    "MeanFieldPosterior": bnn.bayesianize,
+    "FullRankPosterior": lambda m: gaussian(m, bnn.FullRankVI),
+    "LowRankPosterior": lambda m: gaussian(m, bnn.LowRankVI, rank=2),
+    "LaplacePosterior": lambda m: laplace(m, "full", where="layers.1"),
+    "LaplacePosterior kronecker": lambda m: laplace(m, "kronecker"),
+    "LaplacePosterior low rank": lambda m: laplace(m, "low_rank", rank=2),
+    "LaplacePosterior diagonal": lambda m: laplace(m, "diagonal"),
+    "SWAGPosterior": swag,
+    "DrawsPosterior": draws,
+    "EnsemblePosterior": ensemble,
+    "DropoutPosterior": dropout,
+    "Mixture": lambda m: bnn.Mixture([swag(m), bnn.bayesianize(m)]),
+    "BlocksPosterior": blocks,
+    "PriorModels": lambda m: bnn.PriorModels(m, bnn.FanInNormal(2.0)),
+}
+
+
+def test_the_table_holds_every_posterior():
+    names = {
+        name
+        for name in dir(bnn)
+        if isinstance(getattr(bnn, name), type)
+        and issubclass(getattr(bnn, name), bnn.AbstractPosterior)
+        and not name.startswith("Abstract")
+    }
+    assert names == {name.split()[0] for name in POSTERIORS}
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, name):
+    posterior = POSTERIORS[name](network(getkey()))
+    path = tmp_path / "posterior.safetensors"
+    bnn.save_posterior(path, posterior)
+    like = network(getkey())
+    if name == "DropoutPosterior":
+        like = dropout(like).model
+    again = bnn.load_posterior(path, model=like)
+    assert type(again) is type(posterior)
+    # Functions are the model's own; all else is equal, settings among it.
+    assert jax.tree.structure(again) == jax.tree.structure(posterior)
+    assert eqx.tree_equal(again, posterior)
+    key = getkey()
+    assert eqx.tree_equal(again.sample(key), posterior.sample(key))
+
+
+SCRIPT = """
+import sys
+import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+from jaxprob import bnn
+model = eqx.nn.MLP(2, "scalar", 3, 1, activation=jnp.tanh, key=jax.random.key(9))
+posterior = bnn.load_posterior(sys.argv[1], model=model)
+drawn = posterior.sample(jax.random.key(5))
+print(float(drawn(jnp.array([0.3, -0.2]))).hex())
+"""
+
+
+@pytest.mark.slow
+def test_a_fresh_process_draws_the_same_models(tmp_path, getkey):
+    posterior = laplace(network(getkey()), "kronecker")
+    path = tmp_path / "posterior.safetensors"
+    bnn.save_posterior(path, posterior)
+    command = [sys.executable, "-c", SCRIPT, str(path)]
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr[-2000:]
+    drawn = posterior.sample(jax.random.key(5))
+    expected = float(drawn(jnp.array([0.3, -0.2])))
+    assert np.isclose(float.fromhex(out.stdout.strip()), expected, rtol=1e-6)
+
+
+class Odd(eqx.Module):
+    """Leaves that NumPy does not know, and some that are no arrays."""
+
+    half: jax.Array
+    wide: jax.Array
+    key: jax.Array
+    rate: float
+    name: str
+    hook: object
+
+    @classmethod
+    def make(cls, seed, rate=0.5, hook=jnp.tanh, dtype=jnp.bfloat16):
+        key = jax.random.key(seed)
+        half = jax.random.normal(key, (3,)).astype(dtype)
+        wide = jax.random.normal(key, (2, 2), jnp.complex64)
+        return cls(half, wide, key, rate, "odd", hook)
+
+
+def test_odd_dtypes_keys_and_settings_come_back(tmp_path):
+    path = tmp_path / "odd.safetensors"
+    bnn.save_posterior(path, bnn.PointPosterior(Odd.make(1)))
+    again = bnn.load_posterior(path, model=Odd.make(2)).mean()
+    assert eqx.tree_equal(again, Odd.make(1))
+    for model, message in (
+        (Odd.make(2, rate=0.4), r"leaf rate: the file holds 0\.5, the model 0\.4"),
+        (Odd.make(2, hook=jnp.sin), "leaf hook: .* tanh"),
+        (Odd.make(2, dtype=jnp.float16), "leaf half"),
+        ([jnp.zeros(3)], r"lacks \['0'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bnn.load_posterior(path, model=model)
+
+
+def test_another_model_and_other_files_are_refused(tmp_path, getkey):
+    path = tmp_path / "posterior.safetensors"
+    bnn.save_posterior(path, bnn.bayesianize(network(getkey())))
+    with pytest.raises(ValueError, match=r"leaf layers\.0\.weight.*float32\[4, 2\]"):
+        bnn.load_posterior(path, model=network(getkey(), width=4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cut short"):
+        bnn.load_posterior(path, model=network(getkey()))
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(2)}, path)
+    with pytest.raises(ValueError, match="holds no posterior"):
+        bnn.load_posterior(path, model=network(getkey()))
+
+
+def test_what_no_file_can_hold_is_refused_and_nothing_is_written(tmp_path, getkey):
+    model, path = network(getkey()), tmp_path / "posterior.safetensors"
+    posterior = bnn.PriorModels(model, lambda path, leaf: dist.Normal(0.0, 1.0))
+    with pytest.raises(TypeError, match=r"posterior\.prior is <function"):
+        bnn.save_posterior(path, posterior)
+    assert not list(tmp_path.iterdir())
+
+    with unhooked():
+
+        class Own(bnn.AbstractPosterior):
+            model: eqx.nn.MLP
+
+            def sample(self, key):
+                return self.model
+
+            def mean(self):
+                return self.model
+
+        own = Own(model)
+    with pytest.raises(TypeError, match=r"posterior is .*Own\("):
+        bnn.save_posterior(path, own)
+
+
+def test_mixtures_and_transforms_of_numpyro_come_back(tmp_path, getkey):
+    model, path = network(getkey()), tmp_path / "posterior.safetensors"
+    mixture = dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.array([0.3, 0.7])),
+        dist.Normal(jnp.zeros(2), jnp.array([0.1, 1.0])),
+    )
+    for prior in (mixture, dist.StudentT(4.0, 0.0, 0.5), bnn.ScaleMixtureNormal()):
+        bnn.save_posterior(path, bnn.PriorModels(model, prior))
+        again = bnn.load_posterior(path, model=model)
+        key = getkey()
+        assert eqx.tree_equal(
+            again.sample(key), bnn.PriorModels(model, prior).sample(key)
+        )

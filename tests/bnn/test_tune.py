@@ -1,0 +1,152 @@
+"""Evidence tunes priors of each layer and the noise; links from logits to classes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprob
+from jaxprob import bnn
+from jaxprob.testing import LinearGaussian
+
+
+def laplace(joint, structure="full", **kwargs):
+    return bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, **kwargs)
+
+
+@pytest.fixture
+def regression(x64, getkey):
+    x = jax.random.normal(getkey(), (40, 2))
+    y = jnp.sin(x[:, :1]) + 0.1 * jax.random.normal(getkey(), (40, 1))
+    model = eqx.nn.MLP(2, 1, 4, 1, activation=jnp.tanh, key=getkey())
+    prior = bnn.per_layer(model, bnn.IsotropicNormal(1.0))
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), prior, num_data=40)
+    method = bnn.Laplace(bnn.MAP(joint, optax.adam(3e-2)))
+    state, _ = jaxprob.fit(
+        method,
+        model,
+        (np.asarray(x), np.asarray(y)),
+        key=getkey(),
+        num_steps=300,
+        batch_size=40,
+        progress=False,
+    )
+    return method, state, (x, y)
+
+
+STRUCTURES = ["full", "kronecker", "diagonal", "low_rank"]
+
+
+@pytest.mark.slow
+def test_another_noise_is_another_pass_over_the_data(regression):
+    """The evidence under a new noise equals that of a posterior made with it."""
+    method, state, batch = regression
+    for structure in STRUCTURES:
+        own = eqx.tree_at(
+            lambda m: m.structure, method, structure, is_leaf=lambda n: n == "full"
+        )
+        posterior = own.posterior(state, [batch])
+        other = eqx.tree_at(
+            lambda m: m.method.log_joint.likelihood, own, bnn.NormalLikelihood(0.17)
+        ).posterior(state, [batch])
+        moved = bnn.with_noise(posterior, 0.17)
+        assert np.allclose(moved.log_evidence(), other.log_evidence(), atol=1e-8)
+        eye = jnp.eye(17)
+        tau = posterior._tau()
+        assert np.allclose(
+            moved.curvature.covariance(tau, eye), other.curvature.covariance(tau, eye)
+        )
+
+
+@pytest.mark.slow
+def test_tuning_ends_where_the_evidence_is_flat_in_every_scale(regression):
+    method, state, batch = regression
+    posterior = method.posterior(state, [batch])
+    tuned = bnn.tune_prior(posterior, noise=True, num_steps=1500, learning_rate=0.03)
+    assert tuned.log_evidence() > posterior.log_evidence() + 1.0
+    assert set(tuned.prior.priors) == {"layers.0", "layers.1"}
+    scales = [p.scale for p in tuned.prior.priors.values()]
+    assert abs(scales[0] / scales[1] - 1) > 0.005
+
+    def evidence(logs):
+        out = eqx.tree_at(
+            lambda q: [p.scale for p in q.prior.priors.values()],
+            tuned,
+            [jnp.exp(logs[0]), jnp.exp(logs[1])],
+        )
+        return bnn.with_noise(out, jnp.exp(logs[2])).log_evidence()
+
+    at = jnp.log(jnp.stack([*scales, tuned.likelihood.scale]))
+    assert np.allclose(evidence(at), tuned.log_evidence())
+    assert np.all(np.abs(jax.grad(evidence)(at)) < 1e-4)
+
+
+def test_noise_of_other_likelihoods_and_of_the_fisher_is_refused(x64, getkey):
+    problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
+    batch = (problem.x, problem.y)
+    method = laplace(problem.log_joint(), kind="fisher")
+    posterior = method.posterior(method.init(problem.model(key=getkey())), [batch])
+    with pytest.raises(ValueError, match="kind='fisher'"):
+        bnn.with_noise(posterior, 0.3)
+    joint = bnn.LogJoint(bnn.StudentTLikelihood(0.5), bnn.FanInNormal(), num_data=10)
+    method = laplace(joint)
+    posterior = method.posterior(method.init(problem.model(key=getkey())), [batch])
+    with pytest.raises(ValueError, match="StudentTLikelihood"):
+        bnn.tune_prior(posterior, noise=True)
+
+
+def test_mackays_probit_is_within_its_bound(x64):
+    nodes = np.linspace(-8, 8, 4001)
+    weights = np.exp(-0.5 * nodes**2)
+    weights = weights / weights.sum()
+    worst = 0.0
+    for mean in np.linspace(-10, 10, 41):
+        for variance in (0.01, 0.3, 1.0, 5.0, 20.0, 100.0):
+            exact = weights @ (1 / (1 + np.exp(-(mean + variance**0.5 * nodes))))
+            ours = bnn.probit(jnp.array([mean]), jnp.array([[variance]]), binary=True)
+            worst = max(worst, abs(float(ours[0]) - exact))
+    assert 0.005 < worst <= 0.017
+
+
+def test_the_bridge_inverts_the_laplace_approximation_of_a_dirichlet(x64):
+    alpha = np.array([0.7, 2.0, 5.0, 11.0])
+    num = len(alpha)
+    mean = np.log(alpha) - np.log(alpha).mean()
+    inverse = 1 / alpha
+    covariance = (
+        np.diag(inverse)
+        - (inverse[:, None] + inverse[None]) / num
+        + inverse.sum() / num**2
+    )
+    out = bnn.softmax_bridge(jnp.asarray(mean), jnp.asarray(covariance))
+    assert np.allclose(out, alpha, rtol=1e-9)
+    # What the softmax does not see changes nothing: a shift of all logits.
+    out = bnn.softmax_bridge(jnp.asarray(mean + 3.0), jnp.asarray(covariance + 0.8))
+    assert np.allclose(out, alpha, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_class_probs_are_near_those_of_many_draws(x64, getkey):
+    x = jax.random.normal(getkey(), (60, 2))
+    for binary in (False, True):
+        likelihood = (
+            bnn.BernoulliLikelihood() if binary else bnn.CategoricalLikelihood()
+        )
+        model = eqx.nn.Linear(2, "scalar" if binary else 3, key=getkey())
+        model = jax.tree.map(lambda a: 2.0 * a, model)
+        y = (x[:, 0] > 0).astype(jnp.int32) + (0 if binary else 1)
+        joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=60)
+        method = laplace(joint)
+        posterior = method.posterior(method.init(model), [(x, y)])
+        exact = bnn.predict(
+            posterior, likelihood, x[:8], key=getkey(), num_samples=4000
+        ).probs
+        probit = posterior.class_probs(x[:8])
+        assert probit.shape == exact.shape
+        assert np.all(np.abs(probit - exact) < 0.06)
+        if not binary:
+            bridge = posterior.class_probs(x[:8], link="bridge")
+            assert np.allclose(bridge.sum(1), 1.0)
+            assert np.all(np.abs(bridge - exact) < 0.15)
