@@ -48,12 +48,14 @@ class Encoder:
             }
         name = type(value).__name__
         if isinstance(value, dist.Distribution) and _distribution(name) is type(value):
+            # By name: numpyro gathers the fields in a set, whose order is another in
+            # each process.
             data, aux = value.tree_flatten()
-            return {
-                "distribution": name,
-                "data": self.encode(data, path),
-                "aux": self.encode(aux, path),
-            }
+            cls = type(value)
+            named = dict(zip(cls.gather_pytree_data_fields(), data, strict=True))
+            named |= zip(cls.gather_pytree_aux_fields(), aux, strict=True)
+            fields = {k: self.encode(v, f"{path}.{k}") for k, v in named.items()}
+            return {"distribution": name, "fields": fields}
         if isinstance(value, eqx.Module) and _class(name) is type(value):
             return {"class": name, "fields": self._fields(value, path)}
         raise TypeError(
@@ -129,8 +131,16 @@ class Decoder:
             cls = _distribution(spec["distribution"])
             if cls is None:
                 raise ValueError(f"numpyro has no {spec['distribution']} here")
-            data, aux = self.decode(spec["data"]), self.decode(spec["aux"])
-            return cls.tree_unflatten(aux, data)
+            named = {k: self.decode(v) for k, v in spec["fields"].items()}
+            data = cls.gather_pytree_data_fields()
+            aux = cls.gather_pytree_aux_fields()
+            if {*data, *aux} != set(named):
+                raise ValueError(
+                    f"{cls.__name__} has the fields {sorted({*data, *aux})} here, and "
+                    f"the file has {sorted(named)}: another numpyro wrote it"
+                )
+            parts = (tuple(named[name] for name in names) for names in (aux, data))
+            return cls.tree_unflatten(*parts)
         if "model" in spec:
             return self._leaves(spec["model"])
         if "flags" in spec:

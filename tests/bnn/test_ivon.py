@@ -168,7 +168,7 @@ def test_the_learner_ends_there_too(problem, getkey, batch_size):
     variance = np.concatenate([leaf.scale.ravel(), bias.scale]) ** 2
     sd = np.sqrt(problem.mean_field_variance)
     assert np.all(np.abs(mean - problem.mean) < 0.1 * sd)
-    assert np.all(np.abs(variance / problem.mean_field_variance - 1) < 0.03)
+    assert np.all(np.abs(variance / problem.mean_field_variance - 1) < 0.05)
     late = np.asarray(elbo[-5000:]).reshape(50, 100).mean(1)
     error = late.std() / np.sqrt(50)
     assert abs(late.mean() - problem.mean_field_elbo) < 4 * error + 0.02
