@@ -1,13 +1,17 @@
 """How far each method is from the posterior, where the posterior is known.
 
-    python -m benchmarks.certificate [--quick]
+    python -m benchmarks.certificate [--quick] [--only NAME]
 
-First linear regression, whose posterior is exact: the largest error of a posterior mean
-in posterior standard deviations, the ratios of the marginal variances, and the error of
-the log evidence. Then a network of one hidden layer against long NUTS chains, in
-function space: errors of the predictive mean in predictive standard deviations, the
-ratio of epistemic standard deviations inside and outside the data, and the total
-variation and Wasserstein-2 distances between predictive densities.
+First linear regression, whose posterior is exact, and logistic regression, whose
+moments are known by quadrature: the largest error of a posterior mean in posterior
+standard deviations, the ratios of the marginal variances, and the error of the log
+evidence: Laplace's own estimate, or the bound of a posterior that has a density, which
+the log evidence exceeds. Then simulation-based calibration of the samplers: p-values of
+the ranks of the truth, which are small where draws are not from the posterior. Last a
+network of one hidden layer against long NUTS chains, in function space: errors of the
+predictive mean in predictive standard deviations, the ratio of epistemic standard
+deviations inside and outside the data, and the total variation and Wasserstein-2
+distances between predictive densities.
 """
 
 import argparse
@@ -21,7 +25,12 @@ import numpy as np
 import optax
 
 from jaxprob import bnn
-from jaxprob.testing import LinearGaussian
+from jaxprob.testing import (
+    LinearGaussian,
+    LogisticRegression,
+    rank_p_values,
+    simulated_ranks,
+)
 
 NUM = 4000
 
@@ -58,14 +67,17 @@ def methods(joint, num_steps, scale, only=""):
     vi = decaying(0.03, num_steps)
     rows = {
         "NUTS": (bnn.NUTS(joint, num_draws=NUM // 4), None, None),
-        "HMC": (bnn.NUTS(joint, num_draws=NUM // 4, num_leapfrog=16), None, None),
-        "SGLD": (
-            bnn.SGLD(joint, 0.02 * scale, start=2000, every=20, num_draws=NUM),
-            None,
-            16,
-        ),
-        "SGHMC": (
-            bnn.SGHMC(joint, 0.002 * scale, start=2000, every=50, num_draws=NUM),
+        "HMC": (bnn.HMC(joint, 16, num_draws=NUM // 4), None, None),
+        "SGLD": (bnn.SGLD(joint, 0.02 * scale, 2000, 20, NUM), None, 16),
+        "SGHMC": (bnn.SGHMC(joint, 0.002 * scale, 2000, 50, NUM), None, 16),
+        "SGLD, cyclical": (
+            bnn.SGLD(
+                joint,
+                bnn.CosineCycles(0.1 * scale, length=400, draws=5),
+                start=2000,
+                every=20,
+                num_draws=NUM,
+            ),
             None,
             16,
         ),
@@ -81,6 +93,13 @@ def methods(joint, num_steps, scale, only=""):
         "mean-field VI, local": (
             bnn.MeanFieldVI(joint, vi, num_samples=8, estimator="local"),
             num_steps,
+            None,
+        ),
+        "low-rank VI": (bnn.LowRankVI(joint, vi, num_samples=8), num_steps, None),
+        "full-rank VI": (bnn.FullRankVI(joint, vi, num_samples=8), num_steps, None),
+        "IVON": (
+            bnn.IVON(joint, optax.cosine_decay_schedule(0.1 * scale, num_steps)),
+            2 * num_steps,
             None,
         ),
         "anchored ensemble": (
@@ -106,28 +125,24 @@ def fit(method, num_steps, batch_size, model, batch, key):
     return method.posterior(state, [batch]), time.perf_counter() - begin
 
 
-def conjugate(num_steps, only):
-    """Rows of the first table."""
-    problem = LinearGaussian.random(key=jax.random.key(1), num_data=40, dim=4)
-    exact = np.diag(problem.covariance)
+def moments(problem, num_steps, only):
+    """Each method against the exact mean, variances and evidence of a problem."""
+    exact_mean, exact = np.asarray(problem.mean), np.diag(problem.covariance)
+    joint, data = problem.log_joint(), (problem.x, problem.y)
     rows = {}
-    for name, (method, steps, size) in methods(
-        problem.log_joint(), num_steps, 1.0, only
-    ).items():
-        posterior, seconds = fit(
-            method,
-            steps,
-            size,
-            problem.model(key=jax.random.key(2)),
-            (problem.x, problem.y),
-            jax.random.key(3),
-        )
+    for name, (method, steps, size) in methods(joint, num_steps, 1.0, only).items():
+        model = problem.model(key=jax.random.key(2))
+        posterior, seconds = fit(method, steps, size, model, data, jax.random.key(3))
+
+        def draw(key, q=posterior):
+            model = q.sample(key)
+            return problem.vector(model), _bound(q, model, joint, data)
+
         keys = jax.random.split(jax.random.key(4), 20_000)
-        draw = jax.jit(jax.vmap(lambda k, q=posterior: problem.vector(q.sample(k))))
-        draws = np.asarray(draw(keys))
+        draws, bounds = (np.asarray(a) for a in jax.jit(jax.vmap(draw))(keys))
         ratio = draws.var(0) / exact
         rows[name] = {
-            "mean_error": np.abs((draws.mean(0) - problem.mean) / exact**0.5).max(),
+            "mean_error": np.abs((draws.mean(0) - exact_mean) / exact**0.5).max(),
             "variance_low": ratio.min(),
             "variance_high": ratio.max(),
             "seconds": seconds,
@@ -135,7 +150,25 @@ def conjugate(num_steps, only):
         if isinstance(posterior, bnn.LaplacePosterior):
             error = posterior.log_evidence() - problem.log_evidence
             rows[name]["evidence_error"] = error
-    field = np.asarray(problem.mean_field_variance) / exact
+        elif np.isfinite(bounds).all():
+            rows[name]["evidence_error"] = bounds.mean() - problem.log_evidence
+    return rows
+
+
+def _bound(posterior, model, joint, data):
+    """log p(D, w) - log q(w) of a draw, whose mean is the evidence lower bound."""
+    try:
+        density = posterior.log_prob(model)
+    except NotImplementedError:
+        return jnp.asarray(jnp.nan)
+    return joint(model, data, key=jax.random.key(0)) - density
+
+
+def conjugate(num_steps, only):
+    """Rows of the first table."""
+    problem = LinearGaussian.random(key=jax.random.key(1), num_data=40, dim=4)
+    rows = moments(problem, num_steps, only)
+    field = np.asarray(problem.mean_field_variance) / np.diag(problem.covariance)
     rows["(best factorised Gaussian)"] = {
         "mean_error": 0.0,
         "variance_low": field.min(),
@@ -143,6 +176,41 @@ def conjugate(num_steps, only):
         "evidence_error": problem.mean_field_elbo - problem.log_evidence,
     }
     return {name: _floats(row) for name, row in rows.items()}
+
+
+def logistic(num_steps, only):
+    """Rows of the second table."""
+    problem = LogisticRegression.random(key=jax.random.key(8), num_data=40, dim=3)
+    rows = moments(problem, num_steps, only)
+    return {name: _floats(row) for name, row in rows.items()}
+
+
+def calibration(only):
+    """Rows of the third table: 500 data sets, 15 draws for each, three parameters."""
+    problem = LinearGaussian.random(key=jax.random.key(3), num_data=12, dim=2)
+    rows = {}
+    for name, method in samplers(problem.log_joint(), 15).items():
+        if not name.startswith(only):
+            continue
+        begin = time.perf_counter()
+        ranks = simulated_ranks(method, problem, key=jax.random.key(5))
+        values = np.array([rank_p_values(column, 15) for column in ranks.T])
+        rows[name] = {
+            "least_chi2_p": values[:, 0].min(),
+            "least_band_p": values[:, 1].min(),
+            "seconds": time.perf_counter() - begin,
+        }
+    return {name: _floats(row) for name, row in rows.items()}
+
+
+def samplers(joint, draws):
+    """One chain each, with draws as good as independent of each other."""
+    return {
+        "NUTS": bnn.NUTS(joint, 0, draws, 1, 8, step_size=0.1, max_doublings=5),
+        "HMC": bnn.HMC(joint, 12, 0, draws, 1, 12, step_size=0.1),
+        "SGLD": bnn.SGLD(joint, 1e-2, 2000, 800, draws, initial="prior"),
+        "SGHMC": bnn.SGHMC(joint, 6e-3, 500, 150, draws, 0.15, initial="prior"),
+    }
 
 
 def network(num_steps, only):
@@ -232,14 +300,19 @@ def show(title, rows):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="linear regression only")
+    parser.add_argument("--quick", action="store_true", help="no network")
     parser.add_argument("--only", help="methods whose name begins so, and references")
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    figures = {"conjugate": conjugate(2000 if args.quick else 6000, args.only or "")}
+    only, num_steps = args.only or "", 2000 if args.quick else 6000
+    figures = {"conjugate": conjugate(num_steps, only)}
     show("Linear regression (ratios of 1 are exact)", figures["conjugate"])
+    figures["logistic"] = logistic(num_steps, only)
+    show("Logistic regression (ratios of 1 are exact)", figures["logistic"])
+    figures["calibration"] = calibration(only)
+    show("Simulation-based calibration", figures["calibration"])
     if not args.quick:
-        figures["network"] = network(6000, args.only or "")
+        figures["network"] = network(6000, only)
         show("A network of 25 weights against NUTS", figures["network"])
     print(json.dumps(figures))
 

@@ -210,7 +210,34 @@ def _pass(model, x, key):
     state = jax.vmap(one, out_axes=None, axis_name=model.axis_name)(
         x, example_keys(key, num_rows(x))
     )
-    return eqx.tree_at(lambda m: m.state, model, state)
+    return eqx.tree_at(lambda m: m.state, model, _settled(model, state))
+
+
+def _settled(model, state):
+    """The statistics of the batch itself, in the place of one step of their average.
+
+    BatchNorm's average of variances starts at one, and what is divided out again
+    afterwards is a start at zero: after one batch of momentum 0.99 it is off by 99.
+    """
+    layers = jax.tree.leaves(model.net, is_leaf=_is_batch_norm)
+    for layer in filter(_is_batch_norm, layers):
+        if layer.mode != "batch":
+            continue
+        before, after = (s.get(layer.batch_state_index) for s in (model.fresh, state))
+        keep = layer.momentum
+        mean, var = (
+            (b - keep * a) / (1 - keep) for a, b in zip(before, after, strict=True)
+        )
+        own = (mean, jnp.maximum(var, 0.0))
+        state = state.set(layer.batch_state_index, own)
+        # As after so many batches that nothing is left to divide out.
+        count = jnp.full_like(state.get(layer.batch_counter), 2**30)
+        state = state.set(layer.batch_counter, count)
+    return state
+
+
+def _is_batch_norm(node):
+    return isinstance(node, eqx.nn.BatchNorm)
 
 
 def _is_layer(node):

@@ -214,6 +214,47 @@ def test_blackjax_still_means_what_we_rely_on(x64):
     assert np.all(np.abs(noise.var(0) - 1) < 4 * np.sqrt(2 / 40_000))
 
 
+def test_the_integrator_reverses_and_its_energy_error_is_of_second_order(
+    problem, getkey
+):
+    """Flipping the momentum leads back; var(dH) ~ eps^4 and E exp(-dH) = 1."""
+    from blackjax.mcmc.integrators import IntegratorState, velocity_verlet
+
+    method = bnn.HMC(problem.log_joint())
+    model = problem.model(key=getkey())
+
+    def density(w):
+        return method.log_density(model, w, (problem.x, problem.y))
+
+    def kinetic(p, position=None):
+        return 0.5 * jnp.sum(p**2)
+
+    step = velocity_verlet(density, kinetic)
+
+    def travel(w, p, epsilon, num):
+        value, gradient = jax.value_and_grad(density)(w)
+        state = IntegratorState(w, p, value, gradient)
+        end = jax.lax.fori_loop(0, num, lambda _, s: step(s, epsilon), state)
+        change = kinetic(end.momentum) - kinetic(p) - end.logdensity + value
+        return end.position, end.momentum, change
+
+    num, root = 20_000, jnp.linalg.cholesky(problem.covariance)
+    w = problem.mean[None] + jax.random.normal(getkey(), (num, 3)) @ root.T
+    p = jax.random.normal(getkey(), (num, 3))
+    epsilon = 0.5 * np.sqrt(np.linalg.eigvalsh(problem.covariance).min())
+    errors = []
+    for factor in (1, 2):
+        go = jax.jit(jax.vmap(lambda w, p, f=factor: travel(w, p, epsilon / f, 7 * f)))
+        there, momentum, change = go(w, p)
+        back, flipped, _ = go(there, -momentum)
+        assert np.allclose(back, w, atol=1e-10)
+        assert np.allclose(-flipped, p, atol=1e-10)
+        weight = np.exp(-np.asarray(change))
+        assert abs(weight.mean() - 1) < 4 * weight.std() / np.sqrt(num)
+        errors.append(np.var(change))
+    assert 14 < errors[0] / errors[1] < 19
+
+
 def test_schedules_and_settings(problem, getkey):
     schedule = optax.constant_schedule(0.01)
     model = problem.model(key=getkey())

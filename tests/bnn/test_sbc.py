@@ -1,0 +1,56 @@
+"""Simulation-based calibration of every sampler, and a posterior that it catches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.certificate import samplers
+from jaxprob.testing import LinearGaussian, rank_p_values, simulated_ranks
+
+SIMS, DRAWS = 500, 15
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return LinearGaussian.random(key=jax.random.key(3), num_data=12, dim=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["NUTS", "HMC", "SGLD", "SGHMC"])
+def test_the_truth_ranks_uniformly_among_the_draws(problem, name):
+    """Three parameters, two p-values each, at one percent for all six together."""
+    method = samplers(problem.log_joint(), DRAWS)[name]
+    found = simulated_ranks(method, problem, key=jax.random.key(5), num_sims=SIMS)
+    values = [rank_p_values(found[:, i], DRAWS) for i in range(3)]
+    assert np.min(values) > 0.01 / 6
+
+
+def test_a_factorised_posterior_is_caught_by_its_narrow_ranks():
+    """The best mean-field Gaussian, in closed form: too many ranks at both ends."""
+    first, second = jax.random.normal(jax.random.key(1), (2, 12))
+    x = jnp.stack([first, first + 0.3 * second], axis=1)
+    problem = LinearGaussian(x, jnp.zeros(12))
+
+    def one(key):
+        data_key, draw_key = jax.random.split(key)
+        w, y = problem.simulate(key=data_key)
+        own = LinearGaussian(problem.x, y, problem.noise, problem.prior_scale)
+        noise = jax.random.normal(draw_key, (DRAWS, 3))
+        draws = own.mean[None] + jnp.sqrt(own.mean_field_variance)[None] * noise
+        return jnp.sum(draws < w[None], axis=0)
+
+    keys = jax.random.split(jax.random.key(5), SIMS)
+    found = np.asarray(jax.jit(jax.vmap(one))(keys))
+    narrow = int(np.argmin(problem.mean_field_variance / np.diag(problem.covariance)))
+    counts = np.bincount(found[:, narrow], minlength=DRAWS + 1)
+    assert max(rank_p_values(found[:, narrow], DRAWS)) < 1e-3
+    assert min(counts[0], counts[-1]) > 1.5 * SIMS / (DRAWS + 1)
+
+
+def test_p_values_of_uniform_ranks_are_uniform():
+    rng = np.random.default_rng(0)
+    values = np.array([rank_p_values(rng.integers(0, 16, 500), 15) for _ in range(100)])
+    assert np.all(np.abs(values.mean(0) - 0.5) < 4 * np.sqrt(1 / 12 / 100))
+    with pytest.raises(ValueError, match="ranks are from 0 to 16; among 15"):
+        rank_p_values(np.array([0, 16]), 15)
