@@ -4,17 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Files of tests are shared out over the cores, at most four: each worker compiles much.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
+
 .PHONY: demo test quick venv lint clean
 
 demo: venv
 	$(BIN)/python -m examples.demo
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 # The inner loop.
 quick: venv
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 lint: venv
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/pyright
