@@ -139,7 +139,7 @@ class GradientDescent(AbstractLearner):
         return state, {"loss": value, **metrics}
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
-        model = eqx.nn.inference_mode(self.model(state))
+        model = _inference_mode(self.model(state))
         loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
         value, aux = loss(model, batch, key=key)
         metrics, _ = _metrics_and_held(aux)
@@ -159,12 +159,15 @@ def _metrics_and_held(aux):
 def _inference_mode(model):
     """As Equinox's, for a part of a model too, where flags are `None`."""
 
-    def has_flag(node):
-        return hasattr(node, "inference")
-
     def flags(tree):
-        nodes = jax.tree.leaves(tree, is_leaf=has_flag)
-        return tuple(node.inference for node in nodes if has_flag(node))
+        def is_inner(node):
+            return hasattr(node, "inference") and node is not tree
+
+        found = [tree.inference] if hasattr(tree, "inference") else []
+        # A module with a flag may hold others with flags of their own.
+        for node in filter(is_inner, jax.tree.leaves(tree, is_leaf=is_inner)):
+            found.extend(flags(node))
+        return found
 
     return eqx.tree_at(
         flags,
