@@ -141,7 +141,7 @@ class ODESampler(AbstractSampler):
         last = jnp.log(jnp.asarray(low, x.dtype))
         x_0 = jax.vmap(lambda x, cond: at_noise_level(denoiser, x, last, cond))(x, cond)
         told = None
-        if points is not None:
+        if points is not None and path is not None:
             path = jnp.moveaxis(path, 0, 1)
             told = jnp.broadcast_to(jnp.asarray(points, x.dtype), (num, len(points)))
         whole = jnp.full((num,), evaluations + 1), jnp.full((num,), failed)

@@ -159,13 +159,16 @@ def sample(
     chunk = min(chunk, num)
     index = jnp.arange(num, dtype=jnp.uint32)
     arguments = denoiser, sampler, key
+
+    def drawn(index, cond):
+        return _draw_all(*arguments, index, cond, shape, chunk, trajectory)
+
     if not progress:
-        draws = _draw_all(*arguments, index, cond, shape, chunk, trajectory)
+        draws = drawn(index, cond)
     else:
         parts = []
         for begin in tqdm(range(0, num, chunk), unit="chunk"):
-            rows = _cut((index, cond), begin, begin + chunk)
-            part = _draw_all(*arguments, *rows, shape, chunk, trajectory)
+            part = drawn(*_cut((index, cond), begin, begin + chunk))
             parts.append(jax.block_until_ready(part))
         draws = _joined(parts)
     _check(draws, *arguments, cond, shape)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -39,7 +40,7 @@ def batch_second(fun: Callable, num_rows: int, name: str) -> Callable:
 
     def shape(*operands):
         out = jax.eval_shape(run, *operands)
-        return jax.core.ShapedArray(out.shape, out.dtype)
+        return ShapedArray(out.shape, out.dtype)
 
     def derivative(primals, tangents):
         moving = [not isinstance(tangent, ad.Zero) for tangent in tangents]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..._types import Model
@@ -40,7 +41,7 @@ def check_condition(model: Model, cond: PyTree) -> None:
     """
     leaves = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, Embedding))
     embeddings = [leaf for leaf in leaves if isinstance(leaf, Embedding)]
-    if not hasattr(cond, "dtype") or isinstance(cond, jax.core.Tracer):
+    if not hasattr(cond, "dtype") or isinstance(cond, Tracer):
         return
     rows = np.asarray(cond)
     for embedding in embeddings:
