@@ -256,7 +256,9 @@ def num_evaluations(solver, num_steps):
     """Evaluations of the right-hand side in so many steps, accepted and rejected.
 
     Explicit Runge-Kutta methods whose last stage is the first of the next step evaluate
-    one less in each step but the first. Minus one where a solver does not tell.
+    one less in each step but the first. diffrax also begins anew after some rejected
+    steps and does not count these, one or two in a solve. Minus one where a solver does
+    not tell.
     """
     tableau = getattr(solver, "tableau", None)
     if isinstance(solver, dfx.Euler):

@@ -9,7 +9,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import bnn
 from ..datasets import Standardizer
 from ._base import check_settings, train
-from ._methods import Method
 
 
 class BNNRegressor(RegressorMixin, BaseEstimator):
@@ -46,17 +45,17 @@ class BNNRegressor(RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: Method = "ensemble",
+        method: Any = "ensemble",
         *,
-        hidden: tuple[int, ...] = (50,),
+        hidden: Any = (50,),
         network: Any = None,
-        prior_scale: float = 2.0,
-        num_epochs: int = 200,
-        batch_size: int = 32,
-        learning_rate: float = 1e-2,
-        num_samples: int | None = None,
+        prior_scale: Any = 2.0,
+        num_epochs: Any = 200,
+        batch_size: Any = 32,
+        learning_rate: Any = 1e-2,
+        num_samples: Any = None,
         random_state: Any = None,
-        verbose: bool = False,
+        verbose: Any = False,
     ):
         self.method = method
         self.hidden = hidden

@@ -24,6 +24,7 @@ from ._devices import check_devices
 from ._evaluation import Evaluation
 from ._host_batches import as_arrays, num_valid
 from ._optimizer import OptaxOptimizer
+from ._precision import for_prediction
 from ._run import Run, is_key_numbers, with_keys, without_keys
 from ._step_log import StepLog
 from ._summary import TreeSummary
@@ -257,9 +258,11 @@ class LearnerModule(pl.LightningModule):
     def check_rows(self) -> None:
         """Shows the learner the whole data sets, where the rows are in memory."""
         loaders = (self.trainer.train_dataloader, self.trainer.val_dataloaders)
+        model = for_prediction(self._run.active, self.model)
         for loader in jax.tree.leaves(loaders):
             if isinstance(loader, ArrayLoader):
-                self.learner.check(self.model, loader.data)
+                data = for_prediction(self._run.active, loader.data)
+                self.learner.check(model, data)
 
     def note_batch(self, batch: PyTree) -> None:
         """How many rows count in the batch in hand."""

@@ -118,7 +118,8 @@ def for_prediction(learner: AbstractLearner, tree: PyTree) -> PyTree:
     """
     if not isinstance(learner, CastBatches):
         return tree
-    return cast(tree, jnp.promote_types(learner.dtype, jnp.float32))
+    wide = jnp.finfo(learner.dtype).bits >= 32
+    return cast(tree, learner.dtype if wide else jnp.float32)
 
 
 class LowPrecisionLoss(eqx.Module):

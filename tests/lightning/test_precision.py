@@ -80,7 +80,8 @@ def test_mixed_runs_the_network_low_and_keeps_the_parameters(tmp_path, method):
     trainer.fit(module, make_data())
     assert seen == {"bfloat16"}
     assert float_dtypes(module.state) == {"float32"}
-    found = trainer.validate(module, make_data(), verbose=False)[0]
+    validator = make_trainer(tmp_path, precision="bf16-mixed")
+    found = validator.validate(module, make_data(), verbose=False)[0]
     assert np.isfinite(found["val_predictive_nll"])
 
 
@@ -137,7 +138,7 @@ def test_mixed_is_refused_where_there_is_nothing_to_lower(tmp_path):
         trainer.fit(LearnerModule(Fixed(), None), make_data())
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", "transformer-engine"])
+@pytest.mark.parametrize("precision", ["16-true", "transformer-engine"])
 def test_a_precision_that_would_be_ignored_is_refused(tmp_path, precision):
     # Lightning itself refuses some before we are asked.
     with pytest.raises((ValueError, ImportError, ModuleNotFoundError, TypeError)):
