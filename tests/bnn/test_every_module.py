@@ -62,6 +62,7 @@ METHODS = {
 NO_DROPOUT = r"has no eqx\.nn\.Dropout"
 NO_FUNCTION = "normalises by statistics of the batch, so it has no output for one"
 USED_AGAIN = "estimator='local' draws the outputs"
+TRAINING_MODE = "is in training mode"
 NO_FACTOR = "no Kronecker factor for "
 HOLDS_DROPOUT = ("attention", "own class")  # attention has a layer of it
 REFUSED = {
@@ -73,8 +74,12 @@ REFUSED = {
         for method in METHODS
         if method.startswith(("MeanField", "LowRank", "FullRank", "IVON"))
     },
+    **{
+        (method, "batch norm"): TRAINING_MODE
+        for method in METHODS
+        if method.startswith("Laplace")
+    },
     ("MeanFieldVI, local", "attention"): USED_AGAIN,
-    ("Laplace, Kronecker", "conv"): NO_FACTOR,
     ("Laplace, Kronecker", "attention"): NO_FACTOR,
     ("Laplace, Kronecker", "recurrent"): NO_FACTOR,
     ("Laplace, Kronecker", "own class"): NO_FACTOR,
