@@ -7,6 +7,9 @@ import numpy as np
 import optax
 import pytest
 import pytorch_lightning as pl
+from pytorch_lightning.strategies.launchers.subprocess_script import (
+    _SubprocessScriptLauncher,
+)
 
 import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
@@ -194,7 +197,14 @@ def test_a_callback_that_looks_sees_the_metrics_of_its_own_step(tmp_path):
 
 
 @pytest.mark.parametrize("kwargs", [{"devices": 2}, {"strategy": "ddp"}])
-def test_torch_processes_are_refused_with_the_call_that_works(tmp_path, kwargs):
+def test_torch_processes_are_refused_with_the_call_that_works(
+    tmp_path, kwargs, monkeypatch
+):
+    # Lightning starts its child scripts before any hook of ours, runs the whole test
+    # suite in them, and kills this process when one of them fails.
+    monkeypatch.setattr(
+        _SubprocessScriptLauncher, "_call_children_scripts", lambda self: None
+    )
     with pytest.raises(ValueError, match="devices=1"):
         make_trainer(tmp_path, **kwargs).fit(make_module(), make_data())
 
