@@ -62,6 +62,7 @@ from ._grids import (
 from ._sampler import AbstractSampler as AbstractSampler, Draw as Draw, sample as sample
 from ._ode import ODESampler as ODESampler
 from ._sde import SDESampler as SDESampler
+from ._grid_sampler import AbstractGridSampler as AbstractGridSampler
 from ._multistep import AbstractMultistep as AbstractMultistep
 from ._ddim import DDIM as DDIM
 from ._dpm_solver import DPMSolverPP as DPMSolverPP

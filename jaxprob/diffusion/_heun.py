@@ -6,16 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, at_noise_level
-from ._grids import AbstractGrid, Karras, level_range
-from ._sampler import AbstractSampler, Draw, finish
-from ._types import Cond
+from ._denoiser import at_noise_level
+from ._grid_sampler import AbstractGridSampler, needed
+from ._grids import AbstractGrid, Karras
 
 
-class Heun(AbstractSampler):
+class Heun(AbstractGridSampler):
     r"""Heun's method in the noise level, with churn: algorithms 1 and 2.
 
     A step from $s_i$ first adds noise up to $\hat s = s_i (1 + \gamma)$, with
@@ -68,39 +65,11 @@ class Heun(AbstractSampler):
         self.level_min = level_min
         self.level_max = level_max
 
-    def draw(
-        self,
-        denoiser: AbstractDenoiser,
-        key: PRNGKey,
-        shape: tuple[int, ...],
-        *,
-        cond: Cond = None,
-        trajectory: bool = False,
-    ) -> Draw:
-        start_key, noise_key = jax.random.split(key)
-        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
-        levels = self.grid(denoiser.schedule, high, low, self.num_steps)
-        x = levels[0] * jax.random.normal(start_key, shape)
-        x, path = self._steps(denoiser, x, levels, noise_key, cond, trajectory)
-        return finish(denoiser, x, levels, path, cond, 2 * len(levels) - 1)
+    @property
+    def evaluations_per_step(self) -> int:
+        return 2
 
-    def steps(
-        self,
-        denoiser: AbstractDenoiser,
-        x: Float[Array, "*shape"],
-        levels: np.ndarray,
-        *,
-        key: PRNGKey | None = None,
-        cond: Cond = None,
-    ) -> Float[Array, "*shape"]:
-        r"""Carries one $x = x_t/\alpha_t$ from the first level to the last.
-
-        **Arguments:** as in `AbstractMultistep.steps`, with two evaluations a step.
-        """
-        return self._steps(denoiser, x, levels, key, cond, False)[0]
-
-    def _steps(self, denoiser, x, levels, key, cond, trajectory):
-        levels = np.asarray(levels, dtype=float)
+    def _walk(self, denoiser, x, levels, key, cond, trajectory):
         begin, end = levels[:-1], levels[1:]
         gamma = min(self.churn / len(begin), math.sqrt(2.0) - 1.0)
         churned = (begin >= self.churn_min) & (begin <= self.churn_max)
@@ -115,8 +84,9 @@ class Heun(AbstractSampler):
             i, level, after, noise = row
             here = x
             if self.churn > 0.0:
-                assert key is not None
-                draw = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+                draw = jax.random.normal(
+                    jax.random.fold_in(needed(key), i), x.shape, x.dtype
+                )
                 x = x + noise * draw
             first = slope(x, level)
             guess = x + (after - level) * first

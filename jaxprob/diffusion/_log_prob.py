@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser
 from ._grids import level_range
-from ._ode import LARGEST_STEP, flow_field, num_evaluations
+from ._ode import LARGEST_STEP, begun, flow_field, num_evaluations
 from ._trace import AbstractTrace, ExactTrace
 from ._types import Cond
 
@@ -103,7 +103,7 @@ def log_prob(
     shape, dim = x.shape, x.size
     begin = -math.log(low)
 
-    def right_hand_side(u, state, args):
+    def right_hand_side(u, state):
         y, _ = state
 
         def field(flat):
@@ -114,19 +114,21 @@ def log_prob(
 
     def solve(scale):
         zeros = jnp.zeros((trace.num_replicates,), x.dtype)
+        t0, y0 = jnp.asarray(begin, x.dtype), (x / math.hypot(1.0, low), zeros)
         solution = dfx.diffeqsolve(
-            dfx.ODETerm(right_hand_side),
+            dfx.ODETerm(lambda u, state, args: right_hand_side(u, state)),
             solver,
-            t0=jnp.asarray(begin, x.dtype),
+            t0=t0,
             t1=jnp.asarray(-math.log(high), x.dtype),
             dt0=-LARGEST_STEP / 4.0,
-            y0=(x / math.hypot(1.0, low), zeros),
+            y0=y0,
             stepsize_controller=dfx.PIDController(
                 # Steps of a method of order five grow like the fifth root of these.
                 rtol=scale * rtol,
                 atol=scale * atol,
                 dtmax=LARGEST_STEP * scale**0.2,
             ),
+            solver_state=begun(solver, right_hand_side, t0, y0),
             max_steps=max_steps,
             throw=False,
         )

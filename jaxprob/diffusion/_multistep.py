@@ -20,13 +20,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, at_noise_level
-from ._grids import AbstractGrid, level_range
-from ._sampler import AbstractSampler, Draw, finish
-from ._types import Cond
+from ._denoiser import at_noise_level
+from ._grid_sampler import AbstractGridSampler, needed
 
 
 class Table(eqx.Module):
@@ -48,57 +44,19 @@ class Table(eqx.Module):
     noise: np.ndarray | None = None
 
 
-class AbstractMultistep(AbstractSampler):
+class AbstractMultistep(AbstractGridSampler):
     """A sampler told by its table of coefficients."""
-
-    num_steps: eqx.AbstractVar[int]
-    grid: eqx.AbstractVar[AbstractGrid]
-    level_min: eqx.AbstractVar[float]
-    level_max: eqx.AbstractVar[float | None]
 
     @abc.abstractmethod
     def table(self, levels: np.ndarray) -> Table:
         """The coefficients on a grid of falling noise levels."""
 
-    def draw(
-        self,
-        denoiser: AbstractDenoiser,
-        key: PRNGKey,
-        shape: tuple[int, ...],
-        *,
-        cond: Cond = None,
-        trajectory: bool = False,
-    ) -> Draw:
-        start_key, noise_key = jax.random.split(key)
-        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
-        levels = self.grid(denoiser.schedule, high, low, self.num_steps)
-        x = levels[0] * jax.random.normal(start_key, shape)
-        x, path = self._steps(denoiser, x, levels, noise_key, cond, trajectory)
-        return finish(denoiser, x, levels, path, cond, len(levels))
+    @property
+    def evaluations_per_step(self) -> int:
+        return 1
 
-    def steps(
-        self,
-        denoiser: AbstractDenoiser,
-        x: Float[Array, "*shape"],
-        levels: np.ndarray,
-        *,
-        key: PRNGKey | None = None,
-        cond: Cond = None,
-    ) -> Float[Array, "*shape"]:
-        r"""Carries one $x = x_t/\alpha_t$ from the first level to the last.
-
-        **Arguments:**
-
-        - `denoiser`: the model; it is evaluated once in each step.
-        - `x`: at the noise level `levels[0]`.
-        - `levels`: falling noise levels, on the host.
-        - `key`: of the noise, if the scheme has any.
-        - `cond`: what the denoiser is conditioned on.
-        """
-        return self._steps(denoiser, x, levels, key, cond, False)[0]
-
-    def _steps(self, denoiser, x, levels, key, cond, trajectory):
-        table = self.table(np.asarray(levels, dtype=float))
+    def _walk(self, denoiser, x, levels, key, cond, trajectory):
+        table = self.table(levels)
         depth = table.predict.shape[1]
         if table.correct is not None:
             depth = max(depth, table.correct.shape[1])
@@ -125,8 +83,9 @@ class AbstractMultistep(AbstractSampler):
                 x = jnp.where(i == 0, x, corrected)
             after = keep * x + _combine(predict, past)
             if noise is not None:
-                assert key is not None
-                draw = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+                draw = jax.random.normal(
+                    jax.random.fold_in(needed(key), i), x.shape, x.dtype
+                )
                 after = after + noise * draw
             # The corrected point: what the denoiser saw lies a corrector's step off.
             return (after, x, keep, past), (x if trajectory else None)

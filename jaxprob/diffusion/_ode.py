@@ -108,7 +108,7 @@ class ODESampler(AbstractSampler):
         points = self._points(denoiser, high, low) if trajectory else None
         field = functools.partial(flow_field, denoiser)
         x, evaluations, failed, path = self._solve(
-            denoiser, x, high, low, lambda y, u: field(y, -u, cond), points
+            denoiser, x, high, low, lambda u, y: field(y, -u, cond), points
         )
         x_0 = at_noise_level(denoiser, x, jnp.log(jnp.asarray(low, x.dtype)), cond)
         told = None if points is None else jnp.asarray(points, x.dtype)
@@ -132,7 +132,7 @@ class ODESampler(AbstractSampler):
         x = high * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         points = self._points(denoiser, high, low) if trajectory else None
 
-        def field(y, u):
+        def field(u, y):
             return jax.vmap(lambda y, cond: flow_field(denoiser, y, -u, cond))(y, cond)
 
         x, evaluations, failed, path = self._solve(
@@ -169,7 +169,7 @@ class ODESampler(AbstractSampler):
         whether the solver gave up.
         """
 
-        def field(y, u):
+        def field(u, y):
             return flow_field(denoiser, y, -u, cond)
 
         return self._solve(denoiser, x, level_from, level_to, field, None)[:3]
@@ -185,9 +185,9 @@ class ODESampler(AbstractSampler):
         if self.num_steps is None:
             begin, end, place = _bent(begin), _bent(end), _bent
 
-            def right_hand_side(y, w):
+            def right_hand_side(w, y):
                 u = CENTRE + WIDTH * jnp.sinh(w / WIDTH)
-                return jnp.cosh(w / WIDTH) * field(y, u)
+                return jnp.cosh(w / WIDTH) * field(u, y)
 
             control = dfx.PIDController(
                 rtol=self.rtol,
@@ -209,16 +209,18 @@ class ODESampler(AbstractSampler):
             # Rounding must not carry a point beyond the ends.
             asked = jnp.asarray(place(-np.log(points)), dtype)
             asked = jnp.clip(asked, begin, end)
+        start = x / jnp.asarray(np.hypot(1.0, level_from), dtype)
         save = dfx.SaveAt(t1=True) if asked is None else dfx.SaveAt(t1=True, ts=asked)
         solution = dfx.diffeqsolve(
-            dfx.ODETerm(lambda w, y, args: right_hand_side(y, w)),
+            dfx.ODETerm(lambda w, y, args: right_hand_side(w, y)),
             self.solver,
             t0=begin,
             t1=end,
             dt0=first,
-            y0=x / jnp.asarray(np.hypot(1.0, level_from), dtype),
+            y0=start,
             stepsize_controller=control,
             saveat=save,
+            solver_state=begun(self.solver, right_hand_side, begin, start),
             max_steps=steps,
             throw=False,
         )
@@ -252,13 +254,23 @@ def flow_field(denoiser, y, log_level, cond):
     return shrink * (at_noise_level(denoiser, x, log_level, cond) - shrink2 * x)
 
 
+def begun(solver, right_hand_side, t0, y0):
+    """State of a solver that knows its first stage already, for `diffeqsolve`.
+
+    diffrax evaluates the first stage again with every step it rejects before it has
+    accepted one. It takes none from a solver without such a stage.
+    """
+    if not isinstance(solver, dfx.AbstractERK) or not solver.tableau.fsal:
+        return None
+    return jnp.asarray(False), right_hand_side(t0, y0)
+
+
 def num_evaluations(solver, num_steps):
     """Evaluations of the right-hand side in so many steps, accepted and rejected.
 
     Explicit Runge-Kutta methods whose last stage is the first of the next step evaluate
-    one less in each step but the first. diffrax also begins anew after some rejected
-    steps and does not count these, one or two in a solve. Minus one where a solver does
-    not tell.
+    one less in each step, and once before the first (`begun`). Minus one where a solver
+    does not tell.
     """
     tableau = getattr(solver, "tableau", None)
     if isinstance(solver, dfx.Euler):

@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import PRNGKey
 from ._ddim import DDIM
-from ._denoiser import AbstractDenoiser, at_noise_level
-from ._grids import AbstractGrid, LogSNR, level_range
-from ._sampler import AbstractSampler, Draw, finish
-from ._types import Cond
+from ._denoiser import at_noise_level
+from ._grid_sampler import AbstractGridSampler, needed
+from ._grids import AbstractGrid, LogSNR
 
 
-class PredictorCorrector(AbstractSampler):
+class PredictorCorrector(AbstractGridSampler):
     r"""DDIM steps between noise levels, Langevin steps at each of them.
 
     At level s the law of x has the score $(D - x)/s^2$, and Langevin's step of size
@@ -77,19 +75,12 @@ class PredictorCorrector(AbstractSampler):
         self.level_min = level_min
         self.level_max = level_max
 
-    def draw(
-        self,
-        denoiser: AbstractDenoiser,
-        key: PRNGKey,
-        shape: tuple[int, ...],
-        *,
-        cond: Cond = None,
-        trajectory: bool = False,
-    ) -> Draw:
-        start_key, noise_key = jax.random.split(key)
-        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
-        levels = self.grid(denoiser.schedule, high, low, self.num_steps)
-        x = levels[0] * jax.random.normal(start_key, shape)
+    @property
+    def evaluations_per_step(self) -> int:
+        return 1 + self.num_corrections
+
+    def _walk(self, denoiser, x, levels, key, cond, trajectory):
+        key = needed(key)
         table = DDIM(eta=self.eta).table(levels)
         noise = np.zeros_like(table.keep) if table.noise is None else table.noise
         rows = (levels[:-1], levels[1:], table.keep, table.predict[:, 0], noise)
@@ -98,7 +89,7 @@ class PredictorCorrector(AbstractSampler):
         def step(x, row):
             i, level, after, keep, weight, noise = row
             here = x
-            step_key = jax.random.fold_in(noise_key, i)
+            step_key = jax.random.fold_in(key, i)
 
             def draw(j):
                 key = jax.random.fold_in(step_key, j)
@@ -115,6 +106,4 @@ class PredictorCorrector(AbstractSampler):
             x, _ = jax.lax.scan(correct, x, jnp.arange(1, self.num_corrections + 1))
             return x, (here if trajectory else None)
 
-        x, path = jax.lax.scan(step, x, (jnp.arange(len(rows[0])), *rows))
-        count = (len(levels) - 1) * (1 + self.num_corrections) + 1
-        return finish(denoiser, x, levels, path, cond, count)
+        return jax.lax.scan(step, x, (jnp.arange(len(rows[0])), *rows))
