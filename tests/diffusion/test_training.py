@@ -45,9 +45,11 @@ def make_module(**kwargs):
 @pytest.mark.slow
 def test_a_trained_class_is_drawn_and_guidance_sharpens_it(tmp_path):
     logger = TensorBoardLogger(tmp_path)
-    module = make_module(preview_cond=np.arange(3), guidance=1.0)
+    module = make_module(
+        preview_cond=np.arange(3), guidance=1.0, previews_every_n_epochs=5
+    )
     trainer = pl.Trainer(
-        max_epochs=40,
+        max_epochs=250,
         accelerator="cpu",
         logger=logger,
         enable_checkpointing=False,
@@ -58,7 +60,7 @@ def test_a_trained_class_is_drawn_and_guidance_sharpens_it(tmp_path):
     trainer.fit(module, ArrayDataModule(train=rows(), batch_size=100))
     events = EventAccumulator(logger.log_dir, size_guidance={"images": 0})
     events.Reload()
-    assert len(events.Images("samples")) == 40
+    assert len(events.Images("samples")) == 50
 
     asked = np.repeat(np.arange(3), 64)
     loader = jaxprob.ArrayLoader(asked, batch_size=96)
@@ -71,16 +73,16 @@ def test_a_trained_class_is_drawn_and_guidance_sharpens_it(tmp_path):
         return np.abs(means - CENTRES[:, None])
 
     # By chance it would be a third.
-    assert (distances(plain) < 0.5).mean() > 0.85
+    assert (distances(plain) < 0.5).mean() > 0.97
     # The free model draws them all: the condition did it.
     free = module.sample(192, cond=np.full(192, -1)).x_0
     near = np.abs(np.asarray(free).mean(axis=(1, 2, 3))[:, None] - CENTRES).argmin(1)
-    assert min(np.bincount(near, minlength=3)) > 15
+    assert min(np.bincount(near, minlength=3)) > 30
     # Classes at the ends move out, away from the one between.
     before, after = (
         x.mean(axis=(1, 2, 3)).reshape(3, 64).mean(axis=1) for x in (plain, guided)
     )
-    assert after[2] - after[0] > 1.05 * (before[2] - before[0])
+    assert after[2] - after[0] > max(2.0, 1.05 * (before[2] - before[0]))
 
 
 def test_conditions_are_checked_before_training():
