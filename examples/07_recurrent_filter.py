@@ -1,14 +1,8 @@
-"""A recurrent network that filters a noisy Ornstein-Uhlenbeck process, and a Bayesian
-one that says how sure it is.
+"""A GRU that filters a noisy Ornstein-Uhlenbeck process, against the Kalman filter.
 
-    python examples/07_recurrent_filter.py
-
-A GRU sees noisy values and predicts the next clean one. For this process the Kalman
-filter is optimal, so we know how good the network can be. Then the same network gets a
-posterior and predicts intervals, and it runs freely, fed with its own predictions.
+The filter is optimal, so we know how good the network can be. The network also runs
+freely on its own predictions, and then gets a posterior that says how sure it is.
 """
-
-import argparse
 
 import equinox as eqx
 import jax
@@ -30,16 +24,14 @@ def sequences(rng, num):
     x = np.empty((num, STEPS + 1))
     x[:, 0] = rng.uniform(size=num)
     for t in range(STEPS):
-        step = SPREAD * rng.normal(size=num)
-        x[:, t + 1] = MEAN + DECAY * (x[:, t] - MEAN) + step
+        x[:, t + 1] = MEAN + DECAY * (x[:, t] - MEAN) + SPREAD * rng.normal(size=num)
     seen = x[:, :-1] + np.sqrt(NOISE_VARIANCE) * rng.normal(size=(num, STEPS))
     return seen.astype(np.float32), x[:, 1:].astype(np.float32)
 
 
 def kalman(seen):
     """The best linear prediction of the next clean value, at each step."""
-    mean, variance = np.full(len(seen), 0.5), 1 / 12  # of the uniform start
-    out = []
+    mean, variance, out = np.full(len(seen), 0.5), 1 / 12, []  # the uniform start
     for t in range(STEPS):
         gain = variance / (variance + NOISE_VARIANCE)
         mean = mean + gain * (seen[:, t] - mean)
@@ -61,7 +53,6 @@ class Filter(eqx.Module):
         self.readout = eqx.nn.Linear(width, 1, key=readout_key)
 
     def step(self, hidden, value):
-        """Taught by `value`: the new state and the next prediction."""
         hidden = self.cell(value[None], hidden)
         return hidden, self.readout(hidden)[0]
 
@@ -85,8 +76,7 @@ class Filter(eqx.Module):
 
 @jaxprob.mean_loss
 def squared_error(model, example, *, key):
-    seen, clean = example
-    return jnp.mean((model(seen) - clean) ** 2)
+    return jnp.mean((model(example[0]) - example[1]) ** 2)
 
 
 def main(num_steps: int = 20_000) -> dict[str, float]:
@@ -94,10 +84,8 @@ def main(num_steps: int = 20_000) -> dict[str, float]:
     train, test = sequences(rng, 64 * 2_000), sequences(rng, 50_000)
     optimum = np.mean((kalman(test[0]) - test[1]) ** 2)
     schedule = optax.cosine_decay_schedule(3e-3, num_steps)
-    model = Filter(12, key=jax.random.key(0))
-
     learner = jaxprob.GradientDescent(squared_error, optax.adam(schedule))
-    module = LearnerModule(learner, model, seed=1)
+    module = LearnerModule(learner, Filter(12, key=jax.random.key(0)), seed=1)
     options = {"logger": False, "enable_checkpointing": False}
     trainer = pl.Trainer(max_steps=num_steps, accelerator="cpu", **options)
     trainer.fit(module, ArrayDataModule(train, batch_size=64))
@@ -123,12 +111,9 @@ def main(num_steps: int = 20_000) -> dict[str, float]:
         "free_running_mean": free.mean(),
         "coverage_90": jnp.mean((lower <= y) & (y <= upper)),
     }
-    for name, value in figures.items():
-        print(f"{name:>20} {value:.4f}")
+    print(*(f"{name:>20} {value:.4f}" for name, value in figures.items()), sep="\n")
     return {name: float(value) for name, value in figures.items()}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--num-steps", type=int, default=20_000)
-    main(parser.parse_args().num_steps)
+    main()
