@@ -38,6 +38,9 @@ def legend_above(ax: Axes, columns: int) -> None:
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
         borderaxespad=0.2,
+        columnspacing=1.0,
+        handlelength=1.4,
+        handletextpad=0.5,
     )
     if ax.get_title():
         ax.set_title(ax.get_title(), pad=24)

@@ -72,10 +72,10 @@ def reliability_diagram(
     ax.set_ylim(0, 1.02)
     ax.set_aspect("equal")
     ax.text(
-        0.04, 0.77, f"ECE {float(curve.error()):.3f}", transform=ax.transAxes, color=INK
+        0.04, 0.93, f"ECE {float(curve.error()):.3f}", transform=ax.transAxes, color=INK
     )
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
     tidy(ax, x="confidence", y="accuracy", title=title)
+    legend_above(ax, 3)
     return ax
 
 

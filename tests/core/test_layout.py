@@ -153,7 +153,7 @@ def test_rows_without_a_mask_are_refused_with_the_batch_size_that_works(getkey):
 @pytest.mark.slow
 def test_chains_on_devices_of_their_own_draw_what_they_draw_on_one():
     log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=32)
-    method = HMC(log_joint, 4, num_warmup=4, num_draws=4, num_chains=4)
+    method = HMC(log_joint, 4, num_warmup=12, num_draws=8, num_chains=4)
     model, (x, y) = eqx.nn.Linear(3, 1, key=jax.random.key(0)), arrays(32, np.float64)
     draws = []
     with jax.enable_x64(True):
@@ -164,7 +164,7 @@ def test_chains_on_devices_of_their_own_draw_what_they_draw_on_one():
             )
             stepper([(x, y)] * method.num_steps)
             draws.append(np.asarray(stepper.fetch().draws))
-    assert np.ptp(draws[0], axis=1).max() > 0  # chains move
+    assert np.ptp(draws[0], axis=1).min() > 0  # the chains moved
     np.testing.assert_allclose(*draws, rtol=1e-9)
 
 
