@@ -10,7 +10,10 @@ from ._strategy import JaxStrategy
 
 
 def check_devices(trainer: Any, layout: Layout) -> None:
-    """Raises `ValueError` where the Trainer would spread what JAX has to spread."""
+    """Raises `ValueError` where the Trainer would spread what JAX has to spread.
+
+    Of several processes the first raises and the others leave.
+    """
     strategy = trainer.strategy
     if jax.process_count() > 1:
         _check_processes(strategy, layout)
@@ -18,6 +21,10 @@ def check_devices(trainer: Any, layout: Layout) -> None:
     wanted = trainer.num_devices * trainer.num_nodes
     spread = wanted > 1 or trainer.world_size > 1
     if spread or not isinstance(strategy, SingleDeviceStrategy):
+        if trainer.global_rank > 0:
+            # The first process says why. It would be killed, with whatever it does
+            # by then, if Lightning saw one of those that it started fail.
+            raise SystemExit(0)
         remedy = f"LearnerModule(..., layout=jaxprob.Layout(data={max(wanted, 2)}))"
         if trainer.num_nodes > 1:
             remedy = (

@@ -1,5 +1,8 @@
 """Several devices through the Trainer: one Lightning process, one JAX program."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -10,6 +13,26 @@ from jaxprob.lightning import JaxStrategy
 from .scene import bits, make_data, make_module, make_trainer
 
 FOUR = Layout(data=4)
+
+CATCHES = """
+import time
+import numpy as np, optax, pytorch_lightning as pl
+import jaxprob
+from jaxprob.lightning import ArrayDataModule, LearnerModule
+
+@jaxprob.mean_loss
+def loss(w, row, *, key):
+    return (w * row) ** 2
+
+learner = jaxprob.GradientDescent(loss, optax.sgd(0.1))
+trainer = pl.Trainer(accelerator="cpu", devices=2, logger=False)
+try:
+    trainer.fit(LearnerModule(learner, np.float32(1)), ArrayDataModule(np.ones(8, "f")))
+except ValueError as error:
+    print(type(error).__name__)
+time.sleep(8)
+print("alive")
+"""
 
 pytestmark = [
     # The Trainer that resumes writes no checkpoints of its own.
@@ -105,3 +128,15 @@ def test_the_strategy_of_one_process_changes_nothing(tmp_path, alone):
     assert bits(module) == bits(alone)
     assert trainer.strategy.broadcast({"a": 1}) == {"a": 1}
     assert trainer.strategy.reduce_boolean_decision(True)
+
+
+@pytest.mark.slow
+def test_a_program_that_catches_the_refusal_lives_on(tmp_path):
+    # Lightning starts the script again for the second device, and kills the first
+    # process within five seconds if that one fails.
+    script = tmp_path / "script.py"
+    script.write_text(CATCHES)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout) == (0, "ValueError\nalive\n"), done.stderr
