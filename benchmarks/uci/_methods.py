@@ -63,8 +63,8 @@ def mixture_of_chains(task: Task, *, key: Any, quick: bool = False) -> Fitted:
     num_start = 5000
     if quick:
         num_warmup, num_draws, num_start = num_warmup // 2, num_draws // 2, 3000
-    start_key, *chain_keys = jax.random.split(key, 3)
-    models = networks(task, key=start_key)
+    model_key, start_key, *chain_keys = jax.random.split(key, 4)
+    models = networks(task, key=model_key)
     start = bnn.DeepEnsemble(
         bnn.MAP(
             bnn.LogJoint(FixedNoise(), bnn.FanInNormal(2.0), num_data=task.num_data),
@@ -126,10 +126,11 @@ def fitted(
     batch_size: int | None = None,
 ) -> list[bnn.AbstractPosterior]:
     """Trained on each split, and its posterior there."""
+    train_key, posterior_key = jax.random.split(key)
     states = train(
-        methods, models, task, key=key, num_steps=num_steps, batch_size=batch_size
+        methods, models, task, key=train_key, num_steps=num_steps, batch_size=batch_size
     )
-    keys = split_keys(key, task)
+    keys = split_keys(posterior_key, task)
     return [
         method.posterior(state, [(task.x[s], task.y[s])], key=keys[s])
         for s, (method, state) in enumerate(zip(methods, states, strict=True))
@@ -155,14 +156,15 @@ def chosen_scale(build: Build, *, num_steps: int, batch_size: int = 128) -> Meth
             prior = bnn.FanInNormal(scale)
             joint = bnn.LogJoint(likelihood, prior, num_data=task.num_data)
             methods.append(build(joint, steps))
-        models = networks(task, key=key)
+        model_key, fit_key = jax.random.split(key)
+        models = networks(task, key=model_key)
         return fitted(
-            methods, models, task, key=key, num_steps=steps, batch_size=batch_size
+            methods, models, task, key=fit_key, num_steps=steps, batch_size=batch_size
         )
 
     def run(task: Task, *, key: Any, quick: bool = False) -> Fitted:
         steps = num_steps // 2 if quick else num_steps
-        inner_key, key = jax.random.split(key)
+        inner_key, score_key, key = jax.random.split(key, 3)
         inner = task.inner()
         held_out = []
         for scale in SCALES:
@@ -171,7 +173,7 @@ def chosen_scale(build: Build, *, num_steps: int, batch_size: int = 128) -> Meth
             held_out.append(
                 [
                     float(
-                        bnn.predict(p, likelihood, x, key=inner_key).log_prob(y).mean()
+                        bnn.predict(p, likelihood, x, key=score_key).log_prob(y).mean()
                     )
                     for p, x, y in rows
                 ]
