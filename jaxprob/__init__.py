@@ -40,6 +40,11 @@ from ._learner import (
     TrainState as TrainState,
 )
 from ._loader import ArrayLoader as ArrayLoader
+from ._loss_scale import (
+    LossScaleState as LossScaleState,
+    dynamic_loss_scale as dynamic_loss_scale,
+)
+from ._low_precision import LowPrecisionLoss as LowPrecisionLoss
 from ._processes import join_processes as join_processes
 from ._stepper import Stepper as Stepper
 from ._version import __version__ as __version__

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PyTree
 
 from . import tree
 from ._ema import EMA
+from ._loss_scale import loss_scale, scaled, unless_left_out
 from ._types import Info, Loss, Model, PRNGKey, State, Where
 
 
@@ -122,12 +123,18 @@ class GradientDescent(AbstractLearner):
     ) -> tuple[TrainState, Info]:
         params, rest = tree.partition(state.model, self.trainable)
 
-        def loss(params):
-            return self.loss(eqx.combine(params, rest), batch, key=key)
+        scale = loss_scale(state.opt_state)
 
-        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        def loss(params):
+            value, aux = self.loss(eqx.combine(params, rest), batch, key=key)
+            return scaled(value, scale), (value, aux)
+
+        (_, (value, aux)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         metrics, held = _metrics_and_held(aux)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, params)
+        told = {} if scale is None else {"scale": scale}
+        updates, opt_state = self.optimizer.update(
+            grads, state.opt_state, params, **told
+        )
         params = optax.apply_updates(params, updates)
         average = state.ema
         if self.ema is not None:
@@ -135,8 +142,10 @@ class GradientDescent(AbstractLearner):
         if held is not None:
             rest = eqx.combine(held, rest)
         model = eqx.combine(params, rest)
-        state = TrainState(model, opt_state, average, state.step + 1)
-        return state, {"loss": value, **metrics}
+        new = TrainState(model, opt_state, average, state.step + 1)
+        if scale is not None:
+            new = unless_left_out(new, state)
+        return new, {"loss": value, **metrics}
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = _inference_mode(self.model(state))

@@ -4,15 +4,20 @@
 |---|---|---|
 | `"32-true"` | as the model has them | the same |
 | `"bf16-mixed"` | as the model has them (float32) | the network in bfloat16 |
+| `"16-mixed"` | as the model has them (float32) | the network in float16 |
 | `"bf16-true"` | bfloat16 | bfloat16 |
 | `"64-true"` | float64 | float64 |
 
-What `"bf16-mixed"` lowers is the whole loss of a `GradientDescent`, and of a method of
+What mixed precision lowers is the whole loss of a `GradientDescent`, and of a method of
 `jaxprob.bnn` the network alone: likelihood, prior and divergence, which are sums over
 all weights and all data, stay in float32, and so do posterior and predictive.
 
-float16 needs its loss scaled to keep small gradients from vanishing, and is refused. So
-is low precision for HMC, whose acceptance step looks at differences of log densities.
+float16 needs its loss scaled to keep small gradients from vanishing, which
+`jaxprob.dynamic_loss_scale` does round the optimiser; a method without one is refused.
+Lightning makes `"bf16-mixed"` of it where its own accelerator is the CPU, and says so.
+
+Low precision is refused for HMC, whose acceptance step looks at differences of log
+densities, and float16 for parameters (`"16-true"`), whose updates it would round away.
 """
 
 from collections.abc import Callable
@@ -21,14 +26,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import DTypeLike, PyTree
+from jaxtyping import PyTree
 
 from .._learner import AbstractLearner, GradientDescent
-from .._types import Info, Loss, Model, PRNGKey, State
+from .._low_precision import LowPrecisionLoss, cast
+from .._types import Info, Model, PRNGKey, State
 from ..bnn import HMC, NUTS, LogJoint
 
-_STORED = {"bf16-true": jnp.bfloat16, "64-true": jnp.float64}
-_KNOWN = ("32-true", "bf16-mixed", *_STORED)
+_MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+_STORED = {"bf16-true": "bfloat16", "64-true": "float64"}
+_KNOWN = ("32-true", *_MIXED, *_STORED)
 
 
 def check(precision: str) -> None:
@@ -51,19 +58,22 @@ def in_precision(learner: AbstractLearner, precision: str) -> AbstractLearner:
 
     **Raises:** `ValueError` for a learner in which it could not be honoured.
     """
-    if precision in ("bf16-mixed", "bf16-true"):
+    if precision in (*_MIXED, "bf16-true"):
         _refuse_hmc(learner, precision)
-    if precision == "bf16-mixed":
-        return _mixed(learner)
+    if precision in _MIXED:
+        return _mixed(learner, precision)
     if precision in _STORED:
-        return CastBatches(learner, jnp.dtype(_STORED[precision]).name)
+        return CastBatches(learner, _STORED[precision])
     return learner
 
 
-def _mixed(learner):
+def _mixed(learner, precision):
+    dtype = _MIXED[precision]
     if isinstance(learner, GradientDescent):
         losses = (learner.loss, learner.evaluation_loss)
-        low = tuple(None if loss is None else LowPrecisionLoss(loss) for loss in losses)
+        low = tuple(
+            None if loss is None else LowPrecisionLoss(loss, dtype) for loss in losses
+        )
         return eqx.tree_at(
             lambda it: (it.loss, it.evaluation_loss),
             learner,
@@ -77,13 +87,14 @@ def _mixed(learner):
         if not isinstance(node, LogJoint):
             return node
         joints += 1
-        return eqx.tree_at(lambda it: it.apply, node, LowPrecisionApply(node.apply))
+        low = LowPrecisionApply(node.apply, dtype)
+        return eqx.tree_at(lambda it: it.apply, node, low)
 
     low = jax.tree.map(lower, learner, is_leaf=lambda node: isinstance(node, LogJoint))
     if not joints:
         raise ValueError(
-            f"Trainer(precision='bf16-mixed'): {type(learner).__name__} has neither a "
-            "loss nor a LogJoint whose network could run in bfloat16. Use '32-true' or "
+            f"Trainer(precision={precision!r}): {type(learner).__name__} has neither a "
+            f"loss nor a LogJoint whose network could run in {dtype}. Use '32-true' or "
             "'bf16-true'"
         )
     return low
@@ -96,19 +107,9 @@ def _refuse_hmc(learner, precision):
     if any(map(accepts, jax.tree.leaves(learner, is_leaf=accepts))):
         raise ValueError(
             f"Trainer(precision={precision!r}): Hamiltonian Monte Carlo accepts or "
-            "rejects by differences of log densities, which bfloat16 rounds away. Use "
-            "'32-true' or '64-true'"
+            "rejects by differences of log densities, which low precision rounds "
+            "away. Use '32-true' or '64-true'"
         )
-
-
-def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """All real floating-point arrays of a tree in another dtype."""
-
-    def one(leaf):
-        real = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf.astype(dtype) if real else leaf
-
-    return jax.tree.map(one, tree)
 
 
 def for_prediction(learner: AbstractLearner, tree: PyTree) -> PyTree:
@@ -122,27 +123,20 @@ def for_prediction(learner: AbstractLearner, tree: PyTree) -> PyTree:
     return cast(tree, learner.dtype if wide else jnp.float32)
 
 
-class LowPrecisionLoss(eqx.Module):
-    """A loss computed in bfloat16 of parameters that stay as they are.
+class LowPrecisionApply(eqx.Module):
+    """How a `LogJoint` calls its network, in few bits and back to float32.
 
-    The cast is inside what is differentiated, so gradients arrive in float32 and the
-    optimiser's small updates are not rounded away.
+    **Arguments:**
+
+    - `apply`: as in `LogJoint`.
+    - `dtype`: name of the dtype.
     """
 
-    loss: Loss
-
-    def __call__(self, model: Model, batch: PyTree, *, key: PRNGKey) -> Any:
-        low = (cast(model, jnp.bfloat16), cast(batch, jnp.bfloat16))
-        return cast(self.loss(*low, key=key), jnp.float32)
-
-
-class LowPrecisionApply(eqx.Module):
-    """How a `LogJoint` calls its network, in bfloat16 and back to float32."""
-
     apply: Callable[..., Any]
+    dtype: str = eqx.field(static=True)
 
     def __call__(self, model: Model, x: PyTree, *, key: PRNGKey | None) -> Any:
-        low = (cast(model, jnp.bfloat16), cast(x, jnp.bfloat16))
+        low = (cast(model, self.dtype), cast(x, self.dtype))
         return cast(self.apply(*low, key=key), jnp.float32)
 
 

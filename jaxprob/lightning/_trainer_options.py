@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PyTorchProfiler
 
 from .._learner import AbstractLearner
+from .._loss_scale import dynamic_loss_scale
 from . import _precision
 from ._loaders import check_loader
 
@@ -56,6 +57,11 @@ class Options:
                     optimizer, self.accumulate
                 ).gradient_transformation(),
                 f"Trainer(accumulate_grad_batches={self.accumulate})",
+            )
+        if self.precision == "16-mixed":
+            # Outermost: clipping and accumulation see the true gradient.
+            learner = wrap_optimizer(
+                learner, dynamic_loss_scale, "Trainer(precision='16-mixed')"
             )
         return _precision.in_precision(learner, self.precision)
 

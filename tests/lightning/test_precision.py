@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 import jaxprob
 from jaxprob import bnn
@@ -110,6 +111,102 @@ def test_true_stores_and_computes_low(tmp_path, method):
     )
     assert "bfloat16" in seen
     assert float_dtypes(module.model) == {"bfloat16"}
+
+
+def in_float16(folder, **options):
+    """A Trainer as on a GPU, of which Lightning asks float16."""
+    plugin = MixedPrecision("16-mixed", device="cpu")
+    return make_trainer(folder, plugins=[plugin], **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["MAP", "MeanFieldVI", "DeepEnsemble", "SWAG"])
+def test_float16_runs_the_network_low_and_scales_the_loss(tmp_path, method):
+    seen = set()
+    module = observed(METHODS[method], seen)
+    before = module.model
+    trainer = in_float16(
+        tmp_path, max_steps=8, limit_val_batches=0, callbacks=[Forget(seen)]
+    )
+    trainer.fit(module, make_data())
+    assert seen == {"float16"}
+    assert float_dtypes(module.model) == {"float32"}
+    scales = [
+        node.scale
+        for node in jax.tree.leaves(module.state, is_leaf=is_scaled)
+        if is_scaled(node)
+    ]
+    assert scales
+    assert all(np.all(np.isfinite(scale)) for scale in scales)
+    assert not eqx.tree_equal(module.model, before)
+    found = in_float16(tmp_path).validate(module, make_data(), verbose=False)[0]
+    assert np.isfinite(found["val_predictive_nll"])
+
+
+def is_scaled(node):
+    return isinstance(node, jaxprob.LossScaleState)
+
+
+def test_float16_with_clipping_and_accumulation_ends_near_float32(tmp_path):
+    """Both see the true gradient: of a scaled one, every norm would be clipped."""
+
+    @jaxprob.mean_loss
+    def squared_error(model, example, *, key):
+        return jnp.sum((model(example[0]) - example[1]) ** 2)
+
+    def trained(trainer):
+        model = eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=jax.random.key(0))
+        learner = jaxprob.GradientDescent(squared_error, optax.sgd(0.1))
+        module = LearnerModule(learner, model)
+        # optax.MultiSteps divides by an integer.
+        with jax.numpy_dtype_promotion("standard"):
+            trainer.fit(module, make_data())
+        return module.state
+
+    options = {"max_steps": 12, "gradient_clip_val": 0.5, "accumulate_grad_batches": 2}
+    whole = trained(make_trainer(tmp_path / "a", **options))
+    mixed = trained(in_float16(tmp_path / "b", **options))
+    assert float(mixed.opt_state.scale) == 2.0**15  # no step was left out
+    before = eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=jax.random.key(0))
+    for a, b, start in zip(
+        *(
+            jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+            for model in (whole.model, mixed.model, before)
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+        assert float(jnp.max(jnp.abs(a - start))) > 0.01
+
+
+def test_float16_resumes_with_its_scale(tmp_path):
+    """The scale is in the checkpoint, beside the optimiser's state."""
+    optimizer = jaxprob.dynamic_loss_scale(optax.adam(1e-2), growth_interval=3)
+    whole = make_module(optimizer=optimizer)
+    make_trainer(tmp_path, max_epochs=2).fit(whole, make_data())
+    half, rest = (make_module(optimizer=optimizer) for _ in range(2))
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(half, make_data())
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    assert float(half.state.opt_state.scale) > 2.0**15
+    make_trainer(tmp_path, max_epochs=2).fit(
+        rest, make_data(), ckpt_path=tmp_path / "half.ckpt"
+    )
+    assert eqx.tree_equal(rest.state, whole.state)
+
+
+def test_on_lightnings_cpu_float16_becomes_bfloat16_and_it_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="not supported on CPU. Using `precision='bf"):
+        trainer = make_trainer(tmp_path, precision="16-mixed", max_steps=1)
+    assert trainer.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("method", ["SGLD", "IVON"])
+def test_float16_is_refused_where_no_loss_could_be_scaled(tmp_path, method):
+    make = METHODS.get(method, lambda joint: bnn.IVON(joint, 0.1))
+    module = observed(make, set())
+    with pytest.raises(ValueError, match="no optax optimiser"):
+        in_float16(tmp_path).fit(module, make_data())
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
