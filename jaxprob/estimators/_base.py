@@ -5,7 +5,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import bnn
 from .._fit import fit as fit_learner
@@ -45,8 +47,46 @@ class Fitted:
         )
 
 
+class AbstractEstimator(BaseEstimator):
+    """The settings of both estimators, which say what each means."""
+
+    history_: Any
+    _fitted: Fitted
+
+    def __init__(
+        self,
+        method: Any = "ensemble",
+        *,
+        hidden: Any = (50,),
+        network: Any = None,
+        prior_scale: Any = 2.0,
+        num_epochs: Any = 200,
+        batch_size: Any = 32,
+        learning_rate: Any = 1e-2,
+        num_samples: Any = None,
+        random_state: Any = None,
+        verbose: Any = False,
+    ):
+        self.method = method
+        self.hidden = hidden
+        self.network = network
+        self.prior_scale = prior_scale
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _predictive(self, X):
+        """The predictive of a table, padded, and the number of rows that count."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        return self._fitted.predictive(np.asarray(X, np.float64)), len(X)
+
+
 def train(
-    estimator: Any,
+    estimator: AbstractEstimator,
     x: np.ndarray,
     targets: np.ndarray,
     likelihood: bnn.Likelihood,
@@ -103,7 +143,7 @@ def silu(x: jax.Array) -> jax.Array:
     return jax.nn.silu(x)
 
 
-def check_settings(estimator: Any) -> None:
+def check_settings(estimator: AbstractEstimator) -> None:
     """Refuses settings out of their range, by name."""
     for name in ("num_epochs", "batch_size"):
         if getattr(estimator, name) < 1:

@@ -3,15 +3,15 @@
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from .. import bnn
-from ._base import check_settings, train
+from ._base import AbstractEstimator, check_settings, train
 
 
-class BNNClassifier(ClassifierMixin, BaseEstimator):
+class BNNClassifier(ClassifierMixin, AbstractEstimator):
     """A Bayesian neural network for tables with class labels.
 
     ```python
@@ -24,31 +24,6 @@ class BNNClassifier(ClassifierMixin, BaseEstimator):
 
     After `fit`: `classes_`, `posterior_`, `history_`, `n_features_in_`.
     """
-
-    def __init__(
-        self,
-        method: Any = "ensemble",
-        *,
-        hidden: Any = (50,),
-        network: Any = None,
-        prior_scale: Any = 2.0,
-        num_epochs: Any = 200,
-        batch_size: Any = 32,
-        learning_rate: Any = 1e-2,
-        num_samples: Any = None,
-        random_state: Any = None,
-        verbose: Any = False,
-    ):
-        self.method = method
-        self.hidden = hidden
-        self.network = network
-        self.prior_scale = prior_scale
-        self.num_epochs = num_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> "BNNClassifier":
         """Trains on a table.
@@ -93,8 +68,3 @@ class BNNClassifier(ClassifierMixin, BaseEstimator):
         predictive, rows = self._predictive(X)
         total, epistemic = predictive.entropy, predictive.mutual_information
         return np.asarray(total)[:rows], np.asarray(epistemic)[:rows]
-
-    def _predictive(self, X):
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
-        return self._fitted.predictive(np.asarray(X, np.float64)), len(X)

@@ -3,15 +3,15 @@
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import validate_data
 
 from .. import bnn
 from ..datasets import Standardizer
-from ._base import check_settings, train
+from ._base import AbstractEstimator, check_settings, train
 
 
-class BNNRegressor(RegressorMixin, BaseEstimator):
+class BNNRegressor(RegressorMixin, AbstractEstimator):
     """A Bayesian neural network for tables with real-valued targets.
 
     Inputs and targets are standardised on the rows that `fit` is given, and all
@@ -42,31 +42,6 @@ class BNNRegressor(RegressorMixin, BaseEstimator):
 
     After `fit`: `posterior_`, `history_`, `n_features_in_`.
     """
-
-    def __init__(
-        self,
-        method: Any = "ensemble",
-        *,
-        hidden: Any = (50,),
-        network: Any = None,
-        prior_scale: Any = 2.0,
-        num_epochs: Any = 200,
-        batch_size: Any = 32,
-        learning_rate: Any = 1e-2,
-        num_samples: Any = None,
-        random_state: Any = None,
-        verbose: Any = False,
-    ):
-        self.method = method
-        self.hidden = hidden
-        self.network = network
-        self.prior_scale = prior_scale
-        self.num_epochs = num_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> "BNNRegressor":
         """Trains on a table.
@@ -127,11 +102,6 @@ class BNNRegressor(RegressorMixin, BaseEstimator):
             for part in (predictive.epistemic, predictive.aleatoric)
         )
         return epistemic, aleatoric
-
-    def _predictive(self, X):
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
-        return self._fitted.predictive(np.asarray(X, np.float64)), len(X)
 
     def _shaped(self, values, rows):
         values = np.asarray(values, np.float64)[:rows]
