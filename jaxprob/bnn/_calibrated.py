@@ -5,16 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._types import PRNGKey
 from ..recalibrate import AdaptiveSets, ConformalQuantiles, TemperatureScaling
 from ..recalibrate._temperature import best_logarithm
 from ._predictive import Predictive
+from ._spread import AbstractSpread
 
 
-class CalibratedPredictive:
+class CalibratedPredictive(AbstractSpread):
     r"""A predictive whose confidence is rescaled by one number, and conformal intervals
     and sets. `Predictive.calibrate` makes it.
 
@@ -58,21 +58,6 @@ class CalibratedPredictive:
     def aleatoric(self) -> Float[Array, "rows *out"]:
         """The aleatoric variance, scaled."""
         return self.scale**2 * self.uncalibrated.aleatoric
-
-    @property
-    def variance(self) -> Float[Array, "rows *out"]:
-        """Variance of y."""
-        return self.epistemic + self.aleatoric
-
-    @property
-    def std(self) -> Float[Array, "rows *out"]:
-        """Standard deviation of y."""
-        return jnp.sqrt(self.variance)
-
-    @property
-    def moment_matched(self) -> dist.Normal:
-        """The Gaussians with this mean and standard deviation."""
-        return dist.Normal(self.mean, self.std)
 
     def log_prob(
         self, y: Num[Array | np.ndarray, "rows *out"]

@@ -1,7 +1,6 @@
 """The posterior predictive distribution: a mixture with one part for each model."""
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +8,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float, Num, PyTree
 
 from .._keys import example_keys
 from .._types import PRNGKey
-from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood, class_probs
-from ._log_joint import check_target, log_likelihood_of
+from . import _row_statistics as row_statistics
+from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood
+from ._spread import AbstractSpread
 
 if TYPE_CHECKING:
     from ._calibrated import CalibratedPredictive
 
-_BISECTIONS = 50
 
-
-class Predictive:
+class Predictive(AbstractSpread):
     r"""The mixture over posterior samples, $p(y \mid x) = \frac 1 S \sum_s
     p(y \mid f_{w_s}(x))$, for each row x. `predict` makes it.
 
@@ -85,7 +82,7 @@ class Predictive:
 
     @functools.cached_property
     def _moments(self):
-        return self._map(_moments)
+        return self._map(row_statistics.moments)
 
     @property
     def mean(self) -> Float[Array, "rows *out"]:
@@ -102,25 +99,6 @@ class Predictive:
         r"""$\mathbb E_s[\mathrm{Var}[y \mid w_s]]$: what the likelihood calls noise."""
         return self._moments[2]
 
-    @property
-    def variance(self) -> Float[Array, "rows *out"]:
-        """Variance of y, by the law of total variance."""
-        return self.epistemic + self.aleatoric
-
-    @property
-    def std(self) -> Float[Array, "rows *out"]:
-        """Standard deviation of y."""
-        return jnp.sqrt(self.variance)
-
-    @property
-    def moment_matched(self) -> dist.Normal:
-        """The Gaussians with the mean and the standard deviation of the mixture.
-
-        An approximation, of one hump where the mixture may have several:
-        `predictive.moment_matched.log_prob(y)` is not `predictive.log_prob(y)`.
-        """
-        return dist.Normal(self.mean, self.std)
-
     def log_prob(
         self, y: Num[Array | np.ndarray, "rows *out"]
     ) -> Float[Array, " rows"]:
@@ -133,13 +111,13 @@ class Predictive:
 
         - `y`: a target for each row.
         """
-        return self._map(_log_prob, self.check_rows("y", y))
+        return self._map(row_statistics.log_prob, self.check_rows("y", y))
 
     def cdf(
         self, y: Float[Array | np.ndarray, "rows *out"]
     ) -> Float[Array, "rows *out"]:
         """Distribution function of the mixture at a target for each row."""
-        return self._map(_cdf, self.check_rows("y", y))
+        return self._map(row_statistics.cdf, self.check_rows("y", y))
 
     def quantile(self, q: float) -> Float[Array, "rows *out"]:
         """The q-quantile of the mixture, by bisection of its distribution function.
@@ -153,7 +131,7 @@ class Predictive:
         """
         if not 0 < q < 1:
             raise ValueError(f"q={q}: a quantile's level is inside (0, 1)")
-        return self._map(_quantile, shared=(jnp.asarray(q),))
+        return self._map(row_statistics.quantile, shared=(jnp.asarray(q),))
 
     def interval(
         self, level: float = 0.9
@@ -170,7 +148,7 @@ class Predictive:
 
     @functools.cached_property
     def _information(self):
-        return self._map(_information)
+        return self._map(row_statistics.information)
 
     @property
     def probs(self) -> Float[Array, "rows *classes"]:
@@ -205,7 +183,7 @@ class Predictive:
         part_key, noise_key = jax.random.split(key)
         part = jax.random.randint(part_key, (), 0, self.num_samples)
         keys = example_keys(noise_key, self.num_rows)
-        return self._map(_sample, keys, shared=(part,))
+        return self._map(row_statistics.sample, keys, shared=(part,))
 
     def check_rows(
         self, name: str, array: Num[Array | np.ndarray, "..."]
@@ -223,7 +201,8 @@ class Predictive:
     def _kind(self):
         """A distribution such as those of the parts."""
         outputs, _ = next(iter(self._chunks()))
-        return _marginal(self._likelihood(jax.tree.map(lambda a: a[0, 0], outputs)))
+        first = jax.tree.map(lambda a: a[0, 0], outputs)
+        return row_statistics.marginal(self._likelihood(first))
 
     @property
     def is_classification(self) -> bool:
@@ -270,135 +249,3 @@ def _map_rows(statistic, likelihood, outputs, rows, shared):
         return statistic(likelihood, outputs, *rows, *shared)
 
     return jax.vmap(one)(outputs, rows)
-
-
-def _parts(function, likelihood, outputs):
-    """`function(distribution)` for each sample's output.
-
-    Arrays leave the vmap and distributions do not: numpyro's would keep the batch shape
-    that they had inside.
-    """
-    return jax.vmap(lambda output: function(likelihood(output)))(outputs)
-
-
-def _marginal(p):
-    """Each output by itself: takes off `to_event`."""
-    while isinstance(p, dist.Independent):
-        p = p.base_dist
-    if p.event_shape and not isinstance(p, CATEGORICAL):
-        raise ValueError(
-            f"{type(p).__name__} has no distribution function or quantile for each "
-            "output: use log_prob and sample"
-        )
-    return p
-
-
-def _refuse_classes(p, what):
-    if isinstance(p, CATEGORICAL):
-        raise ValueError(
-            f"class labels have no {what}: use probs, entropy, mutual_information or "
-            "log_prob"
-        )
-
-
-def _moments(likelihood, outputs):
-    def moments(p):
-        _refuse_classes(p, "mean or variance")
-        return p.mean, p.variance
-
-    means, variances = _parts(moments, likelihood, outputs)
-    return jnp.mean(means, 0), jnp.var(means, 0), jnp.mean(variances, 0)
-
-
-def _log_prob(likelihood, outputs, y):
-    terms = _parts(lambda p: log_likelihood_of(p, y), likelihood, outputs)
-    return jax.nn.logsumexp(terms) - math.log(terms.shape[0])
-
-
-def _cdf(likelihood, outputs, y):
-    def cdf(p):
-        _refuse_classes(p, "distribution function")
-        check_target(p, y)
-        return _marginal(p).cdf(y)
-
-    return jnp.mean(_parts(cdf, likelihood, outputs), 0)
-
-
-def _quantile(likelihood, outputs, q):
-    def bracket(p):
-        _refuse_classes(p, "quantile")
-        p = _marginal(p)
-        if p.is_discrete:
-            raise ValueError(
-                f"{type(p).__name__} is discrete, and its quantile a step: use probs, "
-                "cdf or sample"
-            )
-        try:
-            return (
-                p.icdf(jnp.broadcast_to(q, p.batch_shape).astype(p.mean.dtype)),
-                p.mean,
-                p.variance,
-            )
-        except (NotImplementedError, ImportError):
-            return None, p.mean, p.variance
-
-    values, means, variances = _parts(bracket, likelihood, outputs)
-    if values is not None:
-        low, high = jnp.min(values, 0), jnp.max(values, 0)
-    else:
-        # Cantelli's inequality holds for any distribution with a variance.
-        mean = jnp.mean(means, 0)
-        std = jnp.sqrt(jnp.var(means, 0) + jnp.mean(variances, 0))
-        low = mean - std * jnp.sqrt((1 - q) / q).astype(std.dtype)
-        high = mean + std * jnp.sqrt(q / (1 - q)).astype(std.dtype)
-    level = q.astype(low.dtype)
-
-    def halve(_, ends):
-        low, high = ends
-        middle = low + (high - low) / 2
-        below = _cdf(likelihood, outputs, middle) < level
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
-    return low + (high - low) / 2
-
-
-def _information(likelihood, outputs):
-    def probs(p):
-        p = _marginal(p)
-        if not isinstance(p, CATEGORICAL + BERNOULLI):
-            raise ValueError(
-                f"probs, entropy and mutual_information are for classes, and this "
-                f"likelihood is {type(p).__name__}. For a mixture of densities the "
-                "entropy has no closed form: -predictive.log_prob(y) averages to it "
-                "over draws y of predictive.sample."
-            )
-        return class_probs(p)
-
-    each = _parts(probs, likelihood, outputs)
-    binary = isinstance(_marginal(likelihood(_first(outputs))), BERNOULLI)
-    entropy = _binary_entropy if binary else _entropy
-    mixture = jnp.mean(each, 0)
-    total = entropy(mixture)
-    # Rounding may leave -1e-8 of what Jensen's inequality says is positive.
-    gain = jnp.maximum(total - jnp.mean(entropy(each), 0), 0.0)
-    return mixture, total, gain
-
-
-def _first(outputs):
-    return jax.tree.map(lambda a: a[0], outputs)
-
-
-def _entropy(probs):
-    return -jnp.sum(jax.scipy.special.xlogy(probs, probs), -1)
-
-
-def _binary_entropy(probs):
-    rest = 1.0 - probs
-    xlogy = jax.scipy.special.xlogy
-    return -xlogy(probs, probs) - xlogy(rest, rest)
-
-
-def _sample(likelihood, outputs, key, part):
-    p = likelihood(jax.tree.map(lambda a: a[part], outputs))
-    return p.sample(key)

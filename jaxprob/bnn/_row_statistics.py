@@ -1,0 +1,171 @@
+r"""What can be said of y in one row, from the outputs of all sampled models there.
+
+Each function takes the likelihood and the outputs, whose leading axis is that of the
+samples $s$, and treats them as the mixture $\frac 1 S \sum_s p(y \mid f_{w_s}(x))$.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Num, PyTree
+
+from .._types import PRNGKey
+from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood, class_probs
+from ._log_joint import check_target, log_likelihood_of
+
+_BISECTIONS = 50
+
+
+def moments(
+    likelihood: Likelihood, outputs: PyTree
+) -> tuple[Float[Array, "*out"], Float[Array, "*out"], Float[Array, "*out"]]:
+    """The mean, the variance of the means, and the mean of the variances."""
+
+    def one(p):
+        _refuse_classes(p, "mean or variance")
+        return p.mean, p.variance
+
+    means, variances = _each(one, likelihood, outputs)
+    return jnp.mean(means, 0), jnp.var(means, 0), jnp.mean(variances, 0)
+
+
+def log_prob(
+    likelihood: Likelihood, outputs: PyTree, y: Num[Array, "*out"]
+) -> Float[Array, ""]:
+    """Log-density of the mixture."""
+    terms = _each(lambda p: log_likelihood_of(p, y), likelihood, outputs)
+    return jax.nn.logsumexp(terms) - math.log(terms.shape[0])
+
+
+def cdf(
+    likelihood: Likelihood, outputs: PyTree, y: Float[Array, "*out"]
+) -> Float[Array, "*out"]:
+    """Distribution function of the mixture, for each output by itself."""
+
+    def one(p):
+        _refuse_classes(p, "distribution function")
+        check_target(p, y)
+        return marginal(p).cdf(y)
+
+    return jnp.mean(_each(one, likelihood, outputs), 0)
+
+
+def quantile(
+    likelihood: Likelihood, outputs: PyTree, q: Float[Array, ""]
+) -> Float[Array, "*out"]:
+    """The q-quantile of the mixture, by bisection between bounds that hold it."""
+
+    def bracket(p):
+        _refuse_classes(p, "quantile")
+        p = marginal(p)
+        if p.is_discrete:
+            raise ValueError(
+                f"{type(p).__name__} is discrete, and its quantile a step: use probs, "
+                "cdf or sample"
+            )
+        try:
+            return (
+                p.icdf(jnp.broadcast_to(q, p.batch_shape).astype(p.mean.dtype)),
+                p.mean,
+                p.variance,
+            )
+        except (NotImplementedError, ImportError):
+            return None, p.mean, p.variance
+
+    values, means, variances = _each(bracket, likelihood, outputs)
+    if values is not None:
+        low, high = jnp.min(values, 0), jnp.max(values, 0)
+    else:
+        # Cantelli's inequality holds for any distribution with a variance.
+        mean = jnp.mean(means, 0)
+        std = jnp.sqrt(jnp.var(means, 0) + jnp.mean(variances, 0))
+        low = mean - std * jnp.sqrt((1 - q) / q).astype(std.dtype)
+        high = mean + std * jnp.sqrt(q / (1 - q)).astype(std.dtype)
+    level = q.astype(low.dtype)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = low + (high - low) / 2
+        below = cdf(likelihood, outputs, middle) < level
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
+    return low + (high - low) / 2
+
+
+def information(
+    likelihood: Likelihood, outputs: PyTree
+) -> tuple[Float[Array, "*classes"], Float[Array, "*out"], Float[Array, "*out"]]:
+    """Class probabilities, their entropy, and what of it the samples disagree about."""
+
+    def probs(p):
+        p = marginal(p)
+        if not isinstance(p, CATEGORICAL + BERNOULLI):
+            raise ValueError(
+                f"probs, entropy and mutual_information are for classes, and this "
+                f"likelihood is {type(p).__name__}. For a mixture of densities the "
+                "entropy has no closed form: -predictive.log_prob(y) averages to it "
+                "over draws y of predictive.sample."
+            )
+        return class_probs(p)
+
+    each = _each(probs, likelihood, outputs)
+    first = jax.tree.map(lambda a: a[0], outputs)
+    binary = isinstance(marginal(likelihood(first)), BERNOULLI)
+    entropy = _binary_entropy if binary else _entropy
+    mixture = jnp.mean(each, 0)
+    total = entropy(mixture)
+    # Rounding may leave -1e-8 of what Jensen's inequality says is positive.
+    gain = jnp.maximum(total - jnp.mean(entropy(each), 0), 0.0)
+    return mixture, total, gain
+
+
+def sample(
+    likelihood: Likelihood, outputs: PyTree, key: PRNGKey, part: Num[Array, ""]
+) -> Num[Array, "*out"]:
+    """A draw of y from the sampled model of number `part`."""
+    p: Any = likelihood(jax.tree.map(lambda a: a[part], outputs))
+    return p.sample(key)
+
+
+def marginal(p: Any) -> Any:
+    """Each output by itself: takes off `to_event`."""
+    while isinstance(p, dist.Independent):
+        p = p.base_dist
+    if p.event_shape and not isinstance(p, CATEGORICAL):
+        raise ValueError(
+            f"{type(p).__name__} has no distribution function or quantile for each "
+            "output: use log_prob and sample"
+        )
+    return p
+
+
+def _each(function: Callable[[Any], Any], likelihood: Likelihood, outputs: PyTree):
+    """`function(distribution)` for each sample's output.
+
+    Arrays leave the vmap and distributions do not: numpyro's would keep the batch shape
+    that they had inside.
+    """
+    return jax.vmap(lambda output: function(likelihood(output)))(outputs)
+
+
+def _refuse_classes(p, what):
+    if isinstance(p, CATEGORICAL):
+        raise ValueError(
+            f"class labels have no {what}: use probs, entropy, mutual_information or "
+            "log_prob"
+        )
+
+
+def _entropy(probs):
+    return -jnp.sum(jax.scipy.special.xlogy(probs, probs), -1)
+
+
+def _binary_entropy(probs):
+    rest = 1.0 - probs
+    xlogy = jax.scipy.special.xlogy
+    return -xlogy(probs, probs) - xlogy(rest, rest)
