@@ -1,6 +1,7 @@
 """Runs chains to the end: in one program, watched, and on disk if that is wanted."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def run_chains(
             # Stretches end at the same transitions whenever the run was interrupted.
             end = min((step // stretch + 1) * stretch, method.num_steps)
             state, first_bad = advance(before, end - step)
-            _judge(method, before, state, np.asarray(first_bad))
+            _judge(method, before, state, np.asarray(first_bad), advance)
             if folder is not None:
                 shards = _keep(method, folder, before, state, shards)
             bar.update(end - step)
@@ -152,6 +153,8 @@ def load_draws(
 
     **Raises:** `ValueError` when there is none yet, or for a model of another size.
     """
+    if every < 1:
+        raise ValueError(f"every={every}: each so-many-th draw, at least 1")
     folder = Path(folder)
     shards = len(list(folder.glob("draws-*.safetensors")))
     if not shards:
@@ -214,14 +217,16 @@ def _program(method, state, data, key, batch_size):
     return run
 
 
-def _judge(method, before, state, first_bad):
+def _judge(method, before, state, first_bad, advance):
     if (first_bad < np.iinfo(np.int32).max).any():
-        chain = int(first_bad.argmin())
-        position = np.asarray(state.position)[chain]
+        chain, step = int(first_bad.argmin()), int(first_bad.min())
+        # By the end of the stretch every leaf has caught it: up to there once more.
+        broken, _ = advance(before, step + 1 - int(before.step))
+        position = np.asarray(broken.position)[chain]
         place = int(np.argmin(np.isfinite(position)))
         leaf = leaf_at(method._split(state.model)[0], place)
         raise ChainError(
-            f"chain {chain} is not finite from transition {int(first_bad.min())} on, "
+            f"chain {chain} is not finite from transition {step} on, "
             f"first of all at {leaf}. Lower the learning rate or the step size. The "
             f"state after {int(before.step)} transitions is kept.",
             before,
@@ -266,20 +271,29 @@ def _check_start(method, state, data):
 
 
 def _settings(method, model, data, key, batch_size, checkpoint_every) -> dict[str, Any]:
-    """What must not change between the parts of one run, in words."""
-    plain = {
-        field.name: getattr(method, field.name)
+    """What must not change between the parts of one run, in words.
+
+    Of arrays a word says no more than the shape; their bits are in the fingerprints.
+    """
+    fields = {
+        field.name: _words(getattr(method, field.name))
         for field in dataclasses.fields(method)
-        if isinstance(getattr(method, field.name), int | float | str)
+        if field.name != "num_draws"
     }
-    plain.pop("num_draws")
     return {
         "method": type(method).__name__,
-        **plain,
+        **fields,
         "batch_size": batch_size,
         "checkpoint_every": checkpoint_every,
         "arrays of the method": fingerprint(method),
+        "structure of the model": _words(model),
         "model": fingerprint(model),
         "data": fingerprint(data),
         "key": fingerprint(key),
     }
+
+
+def _words(value):
+    """All settings in a tree, the same in every process."""
+    text = eqx.tree_pformat(value)
+    return " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", text).split())

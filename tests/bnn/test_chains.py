@@ -87,6 +87,12 @@ def test_another_run_in_the_same_folder_is_refused(whole):
         again(method, y + 1, 3)
     with pytest.raises(ValueError, match=r"num_warmup was 24 and is 5\. Give"):
         again(dataclasses.replace(method, num_warmup=5), y, 3)
+    joint = method.log_joint
+    colder = bnn.LogJoint(
+        joint.likelihood, joint.prior, joint.num_data, temperature=0.5
+    )
+    with pytest.raises(ValueError, match=r"log_joint was .*temperature=0\.5"):
+        again(dataclasses.replace(method, log_joint=colder), y, 3)
     small = eqx.nn.Linear(1, "scalar", key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"draws of 3 numbers, and .* are 2"):
         bnn.load_draws(method, small, whole[1])
@@ -135,6 +141,27 @@ def test_a_chain_that_leaves_keeps_the_last_good_state(problem, tmp_path):
         )  # fmt: skip
     assert int(caught.value.state.step) == 30
     assert bnn.load_draws(method, model, tmp_path).shape == (2, 25)
+
+
+def test_the_leaf_that_leaves_first_is_the_one_named():
+    """By the end of the stretch all have left: the first step made it NaN for all."""
+
+    class Pair(eqx.Module):
+        calm: jax.Array
+        wild: jax.Array
+
+        def __call__(self, x):
+            return self.calm * x[0] + 1e3 * self.wild * x[1]
+
+    x = jax.random.normal(jax.random.key(0), (8, 2))
+    joint = bnn.LogJoint(bnn.NormalLikelihood(1.0), bnn.IsotropicNormal(), num_data=8)
+    method = bnn.SGLD(joint, 0.01, start=0, every=1, num_draws=60)
+    message = "not finite from transition [0-9]+ on, first of all at wild"
+    with pytest.raises(bnn.ChainError, match=message):
+        bnn.run_chains(
+            method, Pair(jnp.ones(()), jnp.ones(())), (x, x[:, 0]),
+            key=jax.random.key(1), progress=False,
+        )  # fmt: skip
 
 
 def test_a_chain_that_always_diverges_says_so(problem):
