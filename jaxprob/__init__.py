@@ -33,6 +33,7 @@ from ._ema import EMA as EMA
 from ._fit import evaluate as evaluate, fit as fit
 from ._key_streams import KeyStreams as KeyStreams
 from ._keys import example_keys as example_keys, leaf_keys as leaf_keys
+from ._last_good import NonFiniteError as NonFiniteError
 from ._layout import Layout as Layout
 from ._learner import (
     AbstractLearner as AbstractLearner,

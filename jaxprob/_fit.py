@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ._batch import own, weight
 from ._host_errors import checks_give_nan
 from ._keys import as_seed
+from ._last_good import NonFiniteError
 from ._layout import Layout
 from ._learner import AbstractLearner
 from ._loader import ArrayLoader
@@ -64,7 +65,9 @@ def fit(
     the epoch, and those of the validation under `"val_" + name`.
 
     **Raises:** what `learner.check` and `ArrayLoader` say of the data, before training;
-    `FloatingPointError` when the loss is not finite at the end of an epoch.
+    `NonFiniteError`, a `FloatingPointError` that holds the last good state, when a step
+    breaks the state (see `Stepper.check_state`), with the step and the leaf; or when
+    the mean loss over an epoch is not finite.
     """
     if (num_steps is None) == (num_epochs is None):
         raise ValueError(
@@ -79,10 +82,9 @@ def fit(
         if isinstance(rows, ArrayLoader):
             learner.check(model, rows.data)
             rows.share = (Layout() if layout is None else layout).share()
-    state = learner.init(model, key=init_key)
     stepper = Stepper(
         learner,
-        state,
+        learner.init(model, key=init_key),
         key=train_key,
         steps_per_dispatch=steps_per_dispatch,
         layout=layout,
@@ -111,13 +113,14 @@ def fit(
                     "arrays, or an iterable that can be iterated again"
                 )
             entry = {"step": float(done), **_means(stepper.totals)}
-            _check_loss(entry, done)
+            _check_loss(entry, stepper)
             if held_out is not None:
                 means = evaluator(stepper.state, held_out, key=eval_key)
                 entry |= {f"val_{name}": value for name, value in means.items()}
             history.append(entry)
             figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
             bar.set_postfix(figures, refresh=False)
+    stepper.check_state()
     return stepper.fetch(), history
 
 
@@ -230,10 +233,16 @@ def _stacks(iterator, stepper, limit):
         yield stack
 
 
-def _check_loss(entry, done):
-    if not math.isfinite(entry.get("loss", 0.0)):
-        raise FloatingPointError(
-            f"the mean loss over the epoch that ended at step {done} is "
-            f"{entry['loss']}: lower the learning rate or clip the gradient "
-            "(optax.clip_by_global_norm), and look at the scale of the data"
-        )
+def _check_loss(entry, stepper):
+    if math.isfinite(entry.get("loss", 0.0)):
+        return
+    stepper.check_state()
+    step = int(entry["step"])
+    raise NonFiniteError(
+        f"the mean loss over the epoch that ended at step {step} is {entry['loss']}, "
+        "and the state is finite: lower the learning rate or clip the gradient "
+        "(optax.clip_by_global_norm), and look at the scale of the data",
+        state=stepper.fetch(),
+        step=step,
+        leaves=[],
+    )

@@ -40,6 +40,14 @@ class AbstractLearner(eqx.Module):
     ) -> tuple[State, Info]:
         """One optimiser or sampler step on one batch; `info` holds `"loss"`."""
 
+    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
+        """The gradient that `update` would follow, as a tree like the trained leaves.
+
+        It is asked for when a run has failed, to name the leaf. `None`, the default,
+        where a learner follows none.
+        """
+        return None
+
     @abc.abstractmethod
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
         """The same numbers as `update`, on a batch that trains nothing."""
@@ -146,6 +154,12 @@ class GradientDescent(AbstractLearner):
         if scale is not None:
             new = unless_left_out(new, state)
         return new, {"loss": value, **metrics}
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        params, rest = tree.partition(state.model, self.trainable)
+        return jax.grad(
+            lambda params: self.loss(eqx.combine(params, rest), batch, key=key)[0]
+        )(params)
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = _inference_mode(self.model(state))

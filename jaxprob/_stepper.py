@@ -12,6 +12,7 @@ taken from the program and never from a clock.
 
 import functools
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -21,12 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from ._batch import RowStack, Stack, as_batches, own, weight
+from ._batch import RowStack, Stack, own, weight
 from ._dispatch_size import can_fuse, choose_capacity, num_bytes
 from ._host_errors import checks_give_nan, has_checks
 from ._keys import step_key
+from ._last_good import Kept, first_break
 from ._layout import Layout
 from ._learner import AbstractLearner
+from ._stacking import at, gather, owned, shape_of, stack_into, strong
 from ._totals import StepMetrics, Totals
 from ._types import PRNGKey, State
 
@@ -55,6 +58,9 @@ class Stepper:
     - `steps_per_dispatch`: how many steps a dispatch may hold. `"auto"` times a few
         single steps and chooses about 20 ms of work, at most 64 steps and 64 MB.
     - `layout`: the devices; JAX's default one if it is not given.
+    - `check_every`: steps from one `check_state` to the next. For it a copy of the
+        state is kept, and the batches since, up to 256 MB; with 0 nothing is.
+    - `fatal`: whether a state that is broken ends the run, or is warned of once.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class Stepper:
         step: int = 0,
         steps_per_dispatch: int | Literal["auto"] = "auto",
         layout: Layout | None = None,
+        check_every: int = 1024,
+        fatal: bool = True,
     ):
         if steps_per_dispatch != "auto" and (
             not isinstance(steps_per_dispatch, int) or steps_per_dispatch < 1
@@ -78,6 +86,10 @@ class Stepper:
         self._trials = _TRIALS if steps_per_dispatch == "auto" else 0
         self.capacity = 1 if steps_per_dispatch == "auto" else int(steps_per_dispatch)
         self.layout = Layout() if layout is None else layout
+        if check_every < 0:
+            raise ValueError(f"check_every={check_every}: steps, or 0 for never")
+        self.check_every = check_every
+        self.fatal = fatal
         arrays, self._static = eqx.partition(state, eqx.is_array)
         self._shardings: Any = None
         out: dict[str, Any] = {}
@@ -87,13 +99,14 @@ class Stepper:
             carry = (self._shardings, everywhere, everywhere)
             out = {"out_shardings": (carry, everywhere)}
         self._begin(arrays, key, step)
+        self._kept: Kept | None = None
         self._totals: Totals | None = None
         self._fused = True
         self._checked = False
         self._one = jax.jit(self._single, donate_argnums=0, **out)
         self._many = jax.jit(self._several, donate_argnums=0, **out)
         # A program of its own: fused with the steps it would let them round otherwise.
-        self._gather = jax.jit(_gather)
+        self._gather = jax.jit(gather)
         self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
         self._times: list[float] = []
         self._idle: list[float] = []
@@ -126,6 +139,7 @@ class Stepper:
                 "settings differ. Make a new Stepper"
             )
         self._begin(arrays, key, step)
+        self._kept = None
 
     @property
     def step(self) -> int:
@@ -145,10 +159,21 @@ class Stepper:
     def reset_totals(self) -> None:
         """Starts the sums anew, as at the start of an epoch."""
         if self._totals is not None:
-            totals = Totals.zeros(self._totals.sums)
-            if self._shardings is not None:
-                totals = self.layout.place(totals, self.layout.everywhere)
-            self._totals = totals
+            self._totals = self._no_totals()
+
+    def check_state(self) -> None:
+        """Looks whether the state is finite, which waits for the device.
+
+        Every `check_every` steps it is done without being asked for.
+
+        **Raises:** `NonFiniteError` when a leaf is not finite that was, with the first
+        step that broke it and the leaf where its gradient is not finite. The stepper
+        then holds the state before that step. If not `fatal`, this is a warning, the
+        state stays as it is, and nothing is checked any more.
+        """
+        kept = self._kept
+        if kept is not None and kept.work and kept.broken(self._arrays):
+            self._fail(kept)
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
         """Trains on the batches in turn.
@@ -183,9 +208,9 @@ class Stepper:
         """How many batches from the first on are alike and fit one dispatch."""
         if not self._fused:
             return 1
-        shape = _shape(batches[0])
+        shape = shape_of(batches[0])
         same = next(
-            (i for i, b in enumerate(batches) if _shape(b) != shape), len(batches)
+            (i for i, b in enumerate(batches) if shape_of(b) != shape), len(batches)
         )
         return min(same, self.capacity)
 
@@ -200,14 +225,14 @@ class Stepper:
     def _dispatch(self, run):
         begin = time.perf_counter()
         if not self._fused:
-            carry = (self._arrays, self._step, self._totals)
-            carry, info = self._one(carry, self._key, self.layout.put(own(run[0])))
-            self._arrays, self._step, self._totals = carry
+            batch = own(run[0])
+            self._note(batch, 1)
+            info = self._run(batch, 1)
         else:
             # A lone step goes through a loop too: the same body rounds alike, where a
             # bare step may be fused otherwise.
             slots = 2 if len(run) == 1 else self.slots
-            stacked = jax.tree.map(functools.partial(_stack, slots), *run)
+            stacked = jax.tree.map(functools.partial(stack_into, slots), *run)
             info = self._dispatch_stack(Stack(stacked, len(run)))
         if self._trials:
             self._tune(run[0], info, begin)
@@ -222,14 +247,60 @@ class Stepper:
 
     def _begin(self, arrays, key, step):
         if self._shardings is None:
-            self._arrays = jax.tree.map(_own, arrays)
+            self._arrays = jax.tree.map(owned, arrays)
             self._key = jnp.copy(key)
             self._step = jnp.asarray(step, jnp.int32)
             return
         place, everywhere = self.layout.place, self.layout.everywhere
-        self._arrays = place(jax.tree.map(_strong, arrays), self._shardings)
+        self._arrays = place(jax.tree.map(strong, arrays), self._shardings)
         self._key = place(key, everywhere)
         self._step = place(jnp.asarray(step, jnp.int32), everywhere)
+
+    def _note(self, batches, num):
+        """Holds what is done next; when that is too much, after another copy."""
+        kept = self._kept
+        if kept is not None and kept.is_full(num, self.check_every):
+            self.check_state()
+            kept = self._kept = None  # its buffers go before a copy comes
+        if not self.check_every or not num:
+            return
+        if kept is None:
+            kept = Kept(jax.tree.map(jnp.copy, self._arrays), self.step)
+            self._kept = kept
+        kept.add(batches, num)
+
+    def _fail(self, kept):
+        found = first_break(kept, self._again)
+        state = eqx.combine(found.arrays, self._static)
+        gradient = None
+        if not self._checked:
+            key = step_key(self._key, found.step)
+            batch = self.layout.put(own(found.batch))
+            gradient = eqx.filter_jit(self.learner.gradient)(state, batch, key=key)
+        self._kept = None
+        if self.fatal:
+            self._begin(found.arrays, self._key, found.step)
+            raise found.error(self.fetch(), gradient)
+        self.check_every = 0
+        warnings.warn(found.words(gradient), stacklevel=2)
+
+    def _again(self, arrays, step, batches, num):
+        """Makes steps once more, from arrays that stay as they are."""
+        live = self._arrays, self._step, self._totals
+        self._totals = self._no_totals()
+        self._begin(arrays, self._key, step)
+        try:
+            info = self._run(batches, num)
+            return self._arrays, info
+        finally:
+            self._arrays, self._step, self._totals = live
+
+    def _no_totals(self):
+        assert self._totals is not None
+        totals = Totals.zeros(self._totals.sums)
+        if self._shardings is None:
+            return totals
+        return self.layout.place(totals, self.layout.everywhere)
 
     def _look(self, info, num):
         """Raises what a check inside the program would have raised on one device."""
@@ -246,16 +317,25 @@ class Stepper:
             )
 
     def _dispatch_stack(self, stack):
+        self._note(stack, stack.num)
+        return self._run(stack, stack.num)
+
+    def _run(self, batches, num):
+        """Makes the first `num` steps of a stack, or the one of a batch."""
         carry = (self._arrays, self._step, self._totals)
-        num = np.int32(stack.num)
-        if isinstance(stack, RowStack):
-            rows, mask = self.layout.put((stack.rows.astype(np.int32), stack.mask), 1)
-            batches = self._gather(self._place_table(stack.table), rows, mask)
+        if isinstance(batches, Stack):
+            stacked = self._placed(batches)
+            carry, info = self._many(carry, self._key, stacked, np.int32(num))
         else:
-            batches = self.layout.put(stack.batches, 1)
-        carry, info = self._many(carry, self._key, batches, num)
+            carry, info = self._one(carry, self._key, self.layout.put(batches))
         self._arrays, self._step, self._totals = carry
         return info
+
+    def _placed(self, stack):
+        if not isinstance(stack, RowStack):
+            return self.layout.put(stack.batches, 1)
+        rows, mask = self.layout.put((stack.rows.astype(np.int32), stack.mask), 1)
+        return self._gather(self._place_table(stack.table), rows, mask)
 
     def _tune(self, batch, info, begin):
         jax.block_until_ready(info)
@@ -263,7 +343,7 @@ class Stepper:
         if self._fused:
             # A dispatch of no steps costs all that does not grow with their number.
             begin = time.perf_counter()
-            nothing = jax.tree.map(functools.partial(_stack, 2), batch)
+            nothing = jax.tree.map(functools.partial(stack_into, 2), batch)
             jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
             self._idle.append(time.perf_counter() - begin)
         self._trials -= 1
@@ -300,7 +380,7 @@ class Stepper:
         state = eqx.combine(arrays, self._static)
         state, info = self.learner.update(state, batch, key=step_key(key, step))
         totals = totals.add(info, weight(batch))
-        arrays = jax.tree.map(_strong, eqx.filter(state, eqx.is_array))
+        arrays = jax.tree.map(strong, eqx.filter(state, eqx.is_array))
         if self._shardings is not None:
             arrays = jax.lax.with_sharding_constraint(arrays, self._shardings)
         return (arrays, step + 1, totals), info
@@ -311,53 +391,11 @@ class Stepper:
     def _several(self, carry, key, batches, num: Int[Array, ""]):
         def body(i, loop):
             carry, history = loop
-            carry, info = self._advance(carry, key, _at(batches, i))
+            carry, info = self._advance(carry, key, at(batches, i))
             history = {k: history[k].at[i].set(info[k]) for k in history}
             return carry, history
 
-        shapes = jax.eval_shape(lambda: self._advance(carry, key, _at(batches, 0))[1])
+        shapes = jax.eval_shape(lambda: self._advance(carry, key, at(batches, 0))[1])
         capacity = np.shape(jax.tree.leaves(batches)[0])[0]
         history = {k: jnp.zeros(capacity, v.dtype) for k, v in shapes.items()}
         return jax.lax.fori_loop(0, num, body, (carry, history))
-
-
-def _gather(table, rows, mask):
-    """The batches of a `RowStack`."""
-    data = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), table)
-    return as_batches(data, mask)
-
-
-def _at(stacked, i):
-    """One place of the leading axis of every array."""
-    take = functools.partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False)
-    return jax.tree.map(take, stacked)
-
-
-def _stack(slots, *leaves):
-    """Arrays along a new axis, in a buffer that is nobody else's.
-
-    On CPU the device may read it in place. What is beyond them is never read.
-    """
-    first = np.asarray(leaves[0])
-    out = np.empty((slots, *first.shape), first.dtype)
-    for place, leaf in zip(out, leaves, strict=False):
-        place[...] = leaf
-    return out
-
-
-def _own(leaf: Array) -> Array:
-    """A copy, which may be donated, of a strong type."""
-    return _strong(jnp.copy(leaf))
-
-
-def _strong(leaf: Array) -> Array:
-    # `jnp.full(shape, 0.1)` is weakly typed and the updated leaf is not: the program
-    # would be compiled again for the second step.
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return leaf
-    return jax.lax.convert_element_type(leaf, np.dtype(leaf.dtype))
-
-
-def _shape(batch) -> Any:
-    leaves, structure = jax.tree.flatten(batch)
-    return structure, [(np.shape(leaf), np.result_type(leaf)) for leaf in leaves]

@@ -3,16 +3,18 @@
 Torch would look for NaN in each backward function; JAX has one program. Lightning's
 switch is torch's, `torch.is_anomaly_enabled()`. Where it is on, the metrics of each
 dispatch are fetched at once and looked at, which makes the host wait for the device.
+
+Where it is off a run goes on, as Lightning's do, and a state that is broken is warned
+of once, with the step and the leaf: `Stepper.check_state`.
 """
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 
+from .._last_good import NonFiniteError
 from .._totals import StepMetrics
-from ._torch_arrays import leaf_names
 
 
 def check_finite(trainer: Any, metrics: StepMetrics) -> None:
@@ -23,8 +25,8 @@ def check_finite(trainer: Any, metrics: StepMetrics) -> None:
     - `trainer`: the last of these steps is counted already.
     - `metrics`: of the steps of a dispatch.
 
-    **Raises:** `FloatingPointError` with the step, the metric, and the leaves of the
-    state that are not finite by now.
+    **Raises:** `NonFiniteError` with the step, the metric, and the leaves that are to
+    blame. The module then has the last good state.
     """
     if not torch.is_anomaly_enabled():
         return
@@ -36,19 +38,31 @@ def check_finite(trainer: Any, metrics: StepMetrics) -> None:
     if not found:
         return
     index, name, value = min(found)
-    state = trainer.lightning_module.state
-    leaves = [name for name, leaf in leaf_names(state).items() if _is_broken(leaf)]
-    shown = ", ".join(leaves[:5]) + (", ..." if len(leaves) > 5 else "")
     step = trainer.global_step - metrics.num_steps + index
-    raise FloatingPointError(
-        f"detect_anomaly: {name} is {value} at step {step}. "
-        + (f"Not finite after this dispatch: {shown}. " if leaves else "")
-        + "Lower the learning rate, clip the gradient (gradient_clip_val=1.0), or run "
-        "with jax.config.update('jax_debug_nans', True) from the start of the program "
-        "to see the operation"
+    what = f"detect_anomaly: {name} is {value} at step {step}"
+    module = trainer.lightning_module
+    try:
+        module.raise_if_broken()
+    except NonFiniteError as error:
+        raise NonFiniteError(
+            f"{what}. {error}", state=error.state, step=error.step, leaves=error.leaves
+        ) from None
+    raise NonFiniteError(
+        f"{what}, and the state is finite. Lower the learning rate, clip the gradient "
+        "(gradient_clip_val=1.0), or run with jax.config.update('jax_debug_nans', "
+        "True) from the start of the program to see the operation",
+        state=module.state,
+        step=step,
+        leaves=[],
     )
 
 
-def _is_broken(leaf):
-    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return inexact and not bool(jnp.isfinite(leaf).all())
+def check_epoch(module: Any) -> None:
+    """Looks at a module's state at the end of an epoch, when the host waits anyway.
+
+    A gradient that is not finite in the last step shows in no metric.
+    """
+    if torch.is_anomaly_enabled():
+        module.raise_if_broken()
+    else:
+        module.warn_if_broken()

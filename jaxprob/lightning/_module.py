@@ -18,6 +18,7 @@ from .._learner import AbstractLearner
 from .._loader import ArrayLoader
 from .._types import Model, State
 from . import _fast_forward, _run_tensors, _trainer_options
+from ._anomaly import check_epoch
 from ._bridge import Bridge
 from ._checkpoint_io import load_verified, make_atomic
 from ._devices import check_devices
@@ -276,7 +277,27 @@ class LearnerModule(pl.LightningModule):
         self.step_log.flush(self.trainer)
         totals = self._run.stepper.totals
         if totals is not None:
+            check_epoch(self)
             self._log_all({f"train_{k}": v for k, v in totals.means().items()})
+
+    def warn_if_broken(self) -> None:
+        """Warns, once, of the step and the leaf that broke the state.
+
+        After each thousand steps the stepper does so by itself.
+        """
+        self._run.stepper.check_state()
+
+    def raise_if_broken(self) -> None:
+        """Raises `jaxprob.NonFiniteError` instead, and goes back to the state before.
+
+        Of a state that was warned of it has nothing more to say.
+        """
+        stepper = self._run.stepper
+        stepper.fatal = True
+        try:
+            stepper.check_state()
+        finally:
+            stepper.fatal = False
 
     def begin_evaluation(self) -> None:
         if self._evaluation is None:

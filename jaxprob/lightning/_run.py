@@ -89,6 +89,7 @@ class Run:
                 step=step,
                 steps_per_dispatch=self.steps_per_dispatch,
                 layout=self.layout,
+                fatal=False,  # a Trainer's run goes on, unless it detects anomalies
             )
             self._initial = None
         else:

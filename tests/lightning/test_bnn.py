@@ -133,3 +133,48 @@ def test_validation_waits_for_the_first_draw_of_a_sampler(tmp_path, when):
     trainer.fit(module, regression_data())
     # The sanity check, after 13 and after 26 steps.
     assert seen == [False, False, True]
+
+
+class Rooted(eqx.Module):
+    """`scale` enters through a square root: no gradient where an input is zero."""
+
+    layer: eqx.nn.Linear
+    scale: jax.Array
+
+    def __call__(self, x):
+        return self.layer(x) + jnp.sqrt(jnp.abs(self.scale * x))
+
+
+@pytest.mark.filterwarnings("ignore:You have turned on .*detect_anomaly")
+def test_a_broken_step_is_named_and_the_state_before_it_kept(tmp_path):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=96)
+
+    def module():
+        model = Rooted(eqx.nn.Linear(1, 1, key=jax.random.key(0)), jnp.ones(1))
+        method = bnn.MeanFieldVI(joint, optax.adam(1e-2))
+        return BNNModule(method, model, steps_per_dispatch=4)
+
+    def data(bad):
+        x = np.random.default_rng(0).uniform(1, 2, size=(96, 1)).astype(np.float32)
+        y = x.copy()
+        if bad is None:
+            x, y = x[:48], y[:48]
+        else:
+            x[8 * bad + 3] = 0.0
+        return jaxprob.ArrayLoader((x, y), batch_size=8)  # in order
+
+    leaves = ["scale.mean", "scale.rho"]
+    broken, before = module(), module()
+    trainer = make_trainer(tmp_path, detect_anomaly=True)
+    with pytest.raises(jaxprob.NonFiniteError) as caught:
+        trainer.fit(broken, data(6))
+    assert (caught.value.step, caught.value.leaves) == (6, leaves)
+    assert "loss is nan at step 7. step 6 broke the run" in str(caught.value)
+    make_trainer(tmp_path, max_epochs=1).fit(before, data(None))
+    assert bits(broken) == bits(before)
+    assert np.isfinite(broken.posterior().mean().scale)
+    with pytest.warns(UserWarning, match=r"step 6 broke the run.*at scale\.mean, sc"):
+        make_trainer(tmp_path).fit(module(), data(6))
+    # In the last step of a run no metric shows it.
+    with pytest.warns(UserWarning, match="step 11 broke the run"):
+        make_trainer(tmp_path, max_epochs=1).fit(module(), data(11))

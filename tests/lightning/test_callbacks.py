@@ -93,7 +93,8 @@ def test_early_stopping_stops_where_the_metric_stops_falling(tmp_path):
 def test_early_stopping_notices_a_loss_that_is_not_finite(tmp_path):
     stop = EarlyStopping("val_loss", check_finite=True, patience=100)
     trainer = make_trainer(tmp_path, max_epochs=50, callbacks=[stop])
-    trainer.fit(make_module(optimizer=optax.sgd(1e30)), make_data())
+    with pytest.warns(UserWarning, match="step [01] broke the run"):
+        trainer.fit(make_module(optimizer=optax.sgd(1e30)), make_data())
     assert trainer.current_epoch < 5
     assert "not finite" in stop.stopping_reason_message
 
@@ -197,5 +198,6 @@ def test_detect_anomaly_changes_no_bit(tmp_path):
 
 def test_without_detect_anomaly_the_run_goes_on(tmp_path):
     trainer = make_trainer(tmp_path)
-    trainer.fit(explodes_at(10), make_data())
+    with pytest.warns(UserWarning, match=r"step 10 broke the run.*layers\.0\.weight"):
+        trainer.fit(explodes_at(10), make_data())
     assert trainer.global_step == 26
