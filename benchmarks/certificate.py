@@ -7,11 +7,8 @@ moments are known by quadrature: the largest error of a posterior mean in poster
 standard deviations, the ratios of the marginal variances, and the error of the log
 evidence: Laplace's own estimate, or the bound of a posterior that has a density, which
 the log evidence exceeds. Then simulation-based calibration of the samplers: p-values of
-the ranks of the truth, which are small where draws are not from the posterior. Last a
-network of one hidden layer against long NUTS chains, in function space: errors of the
-predictive mean in predictive standard deviations, the ratio of epistemic standard
-deviations inside and outside the data, and the total variation and Wasserstein-2
-distances between predictive densities.
+the ranks of the truth, which are small where draws are not from the posterior. Networks
+are compared in `benchmarks.fidelity`.
 """
 
 import argparse
@@ -73,7 +70,7 @@ def methods(joint, num_steps, scale, only=""):
         "SGLD, cyclical": (
             bnn.SGLD(
                 joint,
-                bnn.CosineCycles(0.1 * scale, length=400, draws=5),
+                bnn.CosineCycles(0.05 * scale, length=400, draws=5),
                 start=2000,
                 every=20,
                 num_draws=NUM,
@@ -175,14 +172,14 @@ def conjugate(num_steps, only):
         "variance_high": field.max(),
         "evidence_error": problem.mean_field_elbo - problem.log_evidence,
     }
-    return {name: _floats(row) for name, row in rows.items()}
+    return {name: floats(row) for name, row in rows.items()}
 
 
 def logistic(num_steps, only):
     """Rows of the second table."""
     problem = LogisticRegression.random(key=jax.random.key(8), num_data=40, dim=3)
     rows = moments(problem, num_steps, only)
-    return {name: _floats(row) for name, row in rows.items()}
+    return {name: floats(row) for name, row in rows.items()}
 
 
 def calibration(only):
@@ -200,7 +197,7 @@ def calibration(only):
             "least_band_p": values[:, 1].min(),
             "seconds": time.perf_counter() - begin,
         }
-    return {name: _floats(row) for name, row in rows.items()}
+    return {name: floats(row) for name, row in rows.items()}
 
 
 def samplers(joint, draws):
@@ -213,78 +210,8 @@ def samplers(joint, draws):
     }
 
 
-def network(num_steps, only):
-    """Rows of the second table, against NUTS with eight chains."""
-    key = jax.random.key(11)
-    x_key, noise_key, model_key, ref_key = jax.random.split(key, 4)
-    x = jnp.sort(jax.random.uniform(x_key, (30, 1), minval=-1.0, maxval=1.0), 0)
-    noise = 0.1
-    y = jnp.sin(3.0 * x[:, 0]) + noise * jax.random.normal(noise_key, (30,))
-    model = eqx.nn.MLP(1, "scalar", 8, 1, activation=jnp.tanh, key=model_key)
-    model = jax.tree.map(
-        lambda a: a.astype(x.dtype) if eqx.is_inexact_array(a) else a, model
-    )
-    likelihood = bnn.NormalLikelihood(noise)
-    joint = bnn.LogJoint(likelihood, bnn.FanInNormal(2.0), num_data=30)
-    grid = jnp.linspace(-2.0, 2.0, 41)[:, None]
-    inside = np.abs(np.asarray(grid[:, 0])) <= 1.0
-    reference = bnn.NUTS(joint, num_warmup=1000, num_draws=1000, num_chains=8)
-    posterior, seconds = fit(reference, None, None, model, (x, y), ref_key)
-    exact = predict(posterior, likelihood, grid)
-    outputs = np.asarray(exact["predictive"].outputs)
-    chains = outputs.T.reshape(8, -1, len(grid))
-    rows = {
-        "(NUTS, 8 x 1,000)": {
-            "rhat": bnn.rhat(chains).max(),
-            "ess": bnn.ess(chains).min(),
-            "seconds": seconds,
-        }
-    }
-    for name, (method, steps, size) in methods(joint, num_steps, 0.1, only).items():
-        posterior, seconds = fit(method, steps, size, model, (x, y), jax.random.key(5))
-        own = predict(posterior, likelihood, grid)
-        ratio = own["epistemic"] / exact["epistemic"]
-        rows[name] = {
-            "mean_error": np.sqrt(
-                np.mean(((own["mean"] - exact["mean"]) / exact["std"])[inside] ** 2)
-            ),
-            "sd_inside": np.median(ratio[inside]),
-            "sd_outside": np.median(ratio[~inside]),
-            "tv": 0.5 * np.mean(np.sum(np.abs(own["p"] - exact["p"]), 1) * STEP),
-            "w2": np.mean(np.sqrt(np.mean((own["q"] - exact["q"]) ** 2, 1))),
-            "seconds": seconds,
-        }
-    return {name: _floats(row) for name, row in rows.items()}
-
-
-STEP = 0.05
-LEVELS = (np.arange(50) + 0.5) / 50
-
-
-def predict(posterior, likelihood, grid):
-    """Moments, densities and quantiles of the predictive at each point of the grid."""
-    atoms = posterior.num_atoms
-    predictive = bnn.predict(
-        posterior,
-        likelihood,
-        grid,
-        key=jax.random.key(6),
-        num_samples=None if atoms else 2000,
-        sample_batch=500,
-    )
-    points = np.arange(-6.0, 6.0, STEP)
-    density = [predictive.log_prob(np.full(len(grid), point)) for point in points]
-    return {
-        "predictive": predictive,
-        "mean": np.asarray(predictive.mean),
-        "std": np.asarray(predictive.std),
-        "epistemic": np.sqrt(np.asarray(predictive.epistemic)),
-        "p": np.exp(np.stack(density, 1)),
-        "q": np.stack([predictive.quantile(float(q)) for q in LEVELS], 1),
-    }
-
-
-def _floats(row):
+def floats(row):
+    """The figures of a row as Python numbers."""
     return {name: float(value) for name, value in row.items()}
 
 
@@ -300,7 +227,7 @@ def show(title, rows):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="no network")
+    parser.add_argument("--quick", action="store_true", help="a third of the steps")
     parser.add_argument("--only", help="methods whose name begins so, and references")
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
@@ -311,9 +238,6 @@ def main() -> None:
     show("Logistic regression (ratios of 1 are exact)", figures["logistic"])
     figures["calibration"] = calibration(only)
     show("Simulation-based calibration", figures["calibration"])
-    if not args.quick:
-        figures["network"] = network(6000, only)
-        show("A network of 25 weights against NUTS", figures["network"])
     print(json.dumps(figures))
 
 
