@@ -107,11 +107,12 @@ class AbstractChains(AbstractInference):
     def evaluate(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> Info:
         """The mean over chains of the log-likelihood where they are."""
 
-        def one(vector, held):
+        def one(vector, held, key):
             model = eqx.nn.inference_mode(self._model(state.model, vector, held))
             return self.log_joint.log_likelihood(model, batch, key=key)
 
-        values = jax.vmap(one)(state.position, state.statistics)
+        keys = example_keys(key, self.num_chains)
+        values = jax.vmap(one)(state.position, state.statistics, keys)
         nll = -jnp.mean(values) / self.log_joint.num_data
         return {"loss": nll, "nll": nll}
 

@@ -153,6 +153,7 @@ def refresh_statistics(
         raise ValueError("give key=... and num_samples=...: the posterior is no list")
     weights = jnp.asarray([float(num_rows(x)) for x in data])
     key = jax.random.key(0) if key is None else key
+    sample_key, pass_key = jax.random.split(key)
     varies, lead = eqx.is_inexact_array, (1, num)
     if isinstance(posterior, DrawsPosterior) and exact:
         varies, lead = _present(posterior.draws), posterior.shape
@@ -161,8 +162,12 @@ def refresh_statistics(
         if exact:
             model = posterior.atom(index)
         else:
-            model = posterior.sample(jax.random.fold_in(key, index))
-        each = [statistics(_pass(model, x, key)) for x in data]
+            model = posterior.sample(jax.random.fold_in(sample_key, index))
+        call_key = jax.random.fold_in(pass_key, index)
+        each = [
+            statistics(_pass(model, x, jax.random.fold_in(call_key, number)))
+            for number, x in enumerate(data)
+        ]
         held = jax.tree.map(lambda *a: _average(weights, a), *each)
         return eqx.combine(held, eqx.filter(model, varies))
 
