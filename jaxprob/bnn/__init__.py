@@ -71,6 +71,11 @@ from ._noise import LearnedNoise as LearnedNoise
 from ._log_joint import LogJoint as LogJoint
 from ._check_data import check_data as check_data
 from ._inference import AbstractInference as AbstractInference
+from ._descent import AbstractDescent as AbstractDescent
+from ._wrapper import (
+    AbstractPostHoc as AbstractPostHoc,
+    AbstractWrapper as AbstractWrapper,
+)
 from ._map import MAP as MAP
 from ._mean_field import MeanFieldVI as MeanFieldVI
 from ._gaussian_vi import (
@@ -90,12 +95,14 @@ from ._mc_dropout import (
     FixedDropout as FixedDropout,
     MCDropout as MCDropout,
 )
-from ._laplace import Laplace as Laplace, LaplacePosterior as LaplacePosterior
+from ._laplace import Laplace as Laplace
+from ._laplace_posterior import LaplacePosterior as LaplacePosterior
 from ._tune import (
     per_layer as per_layer,
     tune_prior as tune_prior,
     with_noise as with_noise,
 )
+from ._evidence import train_by_evidence as train_by_evidence
 from ._link import probit as probit, softmax_bridge as softmax_bridge
 from ._curvature import (
     AbstractCurvature as AbstractCurvature,

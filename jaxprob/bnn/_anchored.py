@@ -27,12 +27,13 @@ class AnchoredState(eqx.Module):
 
     - `train`: of gradient descent.
     - `anchor`: the draw from the prior; `None` where a leaf is not random.
-    - `noise`: data of the key of this member's target noise.
+    - `noise`, `kind`: data of the key of this member's target noise, and its kind.
     """
 
     train: TrainState
     anchor: PyTree
     noise: UInt32[Array, "..."]
+    kind: str = eqx.field(static=True)
 
 
 class AnchoredMAP(AbstractInference):
@@ -80,13 +81,17 @@ class AnchoredMAP(AbstractInference):
             train,
             anchor=eqx.filter(drawn, roles.random),
             noise=jax.random.key_data(noise_key),
+            kind=str(jax.random.key_impl(noise_key)),
         )
 
     def update(
         self, state: AnchoredState, batch: PyTree, *, key: PRNGKey
     ) -> tuple[AnchoredState, Info]:
         train, info = self._of(state).update(state.train, batch, key=key)
-        return AnchoredState(train, state.anchor, state.noise), info
+        return AnchoredState(train, state.anchor, state.noise, state.kind), info
+
+    def gradient(self, state: AnchoredState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return self._of(state).gradient(state.train, batch, key=key)
 
     def evaluate(self, state: AnchoredState, batch: PyTree, *, key: PRNGKey) -> Info:
         return self._of(state).evaluate(state.train, batch, key=key)
@@ -121,7 +126,7 @@ class AnchoredMAP(AbstractInference):
         return prior
 
     def _of(self, state: AnchoredState) -> GradientDescent:
-        noise_key = jax.random.wrap_key_data(state.noise)
+        noise_key = jax.random.wrap_key_data(state.noise, impl=state.kind)
         return self._descent(state.train.model, state.anchor, noise_key)
 
     def _descent(self, model, anchor, noise_key) -> GradientDescent:

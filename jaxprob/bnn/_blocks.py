@@ -12,14 +12,14 @@ from jaxtyping import Array, Float, PyTree
 
 from .. import tree
 from .._batch import unpack
-from .._keys import step_key
-from .._types import Info, Model, PRNGKey, State, Where
+from .._types import Model, PRNGKey, State, Where
 from ._chains import AbstractChains
 from ._inference import AbstractInference
 from ._laplace import Laplace
-from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
 from ._run_chains import run_chains
+from ._run_steps import run_steps
+from ._wrapper import AbstractPostHoc
 
 
 class BlocksPosterior(AbstractPosterior):
@@ -62,7 +62,7 @@ class BlocksPosterior(AbstractPosterior):
         return out
 
 
-class Blocks(AbstractInference):
+class Blocks(AbstractPostHoc):
     r"""Trains the whole model, then infers some of its parts, each by its own method.
 
     $$q(w) = \delta(w_0 - \hat w_0) \prod_b q_b(w_b), \qquad q_b(w_b) \approx
@@ -117,26 +117,10 @@ class Blocks(AbstractInference):
         self.blocks = tuple(_restricted(*pair) for pair in blocks.items())
         self.num_steps = num_steps
 
-    @property
-    def log_joint(self) -> LogJoint:
-        """That of the method that trains."""
-        return self.method.log_joint
-
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """**Raises:** `ValueError` when two blocks mean the same leaf."""
         self._chosen(model)
         return self.method.init(model, key=key)
-
-    def update(
-        self, state: State, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[State, Info]:
-        return self.method.update(state, batch, key=key)
-
-    def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
-        return self.method.evaluate(state, batch, key=key)
-
-    def model(self, state: State) -> Model:
-        return self.method.model(state)
 
     def posterior(
         self,
@@ -164,12 +148,12 @@ class Blocks(AbstractInference):
         return BlocksPosterior(model, chosen, parts)
 
     def _infer(self, block, model, data, key):
-        run_key, posterior_key = jax.random.split(key)
+        init_key, run_key, posterior_key = jax.random.split(key, 3)
         if isinstance(block, AbstractChains):
             return run_chains(block, model, data, key=run_key, progress=False)
-        state = block.init(model, key=run_key)
+        state = block.init(model, key=init_key)
         if not isinstance(block, Laplace):
-            state = _train(block, state, data, run_key, self.num_steps)
+            state = run_steps(block, state, data, key=run_key, num=self.num_steps)
         return block.posterior(state, [data], key=posterior_key)
 
     def _chosen(self, model):
@@ -218,18 +202,3 @@ def _joined_rows(batches):
     if not parts:
         raise ValueError("batches is empty: the blocks need the training data")
     return jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *parts)
-
-
-def _train(method, state, data, key, num):
-    arrays, static = eqx.partition(state, eqx.is_array)
-
-    @jax.jit
-    def run(arrays, data):
-        def body(step, arrays):
-            state = eqx.combine(arrays, static)
-            state, _ = method.update(state, data, key=step_key(key, step))
-            return eqx.filter(state, eqx.is_array)
-
-        return jax.lax.fori_loop(0, num, body, arrays)
-
-    return eqx.combine(run(arrays, data), static)

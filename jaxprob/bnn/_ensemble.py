@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Integer, PyTree
 from .._keys import example_keys, leaf_keys
 from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
-from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
+from ._wrapper import AbstractWrapper
 
 
 class EnsemblePosterior(AbstractPosterior):
@@ -67,7 +67,7 @@ class EnsemblePosterior(AbstractPosterior):
         return self.member(index // inner).atom(index % inner)
 
 
-class DeepEnsemble(AbstractInference):
+class DeepEnsemble(AbstractWrapper):
     r"""Several models from different starts; the posterior is their uniform mixture.
 
     $$p(y \mid x) \approx \frac 1 M \sum_m p(y \mid f_{w_m}(x))$$
@@ -109,11 +109,6 @@ class DeepEnsemble(AbstractInference):
         if self.members not in ("vmap", "loop"):
             raise ValueError(f"members={self.members!r}: it is 'vmap' or 'loop'")
 
-    @property
-    def log_joint(self) -> LogJoint:
-        """That of the wrapped method."""
-        return self.method.log_joint
-
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """All members' states, stacked along a leading axis."""
 
@@ -122,8 +117,9 @@ class DeepEnsemble(AbstractInference):
             start = (self.make or _shuffled(model))(start_key)
             return self.method.init(start, key=init_key)
 
-        # The method's checks of values run here, outside of vmap.
-        self.method.init(model, key=key)
+        # The method's checks of values run here, outside of vmap. The key is that of no
+        # member.
+        self.method.init(model, key=jax.random.fold_in(key, self.num_members))
         return self._each(one, example_keys(key, self.num_members))
 
     def update(
@@ -134,6 +130,12 @@ class DeepEnsemble(AbstractInference):
 
         state, info = self._each(one, state, example_keys(key, self.num_members))
         return state, {name: jnp.mean(value, 0) for name, value in info.items()}
+
+    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
+        def one(state, key):
+            return self.method.gradient(state, batch, key=key)
+
+        return self._each(one, state, example_keys(key, self.num_members))
 
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
         """Means over the members: of each one's loss, not the loss of the mixture."""

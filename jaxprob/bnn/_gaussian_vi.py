@@ -22,7 +22,7 @@ from ._correlated import (
     FullRankPosterior,
     LowRankPosterior,
 )
-from ._inference import AbstractInference
+from ._descent import AbstractDescent
 from ._kl import kl
 from ._log_joint import LogJoint
 from ._posterior import chosen
@@ -31,7 +31,7 @@ from ._random import is_random, mean_leaves
 from ._scale import inverse_softplus
 
 
-class AbstractGaussianVI(AbstractInference):
+class AbstractGaussianVI(AbstractDescent):
     r"""Fits one Gaussian over all random leaves by maximising the evidence bound.
 
     $$\mathcal L = \frac{1}{T} \frac{N}{B} \sum_i \mathbb E_{q(w)}[\log p(y_i \mid
@@ -42,13 +42,11 @@ class AbstractGaussianVI(AbstractInference):
     """
 
     log_joint: eqx.AbstractVar[LogJoint]
-    optimizer: eqx.AbstractVar[optax.GradientTransformation]
     random: eqx.AbstractVar[Where | None]
     point: eqx.AbstractVar[Where]
     num_samples: eqx.AbstractVar[int]
     scale: eqx.AbstractVar[float | Callable[[str, Array], Any]]
     sticking: eqx.AbstractVar[bool]
-    ema: eqx.AbstractVar[EMA | None]
 
     def __check_init__(self):
         if self.num_samples < 1:
@@ -79,18 +77,6 @@ class AbstractGaussianVI(AbstractInference):
         posterior = self.start(params, rest, ravel_pytree(scales)[0], key)
         return self._descent(posterior).init(posterior)
 
-    def update(
-        self, state: TrainState, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[TrainState, Info]:
-        return self._descent(state.model).update(state, batch, key=key)
-
-    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
-        return self._descent(state.model).evaluate(state, batch, key=key)
-
-    def model(self, state: TrainState) -> Model:
-        """The model whose random leaves are their posterior means."""
-        return self.posterior(state).mean()
-
     def posterior(
         self,
         state: TrainState,
@@ -98,7 +84,7 @@ class AbstractGaussianVI(AbstractInference):
         *,
         key: PRNGKey | None = None,
     ) -> AbstractCorrelatedPosterior:
-        return self._descent(state.model).model(state)
+        return self._trained(state)
 
     def _descent(self, posterior: AbstractCorrelatedPosterior) -> GradientDescent:
         points = tree.select(posterior.mean(), self.point)

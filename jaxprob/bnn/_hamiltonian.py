@@ -19,7 +19,7 @@ from ._blackjax import (
     warmup_update,
     warmup_values,
 )
-from ._chains import AbstractChains, ChainState
+from ._chains import AbstractChains, ChainState, check_chains
 
 ADVICE = (
     "Raise target towards 0.99, scale inputs and targets to unit variance, or use a "
@@ -37,6 +37,13 @@ class AbstractHamiltonian(AbstractChains):
     thin: eqx.AbstractVar[int]
     target: eqx.AbstractVar[float]
     step_size: eqx.AbstractVar[float]
+
+    def __check_init__(self):
+        check_chains(self, num_warmup=0, num_draws=1, num_chains=1, thin=1)
+        if not 0 < self.target < 1:
+            raise ValueError(f"target={self.target}: an acceptance rate in (0, 1)")
+        if not self.step_size > 0:
+            raise ValueError(f"step_size={self.step_size}: it has to be positive")
 
     @property
     @abc.abstractmethod

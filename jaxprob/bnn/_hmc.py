@@ -54,11 +54,7 @@ class HMC(AbstractHamiltonian):
     jitter: float = 0.2
 
     def __check_init__(self):
-        check_chains(
-            self, num_warmup=0, num_draws=1, num_chains=1, thin=1, num_leapfrog=1
-        )
-        if not 0 < self.target < 1:
-            raise ValueError(f"target={self.target}: an acceptance rate in (0, 1)")
+        check_chains(self, num_leapfrog=1)
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter={self.jitter}: a share of the step in [0, 1)")
 

@@ -90,19 +90,9 @@ class IVON(AbstractInference):
     def update(
         self, state: TrainState, batch: PyTree, *, key: PRNGKey
     ) -> tuple[TrainState, Info]:
-        params, points, rest = self._split(state.model)
+        params, points, _ = self._split(state.model)
         inner, outer = state.opt_state
-        keys = example_keys(key, self.num_samples)
-
-        def one(key):
-            draw_key, call_key = jax.random.split(key)
-            drawn = sample_ivon(params, inner, key=draw_key)
-            value, grads = jax.value_and_grad(self._nll)(
-                (drawn, points), rest, batch, call_key
-            )
-            return value, grads, drawn
-
-        values, (grads, point_grads), drawn = jax.vmap(one)(keys)
+        values, (grads, point_grads), drawn = self._gradients(state, batch, key)
         info = self._info(params, inner.scale, jnp.mean(values))
         updates, inner = self._ivon(params).update(grads, inner, params, drawn=drawn)
         params = optax.apply_updates(params, updates)
@@ -112,8 +102,11 @@ class IVON(AbstractInference):
             )
             updates, outer = self.optimizer.update(point_grads, outer, points)
             points = optax.apply_updates(points, updates)
-        model = eqx.combine(params, points, rest)
+        model = eqx.combine(params, points, state.model)
         return TrainState(model, (inner, outer), None, state.step + 1), info
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return eqx.combine(*self._gradients(state, batch, key)[1])
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         params, points, rest = self._split(eqx.nn.inference_mode(state.model))
@@ -147,6 +140,21 @@ class IVON(AbstractInference):
         params, rest = eqx.partition(model, roles.random)
         points, rest = eqx.partition(rest, roles.point)
         return params, points, rest
+
+    def _gradients(self, state, batch, key):
+        """Of each draw: the value, gradients in random leaves and points, the draw."""
+        params, points, rest = self._split(state.model)
+        inner, _ = state.opt_state
+
+        def one(key):
+            draw_key, call_key = jax.random.split(key)
+            drawn = sample_ivon(params, inner, key=draw_key)
+            value, grads = jax.value_and_grad(self._nll)(
+                (drawn, points), rest, batch, call_key
+            )
+            return value, grads, drawn
+
+        return jax.vmap(one)(example_keys(key, self.num_samples))
 
     def _nll(self, both, rest, batch, key):
         model = eqx.combine(*both, rest)

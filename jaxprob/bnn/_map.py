@@ -9,13 +9,14 @@ from jaxtyping import Array, Float, PyTree
 from .._ema import EMA
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey, Where
-from ._inference import AbstractInference, Roles
+from ._descent import AbstractDescent
+from ._inference import Roles
 from ._log_joint import LogJoint
 from ._posterior import PointPosterior
 from ._prior import check_prior
 
 
-class MAP(AbstractInference):
+class MAP(AbstractDescent):
     r"""Maximises the log joint, $\hat w = \arg\max_w \log p(\mathcal D, w)$.
 
     The loss is $-\frac 1 N \log p_T(\mathcal D, w)$, in nats per row of data. The
@@ -50,17 +51,6 @@ class MAP(AbstractInference):
         check_prior(self.log_joint.prior, eqx.filter(model, roles.random))
         return self._descent(model).init(model)
 
-    def update(
-        self, state: TrainState, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[TrainState, Info]:
-        return self._descent(state.model).update(state, batch, key=key)
-
-    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
-        return self._descent(state.model).evaluate(state, batch, key=key)
-
-    def model(self, state: TrainState) -> Model:
-        return self._descent(state.model).model(state)
-
     def posterior(
         self,
         state: TrainState,
@@ -68,7 +58,7 @@ class MAP(AbstractInference):
         *,
         key: PRNGKey | None = None,
     ) -> PointPosterior:
-        return PointPosterior(self.model(state))
+        return PointPosterior(self._trained(state))
 
     def _descent(self, model: Model) -> GradientDescent:
         roles = Roles.of(model, self.random, self.point)

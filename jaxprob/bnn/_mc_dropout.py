@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._keys import leaf_keys
-from .._types import Info, Model, PRNGKey, State
+from .._types import Model, PRNGKey, State
 from ._inference import AbstractInference
-from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
+from ._wrapper import AbstractPostHoc
 
 
 class FixedDropout(eqx.Module):
@@ -66,7 +66,7 @@ class DropoutPosterior(AbstractPosterior):
         return eqx.nn.inference_mode(self.model)
 
 
-class MCDropout(AbstractInference):
+class MCDropout(AbstractPostHoc):
     r"""Trains with dropout and predicts with it: each mask is one sampled network.
 
     The approximate posterior of a weight is two spikes, at zero and at
@@ -88,11 +88,6 @@ class MCDropout(AbstractInference):
 
     method: AbstractInference
 
-    @property
-    def log_joint(self) -> LogJoint:
-        """That of the wrapped method."""
-        return self.method.log_joint
-
     def init(self, model: Model, *, key: PRNGKey) -> State:
         layers = jax.tree.leaves(model, is_leaf=_is_dropout)
         if not any(map(_is_dropout, layers)):
@@ -101,17 +96,6 @@ class MCDropout(AbstractInference):
                 "eqx.nn.Dropout: without one every sampled network would be the same"
             )
         return self.method.init(model, key=key)
-
-    def update(
-        self, state: State, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[State, Info]:
-        return self.method.update(state, batch, key=key)
-
-    def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
-        return self.method.evaluate(state, batch, key=key)
-
-    def model(self, state: State) -> Model:
-        return self.method.model(state)
 
     def posterior(
         self,

@@ -15,8 +15,8 @@ from .._keys import example_keys
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey, Where
 from ._bayesianize import bayesianize
+from ._descent import AbstractDescent
 from ._estimators import Estimator, per_example, prepare
-from ._inference import AbstractInference
 from ._kl import kl
 from ._log_joint import LogJoint
 from ._posterior import MeanFieldPosterior
@@ -24,7 +24,7 @@ from ._prior import check_prior
 from ._random import is_random, mean_leaves, sample_leaves
 
 
-class MeanFieldVI(AbstractInference):
+class MeanFieldVI(AbstractDescent):
     r"""Fits independent Gaussians by maximising the evidence lower bound.
 
     $$\mathcal L = \frac{1}{T} \frac{N}{B} \sum_i \mathbb E_{q(w)}[\log p(y_i \mid
@@ -101,18 +101,6 @@ class MeanFieldVI(AbstractInference):
         check_prior(self.log_joint.prior, _only_random(random_model))
         return self._descent(random_model).init(random_model)
 
-    def update(
-        self, state: TrainState, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[TrainState, Info]:
-        return self._descent(state.model).update(state, batch, key=key)
-
-    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
-        return self._descent(state.model).evaluate(state, batch, key=key)
-
-    def model(self, state: TrainState) -> Model:
-        """The model whose random leaves are their posterior means."""
-        return self.posterior(state).mean()
-
     def posterior(
         self,
         state: TrainState,
@@ -120,7 +108,7 @@ class MeanFieldVI(AbstractInference):
         *,
         key: PRNGKey | None = None,
     ) -> MeanFieldPosterior:
-        return MeanFieldPosterior(self._descent(state.model).model(state))
+        return MeanFieldPosterior(self._trained(state))
 
     def _descent(self, model: Model) -> GradientDescent:
         flags = tree.select(mean_leaves(model), self.point)

@@ -60,11 +60,7 @@ class NUTS(AbstractHamiltonian):
     max_doublings: int = 10
 
     def __check_init__(self):
-        check_chains(
-            self, num_warmup=0, num_draws=1, num_chains=1, thin=1, max_doublings=1
-        )
-        if not 0 < self.target < 1:
-            raise ValueError(f"target={self.target}: an acceptance rate in (0, 1)")
+        check_chains(self, max_doublings=1)
 
     @property
     def _trajectory(self):

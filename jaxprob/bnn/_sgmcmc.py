@@ -35,6 +35,9 @@ class AbstractSGMCMC(AbstractChains):
 
     def __check_init__(self):
         check_chains(self, start=0, every=1, num_draws=1, num_chains=1)
+        rate = self.learning_rate
+        if not callable(rate) and not rate > 0:
+            raise ValueError(f"learning_rate={rate}: it has to be positive")
         cycles = self._cycles
         if cycles is None:
             return
@@ -79,27 +82,17 @@ class AbstractSGMCMC(AbstractChains):
     def update(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
     ) -> tuple[ChainState, Info]:
-        joint = self.log_joint
-        params, rest = self._split(state.model)
-        unravel = ravel_pytree(params)[1]
         rate = self.learning_rate
         rate = rate(state.step) if callable(rate) else rate
         dtype = state.position.dtype
-        step_size = jnp.asarray(rate, dtype) / joint.num_data
+        step_size = jnp.asarray(rate, dtype) / self.log_joint.num_data
         heat = jnp.ones((), dtype)
         if self._cycles is not None:
             heat = self._cycles.noisy(state.step).astype(dtype)
 
         def chain(position, momentum, held, key):
             move_key, call_key = jax.random.split(key)
-
-            def log_density(vector):
-                params = unravel(vector)
-                model = eqx.combine(params, held, rest)
-                value, held_ = joint.with_statistics(model, batch, key=call_key)
-                value = (value + joint.log_prior(params)) / joint.temperature
-                return value, held if held_ is None else held_
-
+            log_density = self._log_density(state.model, held, batch, call_key)
             return self._move(
                 move_key, position, momentum, log_density, step_size, heat
             )
@@ -118,7 +111,34 @@ class AbstractSGMCMC(AbstractChains):
             state.model,
         )
         value = jnp.mean(value)
-        return state, {"loss": -value / joint.num_data, "log_joint": value}
+        return state, {"loss": -value / self.log_joint.num_data, "log_joint": value}
+
+    def gradient(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        """That of the log-density of each chain where it is."""
+
+        def chain(position, held, key):
+            _, call_key = jax.random.split(key)
+            log_density = self._log_density(state.model, held, batch, call_key)
+            return jax.grad(lambda vector: log_density(vector)[0])(position)
+
+        keys = example_keys(key, self.num_chains)
+        slopes = jax.vmap(chain)(state.position, state.statistics, keys)
+        return jax.vmap(ravel_pytree(self._split(state.model)[0])[1])(slopes)
+
+    def _log_density(self, model, held, batch, key):
+        """Of ravelled random leaves, on a batch; and the running statistics after."""
+        joint = self.log_joint
+        params, rest = self._split(model)
+        unravel = ravel_pytree(params)[1]
+
+        def log_density(vector):
+            params = unravel(vector)
+            drawn = eqx.combine(params, held, rest)
+            value, after = joint.with_statistics(drawn, batch, key=key)
+            value = (value + joint.log_prior(params)) / joint.temperature
+            return value, held if after is None else after
+
+        return log_density
 
     def _kernel(self, position, *, key):
         return jax.random.normal(key, position.shape, position.dtype)

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._learner import TrainState
 from .._types import Info, Model, PRNGKey
-from ._inference import AbstractInference, Roles
-from ._log_joint import LogJoint
+from ._inference import Roles
 from ._map import MAP
-from ._posterior import AbstractPosterior
+from ._posterior import AbstractPosterior, chosen
 from ._stateful import refresh_statistics, trains_statistics
+from ._wrapper import AbstractWrapper
 
 
 class SWAGState(eqx.Module):
@@ -70,8 +70,9 @@ class SWAGPosterior(AbstractPosterior):
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
         """Log-density, by the matrix determinant lemma: no dense matrix is formed."""
-        values = jax.tree.map(lambda _, leaf: leaf, self.params, model)
-        delta = ravel_pytree(values)[0] - ravel_pytree(self.params)[0]
+        delta = (
+            ravel_pytree(chosen(self.params, model))[0] - ravel_pytree(self.params)[0]
+        )
         rank = len(self.deviations)
         if rank < 2:
             scale = jnp.sqrt(0.5 * self.variance)
@@ -83,7 +84,7 @@ class SWAGPosterior(AbstractPosterior):
         return jnp.asarray(gaussian.log_prob(delta))
 
 
-class SWAG(AbstractInference):
+class SWAG(AbstractWrapper):
     r"""Collects the iterates of SGD with a constant learning rate, after a burn-in.
 
     $$\bar w = \frac 1 n \sum_t w_t, \qquad \Sigma = \frac 1 2 \Big( \mathrm{diag}(
@@ -125,11 +126,6 @@ class SWAG(AbstractInference):
                 "at least 0 and 1, and a rank of 0 (diagonal) or at least 2"
             )
 
-    @property
-    def log_joint(self) -> LogJoint:
-        """That of the wrapped method."""
-        return self.method.log_joint
-
     def init(self, model: Model, *, key: PRNGKey | None = None) -> SWAGState:
         train = self.method.init(model, key=key)
         vector = self._vector(train.model)
@@ -159,6 +155,9 @@ class SWAG(AbstractInference):
             (state.mean, state.squares, state.count),
         )
         return SWAGState(train, mean, squares, deviations, count), info
+
+    def gradient(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return self.method.gradient(state.train, batch, key=key)
 
     def evaluate(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> Info:
         return self.method.evaluate(state.train, batch, key=key)

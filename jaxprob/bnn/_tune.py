@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .. import tree
 from .._types import Model
-from ._laplace import LaplacePosterior
+from ._laplace_posterior import LaplacePosterior
 from ._likelihood import NormalLikelihood
 from ._prior import FanInNormal, Prior, PriorByPath
 
@@ -85,8 +85,7 @@ def tune_prior(
 
     Needs no data: only the mode and the curvature there. One scale is tuned for
     `IsotropicNormal` and `FanInNormal`, one for each pattern in a `PriorByPath`, such
-    as `per_layer` makes. The mode is kept; train again with the new prior where it
-    moved far.
+    as `per_layer` makes. The mode is kept; `train_by_evidence` moves it too.
 
     Reference: *Scalable marginal likelihood estimation for model selection in deep
     learning*, Immer, Bauer, Fortuin, Rätsch and Khan, 2021,
@@ -121,25 +120,29 @@ def tune_prior(
         assert isinstance(posterior.likelihood, NormalLikelihood)
         log_noise = jnp.log(posterior.likelihood.scale).astype(dtype)
 
-    def tuned(both):
-        logs, log_noise = both
-        prior = eqx.combine(jax.tree.map(jnp.exp, logs), rest)
-        out = eqx.tree_at(lambda q: q.prior, posterior, prior)
-        return out if log_noise is None else with_noise(out, jnp.exp(log_noise))
+    both = _ascend(posterior, (logs, log_noise), rest, num_steps, learning_rate)
+    return _tuned(posterior, both, rest)
 
+
+def _tuned(posterior, both, rest):
+    """The posterior under other logarithms of the prior's scales and of the noise."""
+    logs, log_noise = both
+    prior = eqx.combine(jax.tree.map(jnp.exp, logs), rest)
+    out = eqx.tree_at(lambda q: q.prior, posterior, prior)
+    return out if log_noise is None else with_noise(out, jnp.exp(log_noise))
+
+
+@eqx.filter_jit
+def _ascend(posterior, both, rest, num_steps, learning_rate):
     optimizer = optax.adam(learning_rate)
 
-    @jax.jit
-    def ascend(both):
-        def step(carry, _):
-            both, state = carry
-            grads = jax.grad(lambda both: -tuned(both).log_evidence())(both)
-            updates, state = optimizer.update(grads, state)
-            return (optax.apply_updates(both, updates), state), None
+    def loss(both):
+        return -_tuned(posterior, both, rest).log_evidence()
 
-        (both, _), _ = jax.lax.scan(
-            step, (both, optimizer.init(both)), length=num_steps
-        )
-        return both
+    def step(carry, _):
+        both, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(both), state)
+        return (optax.apply_updates(both, updates), state), None
 
-    return tuned(ascend((logs, log_noise)))
+    (both, _), _ = jax.lax.scan(step, (both, optimizer.init(both)), length=num_steps)
+    return both

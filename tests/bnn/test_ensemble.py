@@ -208,6 +208,19 @@ def test_anchors_need_normal_priors(model):
         bnn.AnchoredMAP(joint, optax.sgd(0.1)).init(model, key=jax.random.key(0))
 
 
+def test_the_noise_of_targets_takes_any_kind_of_key():
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=4)
+    method = bnn.AnchoredMAP(joint, optax.sgd(0.1))
+    model = eqx.nn.Linear(1, "scalar", key=jax.random.key(0))
+    batch = (jnp.ones((4, 1)), jnp.zeros(4))
+    losses = []
+    for kind in ("threefry2x32", "rbg"):
+        state = method.init(model, key=jax.random.key(0, impl=kind))
+        state, info = method.update(state, batch, key=jax.random.key(1))
+        losses.append(info["loss"])
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.slow
 def test_an_ensemble_runs_in_fit(model, data, getkey):
     ensemble = bnn.DeepEnsemble(method(), 3)

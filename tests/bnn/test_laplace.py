@@ -38,7 +38,7 @@ def fitted(problem, key, structure="full", temperature=1.0, batch_size=30):
 
 
 def covariance(posterior):
-    tau = posterior._tau()
+    tau = posterior.tau()
     return posterior.curvature.covariance(tau, jnp.eye(tau.size, dtype=tau.dtype))
 
 
@@ -210,7 +210,7 @@ def test_kronecker_algebra_is_that_of_the_dense_matrix(network, getkey):
     joint, model, batch = network
     method = laplace(joint, "kronecker")
     posterior = method.posterior(method.init(model), [batch])
-    tau = posterior._tau()
+    tau = posterior.tau()
     dim = tau.size
     dense = np.diag(np.asarray(tau))
     for block in posterior.curvature.blocks:

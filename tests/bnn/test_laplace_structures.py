@@ -111,7 +111,7 @@ def test_low_rank_is_the_leading_part_and_exact_at_full_rank(network, getkey):
         low = fit(joint, net, [batch], "low_rank", rank=rank)
         lead = (vectors[:, -rank:] * values[-rank:]) @ vectors[:, -rank:].T
         assert np.allclose(dense(low), lead, atol=1e-6)
-    tau = full._tau()
+    tau = full.tau()
     eye = jnp.eye(dim)
     assert np.allclose(
         low.curvature.covariance(tau, eye), full.curvature.covariance(tau, eye)

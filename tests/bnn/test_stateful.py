@@ -137,6 +137,45 @@ def test_hamiltonian_chains_hold_the_statistics_as_they_are(joint):
     assert not np.array_equal(drawn.net.first.weight, trained.net.first.weight)
 
 
+def test_laplace_goes_on_in_inference_mode_as_its_error_says(joint):
+    """The curvature is that of the network with constants in BatchNorm's place."""
+    model, (x, y) = make("batch norm")
+    first = bnn.Laplace(bnn.MAP(joint, optax.adam(0.02)))
+    state = run(first, model, (x, y), 30)
+    with pytest.raises(
+        ValueError, match=r"from eqx\.nn\.inference_mode\(method\.model\(state\)\)"
+    ):
+        first.posterior(state, [(x, y)])
+    model = eqx.nn.inference_mode(first.model(state))
+    held = jax.tree.map(jnp.copy, bnn._stateful.statistics(model))
+    method = bnn.Laplace(bnn.MAP(joint, optax.adam(1e-3)))
+    state = run(method, model, (x, y), 30)
+    posterior = method.posterior(state, [(x, y)])
+    mode = posterior.mean()
+    assert eqx.tree_equal(bnn._stateful.statistics(mode), held)
+    assert not np.array_equal(mode.net.first.weight, model.net.first.weight)
+
+    norm = mode.net.norm
+    mean, var = mode.state.get(norm.batch_state_index)
+    count = mode.state.get(norm.batch_counter).astype(jnp.float32)
+    # Equinox divides its averages by the weight that they have gathered so far.
+    lost = norm.momentum**count
+    mean, var = mean / (1.0 - lost), var / (1.0 - lost)
+    vector, unravel = jaxprob.tree.ravel(mode.net, ("first", "head"))
+
+    def output(vector, x):
+        net = unravel(vector)
+        hidden = (net.first(x) - mean) / jnp.sqrt(var + norm.eps)
+        return net.head(jnp.tanh(hidden * norm.weight + norm.bias))
+
+    out = jax.vmap(output, in_axes=(None, 0))(vector, x)
+    assert np.allclose(out, jax.vmap(mode)(x), atol=1e-4)
+    jacobian = np.asarray(jax.vmap(jax.grad(output), in_axes=(None, 0))(vector, x))
+    expected = jacobian.T @ jacobian / 0.5**2
+    scale = np.abs(expected).max()
+    assert np.allclose(posterior.curvature.matrix, expected, atol=1e-4 * scale)
+
+
 def test_what_cannot_be_is_refused(joint):
     model, (x, _) = make("batch norm")
     with pytest.raises(ValueError, match="has no output for one input: call eqx"):

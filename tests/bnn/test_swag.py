@@ -126,6 +126,29 @@ def test_multi_swag_is_an_ensemble_of_them(problem, getkey):
     assert isinstance(bnn.Mixture(each).sample(getkey()), eqx.nn.Linear)
 
 
+def test_a_density_over_part_of_a_model(x64, getkey):
+    model = eqx.nn.MLP(2, 1, 3, 1, key=getkey())
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=6)
+    part = bnn.MAP(joint, optax.sgd(0.1), random="layers.0", point=False)
+    method = bnn.SWAG(part, start=0, every=1, rank=3)
+    state = method.init(model)
+    x = jax.random.normal(getkey(), (6, 2))
+    for _ in range(5):
+        key = getkey()
+        state, _ = eqx.filter_jit(method.update)(state, (x, x[:, :1]), key=key)
+    posterior = method.posterior(state)
+    draw = posterior.sample(getkey())
+    assert np.array_equal(draw.layers[1].weight, model.layers[1].weight)
+    vector, mean = (
+        np.asarray(jaxprob.tree.ravel(m, "layers.0")[0])
+        for m in (draw, posterior.mean())
+    )
+    last = np.asarray(posterior.deviations)
+    covariance = 0.5 * (np.diag(posterior.variance) + last.T @ last / 2)
+    exact = dist.MultivariateNormal(jnp.asarray(mean), jnp.asarray(covariance))
+    assert np.allclose(posterior.log_prob(draw), exact.log_prob(jnp.asarray(vector)))
+
+
 def test_too_few_iterates_are_refused(problem, getkey):
     method = bnn.SWAG(bnn.MAP(problem.log_joint(), optax.sgd(0.1)), start=20, every=5)
     state, _ = run(method, problem, 24, getkey())

@@ -54,7 +54,7 @@ def test_another_noise_is_another_pass_over_the_data(regression):
         moved = bnn.with_noise(posterior, 0.17)
         assert np.allclose(moved.log_evidence(), other.log_evidence(), atol=1e-8)
         eye = jnp.eye(17)
-        tau = posterior._tau()
+        tau = posterior.tau()
         assert np.allclose(
             moved.curvature.covariance(tau, eye), other.curvature.covariance(tau, eye)
         )
@@ -81,6 +81,55 @@ def test_tuning_ends_where_the_evidence_is_flat_in_every_scale(regression):
     at = jnp.log(jnp.stack([*scales, tuned.likelihood.scale]))
     assert np.allclose(evidence(at), tuned.log_evidence())
     assert np.all(np.abs(jax.grad(evidence)(at)) < 1e-4)
+
+
+@pytest.mark.slow
+def test_training_by_evidence_ends_where_the_exact_evidence_is_highest(x64, getkey):
+    """Tuning after the training does not: its mode is that of the first prior."""
+    problem = LinearGaussian.random(key=getkey(), num_data=30, dim=3, noise=0.4)
+    data = problem.x, problem.y
+
+    def exact(both):
+        scale, noise = jnp.exp(both)
+        design = problem.design(problem.x)
+        covariance = noise**2 * jnp.eye(30) + scale**2 * design @ design.T
+        _, log_det = jnp.linalg.slogdet(2 * jnp.pi * covariance)
+        return -0.5 * (log_det + problem.y @ jnp.linalg.solve(covariance, problem.y))
+
+    def found(posterior):
+        return jnp.log(jnp.stack([posterior.prior.scale, posterior.likelihood.scale]))
+
+    joint = bnn.LogJoint(
+        bnn.NormalLikelihood(1.5), bnn.IsotropicNormal(0.1), num_data=30
+    )
+    method = bnn.Laplace(bnn.MAP(joint, optax.adam(3e-2)))
+    posterior, history = bnn.train_by_evidence(
+        method, problem.model(key=getkey()), data, key=getkey(), noise=True,
+        num_rounds=15, num_steps=500,
+    )  # fmt: skip
+    assert np.all(np.abs(jax.grad(exact)(found(posterior))) < 1e-3)
+    assert np.all(np.linalg.eigvalsh(jax.hessian(exact)(found(posterior))) < 0)
+    assert np.isclose(history[-1], exact(found(posterior)), atol=1e-6)
+    assert history[0] < history[-1] - 1.0
+    first, _ = bnn.train_by_evidence(
+        method, problem.model(key=getkey()), data, key=getkey(), noise=True,
+        num_rounds=1, num_steps=500,
+    )  # fmt: skip
+    assert np.any(np.abs(jax.grad(exact)(found(first))) > 0.1)
+
+
+def test_what_training_by_evidence_cannot_do_is_refused(getkey):
+    problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
+    model, data = problem.model(key=getkey()), (problem.x, problem.y)
+    with pytest.raises(ValueError, match="num_rounds=0: at least one"):
+        bnn.train_by_evidence(
+            laplace(problem.log_joint()), model, data, key=getkey(), num_rounds=0
+        )
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=10)
+    with pytest.raises(FloatingPointError, match="nan after the training of round 0"):
+        bnn.train_by_evidence(
+            bnn.Laplace(bnn.MAP(joint, optax.sgd(1e20))), model, data, key=getkey()
+        )
 
 
 def test_noise_of_other_likelihoods_and_of_the_fisher_is_refused(x64, getkey):

@@ -1,0 +1,48 @@
+"""What methods share that are plain gradient descent on a loss of their own."""
+
+import abc
+
+import equinox as eqx
+import optax
+from jaxtyping import PyTree
+
+from .._ema import EMA
+from .._learner import GradientDescent, TrainState
+from .._types import Info, Model, PRNGKey
+from ._inference import AbstractInference
+
+
+class AbstractDescent(AbstractInference):
+    """Minimises a loss, and the model of its `TrainState` stands for the posterior.
+
+    **Fields:**
+
+    - `optimizer`: any optax transformation.
+    - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
+    """
+
+    optimizer: eqx.AbstractVar[optax.GradientTransformation]
+    ema: eqx.AbstractVar[EMA | None]
+
+    @abc.abstractmethod
+    def _descent(self, model: PyTree) -> GradientDescent:
+        """How a model like this one is trained: the loss, and which leaves move."""
+
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        return self._descent(state.model).update(state, batch, key=key)
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return self._descent(state.model).gradient(state, batch, key=key)
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self._descent(state.model).evaluate(state, batch, key=key)
+
+    def model(self, state: TrainState) -> Model:
+        """The model whose random leaves are their posterior means."""
+        return self.posterior(state).mean()
+
+    def _trained(self, state: TrainState) -> PyTree:
+        """What the state's model has become, or its average if there is an EMA."""
+        return self._descent(state.model).model(state)

@@ -1,0 +1,42 @@
+"""Methods round another method."""
+
+import equinox as eqx
+from jaxtyping import PyTree
+
+from .._types import Info, Model, PRNGKey, State
+from ._inference import AbstractInference
+from ._log_joint import LogJoint
+
+
+class AbstractWrapper(AbstractInference):
+    """A method with another one inside.
+
+    **Fields:**
+
+    - `method`: that one.
+    """
+
+    method: eqx.AbstractVar[AbstractInference]
+
+    @property
+    def log_joint(self) -> LogJoint:
+        """That of the wrapped method."""
+        return self.method.log_joint
+
+
+class AbstractPostHoc(AbstractWrapper):
+    """Trains as the method inside does, in its state, and differs in the posterior."""
+
+    def update(
+        self, state: State, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[State, Info]:
+        return self.method.update(state, batch, key=key)
+
+    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
+        return self.method.gradient(state, batch, key=key)
+
+    def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self.method.evaluate(state, batch, key=key)
+
+    def model(self, state: State) -> Model:
+        return self.method.model(state)
