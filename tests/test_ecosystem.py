@@ -51,6 +51,36 @@ def test_filter_jit_traces_anew_for_each_python_number_and_not_for_arrays():
     assert len(traces) == 4
 
 
+def test_filter_vmap_takes_static_leaves():
+    tree = {"x": jnp.arange(3.0), "mode": "square", "power": 2}
+
+    def raised(tree):
+        return {"out": tree["x"] ** tree["power"], "mode": tree["mode"]}
+
+    out = eqx.filter_vmap(raised)(tree)
+    np.testing.assert_array_equal(out["out"], [0.0, 1.0, 4.0])
+    assert out["mode"] == "square"
+
+
+def test_gradients_come_with_other_outputs_and_of_any_argument():
+    def loss(scale, model, x):
+        out = scale * model(x)
+        return jnp.sum(out), {"largest": jnp.max(out), "name": "linear"}
+
+    model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    x = jnp.ones(2)
+    (value, aux), grad = eqx.filter_value_and_grad(loss, has_aux=True)(
+        jnp.asarray(2.0), model, x
+    )
+    np.testing.assert_allclose(value, 2.0 * jnp.sum(model(x)), rtol=1e-6)
+    np.testing.assert_allclose(grad, jnp.sum(model(x)), rtol=1e-6)
+    assert aux["name"] == "linear"
+    of_model, _ = eqx.filter_grad(
+        lambda model: loss(jnp.asarray(2.0), model, x), has_aux=True
+    )(model)
+    np.testing.assert_allclose(of_model.bias, 2.0)
+
+
 def test_frozen_parameters_keep_their_bits():
     model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
     trained = jaxprob.tree.freeze(model, "layers.0")
@@ -129,6 +159,52 @@ def test_the_multivariate_normal_density():
     )
     expected = scipy.stats.multivariate_normal(mean, scale).logpdf(x)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_scanned_cell_is_a_loop_over_it():
+    cell = eqx.nn.GRUCell(2, 3, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (5, 2))
+
+    def step(hidden, x):
+        hidden = cell(x, hidden)
+        return hidden, hidden
+
+    _, found = jax.lax.scan(step, jnp.zeros(3), x)
+    hidden = jnp.zeros(3)
+    for place, value in enumerate(x):
+        hidden = cell(value, hidden)
+        np.testing.assert_allclose(found[place], hidden, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case", ["plain", "smoothed", "some rows left out", "weights of classes"]
+)
+def test_cross_entropy_is_torchs(case):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 3)).astype(np.float32)
+    labels = np.asarray([0, 2, 1, 1, 0, 2])
+    weights = np.asarray([1.0, 5.0, 0.5], np.float32)
+    options = {}
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if case == "plain":
+        found = jnp.mean(losses)
+    elif case == "smoothed":
+        target = optax.smooth_labels(jax.nn.one_hot(labels, 3), 0.1)
+        found = jnp.mean(optax.softmax_cross_entropy(logits, target))
+        options = {"label_smoothing": 0.1}
+    elif case == "some rows left out":
+        found = jaxprob.masked_mean(losses, labels != 1)
+        options = {"ignore_index": 1}
+    else:
+        each = weights[labels]
+        found = jnp.sum(each * losses) / jnp.sum(each)
+        options = {"weight": torch.from_numpy(weights)}
+    close(
+        found,
+        torch.nn.functional.cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(labels), **options
+        ),
+    )
 
 
 def given(module, **parts):

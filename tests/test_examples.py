@@ -23,9 +23,15 @@ FEW = {
     "06_any_jax_model": {"max_epochs": 1},
     "07_recurrent_filter": {"num_steps": 8},
     "08_mnist": {"max_steps": 8},
-    "09_resnet": {"num_epochs": 1},
-    "10_language_model": {"num_steps": 8, "pattern": "a*.py"},
+    "09_resnet": {"num_epochs": 8},
+    "10_language_model": {"num_steps": 150, "pattern": "[a-c]*.py"},
     "11_bands": {"num_epochs": 2},
+}
+
+# What they reach even so.
+REACHED = {
+    "09_resnet": lambda found: found["accuracy"] > found["of a linear model"],
+    "10_language_model": lambda found: found["attention"] < found["1-gram"] - 0.8,
 }
 
 
@@ -68,6 +74,8 @@ def test_an_example_runs(name, tmp_path, monkeypatch):
     figures = names_of(name)["main"](**settings)
     assert figures
     assert all(math.isfinite(value) for value in figures.values())
+    if name in REACHED:
+        assert REACHED[name](figures), figures
 
 
 @pytest.mark.slow
@@ -93,12 +101,6 @@ def test_the_convolutions_of_mnist_move_with_the_image():
 
 
 @pytest.mark.slow
-@quiet
-def test_the_resnet_is_better_than_a_linear_model():
-    figures = names_of("09_resnet")["main"](num_epochs=10)
-    assert figures["accuracy"] > figures["of a linear model"]
-
-
 def test_the_resnet_predicts_one_image_as_it_predicts_it_among_others():
     """With running statistics; in training the others in a batch have a say."""
     from jaxprob import bnn
@@ -126,9 +128,10 @@ def test_the_language_model_does_not_see_what_is_to_come():
     names = names_of("10_language_model")
     model = names["LanguageModel"](width=16, depth=2, key=jax.random.key(0))
     text = jax.random.randint(jax.random.key(1), (12,), 0, len(names["ALPHABET"]))
-    past = jax.jit(model)(text)
+    logits = eqx.filter_jit(lambda model, text: model(text))
+    past = logits(model, text)
     for place in (0, 5, 11):
-        other = jax.jit(model)(text.at[place].add(1))
+        other = logits(model, text.at[place].add(1))
         same = np.all(np.asarray(past == other), axis=1)
         assert same[:place].all()
         assert not same[place:].any()
@@ -150,13 +153,6 @@ def test_counts_of_characters_give_their_entropy():
     cycle = np.arange(10 * size, dtype=np.int32) % size
     assert bits(cycle, cycle, 1) == pytest.approx(np.log2(size), rel=1e-3)
     assert bits(cycle, cycle, 2) < 0.2
-
-
-@pytest.mark.slow
-@quiet
-def test_the_language_model_learns_more_than_counts_of_characters():
-    figures = names_of("10_language_model")["main"](num_steps=250, pattern="[a-c]*.py")
-    assert figures["attention"] < figures["1-gram"] - 0.8
 
 
 @pytest.mark.slow
