@@ -1,12 +1,11 @@
 """Prior and noise of highest evidence while the weights are trained."""
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._last_good import not_finite
 from .._types import Model, PRNGKey
 from ._laplace import Laplace
 from ._laplace_posterior import LaplacePosterior
@@ -59,7 +58,7 @@ def train_by_evidence(
     **Returns:** the posterior under the last prior and noise; and the log evidence
     after each round, in nats.
 
-    **Raises:** `FloatingPointError` when the evidence is not finite, with the round;
+    **Raises:** `FloatingPointError` when a weight is not finite, with leaf and round;
     what `tune_prior` and `method.check` say.
     """
     for name, value in (("num_rounds", num_rounds), ("num_steps", num_steps)):
@@ -79,14 +78,13 @@ def train_by_evidence(
             num=num_steps,
             batch_size=batch_size,
         )
-        posterior = method.posterior(state, [data])
-        evidence = float(posterior.log_evidence())
-        if not math.isfinite(evidence):
+        broken = not_finite(method.model(state))
+        if broken:
             raise FloatingPointError(
-                f"the log evidence is {evidence} after the training of round {index}: "
-                "lower the learning rate, or look at the scale of the data"
+                f"{broken[0]} is not finite after the training of round {index}: lower "
+                "the learning rate, or look at the scale of the data"
             )
-        posterior = tune_prior(posterior, noise=noise)
+        posterior = tune_prior(method.posterior(state, [data]), noise=noise)
         history.append(float(posterior.log_evidence()))
         method = eqx.tree_at(
             lambda m: (m.method.log_joint.prior, m.method.log_joint.likelihood),

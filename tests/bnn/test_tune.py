@@ -126,7 +126,9 @@ def test_what_training_by_evidence_cannot_do_is_refused(getkey):
             laplace(problem.log_joint()), model, data, key=getkey(), num_rounds=0
         )
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=10)
-    with pytest.raises(FloatingPointError, match="nan after the training of round 0"):
+    with pytest.raises(
+        FloatingPointError, match="weight is not finite after the training of"
+    ):
         bnn.train_by_evidence(
             bnn.Laplace(bnn.MAP(joint, optax.sgd(1e20))), model, data, key=getkey()
         )

@@ -169,7 +169,7 @@ def test_a_broken_step_is_named_and_the_state_before_it_kept(tmp_path):
     with pytest.raises(jaxprob.NonFiniteError) as caught:
         trainer.fit(broken, data(6))
     assert (caught.value.step, caught.value.leaves) == (6, leaves)
-    assert "loss is nan at step 7. step 6 broke the run" in str(caught.value)
+    assert "elbo is nan at step 7. step 6 broke the run" in str(caught.value)
     make_trainer(tmp_path, max_epochs=1).fit(before, data(None))
     assert bits(broken) == bits(before)
     assert np.isfinite(broken.posterior().mean().scale)
