@@ -81,8 +81,7 @@ def record(parts: dict[str, Any], call: Callable[[dict[str, Any]], Any]) -> Any:
                 "come out: have the model return them"
             )
     jaxpr = closed.jaxpr.replace(
-        outvars=[*closed.jaxpr.outvars, *(marks[mark] for mark in wanted)],
-        debug_info=closed.jaxpr.debug_info.with_unknown_names(),
+        outvars=[*closed.jaxpr.outvars, *(marks[mark] for mark in wanted)]
     )
     values = jaxpr_as_fun(closed.replace(jaxpr=jaxpr))()
     num = len(jax.tree.leaves(shapes))
