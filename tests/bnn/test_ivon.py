@@ -144,32 +144,41 @@ def test_the_fixed_point_is_the_best_factorised_gaussian(problem, getkey, temper
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 30])
 def test_the_learner_ends_there_too(problem, getkey, batch_size):
-    num_steps = 20_000
+    """In epochs, as `fit` trains: drawn anew for each step, batches of 7 would leave
+    the mean 0.03 standard deviations off after so many.
+    """
+    # What is left of the initial curvature is beta2 to this power, 0.25 %.
+    num_steps, per_epoch = 60_000, 30 // batch_size
     rate = optax.cosine_decay_schedule(0.05, num_steps)
     method = bnn.IVON(
-        problem.log_joint(), rate, hess_init=1.0, beta2=0.9998, num_samples=4
+        problem.log_joint(), rate, hess_init=1.0, beta2=0.9999, num_samples=16
     )
     state = method.init(problem.model(key=getkey()))
     arrays, static = eqx.partition(state, eqx.is_array)
 
-    def step(arrays, key):
-        row_key, key = jax.random.split(key)
-        rows = jax.random.permutation(row_key, 30)[:batch_size]
+    def step(arrays, key_and_rows):
+        key, rows = key_and_rows
         batch = (problem.x[rows], problem.y[rows])
         state, info = method.update(eqx.combine(arrays, static), batch, key=key)
         return eqx.filter(state, eqx.is_array), info["elbo"]
 
-    arrays, elbo = jax.jit(lambda a, k: jax.lax.scan(step, a, k))(
-        arrays, jax.random.split(getkey(), num_steps)
+    def epoch(arrays, key):
+        row_key, key = jax.random.split(key)
+        rows = jax.random.permutation(row_key, 30)[: per_epoch * batch_size]
+        keys = jax.random.split(key, per_epoch)
+        return jax.lax.scan(step, arrays, (keys, rows.reshape(per_epoch, batch_size)))
+
+    arrays, elbo = jax.jit(lambda a, k: jax.lax.scan(epoch, a, k))(
+        arrays, jax.random.split(getkey(), num_steps // per_epoch)
     )
     posterior = method.posterior(eqx.combine(arrays, static))
     leaf, bias = posterior.tree.weight, posterior.tree.bias
     mean = np.concatenate([leaf.mean.ravel(), bias.mean])
     variance = np.concatenate([leaf.scale.ravel(), bias.scale]) ** 2
     sd = np.sqrt(problem.mean_field_variance)
-    assert np.all(np.abs(mean - problem.mean) < 0.1 * sd)
-    assert np.all(np.abs(variance / problem.mean_field_variance - 1) < 0.05)
-    late = np.asarray(elbo[-5000:]).reshape(50, 100).mean(1)
+    assert np.all(np.abs(mean - problem.mean) < 0.05 * sd)
+    assert np.all(np.abs(variance / problem.mean_field_variance - 1) < 0.03)
+    late = np.asarray(elbo).ravel()[-5000:].reshape(50, 100).mean(1)
     error = late.std() / np.sqrt(50)
     assert abs(late.mean() - problem.mean_field_elbo) < 4 * error + 0.02
 
