@@ -82,7 +82,7 @@ def work(folder: Path, stage: str, listening: bool = True) -> None:
         # Validation in 500 batches: most of an epoch.
         extra = {"validation": (x, x)} if stage == "validation" else {}
         module = make_module()
-        trainer = make_trainer(folder, EPOCHS if extra else 40, callbacks)
+        trainer = make_trainer(folder, EPOCHS if extra else 400, callbacks)
         trainer.fit(module, make_data(**extra), ckpt_path=resume)
     elif stage == "previews":
         module = make_diffusion()

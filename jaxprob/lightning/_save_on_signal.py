@@ -98,6 +98,7 @@ class SaveOnSignal(pl.Callback):
 
     def teardown(self, trainer, pl_module, stage: str) -> None:
         self._restore()
+        self._leave(trainer, pl_module)  # of a signal that came after the last step
 
     def _listen(self):
         for number in self._codes:

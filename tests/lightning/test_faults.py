@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from benchmarks.faults._mutants import mutant_campaign
@@ -109,6 +110,26 @@ def test_a_signal_saves_and_exits_and_the_run_goes_on_to_the_same_bits(
     make_trainer(tmp_path, max_epochs=3).fit(
         module, make_data(), ckpt_path=SaveOnSignal.latest(tmp_path)
     )
+    assert bits(module) == whole
+
+
+class Late(pl.Callback):
+    """Sends a signal when the last step and all that is done after it are over."""
+
+    def on_train_end(self, trainer, pl_module):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path, whole):
+    trainer = make_trainer(
+        tmp_path, max_epochs=3, callbacks=[SaveOnSignal(tmp_path), Late()]
+    )
+    with pytest.raises(SystemExit) as left:
+        trainer.fit(make_module(8), make_data())
+    assert left.value.code == 143
+    module = make_module(8)
+    path = SaveOnSignal.latest(tmp_path)
+    make_trainer(tmp_path, max_epochs=3).fit(module, make_data(), ckpt_path=path)
     assert bits(module) == whole
 
 
