@@ -7,7 +7,7 @@ Of JAX it is said that it takes a third of PyTorch's time. That is said of netwo
 many small operations, where what is measured is the handing over of work; where the
 operations are large, both wait for the same arithmetic. So there are two networks,
 
-- deep: 24 residual layers of width 32, each with its norm, a product and a GELU;
+- deep: 12 residual layers of width 32, each with its norm, a product and a GELU;
 - wide: two hidden layers of width 1024;
 
 and each is trained (squared error, Adam) by
@@ -35,7 +35,7 @@ NAMES = {
     "compiled": "PyTorch, compiled",
 }
 NETS = ("deep", "wide")
-INPUTS, DEEP, NARROW, WIDE = 32, 24, 32, 1024
+INPUTS, DEEP, NARROW, WIDE = 32, 12, 32, 1024
 RATE = 1e-3
 
 
