@@ -116,7 +116,8 @@ def test_the_likelihood_is_weighed_once(model, joint, rows, draws):
     method = bnn.MeanFieldVI(joint, optax.sgd(0.1), num_samples=draws, scale=1e-6)
     x, y = (values[:20] for values in arrays(100))
     repeated = tuple(np.tile(values, (rows // 20, 1)) for values in (x, y))
-    _, info = method.update(method.init(model), repeated, key=jax.random.key(0))
+    update = eqx.filter_jit(method.update)
+    _, info = update(method.init(model), repeated, key=jax.random.key(0))
     expected = np.mean(dist.Normal(jax.vmap(model)(x), 0.3).log_prob(y))
     np.testing.assert_allclose(info["nll"], -expected, rtol=1e-3)
 
@@ -268,6 +269,7 @@ def test_images_are_centred_and_samples_are_taken_back():
     np.testing.assert_allclose(pixels, datasets.digits().x_train, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_seed_of_a_run_changes_it_and_repeats_it(tmp_path):
     def weights(seed):
         module, data = score_module(seed)
