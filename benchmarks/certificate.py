@@ -70,7 +70,7 @@ def methods(joint, num_steps, scale, only=""):
         "SGLD, cyclical": (
             bnn.SGLD(
                 joint,
-                bnn.CosineCycles(0.05 * scale, length=400, draws=5),
+                bnn.CosineCycles(min(0.1 * scale, 0.005), length=400, draws=5),
                 start=2000,
                 every=20,
                 num_draws=NUM,
@@ -93,9 +93,19 @@ def methods(joint, num_steps, scale, only=""):
             None,
         ),
         "low-rank VI": (bnn.LowRankVI(joint, vi, num_samples=8), num_steps, None),
-        "full-rank VI": (bnn.FullRankVI(joint, vi, num_samples=8), num_steps, None),
+        "full-rank VI": (
+            bnn.FullRankVI(joint, decaying(0.002, 2 * num_steps), num_samples=8),
+            2 * num_steps,
+            None,
+        ),
         "IVON": (
-            bnn.IVON(joint, optax.cosine_decay_schedule(0.1 * scale, num_steps)),
+            bnn.IVON(
+                joint,
+                optax.cosine_decay_schedule(0.1 * scale, 2 * num_steps),
+                hess_init=10.0,
+                beta2=0.999,
+                num_samples=8,
+            ),
             2 * num_steps,
             None,
         ),

@@ -5,7 +5,6 @@
 Noise that grows with x, and no data in a gap. The network gives a mean and a scale for
 each x, and has a posterior over its weights: the inner band is what more data would
 narrow, the rest is noise. Prints how well both are found; writes `runs/bands.png`.
-Mean-field inference, one line away, finds twice the noise: 200 rows are few for it.
 """
 
 import argparse

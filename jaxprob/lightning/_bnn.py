@@ -82,7 +82,7 @@ class BNNModule(LearnerModule):
         self.num_samples = num_samples
         self.level = level
         self.batches = batches
-        posterior_key, predict_key = jax.random.split(self._eval_key)
+        posterior_key, predict_key = jax.random.split(self._draw_key)
         self._posterior_key, self._predict_key = posterior_key, predict_key
         self._held: AbstractPosterior | None = None
         self._metrics: dict[int, PredictiveMetrics] = {}

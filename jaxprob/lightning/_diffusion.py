@@ -100,7 +100,7 @@ class DiffusionModule(LearnerModule):
         self.preview_cond = preview_cond
         self.num_previews = num_previews
         self.previews_every_n_epochs = previews_every_n_epochs
-        self._preview_key, self._sample_key = jax.random.split(self._eval_key)
+        self._preview_key, self._sample_key = jax.random.split(self._draw_key)
 
     def sample(self, num: int, *, index: int = 0, cond: Any = None) -> Draw:
         """Draws from the model of now; `index` chooses which samples.

@@ -79,7 +79,8 @@ class LearnerModule(pl.LightningModule):
         self.lr_schedule = lr_schedule
         self.layout = Layout() if layout is None else layout
         self.step_log = StepLog()
-        init_key, run_key, self._eval_key = jax.random.split(jax.random.key(seed), 3)
+        keys = jax.random.split(jax.random.key(seed), 4)
+        init_key, run_key, self._eval_key, self._draw_key = keys
         self._run = Run(
             learner,
             model,

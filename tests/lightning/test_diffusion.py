@@ -100,3 +100,12 @@ def test_image_data_are_standardised_and_have_a_channel():
 def test_a_table_given_as_images_is_refused():
     with pytest.raises(ValueError, match="TabularDataModule"):
         ImageDataModule("iris")
+
+
+def test_previews_samples_and_evaluation_have_keys_of_their_own():
+    module = make_module()
+    # What `split` gives is what `fold_in` of a small number gives.
+    ours = [module._preview_key, module._sample_key]
+    loaders = [jax.random.fold_in(module._eval_key, i) for i in range(3)]
+    keys = [jax.random.key_data(k).tolist() for k in [*ours, *loaders]]
+    assert len({tuple(k) for k in keys}) == 5
