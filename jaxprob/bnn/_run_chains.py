@@ -296,4 +296,6 @@ def _settings(method, model, data, key, batch_size, checkpoint_every) -> dict[st
 def _words(value):
     """All settings in a tree, the same in every process."""
     text = eqx.tree_pformat(value)
+    # A function whose types are checked is a wrapped one, and the same.
+    text = text.replace("<wrapped function ", "<function ")
     return " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", text).split())

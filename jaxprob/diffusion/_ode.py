@@ -260,7 +260,8 @@ def begun(solver, right_hand_side, t0, y0):
     diffrax evaluates the first stage again with every step it rejects before it has
     accepted one. It takes none from a solver without such a stage.
     """
-    if not isinstance(solver, dfx.AbstractERK) or not solver.tableau.fsal:
+    tableau = solver.tableau if isinstance(solver, dfx.AbstractERK) else None
+    if not isinstance(tableau, dfx.ButcherTableau) or not tableau.fsal:
         return None
     return jnp.asarray(False), right_hand_side(t0, y0)
 
