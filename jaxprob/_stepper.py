@@ -56,7 +56,7 @@ class Stepper:
     - `key`: of the whole run.
     - `step`: the number of the next step, for a run that goes on.
     - `steps_per_dispatch`: how many steps a dispatch may hold. `"auto"` times a few
-        single steps and chooses about 20 ms of work, at most 64 steps and 64 MB.
+        single steps and chooses about 80 ms of work, at most 64 steps and 64 MB.
     - `layout`: the devices; JAX's default one if it is not given.
     - `check_every`: steps from one `check_state` to the next. For it a copy of the
         state is kept, and the batches since, up to 256 MB; with 0 nothing is.

@@ -196,7 +196,8 @@ def test_auto_settles_after_a_few_steps_and_changes_no_bit(getkey):
     ("seconds", "nbytes", "steps"),
     [
         (1e-6, 1, MAX_STEPS),
-        (1e-3, 1, 16),
+        (1e-3, 1, MAX_STEPS),
+        (1e-2, 1, 8),
         (0.1, 1, 1),
         (1e-6, MAX_BYTES // 4, 4),
         (1e-6, 2 * MAX_BYTES, 1),
