@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 MAX_STEPS = 64
 MAX_BYTES = 2**26
-SECONDS = 0.08  # of work in a dispatch: a Trainer's round of hooks takes one of these
+SECONDS = 0.08  # of work in a dispatch: a Trainer's hooks, a millisecond, vanish in it
 
 
 def choose_capacity(seconds: float, nbytes: int) -> int:

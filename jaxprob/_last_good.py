@@ -80,10 +80,10 @@ class Kept:
 
         Some never are: an optimiser may begin with an infinite best loss.
         """
-        finite = np.asarray(all_finite(arrays))
+        finite = np.asarray(finite_leaves(arrays))
         if finite.all():
             return []
-        return _paths(arrays, np.asarray(all_finite(self.arrays)) & ~finite)
+        return _paths(arrays, np.asarray(finite_leaves(self.arrays)) & ~finite)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def first_break(
 
 
 @jax.jit
-def all_finite(arrays: PyTree) -> Bool[Array, " leaves"]:
+def finite_leaves(arrays: PyTree) -> Bool[Array, " leaves"]:
     """For each array of a tree, whether all its entries are finite."""
 
     def one(leaf):
@@ -177,7 +177,7 @@ def all_finite(arrays: PyTree) -> Bool[Array, " leaves"]:
 def not_finite(tree: PyTree) -> list[str]:
     """Paths of the arrays of a tree that are not finite."""
     arrays = eqx.filter(tree, eqx.is_array)
-    return _paths(arrays, ~np.asarray(all_finite(arrays)))
+    return _paths(arrays, ~np.asarray(finite_leaves(arrays)))
 
 
 def _paths(tree, flags):

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ._last_good import finite_leaves
+
 Tree = TypeVar("Tree", bound=Any)
 
 
@@ -157,8 +159,7 @@ def unless_left_out(new: Tree, old: Tree) -> Tree:
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether no floating-point array of a tree holds a NaN or an infinity."""
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    return jnp.all(finite_leaves(eqx.filter(tree, eqx.is_array)))
 
 
 def choose(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:

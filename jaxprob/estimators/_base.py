@@ -1,6 +1,6 @@
 """What the two estimators share: from a table to a posterior."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .. import bnn
 from .._fit import fit as fit_learner
 from ..datasets import Standardizer
-from ._methods import make_method
+from ._methods import Method, make_method
 
 CHUNK = 256
 """Rows predicted at a time. Always as many, so that a row's numbers do not depend on
@@ -53,19 +53,20 @@ class AbstractEstimator(BaseEstimator):
     history_: Any
     _fitted: Fitted
 
+    @no_type_check  # scikit-learn: nothing is checked before `fit`
     def __init__(
         self,
-        method: Any = "ensemble",
+        method: Method = "ensemble",
         *,
-        hidden: Any = (50,),
+        hidden: tuple[int, ...] = (50,),
         network: Any = None,
-        prior_scale: Any = 2.0,
-        num_epochs: Any = 200,
-        batch_size: Any = 32,
-        learning_rate: Any = 1e-2,
-        num_samples: Any = None,
+        prior_scale: float = 2.0,
+        num_epochs: int = 200,
+        batch_size: int = 32,
+        learning_rate: float = 1e-2,
+        num_samples: int | None = None,
         random_state: Any = None,
-        verbose: Any = False,
+        verbose: bool = False,
     ):
         self.method = method
         self.hidden = hidden
