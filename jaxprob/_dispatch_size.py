@@ -1,15 +1,57 @@
 """How many steps a dispatch should hold."""
 
 import math
+from typing import Literal
 
 import jax
 import numpy as np
 from jax.extend.core import subjaxprs
 from jaxtyping import PyTree
 
-MAX_STEPS = 64
+MAX_STEPS = 512
 MAX_BYTES = 2**26
+TRIALS = 5
 SECONDS = 0.08  # of work in a dispatch: a Trainer's hooks, a millisecond, vanish in it
+
+
+class DispatchSize:
+    """How many steps a dispatch may hold: as given, or chosen once a few are timed.
+
+    **Arguments:**
+
+    - `steps`: a number, or `"auto"`.
+    """
+
+    def __init__(self, steps: int | Literal["auto"]):
+        auto = steps == "auto"
+        self._auto = auto
+        self._chosen = 1 if auto else int(steps)
+        self.trials = TRIALS if auto else 0
+        self.longest = math.inf
+        self._times: list[float] = []
+        self._idle: list[float] = []
+
+    @property
+    def steps(self) -> int:
+        """At most `longest` of its own choice: an epoch or less comes in one go."""
+        return int(min(self._chosen, self.longest)) if self._auto else self._chosen
+
+    def add(self, seconds: float, idle: float) -> None:
+        """Takes the time of one step, and that of a dispatch of none."""
+        self._times.append(seconds)
+        self._idle.append(idle)
+        self.trials -= 1
+
+    def choose(self, nbytes: int) -> int:
+        """What the times say, for batches of a size."""
+        # The first one compiled; the fastest of the others is the undisturbed one.
+        step = min(self._times[1:])
+        step = max(step - min(self._idle), 0.01 * step)
+        return choose_capacity(step, nbytes)
+
+    def settle(self, steps: int) -> None:
+        """Fixes the choice, on which all processes agree."""
+        self._chosen = steps
 
 
 def choose_capacity(seconds: float, nbytes: int) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any, Literal
 
 import equinox as eqx
@@ -89,6 +89,8 @@ def fit(
         steps_per_dispatch=steps_per_dispatch,
         layout=layout,
     )
+    if isinstance(loader, Sized):
+        stepper.bound(len(loader))
     evaluator = Evaluator(learner, layout)
     total = num_steps if num_steps is not None else _total(loader, num_epochs)
     history: History = []
@@ -197,7 +199,7 @@ def _as_loader(
 
 
 def _total(loader, num_epochs):
-    return len(loader) * num_epochs if hasattr(loader, "__len__") else None
+    return len(loader) * num_epochs if isinstance(loader, Sized) else None
 
 
 def _finished(done, epoch, num_steps, num_epochs):

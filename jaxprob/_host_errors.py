@@ -34,6 +34,22 @@ def checks_give_nan(function: Callable[..., Any]) -> Callable[..., Any]:
     return quiet
 
 
+def check_metrics(info: dict[str, np.ndarray], num: int, following: int) -> None:
+    """Raises what a check inside the last `num` steps would have on one device.
+
+    **Raises:** `FloatingPointError` with the step, counted back from the `following`.
+    """
+    finite = np.all([np.isfinite(values) for values in info.values()], 0)
+    bad = np.flatnonzero(~np.atleast_1d(finite)[:num])
+    if bad.size:
+        raise FloatingPointError(
+            f"step {following - num + int(bad[0])} gave metrics that are not "
+            "finite, in a program with checks (eqx.error_if, or a solve with "
+            "throw=True). On several devices they cannot raise and give NaN: run "
+            "the step on one device, without layout, to read which one failed"
+        )
+
+
 def _rewrite(jaxpr):
     return jaxpr.replace(eqns=[_rewrite_equation(eqn) for eqn in jaxpr.eqns])
 

@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ._batch import RowStack, Stack, own, weight
-from ._dispatch_size import can_fuse, choose_capacity, num_bytes
-from ._host_errors import checks_give_nan, has_checks
+from ._dispatch_size import DispatchSize, can_fuse, num_bytes
+from ._host_errors import check_metrics, checks_give_nan, has_checks
 from ._keys import step_key
 from ._last_good import Kept, first_break
 from ._layout import Layout
@@ -32,8 +32,6 @@ from ._learner import AbstractLearner
 from ._stacking import at, gather, owned, shape_of, stack_into, strong
 from ._totals import StepMetrics, Totals
 from ._types import PRNGKey, State
-
-_TRIALS = 5
 
 
 class Stepper:
@@ -56,7 +54,7 @@ class Stepper:
     - `key`: of the whole run.
     - `step`: the number of the next step, for a run that goes on.
     - `steps_per_dispatch`: how many steps a dispatch may hold. `"auto"` times a few
-        single steps and chooses about 80 ms of work, at most 64 steps and 64 MB.
+        single steps and chooses about 80 ms of work, at most 512 steps and 64 MB.
     - `layout`: the devices; JAX's default one if it is not given.
     - `check_every`: steps from one `check_state` to the next. For it a copy of the
         state is kept, and the batches since, up to 256 MB; with 0 nothing is.
@@ -83,8 +81,7 @@ class Stepper:
                 "of at least 1"
             )
         self.learner = learner
-        self._trials = _TRIALS if steps_per_dispatch == "auto" else 0
-        self.capacity = 1 if steps_per_dispatch == "auto" else int(steps_per_dispatch)
+        self._size = DispatchSize(steps_per_dispatch)
         self.layout = Layout() if layout is None else layout
         if check_every < 0:
             raise ValueError(f"check_every={check_every}: steps, or 0 for never")
@@ -108,8 +105,18 @@ class Stepper:
         # A program of its own: fused with the steps it would let them round otherwise.
         self._gather = jax.jit(gather)
         self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
-        self._times: list[float] = []
-        self._idle: list[float] = []
+
+    @property
+    def capacity(self) -> int:
+        """How many steps a dispatch may hold now."""
+        return self._size.steps
+
+    def bound(self, longest: int | float) -> None:
+        """Says how many batches come in a row at most, such as those of an epoch.
+
+        With `"auto"` stacks are then no longer than that.
+        """
+        self._size.longest = max(1, longest)
 
     @property
     def slots(self) -> int:
@@ -123,7 +130,7 @@ class Stepper:
     @property
     def tuning(self) -> bool:
         """Whether `steps_per_dispatch="auto"` still has steps to time."""
-        return self._trials > 0
+        return self._size.trials > 0
 
     @property
     def state(self) -> State:
@@ -216,7 +223,7 @@ class Stepper:
 
     def _takes(self, stack):
         """Whether a stack can be dispatched as it is."""
-        if not self._fused or self._trials or stack.capacity != self.slots:
+        if not self._fused or self.tuning or stack.capacity != self.slots:
             return False
         if isinstance(stack, RowStack):
             return stack.rows.shape[1] % self.layout.data == 0
@@ -234,7 +241,7 @@ class Stepper:
             slots = 2 if len(run) == 1 else self.slots
             stacked = jax.tree.map(functools.partial(stack_into, slots), *run)
             info = self._dispatch_stack(Stack(stacked, len(run)))
-        if self._trials:
+        if self.tuning:
             self._tune(run[0], info, begin)
         return info
 
@@ -304,17 +311,8 @@ class Stepper:
 
     def _look(self, info, num):
         """Raises what a check inside the program would have raised on one device."""
-        if not self._checked:
-            return
-        finite = np.all([np.isfinite(v) for v in jax.device_get(info).values()], 0)
-        bad = np.flatnonzero(~np.atleast_1d(finite)[:num])
-        if bad.size:
-            raise FloatingPointError(
-                f"step {self.step - num + int(bad[0])} gave metrics that are not "
-                "finite, in a program with checks (eqx.error_if, or a solve with "
-                "throw=True). On several devices they cannot raise and give NaN: run "
-                "the step on one device, without layout, to read which one failed"
-            )
+        if self._checked:
+            check_metrics(jax.device_get(info), num, self.step)
 
     def _dispatch_stack(self, stack):
         self._note(stack, stack.num)
@@ -339,20 +337,17 @@ class Stepper:
 
     def _tune(self, batch, info, begin):
         jax.block_until_ready(info)
-        self._times.append(time.perf_counter() - begin)
+        seconds, idle = time.perf_counter() - begin, 0.0
         if self._fused:
             # A dispatch of no steps costs all that does not grow with their number.
             begin = time.perf_counter()
             nothing = jax.tree.map(functools.partial(stack_into, 2), batch)
             jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
-            self._idle.append(time.perf_counter() - begin)
-        self._trials -= 1
-        if not self._trials:
-            # The first one compiled; the fastest of the others is the undisturbed one.
-            step = min(self._times[1:])
-            step = max(step - min(self._idle, default=0.0), 0.01 * step)
-            capacity = choose_capacity(step, num_bytes(batch))
-            self.capacity = self.layout.agree(capacity)
+            idle = time.perf_counter() - begin
+        self._size.add(seconds, idle)
+        if not self.tuning:
+            capacity = self._size.choose(num_bytes(batch))
+            self._size.settle(self.layout.agree(capacity))
 
     def _trace(self, batch):
         """Reads off the program, before it runs, its metrics and how to run it."""

@@ -81,33 +81,38 @@ def install(module: Any) -> None:
     fetcher = _private.fetcher(trainer)
     if type(fetcher) is _private.PrefetchDataFetcher:
         _private.set_fetcher(trainer, FastForward(fetcher, module))
+    module.bound(longest_run(trainer))
 
 
 def steps_until_visible(trainer: Any, capacity: int) -> int:
     """How many steps from here to the next one at which somebody looks."""
     if trainer.should_stop:
         return 1  # the loop asks after each step whether it may stop
-    step = trainer.global_step
     bounds = [capacity]
-    bounds += [n - step % n for n in _private.checkpoint_intervals(trainer)]
+    bounds += [every - done % every for every, done in _visits(trainer)]
     if trainer.max_steps != -1:
-        bounds.append(trainer.max_steps - step)
-    every = trainer.log_every_n_steps
-    if trainer.loggers and every and somebody_logs(trainer):
-        bounds.append(every - _private.logger_step(trainer) % every)
-    bounds += _validation_bound(trainer)
+        bounds.append(trainer.max_steps - trainer.global_step)
     return max(1, min(bounds))
 
 
-def _validation_bound(trainer):
+def longest_run(trainer: Any) -> int | float:
+    """How many steps lie between two of those at most; infinity if none is known."""
+    return min([trainer.num_training_batches] + [n for n, _ in _visits(trainer)])
+
+
+def _visits(trainer):
+    """`(every, done)` of each who looks every so many steps."""
+    for every in _private.checkpoint_intervals(trainer):
+        yield every, trainer.global_step
+    every = trainer.log_every_n_steps
+    if trainer.loggers and every and somebody_logs(trainer):
+        yield every, _private.logger_step(trainer)
     every = trainer.val_check_batch
-    if not trainer.enable_validation or not isinstance(every, int):
-        return []
-    if trainer.check_val_every_n_epoch is None:
-        done = _private.batch_in_run(trainer) + 1
-    else:
-        done = _private.batch_in_epoch(trainer) + 1
-    return [every - done % every]
+    if trainer.enable_validation and isinstance(every, int):
+        if trainer.check_val_every_n_epoch is None:
+            yield every, _private.batch_in_run(trainer) + 1
+        else:
+            yield every, _private.batch_in_epoch(trainer) + 1
 
 
 def _has_transfer_hooks(module):

@@ -249,6 +249,10 @@ class LearnerModule(pl.LightningModule):
         """So that batches come many at a time."""
         _fast_forward.install(self)
 
+    def bound(self, longest: int | float) -> None:
+        """Tells the stepper how many batches come in a row at most."""
+        self._run.stepper.bound(longest)
+
     def settle(self) -> None:
         """Makes the steps that are counted and not yet made."""
         if isinstance(self._waiting, Stack):

@@ -192,11 +192,26 @@ def test_auto_settles_after_a_few_steps_and_changes_no_bit(getkey):
     assert eqx.tree_equal(auto.state, one.state)
 
 
+def test_auto_takes_no_more_than_come_in_a_row(getkey):
+    model, key = mlp(getkey()), getkey()
+    learner = jaxprob.GradientDescent(noisy_loss, optax.adam(1e-2))
+    stepper = jaxprob.Stepper(learner, learner.init(model), key=key)
+    stepper.bound(6)
+    for batch in batches(5):
+        stepper([batch])
+    assert not stepper.tuning
+    assert stepper.capacity == stepper.slots == 6
+    stepper.bound(3)
+    assert stepper.slots == 3
+    stepper(batches(7))
+    assert stepper.step == 12
+
+
 @pytest.mark.parametrize(
     ("seconds", "nbytes", "steps"),
     [
         (1e-6, 1, MAX_STEPS),
-        (1e-3, 1, MAX_STEPS),
+        (1e-3, 1, 64),
         (1e-2, 1, 8),
         (0.1, 1, 1),
         (1e-6, MAX_BYTES // 4, 4),
