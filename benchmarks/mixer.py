@@ -28,7 +28,7 @@ NAMES = {
 }
 
 
-def _images():
+def images():
     import numpy as np
 
     return np.random.default_rng(0).normal(size=(BATCH, 1, 28, 28)).astype(np.float32)
@@ -81,7 +81,7 @@ def _example_net(key):
     return Net(key)
 
 
-def _loop(net) -> Round:
+def example_loop(net, steps: int = STEPS) -> Round:
     """The example's loop: a jitted step, called from Python."""
     import equinox as eqx
     import jax
@@ -90,7 +90,7 @@ def _loop(net) -> Round:
 
     optimizer = optax.adabelief(3e-4)
     opt_state = optimizer.init(eqx.filter(net, eqx.is_inexact_array))
-    x = jnp.asarray(_images())
+    x = jnp.asarray(images())
 
     def single(net, x, t, key):
         std = jnp.sqrt(jnp.maximum(1.0 - jnp.exp(-t), 1e-5))
@@ -118,10 +118,10 @@ def _loop(net) -> Round:
     def measure() -> float:
         nonlocal carry
         begin = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(steps):
             loss, *carry = step(*carry)
             loss.item()
-        return BATCH * STEPS / (time.perf_counter() - begin)
+        return BATCH * steps / (time.perf_counter() - begin)
 
     measure()
     return measure
@@ -142,7 +142,7 @@ def _ours() -> Round:
     stepper = jaxprob.Stepper(
         learner, state, key=jax.random.key(1), steps_per_dispatch=STEPS
     )
-    batches = [_images()] * STEPS
+    batches = [images()] * STEPS
 
     def measure() -> float:
         begin = time.perf_counter()
@@ -185,7 +185,7 @@ def _torch() -> Round:
             y = self.conv_in(torch.cat([y, t], dim=1)).flatten(2)
             return self.conv_out(self.norm(self.blocks(y)).unflatten(2, (7, 7)))
 
-    net, x = Net(), torch.from_numpy(_images())
+    net, x = Net(), torch.from_numpy(images())
     optimizer = torch.optim.AdamW(net.parameters(), 3e-4)
 
     def step():
@@ -218,10 +218,10 @@ def _make(name: str) -> Round:
     import jax
 
     if name == "example":
-        return _loop(_example_net(jax.random.key(0)))
+        return example_loop(_example_net(jax.random.key(0)))
     from jaxprob.diffusion import kidger_mixer
 
-    return _loop(kidger_mixer((1, 28, 28), key=jax.random.key(0)).net)
+    return example_loop(kidger_mixer((1, 28, 28), key=jax.random.key(0)).net)
 
 
 def main() -> None:

@@ -10,8 +10,9 @@
   Euler-Maruyama steps.
 - Temporary memory of sampling 10,000 images in chunks, from XLA's own count.
 
-With `--mnist FOLDER` the network is first trained for `--steps`; otherwise it has the
-weights of its initialisation, which cost the same time and bend the flow less.
+With `--weights FILE` the network is one that `benchmarks.quality` trained on MNIST;
+otherwise it has the weights of its initialisation, which cost the same time and bend
+the flow less.
 """
 
 import argparse
@@ -22,13 +23,9 @@ import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-import jaxprob
 from jaxprob.diffusion import (
-    DenoisingLoss,
     ExpAB,
-    LogNormalLevels,
     LogSNR,
     ODESampler,
     SDESampler,
@@ -39,33 +36,20 @@ from jaxprob.diffusion._sampler import _draw_all
 
 from ._timing import report
 from .orders import ROWS
+from .quality import SHAPE, our_denoiser
 
-SHAPE = (1, 28, 28)
 COUNTS = (10, 18, 35)
 LEVEL = 0.05  # the example's time 0.1 is noise level 0.32; its last step ends near 0
 
 
-def _denoiser(small: bool, folder: str | None, steps: int):
+def _denoiser(small: bool, weights: str | None):
+    if weights is not None:
+        from jaxprob.lightning import import_safetensors
+
+        return import_safetensors(our_denoiser(), weights)
     settings = {"mix_patch_size": 64, "mix_hidden_size": 64, "num_blocks": 2}
     settings = settings if small else {}
-    denoiser = kidger_mixer(SHAPE, predict="edm", key=jax.random.key(0), **settings)
-    if folder is None:
-        return denoiser
-    images = jaxprob.datasets.mnist(folder).x_train.reshape(-1, *SHAPE)
-    images = ((images - images.mean()) / images.std()).astype(np.float32)
-    learner = jaxprob.GradientDescent(
-        DenoisingLoss(times=LogNormalLevels(), rows_at_once=8), optax.adam(1e-3)
-    )
-    state, _ = jaxprob.fit(
-        learner,
-        denoiser,
-        images,
-        key=jax.random.key(3),
-        num_steps=steps,
-        batch_size=64,
-        progress=False,
-    )
-    return learner.model(state)
+    return kidger_mixer(SHAPE, predict="edm", key=jax.random.key(0), **settings)
 
 
 def _in_turn(functions: dict, arguments, rounds: int) -> dict[str, float]:
@@ -188,11 +172,10 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="smaller batch and network"
     )
-    parser.add_argument("--mnist", metavar="FOLDER", help="train on the images there")
-    parser.add_argument("--steps", type=int, default=500, help="of that training")
+    parser.add_argument("--weights", metavar="FILE", help="of a trained network")
     arguments = parser.parse_args()
     quick = arguments.quick
-    denoiser = _denoiser(quick, arguments.mnist, arguments.steps)
+    denoiser = _denoiser(quick, arguments.weights)
     num, rounds = (8, 3) if quick else (32, 5)
     seconds, errors = flows(denoiser, num, rounds)
     base = next(iter(seconds))

@@ -15,8 +15,11 @@ import jaxtyping
 
 jaxtyping.install_import_hook("jaxprob", "beartype.beartype")
 
+import atexit
 import functools
 import gc
+import shutil
+import tempfile
 
 import equinox as eqx
 import jax
@@ -26,6 +29,14 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Each learner is compiled anew, the same program or not; here many are the same. A
+# folder for each process: entries are not written atomically.
+_PROGRAMS = tempfile.mkdtemp(prefix="jaxprob-programs-")
+atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _leniently(function):
