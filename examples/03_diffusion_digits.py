@@ -1,12 +1,13 @@
-"""A score-based diffusion model in Kidger's form, trained in Lightning.
+"""A score-based diffusion model with Kidger's Mixer, trained in Lightning.
 
     python examples/03_diffusion_digits.py
     python examples/03_diffusion_digits.py --mnist ../shared/data --epochs 5
 
-Variance preserving with int_beta(t) = t up to T = 10, a Mixer, stratified times, an
-EMA of the weights, and the probability flow solved by diffrax. Prints what sampling
-cost and how far the samples are from held-out digits; writes them beside real ones
-into `runs/`.
+Variance preserving with int_beta(t) = t up to T = 10 and a Mixer, as in Equinox's
+example; the prediction, the noise levels to train at and their weights as in Karras et
+al. (2022); a rate that warms up and decays, and an EMA of the weights. The probability
+flow is solved by diffrax. Prints what sampling cost and how far the samples are from
+held-out digits; writes them beside real ones into `runs/`.
 """
 
 import argparse
@@ -40,14 +41,19 @@ def main(
         shape,
         **(SMALL if mnist is None else {}),
         predict="edm",
+        condition_on="noise",
         key=jax.random.key(0),
     )
     steps = num_epochs * -(-len(split.x_train) // data.batch_size)
-    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 20, steps)
     learner = jaxprob.GradientDescent(
-        # So few images at once that their activations stay in the processor's cache.
-        diffusion.DenoisingLoss(rows_at_once=None if mnist is None else 8),
-        optimizer,
+        diffusion.DenoisingLoss(
+            diffusion.EDMWeighting(),
+            diffusion.LogNormalLevels(),
+            # Few images at once, whose activations stay in the processor's cache.
+            rows_at_once=None if mnist is None else 8,
+        ),
+        optax.adam(rate),
         ema=jaxprob.EMA(0.999),
     )
     module = DiffusionModule(learner, denoiser, shape=shape, num_previews=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
@@ -24,7 +25,8 @@ class SaveOnSignal(pl.Callback):
     Exit codes: 143 for SIGTERM, 130 for SIGINT, `requeue_code` for SIGUSR1, which
     schedulers send shortly before a time limit. A second SIGINT stops at once. While
     nothing is trained (`trainer.predict`), there is nothing to save, and the exit code
-    is the same.
+    is the same. Of several processes it is enough that one is told: after each dispatch
+    they ask each other, and all leave together.
 
     **Arguments:**
 
@@ -118,13 +120,15 @@ class SaveOnSignal(pl.Callback):
         self._received = number
 
     def _leave(self, trainer, pl_module):
-        if self._received is None:
+        number = _told(trainer, self._received)
+        if not number:
             return
-        number, self._received = self._received, None
+        self._received = None
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             path = self._path(trainer)
-            trainer.save_checkpoint(path)
-            print(f"{signal.Signals(number).name}: saved {path}", flush=True)
+            trainer.save_checkpoint(path, weights_only=False)
+            if trainer.is_global_zero:
+                print(f"{signal.Signals(number).name}: saved {path}", flush=True)
         raise SystemExit(self._codes[signal.Signals(number)])
 
     def _path(self, trainer):
@@ -133,3 +137,11 @@ class SaveOnSignal(pl.Callback):
             checkpoint = trainer.checkpoint_callback
             folder = getattr(checkpoint, "dirpath", None) or trainer.default_root_dir
         return os.fspath(Path(folder) / self.NAME)
+
+
+def _told(trainer, received):
+    """The signal that some process has received, or zero: the same in all of them."""
+    number = 0 if received is None else int(received)
+    if trainer.world_size == 1:
+        return number
+    return int(trainer.strategy.all_gather(torch.tensor(number)).max())

@@ -122,6 +122,26 @@ def test_the_examples_mixer_has_as_many_parameters():
     assert jaxprob.tree.count(denoiser) == 526_981
 
 
+@pytest.mark.parametrize("told", ["time", "noise"])
+def test_the_examples_mixer_is_told_the_time_or_the_noise(told, getkey):
+    """As a share of T = 10, or as a quarter of the logarithm of the noise level."""
+    key, x, t = getkey(), jax.random.normal(getkey(), (1, 8, 8)), jnp.asarray(0.3)
+    sizes = {
+        "patch_size": 4,
+        "hidden_size": 8,
+        "mix_patch_size": 8,
+        "mix_hidden_size": 8,
+        "num_blocks": 1,
+    }
+    denoiser = kidger_mixer(
+        (1, 8, 8), **sizes, predict="x0", condition_on=told, key=key
+    )
+    level = jnp.sqrt(jnp.expm1(t))
+    c = t / 10.0 if told == "time" else jnp.log(level) / 4.0
+    expected = nn.Mixer2d((1, 8, 8), **sizes, t_max=1.0, key=key)(x, c)
+    assert jnp.allclose(denoiser(x, t), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 30), (1, 30, 28)])
 def test_patches_that_do_not_tile_are_refused(shape, getkey):
     with pytest.raises(ValueError, match="does not divide the image's"):

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
 import jaxprob
-from jaxprob.lightning import JaxStrategy
+from jaxprob.lightning import JaxStrategy, SaveOnSignal
 
 
 def main(rank, count, port, heartbeat, folder, steps, checkpoint=None):
@@ -34,6 +34,7 @@ def main(rank, count, port, heartbeat, folder, steps, checkpoint=None):
         log_every_n_steps=1,
         callbacks=[
             ModelCheckpoint(folder, save_last=True, every_n_train_steps=20),
+            SaveOnSignal(folder),
         ],
         max_steps=steps,
     )

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from jaxprob.lightning import SaveOnSignal
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +69,20 @@ def finish(processes, folder, timeout=120):
         assert process.wait(timeout) == 0, output(folder, rank)
 
 
+def wait_for(path, process):
+    until = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < until:
+        assert process.poll() is None, output(path.parent, 0)
+        time.sleep(0.2)
+
+
+def goes_on_alone(checkpoint, folder):
+    """One process continues what two began."""
+    step = int(torch.load(checkpoint, weights_only=True)["global_step"])
+    finish(start(1, folder, step + 30, checkpoint), folder)
+    assert f"done {step + 30}" in output(folder, 0)
+
+
 def test_two_processes_give_the_losses_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     alone, together = start(1, one, 50), start(2, two, 50)
@@ -86,10 +103,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
 def test_a_killed_process_ends_the_other_and_the_run_goes_on_with_one(tmp_path):
     first, second = start(2, tmp_path, 10**6)
     saved = tmp_path / "last.ckpt"
-    until = time.monotonic() + 120
-    while not saved.exists() and time.monotonic() < until:
-        assert first.poll() is None, output(tmp_path, 0)
-        time.sleep(0.2)
+    wait_for(saved, first)
     second.send_signal(signal.SIGKILL)
     second.wait()
     began = time.monotonic()
@@ -97,9 +111,15 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on_with_one(tmp_path):
     print(f"the other process ended after {time.monotonic() - began:.1f} s")
     text = output(tmp_path, 0)
     assert any(word in text for word in ("heartbeat", "Gloo", "gloo", "unhealthy"))
-    import torch
+    goes_on_alone(saved, tmp_path / "alone")
 
-    step = int(torch.load(saved, weights_only=True)["global_step"])
-    alone = tmp_path / "alone"
-    finish(start(1, alone, step + 30, saved), alone)
-    assert f"done {step + 30}" in output(alone, 0)
+
+def test_processes_of_which_one_is_told_to_stop_save_and_leave_together(tmp_path):
+    first, second = start(2, tmp_path, 10**6)
+    wait_for(tmp_path / "last.ckpt", first)
+    second.send_signal(signal.SIGTERM)
+    for rank, process in enumerate((first, second)):
+        assert process.wait(60) == 143, output(tmp_path, rank)
+    assert "SIGTERM: saved" in output(tmp_path, 0)
+    assert not said(tmp_path, 1)
+    goes_on_alone(tmp_path / SaveOnSignal.NAME, tmp_path / "alone")
