@@ -6,6 +6,7 @@ import yaml
 from pytorch_lightning.cli import LightningCLI
 
 from jaxprob.lightning import LearnerModule
+from jaxprob.lightning._seal import check_seal
 
 from .test_objects import Regression
 
@@ -17,7 +18,7 @@ CONFIG = {
         "logger": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "enable_checkpointing": False,
+        "limit_train_batches": 3,
     },
     "model": {
         "class_path": "tests.lightning.test_objects.Regression",
@@ -51,7 +52,10 @@ def test_a_yaml_file_builds_module_and_data(tmp_path, monkeypatch):
     config = CONFIG | {
         "trainer": CONFIG["trainer"] | {"default_root_dir": str(tmp_path)}
     }
-    cli = run(tmp_path, config, "test")
+    cli = run(tmp_path, config, "fit")
     assert type(cli.model).__name__ == Regression.__name__
     assert cli.model.hparams.width == 6
     assert cli.datamodule.batch_size == 64
+    assert cli.trainer.global_step == 3
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert check_seal(checkpoint)
