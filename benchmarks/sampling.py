@@ -185,7 +185,7 @@ def main() -> None:
         for name, s in seconds.items()
     ]
     report(f"Probability flow, {num} images", rows, {"s": seconds, "rms": errors})
-    found = against_fine(denoiser, num)
+    found = against_fine(denoiser, 4 * num)
     rows = [("from noise to level 0.002", *map(str, COUNTS))]
     rows += [(name, *(f"{e:.1e}" for e in row)) for name, row in found.items()]
     report("Error per pixel at so many evaluations", rows, found)
