@@ -33,8 +33,13 @@ class DispatchSize:
 
     @property
     def steps(self) -> int:
-        """At most `longest` of its own choice: an epoch or less comes in one go."""
-        return int(min(self._chosen, self.longest)) if self._auto else self._chosen
+        """As chosen, but no power of two more than the `longest` needs.
+
+        Epochs of lengths that change a little then change no program.
+        """
+        if not self._auto or self.longest >= self._chosen:
+            return self._chosen
+        return 1 << math.ceil(math.log2(self.longest))
 
     def add(self, seconds: float, idle: float) -> None:
         """Takes the time of one step, and that of a dispatch of none."""

@@ -114,7 +114,7 @@ class Stepper:
     def bound(self, longest: int | float) -> None:
         """Says how many batches come in a row at most, such as those of an epoch.
 
-        With `"auto"` stacks are then no longer than that.
+        With `"auto"` stacks are then not much longer than that.
         """
         self._size.longest = max(1, longest)
 
