@@ -19,6 +19,7 @@ from .._keys import leaf_keys
 from .._types import Model, PRNGKey
 from ._layers import AbstractBayesianLayer, variance_layer
 from ._random import is_random, mean_leaves, sample_leaves
+from ._standard_normal import standard_normal
 
 Estimator: TypeAlias = Literal["weight", "local", "flipout"]
 
@@ -140,7 +141,7 @@ def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:
         # One draw for all layers: each call of the generator costs as much as a layer.
         sizes = [layer.num_noise for layer in layers]
         dtype = jnp.result_type(*(layer.parts[0].weight for layer in layers))
-        noise = jax.random.normal(noise_key, (sum(sizes),), dtype)
+        noise = standard_normal(noise_key, (sum(sizes),), dtype)
         parts = iter(jnp.split(noise, list(itertools.accumulate(sizes))[:-1]))
         bound = [
             leaf.bind(next(keys), next(parts)) if _is_unbound(leaf) else leaf

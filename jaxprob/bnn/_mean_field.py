@@ -22,6 +22,7 @@ from ._log_joint import LogJoint
 from ._posterior import MeanFieldPosterior
 from ._prior import check_prior
 from ._random import is_random, mean_leaves, sample_leaves
+from ._standard_normal import philox
 
 
 class MeanFieldVI(AbstractDescent):
@@ -126,7 +127,7 @@ class MeanFieldVI(AbstractDescent):
         self, model: Model, batch: PyTree, *, key: PRNGKey
     ) -> tuple[Float[Array, ""], Info]:
         joint = self.log_joint
-        kl_key, sample_key = jax.random.split(key)
+        kl_key, sample_key = jax.random.split(philox(key))
 
         def terms(key):
             weight_key, call_key = jax.random.split(key)
@@ -139,7 +140,11 @@ class MeanFieldVI(AbstractDescent):
             return log_likelihood, self._log_ratio(model, drawn)
 
         keys = example_keys(sample_key, self.num_samples)
-        log_likelihoods, log_ratios = jax.vmap(terms)(keys)
+        # An axis of a single draw would change the layout of every product.
+        several = self.num_samples > 1
+        log_likelihoods, log_ratios = (
+            jax.vmap(terms)(keys) if several else terms(keys[0])
+        )
         expected = jnp.mean(log_likelihoods)
         if self.sticking:
             divergence = jnp.mean(log_ratios)

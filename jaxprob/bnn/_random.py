@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
-from .._keys import leaf_keys
+from .._keys import example_keys
 from .._types import Model, PRNGKey
 from ._scale import inverse_softplus
+from ._standard_normal import philox, standard_normal
+from ._together import join, part, together
 
 # Below about -90 the softplus of a float32 is exactly zero, and log(0) is no entropy.
 MIN_SCALE = 1e-12
@@ -66,6 +68,11 @@ class Gaussian(eqx.Module):
         scale = jnp.broadcast_to(jnp.asarray(scale, mean.dtype), mean.shape)
         return cls(mean, inverse_softplus(scale))
 
+    @classmethod
+    def joined(cls, leaves: "list[Gaussian]") -> "Gaussian":
+        """Several of one dtype as one vector; a single one as it is."""
+        return cls(join([g.mean for g in leaves]), join([g.rho for g in leaves]))
+
     @property
     def scale(self) -> Float[Array, "*shape"]:
         """The standard deviation."""
@@ -81,8 +88,7 @@ class Gaussian(eqx.Module):
 
     def sample(self, *, key: PRNGKey) -> Float[Array, "*shape"]:
         """One draw, differentiable in `mean` and `rho`."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + self.scale * noise
+        return self.mean + self.scale * standard_normal(key, self.shape, self.dtype)
 
     def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Log-density of an array, summed over its entries, in nats."""
@@ -117,21 +123,23 @@ def is_random(node: Any) -> TypeGuard[Gaussian]:
 def sample_leaves(tree: PyTree, *, key: PRNGKey) -> Model:
     """The model with every random leaf drawn: all of the user's code runs on it.
 
-    Each leaf has a key of its own, by its position in the tree, so no two leaves share
-    their noise.
+    No two leaves share their noise; small ones share a draw.
 
     **Arguments:**
 
     - `tree`: a model with random leaves; all others stay as they are.
     - `key`: of this one draw.
     """
-    keys = leaf_keys(key, tree, is_leaf=is_random)
-    return jax.tree.map(
-        lambda node, key: node.sample(key=key) if is_random(node) else node,
-        tree,
-        keys,
-        is_leaf=is_random,
-    )
+    nodes, structure = jax.tree.flatten(tree, is_leaf=is_random)
+    places = [i for i, node in enumerate(nodes) if is_random(node)]
+    groups = together([nodes[i] for i in places])
+    keys = example_keys(philox(key), len(groups))
+    for group, key in zip(groups, keys, strict=True):
+        leaves = [nodes[places[i]] for i in group]
+        drawn = Gaussian.joined(leaves).sample(key=key)
+        for i, array in zip(group, part(drawn, [g.shape for g in leaves]), strict=True):
+            nodes[places[i]] = array
+    return jax.tree.unflatten(structure, nodes)
 
 
 def mean_leaves(tree: PyTree) -> Model:
