@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxprob import bnn
+
 MIN_SCALE = 1e-3
 START = -2.0
 GAUSSIAN = 1000.0
@@ -56,7 +58,7 @@ class StudentNoise(eqx.Module):
 
     def __call__(self, output: Output) -> dist.Distribution:
         mean, raw, df = output
-        return dist.StudentT(df, mean, scale(raw))
+        return bnn.StudentT(df, mean, scale(raw))
 
 
 class GaussianNoise(eqx.Module):

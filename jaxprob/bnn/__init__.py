@@ -67,6 +67,7 @@ from ._likelihood import (
     PoissonLikelihood as PoissonLikelihood,
     StudentTLikelihood as StudentTLikelihood,
 )
+from ._student_t import StudentT as StudentT
 from ._noise import LearnedNoise as LearnedNoise
 from ._log_joint import LogJoint as LogJoint
 from ._check_data import check_data as check_data

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from ._scale import positive
+from ._student_t import StudentT
 
 Likelihood: TypeAlias = Callable[[Any], dist.Distribution]
 """`likelihood(output) -> distribution`, for one example."""
@@ -133,7 +134,7 @@ class StudentTLikelihood(eqx.Module):
         self.df = df
 
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
-        return dist.StudentT(self.df, output, self.scale)
+        return StudentT(self.df, output, self.scale)
 
 
 class PoissonLikelihood(eqx.Module):
