@@ -1,6 +1,6 @@
 """What inference costs: a variational step beside a MAP step, memory of prediction.
 
-    python -m benchmarks.inference [--quick]
+    python -m benchmarks.inference [--quick] [--part steps|memory|kronecker]
 
 An MLP 8-W-W-1 on batches of 128, Adam, in steps of a compiled loop of 200; widths 50
 and 256. Then 10,000 rows predicted with 10 and with 1,000 posterior samples, each in a
@@ -186,9 +186,47 @@ def peak_megabytes(num_samples: int) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def step_rows(rounds, figures):
+    """Microseconds of each kind of step."""
+    rows = []
+    for width in (50, 256):
+        times = alternate(
+            "benchmarks.inference",
+            VARIANTS,
+            rounds=rounds,
+            arguments=("--width", str(width)),
+        )
+        for name, value in medians(times).items():
+            # A ratio within each round, so that the machine's drift cancels.
+            ratios = [a / b for a, b in zip(times[name], times["map"], strict=True)]
+            ratio = medians({"ratio": ratios})["ratio"]
+            figures[f"{name}_{width}_us"] = value
+            figures[f"{name}_{width}_ratio"] = ratio
+            rows.append((VARIANTS[name], width, f"{value:.1f}", f"{ratio:.2f}"))
+    return rows
+
+
+def memory_rows(figures):
+    """Peak memory of a prediction with few and with many samples."""
+    rows = []
+    for num in (10, 1000):
+        command = [sys.executable, "-m", "benchmarks.inference", "--memory", str(num)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True)
+        figures[f"peak_{num}_mb"] = float(out.stdout.split()[-1])
+        rows.append((f"peak MB, {num} samples", 50, f"{out.stdout.strip()}", ""))
+    ratio = figures["peak_1000_mb"] / figures["peak_10_mb"]
+    figures["peak_ratio"] = ratio
+    rows.append(("peak memory, 1,000 over 10", 50, "", f"{ratio:.3f}"))
+    return rows
+
+
+PARTS = ("steps", "memory", "kronecker")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--part", choices=PARTS, help="one of the three")
     choices = (*VARIANTS, *KRONECKER)
     parser.add_argument("--variant", choices=choices, help=argparse.SUPPRESS)
     parser.add_argument("--width", type=int, default=50, help=argparse.SUPPRESS)
@@ -205,29 +243,13 @@ def main() -> None:
         return
     rows = [("", "width", "us per step", "ratio to MAP")]
     figures = {}
-    for width in (50, 256):
-        times = alternate(
-            "benchmarks.inference",
-            VARIANTS,
-            rounds=5 if args.quick else 15,
-            arguments=("--width", str(width)),
-        )
-        for name, value in medians(times).items():
-            # A ratio within each round, so that the machine's drift cancels.
-            ratios = [a / b for a, b in zip(times[name], times["map"], strict=True)]
-            ratio = medians({"ratio": ratios})["ratio"]
-            figures[f"{name}_{width}_us"] = value
-            figures[f"{name}_{width}_ratio"] = ratio
-            rows.append((VARIANTS[name], width, f"{value:.1f}", f"{ratio:.2f}"))
-    for num in (10, 1000):
-        command = [sys.executable, "-m", "benchmarks.inference", "--memory", str(num)]
-        out = subprocess.run(command, capture_output=True, text=True, check=True)
-        figures[f"peak_{num}_mb"] = float(out.stdout.split()[-1])
-        rows.append((f"peak MB, {num} samples", 50, f"{out.stdout.strip()}", ""))
-    ratio = figures["peak_1000_mb"] / figures["peak_10_mb"]
-    figures["peak_ratio"] = ratio
-    rows.append(("peak memory, 1,000 over 10", 50, "", f"{ratio:.3f}"))
-    rows += kronecker_rows(3 if args.quick else 7, figures)
+    parts = PARTS if args.part is None else (args.part,)
+    if "steps" in parts:
+        rows += step_rows(5 if args.quick else 15, figures)
+    if "memory" in parts:
+        rows += memory_rows(figures)
+    if "kronecker" in parts:
+        rows += kronecker_rows(3 if args.quick else 7, figures)
     report("Cost of inference", rows, figures)
 
 
