@@ -10,6 +10,7 @@ from ._multistep import AbstractMultistep, Table
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _COORDINATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "asinh": np.arcsinh,
     "angle": np.arctan,
     "log": np.log,
 }
@@ -25,9 +26,9 @@ class ExpAB(AbstractMultistep):
     polynomial that passes through it too (Adams-Moulton; this costs nothing), which
     raises the order by one.
 
-    P is a polynomial in $\arctan s$ and not in $\log s$. At high noise D tends to the
-    mean of the data like $1/s$, so it is smooth in the angle up to infinite noise,
-    while a polynomial in the logarithm does not tend to anything.
+    P is a polynomial in $\operatorname{arsinh} s$, which is s at low noise, where a
+    denoiser settles like s, and $\log s$ at high noise, where what a trained network
+    gives changes with the logarithm that it is told.
 
     Reference: *Fast Sampling of Diffusion Models with Exponential Integrator*, Zhang
     and Chen, 2023; the corrector as in *UniPC*, Zhao et al., 2023.
@@ -42,8 +43,9 @@ class ExpAB(AbstractMultistep):
     - `order`: outputs in the polynomial of a step. 2 is best on trained networks below
         30 evaluations, 3 on smooth denoisers and beyond.
     - `corrector`: whether to correct, with a polynomial of as many outputs.
-    - `coordinate`: what P is a polynomial in: `"angle"`, for data whose standard
-        deviation is about 1, or `"log"`, as in the reference.
+    - `coordinate`: what P is a polynomial in: `"asinh"`, for data whose standard
+        deviation is about 1; `"angle"`, $\arctan s$, for exact denoisers, which tend to
+        the mean of the data like $1/s$; or `"log"`, as in the reference.
     - `grid`, `level_min`, `level_max`: as in `ODESampler`; by default `Focused`.
     """
 
@@ -61,7 +63,7 @@ class ExpAB(AbstractMultistep):
         *,
         order: int = 2,
         corrector: bool = True,
-        coordinate: str = "angle",
+        coordinate: str = "asinh",
         grid: AbstractGrid | None = None,
         level_min: float = 0.002,
         level_max: float | None = None,
@@ -69,7 +71,9 @@ class ExpAB(AbstractMultistep):
         if not 1 <= order <= 4:
             raise ValueError(f"order={order}: 1 to 4; higher ones are not stable")
         if coordinate not in _COORDINATES:
-            raise ValueError(f"coordinate={coordinate!r} must be 'angle' or 'log'")
+            raise ValueError(
+                f"coordinate={coordinate!r} must be 'asinh', 'angle' or 'log'"
+            )
         self.num_steps = num_steps
         self.order = order
         self.corrector = corrector

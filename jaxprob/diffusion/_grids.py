@@ -58,7 +58,7 @@ class Focused(AbstractGrid):
 
     The density of levels in $\log s$ is $1 + m \exp(-(\log s - c)^2 / 2w^2)$. Far above
     the scale of the data nothing happens, and far below each point has found its place;
-    between, the denoiser changes fastest. With the default, steps there are a third as
+    between, the denoiser changes fastest. With the default, steps there are a fifth as
     long. (Karras et al., 2022, draw their training levels from the same region.)
 
     **Arguments:**
@@ -69,8 +69,8 @@ class Focused(AbstractGrid):
     """
 
     centre: float = eqx.field(default=-1.0, static=True)
-    width: float = eqx.field(default=1.5, static=True)
-    strength: float = eqx.field(default=2.0, static=True)
+    width: float = eqx.field(default=2.0, static=True)
+    strength: float = eqx.field(default=4.0, static=True)
 
     def __call__(
         self, schedule: AbstractSchedule, level_max: float, level_min: float, num: int
