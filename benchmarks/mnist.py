@@ -121,7 +121,9 @@ def decaying(rate: float, steps: int) -> optax.GradientTransformation:
 def methods(num_data: int, steps: int) -> dict[str, tuple[Any, float]]:
     """Each method, and the dropout rate of its network."""
     likelihood = bnn.CategoricalLikelihood()
-    joint = bnn.LogJoint(likelihood, bnn.FanInNormal(2.0), num_data=num_data)
+    # Pixels are mostly zero, so a layer's inputs are small: of 2, 6 and 20 this scale
+    # had the best log-likelihood of 10,000 training images that were held out.
+    joint = bnn.LogJoint(likelihood, bnn.FanInNormal(6.0), num_data=num_data)
     point = bnn.MAP(joint, decaying(1e-3, steps))
     start = 3 * steps // 4
     constant = optax.join_schedules(
@@ -129,13 +131,12 @@ def methods(num_data: int, steps: int) -> dict[str, tuple[Any, float]]:
         [start],
     )
     averaged = bnn.MAP(joint, optax.adam(constant))
-    narrow = bnn.LogJoint(likelihood, bnn.FanInNormal(1.0), num_data=num_data)
     return {
         "map": (point, 0.0),
         "mc-dropout": (bnn.MCDropout(point), 0.25),
         "mean-field-vi": (
             bnn.MeanFieldVI(
-                narrow, decaying(1e-3, steps), estimator="local", scale=0.02
+                joint, decaying(1e-3, steps), estimator="local", scale=0.02
             ),
             0.0,
         ),
