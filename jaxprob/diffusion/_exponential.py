@@ -40,8 +40,8 @@ class ExpAB(AbstractMultistep):
     **Arguments:**
 
     - `num_steps`: evaluations of the denoiser, plus one that ends at the data.
-    - `order`: outputs in the polynomial of a step. 2 is best on trained networks below
-        30 evaluations, 3 on smooth denoisers and beyond.
+    - `order`: outputs in the polynomial of a step. 2 is best at ten evaluations of data
+        with structure much finer than their spread, 3 beyond twenty.
     - `corrector`: whether to correct, with a polynomial of as many outputs.
     - `coordinate`: what P is a polynomial in: `"asinh"`, for data whose standard
         deviation is about 1; `"angle"`, $\arctan s$, for exact denoisers, which tend to
