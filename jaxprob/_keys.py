@@ -1,7 +1,7 @@
 """Keys, always by `fold_in`: a key depends on what it is for and on nothing else.
 
 `jax.random.split(key, n)[i]` changes with `n`; `fold_in(key, i)` does not. So noise of
-example i is the same whatever the batch size, and noise of a leaf is the same whatever
+example i is the same whatever the batch size, and a leaf's key is the same whatever
 other leaves there are behind it.
 """
 
