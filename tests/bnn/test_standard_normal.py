@@ -40,6 +40,15 @@ def test_many_draws_at_once_are_the_draws_of_their_keys(getkey):
     assert len(np.unique(np.asarray(alone))) == alone.size
 
 
+def test_an_accelerator_draws_the_same_without_a_loop(getkey, monkeypatch):
+    key = getkey()
+    here = standard_normal(key, (7,), jnp.float32)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jaxpr = jax.make_jaxpr(lambda key: standard_normal(key, (7,), jnp.float32))(key)
+    assert "scan" not in str(jaxpr)
+    assert jnp.array_equal(standard_normal(key, (7,), jnp.float32), here)
+
+
 def test_a_kind_of_key_that_was_chosen_stays():
     key = jax.random.key(1, impl="rbg")
     assert jax.random.key_impl(philox(key)) == jax.random.key_impl(key)
