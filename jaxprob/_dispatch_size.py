@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 MAX_STEPS = 512
 MAX_BYTES = 2**26
 TRIALS = 5
+SMALL = 2**20  # bytes of a stack that is made for a single step without a thought
 SECONDS = 0.08  # of work in a dispatch: a Trainer's hooks, a millisecond, vanish in it
 
 
@@ -37,9 +38,19 @@ class DispatchSize:
 
         Epochs of lengths that change a little then change no program.
         """
-        if not self._auto or self.longest >= self._chosen:
-            return self._chosen
-        return 1 << math.ceil(math.log2(self.longest))
+        return self._up_to(self._chosen) if self._auto else self._chosen
+
+    def slots(self, num: int, nbytes: int) -> int:
+        """How long the stack is to be that holds so many batches of a size.
+
+        As long as every other, so that one program serves all; but for a lone batch no
+        stack is made that takes a while to copy. Of a stack of one XLA makes no loop,
+        and the step may round otherwise than in one.
+        """
+        most = self._up_to(MAX_STEPS) if self.trials else self.steps
+        if num == 1 and most * nbytes > SMALL:
+            return 2
+        return max(2, most)
 
     def add(self, seconds: float, idle: float) -> None:
         """Takes the time of one step, and that of a dispatch of none."""
@@ -57,6 +68,11 @@ class DispatchSize:
     def settle(self, steps: int) -> None:
         """Fixes the choice, on which all processes agree."""
         self._chosen = steps
+
+    def _up_to(self, most):
+        if self.longest >= most:
+            return most
+        return 1 << math.ceil(math.log2(self.longest))
 
 
 def choose_capacity(seconds: float, nbytes: int) -> int:

@@ -120,11 +120,7 @@ class Stepper:
 
     @property
     def slots(self) -> int:
-        """How long a `Stack` is to be: `capacity`, and at least two.
-
-        Of a stack of one XLA makes no loop, and the step may round otherwise than in
-        one.
-        """
+        """How long a `Stack` is to be: `capacity`, and at least two."""
         return max(2, self.capacity)
 
     @property
@@ -238,7 +234,7 @@ class Stepper:
         else:
             # A lone step goes through a loop too: the same body rounds alike, where a
             # bare step may be fused otherwise.
-            slots = 2 if len(run) == 1 else self.slots
+            slots = self._size.slots(len(run), num_bytes(run[0]))
             stacked = jax.tree.map(functools.partial(stack_into, slots), *run)
             info = self._dispatch_stack(Stack(stacked, len(run)))
         if self.tuning:
@@ -341,7 +337,8 @@ class Stepper:
         if self._fused:
             # A dispatch of no steps costs all that does not grow with their number.
             begin = time.perf_counter()
-            nothing = jax.tree.map(functools.partial(stack_into, 2), batch)
+            slots = self._size.slots(1, num_bytes(batch))
+            nothing = jax.tree.map(functools.partial(stack_into, slots), batch)
             jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
             idle = time.perf_counter() - begin
         self._size.add(seconds, idle)

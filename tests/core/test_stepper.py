@@ -6,7 +6,12 @@ import optax
 import pytest
 
 import jaxprob
-from jaxprob._dispatch_size import MAX_BYTES, MAX_STEPS, choose_capacity
+from jaxprob._dispatch_size import (
+    MAX_BYTES,
+    MAX_STEPS,
+    DispatchSize,
+    choose_capacity,
+)
 
 
 @jaxprob.mean_loss
@@ -125,10 +130,11 @@ def test_weakly_typed_leaves_compile_no_second_program(getkey):
     assert stepper._many._cache_size() == 1
 
 
-def test_a_lone_step_compiles_one_program_more(getkey):
-    model, key, data = mlp(getkey()), getkey(), batches(12)
+@pytest.mark.parametrize(("rows", "programs"), [(8, 1), (20_000, 2)])
+def test_a_lone_step_compiles_one_more_where_batches_are_large(getkey, rows, programs):
+    model, key, data = mlp(getkey()), getkey(), batches(12, rows)
     stepper, _ = trained(model, key, data, [1, 5, 6], 4)
-    assert stepper._many._cache_size() == 2
+    assert stepper._many._cache_size() == programs
 
 
 def test_a_batch_of_another_shape_is_trained_on_in_its_turn(getkey):
@@ -205,6 +211,20 @@ def test_auto_makes_stacks_little_longer_than_what_comes_in_a_row(getkey):
     assert stepper.slots == 4
     stepper(batches(7))
     assert stepper.step == 12
+
+
+def test_auto_compiles_one_program_where_batches_are_small(getkey):
+    learner = jaxprob.GradientDescent(noisy_loss, optax.adam(1e-2))
+    stepper = jaxprob.Stepper(learner, learner.init(mlp(getkey())), key=getkey())
+    stepper.bound(8)
+    stepper(batches(12))
+    stepper(batches(1))
+    assert (stepper.capacity, stepper.step) == (8, 13)
+    assert stepper._many._cache_size() == 1
+    # Of large ones no stack of eight is copied to time a single step.
+    large = DispatchSize("auto")
+    large.longest = 8
+    assert [large.slots(1, n) for n in (2**17, 2**17 + 1)] == [8, 2]
 
 
 @pytest.mark.parametrize(
