@@ -69,8 +69,9 @@ class DenoisingLoss(eqx.Module):
     - `rows_at_once`: if given, the batch goes through the network so many rows at a
         time, forwards and backwards, and gradients add up: the same numbers, for the
         memory of so many rows. On a CPU, whose cache holds the activations of 8 images
-        and not of 64, a Mixer trains half as fast again. Gradients only: a loss made so
-        cannot be differentiated twice or forwards.
+        and not of 64, a Mixer trains half as fast again; a network of convolutions
+        several times slower, as XLA's loops there leave the fast library. Gradients
+        only: a loss made so cannot be differentiated twice or forwards.
     - `drop_cond`: probability with which a row's condition is left out, for
         classifier-free guidance (`Guided`); 0.1 is usual. The network then sees
         `nn.no_condition`.
