@@ -127,27 +127,27 @@ def example_loop(net, steps: int = STEPS) -> Round:
     return measure
 
 
-def _ours() -> Round:
+def stepper_round(denoiser, rows_at_once: int | None = 8, steps: int = STEPS) -> Round:
+    """A denoiser trained by `jaxprob.Stepper`."""
     import jax
     import optax
 
     import jaxprob
-    from jaxprob.diffusion import DenoisingLoss, kidger_mixer
+    from jaxprob.diffusion import DenoisingLoss
 
-    denoiser = kidger_mixer((1, 28, 28), key=jax.random.key(0))
     learner = jaxprob.GradientDescent(
-        DenoisingLoss(rows_at_once=8), optax.adabelief(3e-4)
+        DenoisingLoss(rows_at_once=rows_at_once), optax.adabelief(3e-4)
     )
     state = learner.init(denoiser, key=jax.random.key(0))
     stepper = jaxprob.Stepper(
-        learner, state, key=jax.random.key(1), steps_per_dispatch=STEPS
+        learner, state, key=jax.random.key(1), steps_per_dispatch=steps
     )
-    batches = [images()] * STEPS
+    batches = [images()] * steps
 
     def measure() -> float:
         begin = time.perf_counter()
         jax.block_until_ready(dict(stepper(batches))["loss"])
-        return BATCH * STEPS / (time.perf_counter() - begin)
+        return BATCH * steps / (time.perf_counter() - begin)
 
     measure()
     return measure
@@ -213,15 +213,14 @@ def _torch() -> Round:
 def _make(name: str) -> Round:
     if name == "torch":
         return _torch()
-    if name == "jaxprob":
-        return _ours()
     import jax
 
     if name == "example":
         return example_loop(_example_net(jax.random.key(0)))
     from jaxprob.diffusion import kidger_mixer
 
-    return example_loop(kidger_mixer((1, 28, 28), key=jax.random.key(0)).net)
+    denoiser = kidger_mixer((1, 28, 28), key=jax.random.key(0))
+    return stepper_round(denoiser) if name == "jaxprob" else example_loop(denoiser.net)
 
 
 def main() -> None:

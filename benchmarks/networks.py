@@ -13,10 +13,9 @@
 
 import argparse
 import os
-import time
 
 from ._timing import Round, alternate, medians, report, serve
-from .mixer import BATCH, example_loop, images
+from .mixer import example_loop, stepper_round
 
 STEPS = 2
 SETTINGS = {
@@ -108,39 +107,13 @@ def _dit_of_layers():
     return Net(jax.random.key(0))
 
 
-def _ours(kind: str) -> Round:
-    import jax
-    import optax
-
-    import jaxprob
-    from jaxprob.diffusion import VP, DenoisingLoss, Preconditioned
-
-    denoiser = Preconditioned(_net(kind), VP.linear())
-    rows_at_once = 8 if kind == "dit" else None
-    learner = jaxprob.GradientDescent(
-        DenoisingLoss(rows_at_once=rows_at_once), optax.adabelief(3e-4)
-    )
-    stepper = jaxprob.Stepper(
-        learner,
-        learner.init(denoiser, key=jax.random.key(0)),
-        key=jax.random.key(1),
-        steps_per_dispatch=STEPS,
-    )
-    batches = [images()] * STEPS
-
-    def measure() -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(dict(stepper(batches))["loss"])
-        return BATCH * STEPS / (time.perf_counter() - begin)
-
-    measure()
-    return measure
-
-
 def _make(name: str) -> Round:
     kind, form = name.split("-")
     if form == "jaxprob":
-        return _ours(kind)
+        from jaxprob.diffusion import VP, Preconditioned
+
+        denoiser = Preconditioned(_net(kind), VP.linear())
+        return stepper_round(denoiser, 8 if kind == "dit" else None, STEPS)
     net = _dit_of_layers() if name == "dit-layers" else _net(kind)
     return example_loop(net, STEPS)
 

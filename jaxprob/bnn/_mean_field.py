@@ -22,7 +22,7 @@ from ._log_joint import LogJoint
 from ._posterior import MeanFieldPosterior
 from ._prior import check_prior
 from ._random import is_random, mean_leaves, sample_leaves
-from ._standard_normal import philox
+from ._standard_normal import like, philox
 
 
 class MeanFieldVI(AbstractDescent):
@@ -126,7 +126,12 @@ class MeanFieldVI(AbstractDescent):
     def _loss(
         self, model: Model, batch: PyTree, *, key: PRNGKey
     ) -> tuple[Float[Array, ""], Info]:
-        joint = self.log_joint
+        given = key
+
+        def apply(model, x, *, key):
+            return self.log_joint.apply(model, x, key=like(key, given))
+
+        joint = eqx.tree_at(lambda j: j.apply, self.log_joint, apply)
         kl_key, sample_key = jax.random.split(philox(key))
 
         def terms(key):

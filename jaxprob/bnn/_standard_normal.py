@@ -26,6 +26,17 @@ def philox(key: PRNGKey) -> PRNGKey:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl="philox4x32")
 
 
+def like(key: PRNGKey, other: PRNGKey) -> PRNGKey:
+    """A key made with `philox(other)`, as one of the kind of `other`.
+
+    What a user's module is handed is of the kind that the user gave.
+    """
+    kind = jax.random.key_impl(other)
+    if jax.random.key_impl(key) == kind:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=kind)
+
+
 def standard_normal(
     key: PRNGKey, shape: tuple[int, ...], dtype: Any
 ) -> Float[Array, "..."]:

@@ -1,9 +1,11 @@
 """Noise by Philox: its law, its keys, and what is drawn or summed together."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import optax
 import pytest
 import scipy.stats
 
@@ -57,6 +59,28 @@ def test_a_kind_of_key_that_was_chosen_stays():
     assert jnp.array_equal(
         jax.random.key_data(default), jax.random.key_data(jax.random.key(1))
     )
+
+
+@pytest.mark.parametrize("estimator", ["weight", "local", "flipout"])
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_a_module_is_handed_keys_of_the_kind_that_was_given(estimator, kind):
+    seen = []
+
+    class Asking(eqx.Module):
+        layer: eqx.nn.Linear
+
+        def __call__(self, x, *, key):
+            seen.append(str(jax.random.key_impl(key)))
+            return self.layer(x)
+
+    model = Asking(eqx.nn.Linear(2, 1, key=jax.random.key(0)))
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=3)
+    method = bnn.MeanFieldVI(joint, optax.sgd(0.1), estimator=estimator)
+    batch = (jnp.ones((3, 2)), jnp.ones((3, 1)))
+    key = jax.random.key(1, impl=kind)
+    method.update(method.init(model), batch, key=key)
+    assert seen
+    assert set(seen) == {kind}
 
 
 def mixed_tree(getkey):
