@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,25 +29,40 @@ def _ordinary_promotion():
         yield
 
 
+class Place(eqx.Module):
+    """Where a chain is, or each of several, and what was evaluated there."""
+
+    position: Float[Array, "*chains dim"]
+    log_density: Float[Array, "*chains"]
+    gradient: Float[Array, "*chains dim"]
+
+
+def evaluate_at(position: Float[Array, " dim"], log_density: LogDensity) -> Place:
+    """The density and its gradient at a position."""
+    value, gradient = jax.value_and_grad(log_density)(position)
+    return Place(position, jnp.asarray(value, position.dtype), gradient)
+
+
 def hamiltonian_step(
     key: PRNGKey,
-    position: Float[Array, " dim"],
+    place: Place,
     log_density: LogDensity,
     *,
     step_size: Any,
     inverse_mass: Float[Array, " dim"],
     num_leapfrog: int | None,
     max_doublings: int,
-) -> tuple[Float[Array, " dim"], dict[str, Array]]:
+) -> tuple[Place, dict[str, Array]]:
     """One transition of NUTS, or of HMC with `num_leapfrog` steps.
 
-    **Returns:** the next position, and `log_density`, `acceptance`, `divergent` and
-    `num_leapfrog` of the transition.
+    **Returns:** the next place, and `acceptance`, `divergent` and `num_leapfrog` of the
+    transition.
     """
     from blackjax.mcmc import hmc, nuts
 
+    dtype = place.position.dtype
     with _ordinary_promotion():
-        state = hmc.init(position, log_density)
+        state = hmc.HMCState(place.position, place.log_density, place.gradient)
         if num_leapfrog is None:
             state, info = nuts.build_kernel()(
                 key, state, log_density, step_size, inverse_mass, max_doublings
@@ -56,12 +72,12 @@ def hamiltonian_step(
                 key, state, log_density, step_size, inverse_mass, num_leapfrog
             )
         facts = {
-            "log_density": jnp.asarray(state.logdensity, position.dtype),
-            "acceptance": jnp.asarray(info.acceptance_rate, position.dtype),
-            "divergent": jnp.asarray(info.is_divergent, position.dtype),
-            "num_leapfrog": jnp.asarray(info.num_integration_steps, position.dtype),
+            "acceptance": info.acceptance_rate,
+            "divergent": info.is_divergent,
+            "num_leapfrog": info.num_integration_steps,
         }
-        return jnp.asarray(state.position, position.dtype), facts
+        found = Place(state.position, state.logdensity, state.logdensity_grad)
+        return jax.tree.map(lambda a: jnp.asarray(a, dtype), (found, facts))
 
 
 def _step_size(target):

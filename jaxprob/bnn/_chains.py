@@ -27,8 +27,8 @@ class ChainState(eqx.Module):
     **Fields:**
 
     - `position`: the random leaves of each chain, ravelled.
-    - `kernel`: what a transition carries on beside it: a momentum, or step size and
-        mass matrix while they adapt.
+    - `kernel`: what a transition carries on beside it: a momentum; or step size and
+        mass matrix while they adapt, and the log density and its gradient there.
     - `draws`: kept so far, a ring in which the oldest make room.
     - `divergences`: of each chain, after warm-up; zero for minibatch samplers.
     - `statistics`: running statistics of each chain's model (see `Stateful`).

@@ -13,6 +13,8 @@ from .._batch import num_rows, unpack
 from .._keys import example_keys
 from .._types import Info, PRNGKey
 from ._blackjax import (
+    Place,
+    evaluate_at,
     hamiltonian_step,
     warmup_init,
     warmup_schedule,
@@ -76,38 +78,57 @@ class AbstractHamiltonian(AbstractChains):
         slow, ends = jnp.asarray(slow)[now], jnp.asarray(ends)[now]
         num_leapfrog, max_doublings, jitter = self._trajectory
 
-        def chain(position, warmup, key):
+        def log_density(vector):
+            return self.log_density(state.model, vector, batch)
+
+        # Each transition begins where one ended, with the gradient that it left there.
+        warmup, *known = state.kernel
+        places = jax.lax.cond(
+            state.step == 0,
+            lambda: jax.vmap(lambda p: evaluate_at(p, log_density))(state.position),
+            lambda: Place(state.position, *known),
+        )
+
+        def chain(place, warmup, key):
             current, final, mass = warmup_values(warmup, target=self.target)
             step_size = jnp.where(warming, current, final)
             if not self.num_warmup:
-                step_size = jnp.asarray(self.step_size, position.dtype)
-            jitter_key, key = jax.random.split(key)
-            low, high = 1.0 - jitter, 1.0 + jitter
-            factor = jax.random.uniform(jitter_key, (), position.dtype, low, high)
-            position, facts = hamiltonian_step(
+                step_size = jnp.asarray(self.step_size, final.dtype)
+            factor = 1.0
+            if jitter:
+                jitter_key, key = jax.random.split(key)
+                low, high = 1.0 - jitter, 1.0 + jitter
+                factor = jax.random.uniform(jitter_key, (), final.dtype, low, high)
+            place, facts = hamiltonian_step(
                 key,
-                position,
-                lambda vector: self.log_density(state.model, vector, batch),
+                place,
+                log_density,
                 step_size=step_size * factor,
                 inverse_mass=mass,
                 num_leapfrog=num_leapfrog,
                 max_doublings=max_doublings,
             )
             after = warmup_update(
-                warmup, position, facts["acceptance"], slow, ends, target=self.target
+                warmup,
+                place.position,
+                facts["acceptance"],
+                slow,
+                ends,
+                target=self.target,
             )
             warmup = jax.tree.map(
                 lambda new, old: jnp.where(warming, new, old), after, warmup
             )
-            return position, warmup, {**facts, "step_size": step_size}
+            facts["log_density"] = place.log_density
+            return place, warmup, {**facts, "step_size": step_size}
 
         keys = example_keys(key, self.num_chains)
-        position, warmup, facts = jax.vmap(chain)(state.position, state.kernel, keys)
+        places, warmup, facts = jax.vmap(chain)(places, warmup, keys)
         divergent = facts.pop("divergent")
         state = ChainState(
-            position,
-            warmup,
-            self._record(state, position),
+            places.position,
+            (warmup, places.log_density, places.gradient),
+            self._record(state, places.position),
             state.divergences + jnp.where(warming, 0, divergent.astype(jnp.int32)),
             state.statistics,
             state.step + 1,
@@ -125,9 +146,12 @@ class AbstractHamiltonian(AbstractChains):
         return self.log_joint(drawn, batch, key=jax.random.key(0), params=params)
 
     def _kernel(self, position, *, key):
-        return jax.vmap(
+        warmup = jax.vmap(
             lambda p: warmup_init(p, target=self.target, step_size=self.step_size)
         )(position)
+        # Until the first update knows the data.
+        unknown = jnp.full_like(position, jnp.nan)
+        return warmup, unknown[:, 0], unknown
 
     def _refreshes(self, model):
         return False

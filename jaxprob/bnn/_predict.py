@@ -59,7 +59,8 @@ def predict(
     - `num_samples`: S. By default 100; a posterior of finitely many models (a point,
         an ensemble, a chain) by default counts each of them once, which is exact.
     - `chunk_size`: rows at a time, or fewer where their outputs exceed a megabyte.
-    - `sample_batch`: models at a time.
+    - `sample_batch`: models at a time. Convolutions on a CPU want 1: those of several
+        models side by side take several times as long there.
     - `linearized`: whether $f_w(x)$ is $f_{\bar w}(x) + J (w - \bar w)$, the network
         linearised at the posterior's mean, instead of the network itself. By default
         what the posterior asks for: `Laplace` does.

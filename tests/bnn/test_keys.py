@@ -65,10 +65,10 @@ def recorder():
 
         # How blackjax uses the key of a transition is not ours to judge. Its masked
         # loops would call again with the keys of chains that are done.
-        def transition(key, position, *args, **kwargs):
+        def transition(key, place, *args, **kwargs):
             uses.note("transition", key)
-            facts = ("log_density", "acceptance", "divergent", "num_leapfrog")
-            return position, dict.fromkeys(facts, jnp.zeros_like(position[0]))
+            facts = ("acceptance", "divergent", "num_leapfrog")
+            return place, dict.fromkeys(facts, jnp.zeros_like(place.log_density))
 
         patch.setattr(_hamiltonian, "hamiltonian_step", transition)
         eqx.clear_caches()

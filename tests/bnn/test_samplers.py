@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 
@@ -64,6 +65,25 @@ def test_hamiltonian_chains_have_the_exact_moments(problem, getkey, make, temper
     # Trajectories of fixed length in three dimensions are accepted more often.
     assert 0.7 < accepted < (0.95 if make is bnn.NUTS else 0.99)
     assert int(state.divergences.sum()) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_leapfrog", [1, 3])
+def test_a_transition_evaluates_nothing_twice(problem, getkey, num_leapfrog):
+    """L gradients each, and one before the first."""
+    calls = []
+
+    class Counted(eqx.Module):
+        def __call__(self, output):
+            jax.debug.callback(lambda: calls.append(1))
+            return dist.Normal(output, 1.0)
+
+    joint = bnn.LogJoint(Counted(), bnn.IsotropicNormal(), num_data=len(problem.y))
+    method = bnn.HMC(joint, num_leapfrog, num_warmup=4, num_draws=4, num_chains=1)
+    model = problem.model(key=getkey())
+    run(method, model, (problem.x, problem.y), method.num_steps, getkey())
+    jax.effects_barrier()
+    assert len(calls) == 1 + num_leapfrog * method.num_steps
 
 
 @pytest.mark.slow
