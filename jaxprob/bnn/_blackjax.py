@@ -61,8 +61,9 @@ def hamiltonian_step(
     from blackjax.mcmc import hmc, nuts
 
     dtype = place.position.dtype
+    density: Any = place.log_density  # to blackjax's types a float
     with _ordinary_promotion():
-        state = hmc.HMCState(place.position, place.log_density, place.gradient)
+        state: Any = hmc.HMCState(place.position, density, place.gradient)
         if num_leapfrog is None:
             state, info = nuts.build_kernel()(
                 key, state, log_density, step_size, inverse_mass, max_doublings
@@ -76,8 +77,8 @@ def hamiltonian_step(
             "divergent": info.is_divergent,
             "num_leapfrog": info.num_integration_steps,
         }
-        found = Place(state.position, state.logdensity, state.logdensity_grad)
-        return jax.tree.map(lambda a: jnp.asarray(a, dtype), (found, facts))
+        found = Place(*(jnp.asarray(part, dtype) for part in state))
+        return found, {name: jnp.asarray(a, dtype) for name, a in facts.items()}
 
 
 def _step_size(target):
