@@ -38,23 +38,24 @@ class Perceptron(eqx.Module):
     """784-400-400-10 with dropout that is off unless a method wants it."""
 
     layers: list[eqx.nn.Linear]
+    head: eqx.nn.Linear
     dropout: eqx.nn.Dropout
 
     def __init__(self, rate: float, *, key: Any):
-        sizes = (784, 400, 400, CLASSES)
         keys = jax.random.split(key, 3)
         self.layers = [
-            eqx.nn.Linear(a, b, key=k)
-            for a, b, k in zip(sizes, sizes[1:], keys, strict=False)
+            eqx.nn.Linear(784, 400, key=keys[0]),
+            eqx.nn.Linear(400, 400, key=keys[1]),
         ]
+        self.head = eqx.nn.Linear(400, CLASSES, key=keys[2])
         self.dropout = eqx.nn.Dropout(rate)
 
     def __call__(self, x, *, key):
         keys = jax.random.split(key, 2)
         h = x.ravel()
-        for layer, k in zip(self.layers, keys, strict=False):
+        for layer, k in zip(self.layers, keys, strict=True):
             h = self.dropout(jax.nn.relu(layer(h)), key=k)
-        return self.layers[-1](h)
+        return self.head(h)
 
 
 def halved(h):
@@ -73,7 +74,8 @@ class Convolutional(eqx.Module):
     """Three 3 x 3 convolutions of 16, 32 and 64 channels, pooled, and 128 units."""
 
     convolutions: list[eqx.nn.Conv2d]
-    layers: list[eqx.nn.Linear]
+    hidden: eqx.nn.Linear
+    head: eqx.nn.Linear
     dropout: eqx.nn.Dropout
 
     def __init__(self, rate: float, *, key: Any):
@@ -83,18 +85,16 @@ class Convolutional(eqx.Module):
             eqx.nn.Conv2d(a, b, 3, padding=1, key=k)
             for a, b, k in zip(channels, channels[1:], keys, strict=False)
         ]
-        self.layers = [
-            eqx.nn.Linear(64 * 9, 128, key=keys[3]),
-            eqx.nn.Linear(128, CLASSES, key=keys[4]),
-        ]
+        self.hidden = eqx.nn.Linear(64 * 9, 128, key=keys[3])
+        self.head = eqx.nn.Linear(128, CLASSES, key=keys[4])
         self.dropout = eqx.nn.Dropout(rate)
 
     def __call__(self, x, *, key):
         h = x[None]
         for convolution in self.convolutions:
             h = halved(jax.nn.relu(convolution(h)))
-        h = self.dropout(jax.nn.relu(self.layers[0](h.ravel())), key=key)
-        return self.layers[1](h)
+        h = self.dropout(jax.nn.relu(self.hidden(h.ravel())), key=key)
+        return self.head(h)
 
 
 NETS = {"mlp": (Perceptron, 20, 1e-3), "cnn": (Convolutional, 10, 2e-3)}
@@ -159,7 +159,7 @@ def methods(num_data: int, steps: int, rate: float) -> dict[str, tuple[Any, floa
             0.0,
         ),
         "laplace-last-layer": (
-            bnn.Laplace(point, structure="kronecker", where="layers[-1]"),
+            bnn.Laplace(point, structure="kronecker", where="head"),
             0.0,
         ),
         "ensemble": (bnn.DeepEnsemble(point, num_members=5), 0.0),
