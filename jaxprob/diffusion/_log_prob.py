@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser
 from ._grids import level_range
-from ._ode import LARGEST_STEP, begun, flow_field, num_evaluations
+from ._ode import LARGEST_STEP, begun, bent, flow_field, in_bent, num_evaluations
 from ._trace import AbstractTrace, ExactTrace
 from ._types import Cond
 
@@ -101,8 +101,9 @@ def log_prob(
     solver = dfx.Tsit5() if solver is None else solver
     high, low = level_range(denoiser.schedule, level_min, level_max)
     shape, dim = x.shape, x.size
-    begin = -math.log(low)
+    begin, last = bent(-math.log(low)), bent(-math.log(high))
 
+    @in_bent
     def right_hand_side(u, state):
         y, _ = state
 
@@ -116,11 +117,11 @@ def log_prob(
         zeros = jnp.zeros((trace.num_replicates,), x.dtype)
         t0, y0 = jnp.asarray(begin, x.dtype), (x / math.hypot(1.0, low), zeros)
         solution = dfx.diffeqsolve(
-            dfx.ODETerm(lambda u, state, args: right_hand_side(u, state)),
+            dfx.ODETerm(lambda w, state, args: right_hand_side(w, state)),
             solver,
             t0=t0,
-            t1=jnp.asarray(-math.log(high), x.dtype),
-            dt0=-LARGEST_STEP / 4.0,
+            t1=jnp.asarray(last, x.dtype),
+            dt0=-LARGEST_STEP,
             y0=y0,
             stepsize_controller=dfx.PIDController(
                 # Steps of a method of order five grow like the fifth root of these.

@@ -15,13 +15,13 @@ from ._grids import AbstractGrid, LogSNR, level_range
 from ._sampler import AbstractSampler, Draw
 from ._types import Cond, Scalar
 
-# At high noise y hardly moves, so that the controller grows its step until one of them
-# jumps over the noise levels at which modes are chosen, unseen by the error estimate.
-LARGEST_STEP = 1.0
-
 # Adaptive steps are taken in w with u = CENTRE + WIDTH sinh(w / WIDTH): as in
 # `Focused`, they are longest far from the levels at which structure is decided.
-CENTRE, WIDTH, LARGEST_BENT_STEP = 1.0, 3.0, 0.8
+CENTRE, WIDTH = 1.0, 3.0
+
+# At high noise y hardly moves, so that the controller grows its step until one of them
+# jumps over the noise levels at which modes are chosen, unseen by the error estimate.
+LARGEST_STEP = 0.8
 
 
 class ODESampler(AbstractSampler):
@@ -183,20 +183,16 @@ class ODESampler(AbstractSampler):
         begin, end = -np.log(level_from), -np.log(level_to)
         right_hand_side, place = field, np.asarray
         if self.num_steps is None:
-            begin, end, place = _bent(begin), _bent(end), _bent
-
-            def right_hand_side(w, y):
-                u = CENTRE + WIDTH * jnp.sinh(w / WIDTH)
-                return jnp.cosh(w / WIDTH) * field(u, y)
-
+            begin, end, place = bent(begin), bent(end), bent
+            right_hand_side = in_bent(field)
             control = dfx.PIDController(
                 rtol=self.rtol,
                 atol=self.atol,
-                dtmax=LARGEST_BENT_STEP,
+                dtmax=LARGEST_STEP,
                 **({} if norm is None else {"norm": norm}),
             )
             # diffrax chooses 0.01 for a wrapped term; a rejected step costs less.
-            steps, first = self.max_steps, np.copysign(LARGEST_BENT_STEP, end - begin)
+            steps, first = self.max_steps, np.copysign(LARGEST_STEP, end - begin)
         else:
             levels = self.grid(denoiser.schedule, level_from, level_to, self.num_steps)
             # The grid's logarithms end where the solve ends, to the bit.
@@ -235,9 +231,20 @@ class ODESampler(AbstractSampler):
         return x, count, failed, path
 
 
-def _bent(u):
+def bent(u):
     """The w of a u; see `CENTRE`."""
     return WIDTH * np.arcsinh((u - CENTRE) / WIDTH)
+
+
+def in_bent(field):
+    """The right-hand side in w of one in u."""
+
+    def bent_field(w, state):
+        slope = jnp.cosh(w / WIDTH)
+        change = field(CENTRE + WIDTH * jnp.sinh(w / WIDTH), state)
+        return jax.tree.map(lambda leaf: slope * leaf, change)
+
+    return bent_field
 
 
 def _largest_rms(y):
