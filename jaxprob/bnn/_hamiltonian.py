@@ -108,22 +108,24 @@ class AbstractHamiltonian(AbstractChains):
                 num_leapfrog=num_leapfrog,
                 max_doublings=max_doublings,
             )
-            after = warmup_update(
-                warmup,
-                place.position,
-                facts["acceptance"],
-                slow,
-                ends,
-                target=self.target,
+            return place, {
+                **facts,
+                "log_density": place.log_density,
+                "step_size": step_size,
+            }
+
+        def adapt(warmup, place, acceptance):
+            return warmup_update(
+                warmup, place.position, acceptance, slow, ends, target=self.target
             )
-            warmup = jax.tree.map(
-                lambda new, old: jnp.where(warming, new, old), after, warmup
-            )
-            facts["log_density"] = place.log_density
-            return place, warmup, {**facts, "step_size": step_size}
 
         keys = example_keys(key, self.num_chains)
-        places, warmup, facts = jax.vmap(chain)(places, warmup, keys)
+        places, facts = jax.vmap(chain)(places, warmup, keys)
+        warmup = jax.lax.cond(
+            warming,
+            lambda: jax.vmap(adapt)(warmup, places, facts["acceptance"]),
+            lambda: warmup,
+        )
         divergent = facts.pop("divergent")
         state = ChainState(
             places.position,
