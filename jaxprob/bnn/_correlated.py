@@ -14,6 +14,7 @@ from .._types import Model, PRNGKey
 from ._posterior import AbstractPosterior, chosen
 from ._random import MIN_SCALE, Gaussian
 from ._scale import inverse_softplus
+from ._standard_normal import standard_normal
 
 
 class AbstractCorrelatedPosterior(AbstractPosterior):
@@ -108,7 +109,7 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
         return jnp.tril(self.factor, -1) + jnp.diag(self.diagonal)
 
     def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
-        noise = jax.random.normal(key, self.factor.shape[:1], self.factor.dtype)
+        noise = standard_normal(key, self.factor.shape[:1], self.factor.dtype)
         return self.root @ noise
 
     def variance(self) -> Float[Array, " dim"]:
@@ -146,8 +147,8 @@ class LowRankPosterior(AbstractCorrelatedPosterior):
 
     def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
         own_key, shared_key = jax.random.split(key)
-        own = jax.random.normal(own_key, self.rho.shape, self.rho.dtype)
-        shared = jax.random.normal(shared_key, self.factor.shape[:1], self.rho.dtype)
+        own = standard_normal(own_key, self.rho.shape, self.rho.dtype)
+        shared = standard_normal(shared_key, self.factor.shape[:1], self.rho.dtype)
         return self.scale * own + shared @ self.factor
 
     def variance(self) -> Float[Array, " dim"]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._keys import leaf_keys
 from .._types import PRNGKey
+from ._standard_normal import standard_normal
 
 
 class IVONState(NamedTuple):
@@ -175,7 +176,7 @@ def sample_ivon(params: PyTree, state: Any, *, key: PRNGKey) -> PyTree:
     """
 
     def one(mean, scale, key):
-        return mean + scale * jax.random.normal(key, mean.shape, mean.dtype)
+        return mean + scale * standard_normal(key, mean.shape, mean.dtype)
 
     return jax.tree.map(one, params, state.scale, leaf_keys(key, params))
 
