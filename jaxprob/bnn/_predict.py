@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from .._batch import num_rows
 from .._checks import check_tree_finite
-from .._types import Model, PRNGKey
+from .._types import PRNGKey
 from ._apply import call_model
 from ._likelihood import Likelihood
 from ._posterior import AbstractPosterior
@@ -90,12 +90,10 @@ def predict(
         check_tree_finite("x", x)
     if linearized is None:
         linearized = posterior.linearized
-    if linearized:
-        apply = _Linearized(posterior.mean(), apply)
     exact = posterior.num_atoms is not None and num_samples is None
     num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
     assert num is not None
-    row_bytes = _output_bytes(posterior, apply, x, key) * num
+    row_bytes = _output_bytes(posterior, apply, x, key, linearized) * num
     # Statistics take several times the outputs of a chunk: with many models it is
     # fewer rows, so that memory does not grow with their number.
     chunk_size = min(chunk_size, rows, max(1, CHUNK_BYTES // max(row_bytes, 1)))
@@ -109,7 +107,16 @@ def predict(
             count = num_rows(part)
             part = jax.tree.map(lambda a: pad(a, chunk_size), part)
             blocks = [
-                _outputs(posterior, apply, part, key, np.uint32(first), block, exact)
+                _outputs(
+                    posterior,
+                    apply,
+                    part,
+                    key,
+                    np.uint32(first),
+                    block,
+                    exact,
+                    linearized,
+                )
                 for first in range(0, num, block)
             ]
             joined = jax.tree.map(lambda *a: jnp.concatenate(a, 1)[:, :num], *blocks)
@@ -147,44 +154,50 @@ def predict(
     )
 
 
-class _Linearized(eqx.Module):
-    """Calls a model as its first-order expansion round another."""
-
-    mean: Model
-    apply: Callable[..., Any]
-
-    def __call__(self, model, x, *, key):
-        mean = eqx.nn.inference_mode(self.mean)
-        params, rest = eqx.partition(mean, eqx.is_inexact_array)
-        drawn = eqx.filter(model, eqx.is_inexact_array)
-
-        def output(params):
-            return self.apply(eqx.combine(params, rest), x, key=key)
-
-        delta = jax.tree.map(jnp.subtract, drawn, params)
-        out, tangent = jax.jvp(output, (params,), (delta,))
-        return jax.tree.map(jnp.add, out, tangent)
-
-
 @eqx.filter_jit
-def _outputs(posterior, apply, x, key, first, block, exact):
+def _outputs(posterior, apply, x, key, first, block, exact, linearized):
     """Outputs of `block` models from number `first` on: rows, then samples."""
     index = first + jnp.arange(block, dtype=jnp.uint32)
-    return jax.vmap(lambda s: _output(posterior, apply, x, key, s, exact), out_axes=1)(
-        index
-    )
+
+    def one(s):
+        return _output(posterior, apply, x, key, s, exact, linearized)
+
+    return jax.vmap(one, out_axes=1)(index)
 
 
-def _output(posterior, apply, x, key, s, exact):
+def _output(posterior, apply, x, key, s, exact, linearized):
     model_key, call_key = jax.random.split(jax.random.fold_in(key, s))
     model = posterior.atom(s) if exact else posterior.sample(model_key)
     model = eqx.nn.inference_mode(model)
-    return jax.vmap(lambda row: apply(model, row, key=call_key))(x)
+
+    def direct(row):
+        return apply(model, row, key=call_key)
+
+    if not linearized:
+        return jax.vmap(direct)(x)
+    mean = eqx.nn.inference_mode(posterior.mean())
+    # A leaf that the draw shares with the mean is no variable of the expansion: under a
+    # head with uncertain weights, what comes before it is computed once for all draws.
+    moves = jax.tree.map(
+        lambda a, b: eqx.is_inexact_array(a) and a is not b, mean, model
+    )
+    params, rest = eqx.partition(mean, moves)
+    delta = jax.tree.map(jnp.subtract, eqx.filter(model, moves), params)
+
+    def expanded(row):
+        def output(params):
+            return apply(eqx.combine(params, rest), row, key=call_key)
+
+        out, tangent = jax.jvp(output, (params,), (delta,))
+        return jax.tree.map(jnp.add, out, tangent)
+
+    return jax.vmap(expanded)(x)
 
 
-def _output_bytes(posterior, apply, x, key):
+def _output_bytes(posterior, apply, x, key, linearized):
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
+    first = jnp.zeros((), jnp.uint32)
     shapes = eqx.filter_eval_shape(
-        _output, posterior, apply, row, key, jnp.zeros((), jnp.uint32), False
+        _output, posterior, apply, row, key, first, False, linearized
     )
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(shapes))
