@@ -5,6 +5,7 @@ and a machine's speed drifts over minutes. So each variant is a process that war
 then measures one round whenever it is told to; the variants take turns.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -13,6 +14,17 @@ import sys
 from collections.abc import Callable, Iterable
 
 Round = Callable[[], float]
+
+
+def pinned_arguments(doc: str | None, names: Iterable[str]) -> argparse.Namespace:
+    """Options of a benchmark whose processes stay on some cores, as this one does."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--cores", type=int, default=1, help="cores for each process")
+    parser.add_argument("--variant", choices=names, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    return arguments
 
 
 def serve(make: Callable[[], Round]) -> None:

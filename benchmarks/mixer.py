@@ -13,11 +13,10 @@ Each runs in a process of its own on so many cores; they take turns.
 
 """
 
-import argparse
 import os
 import time
 
-from ._timing import Round, alternate, medians, report, serve
+from ._timing import Round, alternate, medians, pinned_arguments, report, serve
 
 BATCH, STEPS = 64, 4
 NAMES = {
@@ -224,12 +223,7 @@ def _make(name: str) -> Round:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--cores", type=int, default=1, help="cores for each process")
-    parser.add_argument("--variant", choices=NAMES, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    arguments = pinned_arguments(__doc__, NAMES)
     if arguments.variant:
         return serve(lambda: _make(arguments.variant))
     rates = medians(

@@ -61,7 +61,7 @@ class Perceptron(eqx.Module):
 def halved(h):
     """The largest of each 2 x 2 pixels; an odd last row or column is left out.
 
-    What `eqx.nn.MaxPool2d(2, 2)` gives, with a gradient that is ten times cheaper on a
+    What `eqx.nn.MaxPool2d(2, 2)` gives, whose gradient is half of a training step on a
     CPU.
     """
     even = h[:, : h.shape[1] // 2 * 2, : h.shape[2] // 2 * 2]
@@ -193,7 +193,7 @@ def measure(net: str, name: str, root: Path, epochs: int | None, seed: int) -> d
 
     start = time.perf_counter()
     if name == "ensemble" and convolves:
-        # A convolution under `vmap` over its weights takes 3.5 times as long on a CPU.
+        # A convolution under `vmap` over its weights is several times slower on a CPU.
         members = range(seed, seed + method.num_members)
         posterior = bnn.Mixture([fit(method.method, each) for each in members])
     else:

@@ -11,10 +11,7 @@
   UNet with whole batches, because XLA's loops on a CPU run convolutions slowly.
 """
 
-import argparse
-import os
-
-from ._timing import Round, alternate, medians, report, serve
+from ._timing import Round, alternate, medians, pinned_arguments, report, serve
 from .mixer import example_loop, stepper_round
 
 STEPS = 2
@@ -121,12 +118,7 @@ def _make(name: str) -> Round:
 def main() -> None:
     # The UNet is made of layers that are functions of one image: one form for both.
     names = ["dit-layers", "dit-loop", "dit-jaxprob", "unet-loop", "unet-jaxprob"]
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--cores", type=int, default=1, help="cores for each process")
-    parser.add_argument("--variant", choices=names, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    arguments = pinned_arguments(__doc__, names)
     if arguments.variant:
         return serve(lambda: _make(arguments.variant))
     passed = ["--cores", str(arguments.cores)]

@@ -32,7 +32,9 @@ ADVICE = (
 class AbstractHamiltonian(AbstractChains):
     """Chains that need the whole data set, with Stan's warm-up.
 
-    Models are in inference mode: dropout is off, running statistics are constants.
+    It is the same in each update: a transition begins with the density and the gradient
+    that the last one left. Models are in inference mode: dropout is off, running
+    statistics are constants.
     """
 
     num_warmup: eqx.AbstractVar[int]

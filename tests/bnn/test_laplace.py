@@ -299,3 +299,38 @@ def test_what_has_no_factor_is_refused_by_name(network, getkey):
         posterior.sample(getkey())
     with unhooked(), pytest.raises(ValueError, match="structure='block'"):
         laplace(joint, "block")
+
+
+def test_the_predictive_of_a_head_differentiates_no_body(getkey):
+    """Leaves that no draw changes are no variables of the linearised network."""
+
+    @jax.custom_jvp
+    def body(weight, x):
+        return jnp.tanh(weight @ x)
+
+    @body.defjvp
+    def _(primals, tangents):
+        raise AssertionError("the body was differentiated")
+
+    class Net(eqx.Module):
+        body: eqx.nn.Linear
+        head: eqx.nn.Linear
+
+        def __call__(self, x):
+            return self.head(body(self.body.weight, x))
+
+    net = Net(
+        eqx.nn.Linear(2, 5, key=getkey()), eqx.nn.Linear(5, "scalar", key=getkey())
+    )
+    x = jax.random.normal(getkey(), (12, 2))
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=12)
+    method = bnn.Laplace(
+        bnn.MAP(joint, optax.adam(1e-2)), structure="kronecker", where="head"
+    )
+    posterior = method.posterior(method.init(net, key=getkey()), [(x, x[:, 0])])
+    predictive = bnn.predict(
+        posterior, joint.likelihood, x, key=getkey(), num_samples=400
+    )
+    mean, covariance = posterior.output_distribution(x)
+    error = 4.0 * np.sqrt(np.ravel(covariance) / 400)
+    assert np.all(np.abs(predictive.mean - np.ravel(mean)) < error)
