@@ -70,12 +70,12 @@ def test_the_outputs_are_those_of_the_sampled_models(getkey):
 @pytest.mark.slow
 def test_variance_is_the_law_of_total_variance(by_hand):
     predictive, mean, scale = by_hand
-    assert np.allclose(predictive.mean, mean.mean(1), atol=1e-12)
-    assert np.allclose(predictive.epistemic, mean.var(1), atol=1e-12)
-    assert np.allclose(predictive.aleatoric, (scale**2).mean(1), atol=1e-12)
+    assert np.allclose(predictive.mean, mean.mean(1), rtol=0.0, atol=1e-12)
+    assert np.allclose(predictive.epistemic, mean.var(1), rtol=0.0, atol=1e-12)
+    assert np.allclose(predictive.aleatoric, (scale**2).mean(1), rtol=0.0, atol=1e-12)
     second = (mean**2 + scale**2).mean(1) - mean.mean(1) ** 2
-    assert np.allclose(predictive.variance, second, atol=1e-10)
-    assert np.allclose(predictive.std, np.sqrt(second), atol=1e-10)
+    assert np.allclose(predictive.variance, second, rtol=0.0, atol=1e-10)
+    assert np.allclose(predictive.std, np.sqrt(second), rtol=0.0, atol=1e-10)
 
 
 def test_log_prob_is_the_mixtures_and_beats_the_mean_member(by_hand):
@@ -84,7 +84,7 @@ def test_log_prob_is_the_mixtures_and_beats_the_mean_member(by_hand):
     members = scipy.stats.norm.logpdf(y[:, None], mean, scale).sum(-1)
     expected = np.log(np.mean(np.exp(members), axis=1))
     value = predictive.log_prob(y)
-    assert np.allclose(value, expected, atol=1e-10)
+    assert np.allclose(value, expected, rtol=0.0, atol=1e-10)
     assert np.all(np.asarray(value) >= members.mean(1))
 
 
@@ -101,10 +101,12 @@ def test_quantiles_invert_the_mixtures_cdf(by_hand):
     for q in (0.001, 0.05, 0.5, 0.9):
         at = predictive.quantile(q)
         cdf = scipy.stats.norm.cdf(np.asarray(at)[:, None], mean, scale).mean(1)
-        assert np.allclose(cdf, q, atol=1e-10)
-        assert np.allclose(predictive.cdf(at), q, atol=1e-10)
+        assert np.allclose(cdf, q, rtol=0.0, atol=1e-10)
+        assert np.allclose(predictive.cdf(at), q, rtol=0.0, atol=1e-10)
     lower, upper = predictive.interval(0.8)
-    assert np.allclose(predictive.cdf(upper) - predictive.cdf(lower), 0.8, atol=1e-10)
+    assert np.allclose(
+        predictive.cdf(upper) - predictive.cdf(lower), 0.8, rtol=0.0, atol=1e-10
+    )
     # A mean of the parts' quantiles would be something else.
     wrong = scipy.stats.norm.ppf(0.95, mean, scale).mean(1)
     assert not np.allclose(predictive.quantile(0.95), wrong, atol=1e-4)
@@ -120,7 +122,7 @@ def test_quantiles_of_a_likelihood_without_icdf(x64):
     )
     for q in (0.02, 0.5, 0.99):
         expected = scipy.stats.t.ppf(q, 5.0, [0.0, 3.0], 2.0)
-        assert np.allclose(predictive.quantile(q), expected, atol=1e-6)
+        assert np.allclose(predictive.quantile(q), expected, rtol=0.0, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -128,16 +130,19 @@ def test_entropy_is_the_mean_entropy_and_the_mutual_information(x64, getkey):
     predictive = classification(getkey)
     probs = np.asarray(jax.nn.softmax(predictive.outputs, axis=-1))
     mixture = probs.mean(1)
-    assert np.allclose(predictive.probs, mixture, atol=1e-12)
+    assert np.allclose(predictive.probs, mixture, rtol=0.0, atol=1e-12)
     total = -(mixture * np.log(mixture)).sum(-1)
     each = -(probs * np.log(probs)).sum(-1).mean(1)
-    assert np.allclose(predictive.entropy, total, atol=1e-10)
-    assert np.allclose(predictive.mutual_information, total - each, atol=1e-10)
+    assert np.allclose(predictive.entropy, total, rtol=0.0, atol=1e-10)
+    assert np.allclose(
+        predictive.mutual_information, total - each, rtol=0.0, atol=1e-10
+    )
     assert np.all(np.asarray(predictive.mutual_information) > 0)
     y = np.arange(ROWS) % 3
     assert np.allclose(
         predictive.log_prob(y.astype(np.int32)),
         np.log(mixture[np.arange(ROWS), y]),
+        rtol=0.0,
         atol=1e-10,
     )
 
@@ -154,7 +159,7 @@ def test_bernoulli_entropy_and_moments(x64):
     assert np.allclose(predictive.probs, p)
     assert np.allclose(predictive.variance, p * (1 - p))
     assert np.allclose(predictive.entropy, scipy.stats.bernoulli.entropy(p))
-    assert np.allclose(predictive.mutual_information, 0.0, atol=1e-12)
+    assert np.allclose(predictive.mutual_information, 0.0, rtol=0.0, atol=1e-12)
 
 
 def statistics(p):
