@@ -1,7 +1,8 @@
 """Problems whose answers are known: what every method here is tested on.
 
-- Bayesian networks: linear regression with its exact posterior, evidence and bounds;
-  logistic regression by quadrature; ranks for simulation-based calibration.
+- Bayesian networks: linear regression with its exact posterior, evidence and bounds,
+  and with unknown noise; logistic regression by quadrature; ranks for simulation-based
+  calibration.
 - Diffusion: mixtures of Gaussians with their exact densities, denoisers and flows.
 """
 
@@ -18,3 +19,4 @@ from ._ranks import (
     rank_p_values as rank_p_values,
     simulated_ranks as simulated_ranks,
 )
+from ._unknown_noise import ScaledLinear as ScaledLinear, UnknownNoise as UnknownNoise
