@@ -102,6 +102,17 @@ class GroupedStudentT(dist.Distribution):
     def _size(self):
         return math.prod(self.array_shape[a] for a in self._rest)
 
+    @property
+    def mean(self) -> Float[Array, "..."]:
+        """Zero; undefined up to one degree of freedom."""
+        return jnp.full(self.array_shape, 0.0 if self.shape_ > 0.5 else jnp.nan)
+
+    @property
+    def variance(self) -> Float[Array, "..."]:
+        """b / (a - 1); infinite up to two degrees of freedom."""
+        value = self.rate / (self.shape_ - 1.0) if self.shape_ > 1.0 else jnp.inf
+        return jnp.full(self.array_shape, value)
+
     def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Array:
         scale_key, key = jax.random.split(key)
         groups = [1] * len(self.array_shape)

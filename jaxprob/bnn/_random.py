@@ -83,6 +83,10 @@ class Gaussian(eqx.Module):
         return self.mean.shape
 
     @property
+    def ndim(self) -> int:
+        return self.mean.ndim
+
+    @property
     def dtype(self):
         return self.mean.dtype
 
