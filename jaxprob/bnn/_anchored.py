@@ -174,11 +174,11 @@ def _hash(row) -> UInt32[Array, ""]:
     """32 bits that depend on every bit of a row: a polynomial over its words."""
     words = []
     for leaf in jax.tree.leaves(row):
-        if leaf.dtype.itemsize >= 4:
-            bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-        else:
-            bits = leaf.astype(jnp.uint32)
-        words.append(bits.ravel())
+        # As integers of the same width: a cast would drop the fraction of a half.
+        if leaf.dtype != jnp.bool_:
+            kind = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
+            leaf = jax.lax.bitcast_convert_type(leaf, kind)
+        words.append(leaf.astype(jnp.uint32).ravel())
     words = jnp.concatenate(words)
     multiplier = jnp.uint32(0x9E3779B1)
     powers = multiplier ** jnp.arange(1, len(words) + 1, dtype=jnp.uint32)

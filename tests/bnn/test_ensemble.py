@@ -202,6 +202,18 @@ def test_target_noise_is_the_same_in_each_epoch_and_differs_by_row(data, getkey)
     assert not np.isclose(other, noisy).any()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int8])
+def test_rows_of_short_numbers_have_noise_of_their_own(dtype):
+    """Two of them differ in the fraction alone, or in the sign."""
+    from jaxprob.bnn._anchored import _perturbed
+
+    x = jnp.array([0.25, 0.5, -0.5, 3.0, -3.0, 0.0]).astype(dtype)
+    x = x[3:] if dtype == jnp.int8 else x
+    y = jnp.zeros(len(x))
+    noise = _perturbed((x, y), jnp.asarray(1.0), jax.random.key(0))[1]
+    assert len(np.unique(np.asarray(noise))) == len(x)
+
+
 def test_anchors_need_normal_priors(model):
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), dist.Laplace(0.0, 1.0), 20)
     with pytest.raises(TypeError, match=r"prior of layers\.0\.weight is Laplace"):
