@@ -126,10 +126,19 @@ class PriorByPath(eqx.Module):
     **Raises:** `ValueError` at a leaf that no pattern fits.
     """
 
-    priors: dict[str, Any]
+    # No dictionary: JAX sorts the keys of one that goes through jit or a tree map, and
+    # "*" comes before all letters.
+    patterns: tuple[str, ...] = eqx.field(static=True)
+    parts: tuple[Any, ...]
 
     def __init__(self, priors: Mapping[str, Prior]):
-        self.priors = dict(priors)
+        self.patterns = tuple(priors)
+        self.parts = tuple(priors.values())
+
+    @property
+    def priors(self) -> dict[str, Any]:
+        """The prior of each pattern, in the order in which they are tried."""
+        return dict(zip(self.patterns, self.parts, strict=True))
 
     def __call__(self, path: str, leaf: Any) -> dist.Distribution:
         for pattern, prior in self.priors.items():

@@ -47,6 +47,32 @@ def test_a_mixture_prior_trains(getkey):
         assert np.isfinite(info["kl"])
 
 
+def test_patterns_keep_their_order_in_every_transformation():
+    """JAX sorts the keys of dictionaries, and "*" is before all letters."""
+    model = eqx.nn.MLP(2, "scalar", 3, 1, key=jax.random.key(0))
+    prior = bnn.PriorByPath(
+        {"layers.0": bnn.IsotropicNormal(0.1), "*": bnn.IsotropicNormal(1.0)}
+    )
+    params = eqx.filter(model, eqx.is_inexact_array)
+    first, last = (eqx.filter(layer, eqx.is_array) for layer in model.layers)
+    expected = bnn.log_prior(dist.Normal(0.0, 0.1), first)
+    expected += bnn.log_prior(dist.Normal(0.0, 1.0), last)
+    mapped = jax.tree.map(lambda a: a, prior)
+    assert list(mapped.priors) == ["layers.0", "*"]
+    for found in (
+        bnn.log_prior(prior, params),
+        bnn.log_prior(mapped, params),
+        eqx.filter_jit(bnn.log_prior)(prior, params),
+    ):
+        assert np.allclose(found, expected, rtol=1e-5)
+    x = jax.random.normal(jax.random.key(1), (8, 2))
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), prior, num_data=8)
+    method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.0)))
+    posterior = method.posterior(method.init(model), [(x, x[:, 0])])
+    still = bnn.tune_prior(posterior, num_steps=1, learning_rate=0.0)
+    assert np.allclose(still.log_evidence(), posterior.log_evidence(), rtol=1e-5)
+
+
 def test_the_prior_predictive_of_a_linear_model(x64, getkey):
     """Mean 0, variance s^2 |x|^2 plus the noise's; frozen leaves stay."""
     model = eqx.nn.Linear(2, "scalar", key=getkey())
