@@ -68,6 +68,27 @@ def ensemble_round(devices):
     return measure
 
 
+def step_megabytes(members):
+    """What a step holds at its peak, by the compiler's account."""
+    import equinox as eqx
+    import jax
+
+    from jaxprob import bnn
+
+    single, model, batch = scene()
+    method = bnn.DeepEnsemble(single, members)
+    state = eqx.filter_jit(method.init)(model, key=jax.random.key(2))
+    arrays, static = eqx.partition(state, eqx.is_array)
+
+    def step(arrays, key):
+        state, _ = method.update(eqx.combine(arrays, static), batch, key=key)
+        return eqx.filter(state, eqx.is_array)
+
+    program = jax.jit(step, donate_argnums=0).lower(arrays, jax.random.key(3))
+    memory = program.compile().memory_analysis()
+    return (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 1e6
+
+
 def loop_round(name):
     import equinox as eqx
     import jax
@@ -167,6 +188,10 @@ def main() -> None:
         figures[f"{name}_ratio"] = ratio
         rows.append((VARIANTS[name], f"{value:.2f}", f"{ratio:.1f}"))
     report("Training an ensemble of 32", rows, figures)
+    sizes = {members: step_megabytes(members) for members in (8, 32, 128)}
+    rows = [("members", "MB of a step")]
+    rows += [(str(members), f"{size:.1f}") for members, size in sizes.items()]
+    report("\nMemory, one device", rows, {f"mb_{m}": s for m, s in sizes.items()})
 
 
 if __name__ == "__main__":

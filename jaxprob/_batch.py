@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._keys import example_keys
 from ._types import Loss
+from ._vmap_last import vmap_last
 
 
 class Batch(eqx.Module):
@@ -220,7 +221,7 @@ def mean_loss(loss: Callable[..., Any]) -> Loss:
             out = loss(model, example, key=key)
             return out if isinstance(out, tuple) else (out, {})
 
-        values, metrics = jax.vmap(one)(data, keys)
+        values, metrics = vmap_last(one)(data, keys)
         metrics = {name: masked_mean(value, mask) for name, value in metrics.items()}
         return masked_mean(values, mask), metrics
 

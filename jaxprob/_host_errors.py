@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
+from ._jaxprs import inner_jaxprs
+
 
 def has_checks(jaxpr: Any) -> bool:
     """Whether a jaxpr holds a check of Equinox's that would raise."""
     return any(
-        _is_check(eqn) or any(map(has_checks, _subjaxprs(eqn))) for eqn in jaxpr.eqns
+        _is_check(eqn) or any(map(has_checks, inner_jaxprs(eqn))) for eqn in jaxpr.eqns
     )
 
 
@@ -79,16 +81,6 @@ def _is_check(eqn):
         return False
     callback = getattr(eqn.params["callback"], "callback_func", None)
     return getattr(callback, "__module__", "").startswith("equinox.")
-
-
-def _subjaxprs(eqn):
-    for value in jax.tree.leaves(
-        list(eqn.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)
-    ):
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value
 
 
 def _nan_like(shape):

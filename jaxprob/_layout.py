@@ -40,7 +40,9 @@ class Layout:
     - `data`: devices that share the rows of a batch. It divides the batch size;
         batches with a mask (`jaxprob.Batch`) are padded where it does not.
     - `members`: devices that share the members. It divides their number, and the
-        learner has `num_members` (`jaxprob.bnn.DeepEnsemble`) or `num_chains`.
+        learner has `num_members` (`jaxprob.bnn.DeepEnsemble`) or `num_chains`. If it
+        also has `update_members`, which is `update` with metrics of each member along
+        a leading axis, the devices meet once in a dispatch and not in each step.
     - `devices`: which; the first `data * members` of `jax.devices()` by default.
     """
 
@@ -135,6 +137,15 @@ class Layout:
             )
 
         return jax.tree_util.tree_map_with_path(one, arrays)
+
+    def keep_members_apart(self, metrics: PyTree) -> PyTree:
+        """Inside a program: what there is of each member stays where the member is."""
+
+        def one(leaf):
+            spec = self._sharding(_MEMBERS) if leaf.ndim else self.everywhere
+            return jax.lax.with_sharding_constraint(leaf, spec)
+
+        return metrics if self.members == 1 else jax.tree.map(one, metrics)
 
     def place(self, arrays: PyTree, shardings: PyTree) -> PyTree:
         """Copies of arrays where `shardings` wants them, of a buffer of their own."""

@@ -89,6 +89,9 @@ class Stepper:
         self.fatal = fatal
         arrays, self._static = eqx.partition(state, eqx.is_array)
         self._shardings: Any = None
+        self._update_one = learner.update
+        if self.layout.members > 1:
+            self._update_one = getattr(learner, "update_members", learner.update)
         out: dict[str, Any] = {}
         if not self.layout.is_single:
             self._shardings = self.layout.state_shardings(learner, arrays)
@@ -351,7 +354,7 @@ class Stepper:
 
         def info(arrays, key, batch):
             state = eqx.combine(arrays, self._static)
-            return self.learner.update(state, batch, key=key)[1]
+            return self._update_one(state, batch, key=key)[1]
 
         jaxpr, shapes = jax.make_jaxpr(info, return_shape=True)(
             self._arrays, self._key, batch
@@ -370,15 +373,17 @@ class Stepper:
     def _update(self, carry, key, batch):
         arrays, step, totals = carry
         state = eqx.combine(arrays, self._static)
-        state, info = self.learner.update(state, batch, key=step_key(key, step))
+        state, info = self._update_one(state, batch, key=step_key(key, step))
         totals = totals.add(info, weight(batch))
         arrays = jax.tree.map(strong, eqx.filter(state, eqx.is_array))
         if self._shardings is not None:
             arrays = jax.lax.with_sharding_constraint(arrays, self._shardings)
+            info, totals = self.layout.keep_members_apart((info, totals))
         return (arrays, step + 1, totals), info
 
     def _single(self, carry, key, batch):
-        return self._advance(carry, key, batch)
+        carry, info = self._advance(carry, key, batch)
+        return carry, _over_members(info, 0)
 
     def _several(self, carry, key, batches, num: Int[Array, ""]):
         def body(i, loop):
@@ -389,5 +394,12 @@ class Stepper:
 
         shapes = jax.eval_shape(lambda: self._advance(carry, key, at(batches, 0))[1])
         capacity = np.shape(jax.tree.leaves(batches)[0])[0]
-        history = {k: jnp.zeros(capacity, v.dtype) for k, v in shapes.items()}
-        return jax.lax.fori_loop(0, num, body, (carry, history))
+        history = {
+            k: jnp.zeros((capacity, *v.shape), v.dtype) for k, v in shapes.items()
+        }
+        carry, history = jax.lax.fori_loop(0, num, body, (carry, history))
+        return carry, _over_members(history, 1)
+
+
+def _over_members(info, axis):
+    return {k: jnp.mean(v, range(axis, v.ndim)) for k, v in info.items()}

@@ -1,6 +1,7 @@
 """Metrics on the device: summed over steps, or one value for each step."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,14 +11,19 @@ from jaxtyping import Array
 
 
 class Totals(eqx.Module):
-    """Sums of metrics over steps, on the device until someone looks."""
+    """Sums of metrics over steps, on the device until someone looks.
+
+    A metric may be one number or one for each member; its mean is over these too.
+    """
 
     sums: dict[str, Array]
     weight: Array
 
     @classmethod
-    def zeros(cls, names) -> "Totals":
-        return cls({name: jnp.zeros(()) for name in names}, jnp.zeros(()))
+    def zeros(cls, info: dict[str, Any]) -> "Totals":
+        """None yet of metrics that have the shapes of these."""
+        sums = {name: jnp.zeros(jnp.shape(value)) for name, value in info.items()}
+        return cls(sums, jnp.zeros(()))
 
     def add(self, info: dict[str, Array], weight: Array) -> "Totals":
         weight = weight.astype(self.weight.dtype)
@@ -30,7 +36,8 @@ class Totals(eqx.Module):
     def means(self) -> dict[str, float]:
         """Means over examples. This waits for the device."""
         sums, weight = jax.device_get((self.sums, self.weight))
-        return {name: float(total / max(weight, 1.0)) for name, total in sums.items()}
+        weight = max(weight, 1.0)
+        return {name: float(np.mean(total) / weight) for name, total in sums.items()}
 
 
 class StepMetrics(Mapping[str, np.ndarray]):

@@ -15,7 +15,8 @@ from .. import tree
 from .._keys import example_keys
 from .._types import Info, Model, PRNGKey, Where
 from ._draws import DrawsPosterior
-from ._inference import AbstractInference, Roles
+from ._inference import Roles
+from ._members import AbstractMembers
 from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
 from ._stateful import refresh_statistics, statistics, trains_statistics
@@ -45,7 +46,7 @@ class ChainState(eqx.Module):
     model: Model
 
 
-class AbstractChains(AbstractInference):
+class AbstractChains(AbstractMembers):
     """What all samplers share. A final class says how one transition goes.
 
     **Fields:**

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Integer, PyTree
 from .._keys import example_keys, leaf_keys
 from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
+from ._members import AbstractMembers
 from ._posterior import AbstractPosterior
 from ._wrapper import AbstractWrapper
 
@@ -67,7 +68,7 @@ class EnsemblePosterior(AbstractPosterior):
         return self.member(index // inner).atom(index % inner)
 
 
-class DeepEnsemble(AbstractWrapper):
+class DeepEnsemble(AbstractWrapper, AbstractMembers):
     r"""Several models from different starts; the posterior is their uniform mixture.
 
     $$p(y \mid x) \approx \frac 1 M \sum_m p(y \mid f_{w_m}(x))$$
@@ -122,14 +123,13 @@ class DeepEnsemble(AbstractWrapper):
         self.method.init(model, key=jax.random.fold_in(key, self.num_members))
         return self._each(one, example_keys(key, self.num_members))
 
-    def update(
+    def update_members(
         self, state: State, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[State, Info]:
+    ) -> tuple[State, dict[str, Float[Array, " members"]]]:
         def one(state, key):
             return self.method.update(state, batch, key=key)
 
-        state, info = self._each(one, state, example_keys(key, self.num_members))
-        return state, {name: jnp.mean(value, 0) for name, value in info.items()}
+        return self._each(one, state, example_keys(key, self.num_members))
 
     def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
         def one(state, key):

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._batch import num_rows, unpack
 from .._keys import example_keys
-from .._types import Info, PRNGKey
+from .._types import PRNGKey
 from ._blackjax import (
     Place,
     evaluate_at,
@@ -70,9 +70,9 @@ class AbstractHamiltonian(AbstractChains):
     def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
         return jnp.maximum(step - self.num_warmup, 0) // self.thin
 
-    def update(
+    def update_members(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[ChainState, Info]:
+    ) -> tuple[ChainState, dict[str, Float[Array, " chains"]]]:
         self._check_rows(batch)
         warming = state.step < self.num_warmup
         slow, ends = warmup_schedule(self.num_warmup)
@@ -128,7 +128,7 @@ class AbstractHamiltonian(AbstractChains):
             lambda: jax.vmap(adapt)(warmup, places, facts["acceptance"]),
             lambda: warmup,
         )
-        divergent = facts.pop("divergent")
+        divergent = facts["divergent"]
         state = ChainState(
             places.position,
             (warmup, places.log_density, places.gradient),
@@ -138,8 +138,9 @@ class AbstractHamiltonian(AbstractChains):
             state.step + 1,
             state.model,
         )
-        info = {name: jnp.mean(value) for name, value in facts.items()}
-        info["divergent"] = jnp.mean(divergent)
+        info = {
+            name: value.astype(places.position.dtype) for name, value in facts.items()
+        }
         return state, {"loss": -info["log_density"] / self.log_joint.num_data, **info}
 
     def log_density(self, model: PyTree, vector: Array, batch: PyTree) -> Array:

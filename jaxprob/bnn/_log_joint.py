@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from .._batch import Batch, num_rows, unpack
 from .._keys import example_keys
 from .._types import Model, PRNGKey
+from .._vmap_last import vmap_last
 from ._apply import call_model
 from ._likelihood import BERNOULLI, Likelihood, class_probs
 from ._prior import Prior, log_prior
@@ -100,7 +101,7 @@ class LogJoint(eqx.Module):
             p = self.likelihood(self.apply(model, x, key=key))
             return log_likelihood_of(p, y)
 
-        return self._total(jax.vmap(one), batch, key)[0]
+        return self._total(vmap_last(one), batch, key)[0]
 
     def with_statistics(
         self, model: Model, batch: PyTree, *, key: PRNGKey

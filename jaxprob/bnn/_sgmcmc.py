@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._keys import example_keys
-from .._types import Info, PRNGKey
+from .._types import PRNGKey
 from ._chains import AbstractChains, ChainState, check_chains
 from ._cycles import CosineCycles
 
@@ -79,9 +79,9 @@ class AbstractSGMCMC(AbstractChains):
             return self._cycles.num_kept(since, self.every)
         return since // self.every
 
-    def update(
+    def update_members(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
-    ) -> tuple[ChainState, Info]:
+    ) -> tuple[ChainState, dict[str, Float[Array, " chains"]]]:
         rate = self.learning_rate
         rate = rate(state.step) if callable(rate) else rate
         dtype = state.position.dtype
@@ -110,7 +110,6 @@ class AbstractSGMCMC(AbstractChains):
             state.step + 1,
             state.model,
         )
-        value = jnp.mean(value)
         return state, {"loss": -value / self.log_joint.num_data, "log_joint": value}
 
     def gradient(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> PyTree:

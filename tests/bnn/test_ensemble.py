@@ -243,3 +243,22 @@ def test_an_ensemble_runs_in_fit(model, data, getkey):
     assert history[-1]["loss"] < history[0]["loss"]
     with pytest.raises(ValueError, match="num_members=0"):
         bnn.DeepEnsemble(method(), 0)
+
+
+def test_memory_grows_linearly_with_the_members(model, data):
+    def peak(num):
+        learner = bnn.DeepEnsemble(method(), num)
+        state = eqx.filter_jit(learner.init)(model, key=jax.random.key(0))
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def step(arrays, key):
+            state = eqx.combine(arrays, static)
+            return eqx.filter(learner.update(state, data, key=key)[0], eqx.is_array)
+
+        compiled = jax.jit(step, donate_argnums=0).lower(arrays, jax.random.key(1))
+        memory = compiled.compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.argument_size_in_bytes
+
+    eight, sixteen, thirty_two = peak(8), peak(16), peak(32)
+    assert sixteen < 2.02 * eight
+    assert thirty_two < 2.02 * sixteen

@@ -168,6 +168,52 @@ def test_chains_on_devices_of_their_own_draw_what_they_draw_on_one():
     np.testing.assert_allclose(*draws, rtol=1e-9)
 
 
+class MeansInEachStep(jaxprob.AbstractLearner):
+    """The ensemble without `update_members`: a learner may have `update` alone."""
+
+    inner: DeepEnsemble
+    num_members: int = 4
+
+    def init(self, model, *, key):
+        return self.inner.init(model, key=key)
+
+    def update(self, state, batch, *, key):
+        return self.inner.update(state, batch, key=key)
+
+    def evaluate(self, state, batch, *, key):
+        return self.inner.evaluate(state, batch, key=key)
+
+    def model(self, state):
+        return self.inner.model(state)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_members_on_devices_of_their_own_meet_once_in_a_dispatch(apart):
+    learner = ensemble() if apart else MeansInEachStep(ensemble())
+    state = learner.init(plain(jax.random.key(0)), key=jax.random.key(1))
+    key, layout = jax.random.key(2), Layout(members=4)
+    stepper = jaxprob.Stepper(
+        learner, state, key=key, layout=layout, steps_per_dispatch=4
+    )
+    many, programs = stepper._many, []
+
+    def noted(*args):
+        programs.append(many.lower(*args).compile().as_text())
+        return many(*args)
+
+    stepper._many = noted
+    metrics = stepper(rows(4))
+    entry = programs[0].index("\nENTRY")
+    meetings = ("all-reduce(", "all-gather(")
+    assert any(word in programs[0][entry:] for word in meetings) is apart
+    assert any(word in programs[0][:entry] for word in meetings) is not apart
+    one = jaxprob.Stepper(learner, state, key=key, steps_per_dispatch=4)
+    for name, values in one(rows(4)).items():
+        assert values.shape == (4,)
+        np.testing.assert_allclose(metrics[name], values, rtol=1e-5)
+    assert stepper.totals.means() == pytest.approx(one.totals.means(), rel=1e-5)
+
+
 class Odd(jaxprob.AbstractLearner):
     """A learner of two members with a leaf whose axis is something else."""
 
