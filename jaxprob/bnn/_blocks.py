@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, PyTree
 
 from .. import tree
 from .._batch import unpack
+from .._keys import example_keys
 from .._types import Model, PRNGKey, State, Where
 from ._chains import AbstractChains
 from ._inference import AbstractInference
 from ._laplace import Laplace
-from ._posterior import AbstractPosterior
+from ._posterior import AbstractPosterior, part_expansion
 from ._run_chains import run_chains
 from ._run_steps import run_steps
 from ._wrapper import AbstractPostHoc
@@ -38,10 +39,25 @@ class BlocksPosterior(AbstractPosterior):
     parts: tuple[AbstractPosterior, ...]
 
     def sample(self, key: PRNGKey) -> Model:
-        drawn = [
-            part.sample(jax.random.fold_in(key, i)) for i, part in enumerate(self.parts)
-        ]
+        keys = example_keys(key, len(self.parts))
+        drawn = [part.sample(k) for part, k in zip(self.parts, keys, strict=True)]
         return self._joined(drawn)
+
+    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+        """A draw; and the mean at leaves of blocks that are linearised, the draw itself
+        at those of the others.
+        """
+        keys = example_keys(key, len(self.parts))
+        pairs = [
+            part_expansion(self, part, k)
+            for part, k in zip(self.parts, keys, strict=True)
+        ]
+        draws, centres = zip(*pairs, strict=True)
+        return self._joined(draws), self._joined(centres)
+
+    def prepared(self) -> "BlocksPosterior":
+        parts = tuple(part.prepared() for part in self.parts)
+        return BlocksPosterior(self.model, self.chosen, parts)
 
     def mean(self) -> Model:
         return self._joined([part.mean() for part in self.parts])
@@ -52,8 +68,8 @@ class BlocksPosterior(AbstractPosterior):
 
     @property
     def linearized(self) -> bool:
-        """Where every block asks for it."""
-        return all(part.linearized for part in self.parts)
+        """Where any block asks for it: in its own leaves alone."""
+        return any(part.linearized for part in self.parts)
 
     def _joined(self, models):
         out = self.model

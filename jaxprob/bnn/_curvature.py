@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._types import PRNGKey
 
@@ -20,20 +20,34 @@ class AbstractCurvature(eqx.Module):
     """What a Laplace approximation asks of a matrix."""
 
     @abc.abstractmethod
-    def sample(
-        self, tau: Float[Array, " dim"], *, key: PRNGKey
-    ) -> Float[Array, " dim"]:
+    def root(self, tau: Float[Array, " dim"]) -> PyTree:
+        r"""$\Lambda$ decomposed: most of the work, which any number of draws share."""
+
+    @abc.abstractmethod
+    def draw(self, root: PyTree, *, key: PRNGKey) -> Float[Array, " dim"]:
         r"""A draw from $\mathcal N(0, \Lambda^{-1})$."""
+
+    @abc.abstractmethod
+    def spread(
+        self, root: PyTree, jacobian: Float[Array, "out dim"]
+    ) -> Float[Array, "out out"]:
+        r"""$J \Lambda^{-1} J^\top$."""
 
     @abc.abstractmethod
     def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
         r"""$\log |\Lambda|$, differentiable in $\tau$."""
 
-    @abc.abstractmethod
+    def sample(
+        self, tau: Float[Array, " dim"], *, key: PRNGKey
+    ) -> Float[Array, " dim"]:
+        """One draw, from $\\tau$ itself."""
+        return self.draw(self.root(tau), key=key)
+
     def covariance(
         self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
     ) -> Float[Array, "out out"]:
-        r"""$J \Lambda^{-1} J^\top$."""
+        """One covariance, from $\\tau$ itself."""
+        return self.spread(self.root(tau), jacobian)
 
     @abc.abstractmethod
     def quadratic(
@@ -51,23 +65,23 @@ class FullCurvature(AbstractCurvature):
 
     matrix: Float[Array, "dim dim"]
 
-    def _root(self, tau):
+    def root(self, tau: Float[Array, " dim"]) -> Float[Array, "dim dim"]:
         return jnp.linalg.cholesky(self.matrix + jnp.diag(tau))
 
-    def sample(
-        self, tau: Float[Array, " dim"], *, key: PRNGKey
+    def draw(
+        self, root: Float[Array, "dim dim"], *, key: PRNGKey
     ) -> Float[Array, " dim"]:
-        noise = jax.random.normal(key, tau.shape, tau.dtype)
-        return solve_triangular(self._root(tau), noise, trans=1, lower=True)
+        noise = jax.random.normal(key, root.shape[:1], root.dtype)
+        return solve_triangular(root, noise, trans=1, lower=True)
+
+    def spread(
+        self, root: Float[Array, "dim dim"], jacobian: Float[Array, "out dim"]
+    ) -> Float[Array, "out out"]:
+        half = solve_triangular(root, jacobian.T, lower=True)
+        return half.T @ half
 
     def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
-        return 2.0 * jnp.sum(jnp.log(jnp.diag(self._root(tau))))
-
-    def covariance(
-        self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
-    ) -> Float[Array, "out out"]:
-        half = solve_triangular(self._root(tau), jacobian.T, lower=True)
-        return half.T @ half
+        return 2.0 * jnp.sum(jnp.log(jnp.diag(self.root(tau))))
 
     def quadratic(
         self, tau: Float[Array, " dim"], delta: Float[Array, " dim"]
@@ -83,19 +97,20 @@ class DiagonalCurvature(AbstractCurvature):
 
     diagonal: Float[Array, " dim"]
 
-    def sample(
-        self, tau: Float[Array, " dim"], *, key: PRNGKey
-    ) -> Float[Array, " dim"]:
-        noise = jax.random.normal(key, tau.shape, tau.dtype)
-        return noise / jnp.sqrt(self.diagonal + tau)
+    def root(self, tau: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        return jnp.sqrt(self.diagonal + tau)
+
+    def draw(self, root: Float[Array, " dim"], *, key: PRNGKey) -> Float[Array, " dim"]:
+        return jax.random.normal(key, root.shape, root.dtype) / root
+
+    def spread(
+        self, root: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
+    ) -> Float[Array, "out out"]:
+        half = jacobian / root[None]
+        return half @ half.T
 
     def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
         return jnp.sum(jnp.log(self.diagonal + tau))
-
-    def covariance(
-        self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
-    ) -> Float[Array, "out out"]:
-        return (jacobian / (self.diagonal + tau)[None]) @ jacobian.T
 
     def quadratic(
         self, tau: Float[Array, " dim"], delta: Float[Array, " dim"]
@@ -157,25 +172,41 @@ class KroneckerCurvature(AbstractCurvature):
 
     blocks: tuple[KroneckerBlock, ...]
 
-    def _eigen(self, block, tau):
-        scale = 1.0 / jnp.sqrt(block.matrix(tau)[0])
-        a, in_basis = jnp.linalg.eigh(scale[:, None] * block.inputs * scale[None])
-        b, out_basis = jnp.linalg.eigh(block.outputs)
-        # Rounding may leave eigenvalues of -1e-9 where theory has zero.
-        values = jnp.maximum(b, 0.0)[:, None] * jnp.maximum(a, 0.0)[None] + 1.0
-        return scale, in_basis, out_basis, values
+    def root(self, tau: Float[Array, " dim"]) -> list[tuple[Array, ...]]:
+        """Of each block: scale, eigenvectors of inputs and outputs, eigenvalues."""
+        parts = []
+        for block in self.blocks:
+            scale = 1.0 / jnp.sqrt(block.matrix(tau)[0])
+            a, in_basis = jnp.linalg.eigh(scale[:, None] * block.inputs * scale[None])
+            b, out_basis = jnp.linalg.eigh(block.outputs)
+            # Rounding may leave eigenvalues of -1e-9 where theory has zero.
+            values = jnp.maximum(b, 0.0)[:, None] * jnp.maximum(a, 0.0)[None] + 1.0
+            parts.append((scale, in_basis, out_basis, values))
+        return parts
 
-    def sample(
-        self, tau: Float[Array, " dim"], *, key: PRNGKey
+    def draw(
+        self, root: list[tuple[Array, ...]], *, key: PRNGKey
     ) -> Float[Array, " dim"]:
         parts = []
-        for index, block in enumerate(self.blocks):
-            scale, in_basis, out_basis, values = self._eigen(block, tau)
+        for index, (block, own) in enumerate(zip(self.blocks, root, strict=True)):
+            scale, in_basis, out_basis, values = own
             block_key = jax.random.fold_in(key, index)
-            noise = jax.random.normal(block_key, values.shape, tau.dtype)
+            noise = jax.random.normal(block_key, values.shape, values.dtype)
             draw = out_basis @ (noise / jnp.sqrt(values)) @ in_basis.T
             parts.append(block.flat(draw * scale[None]))
         return jnp.concatenate(parts)
+
+    def spread(
+        self, root: list[tuple[Array, ...]], jacobian: Float[Array, "out dim"]
+    ) -> Float[Array, "out out"]:
+        total = jnp.zeros((len(jacobian), len(jacobian)), jacobian.dtype)
+        for block, own in zip(self.blocks, root, strict=True):
+            scale, in_basis, out_basis, values = own
+            half = block.matrix(jacobian) * scale[None, None]
+            half = (out_basis.T @ half @ in_basis) / jnp.sqrt(values)[None]
+            half = half.reshape(len(jacobian), -1)
+            total = total + half @ half.T
+        return total
 
     def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
         total = jnp.sum(jnp.log(tau))
@@ -186,18 +217,6 @@ class KroneckerCurvature(AbstractCurvature):
             b = jnp.linalg.eigvalsh(block.outputs)
             values = jnp.maximum(b, 0.0)[:, None] * jnp.maximum(a, 0.0)[None]
             total = total + jnp.sum(jnp.log1p(values))
-        return total
-
-    def covariance(
-        self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
-    ) -> Float[Array, "out out"]:
-        total = jnp.zeros((len(jacobian), len(jacobian)), jacobian.dtype)
-        for block in self.blocks:
-            scale, in_basis, out_basis, values = self._eigen(block, tau)
-            own = block.matrix(jacobian) * scale[None, None]
-            half = (out_basis.T @ own @ in_basis) / jnp.sqrt(values)[None]
-            half = half.reshape(len(jacobian), -1)
-            total = total + half @ half.T
         return total
 
     def quadratic(

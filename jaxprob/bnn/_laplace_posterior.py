@@ -56,9 +56,13 @@ class LaplacePosterior(AbstractPosterior):
         return True
 
     def sample(self, key: PRNGKey) -> Model:
-        vector, unravel = ravel_pytree(self.params)
-        draw = self.curvature.sample(self.tau(), key=key)
-        return eqx.combine(unravel(vector + self.temperature**0.5 * draw), self.rest)
+        return self.prepared().sample(key)
+
+    def prepared(self) -> "PreparedLaplace":
+        root = _root(self.curvature, self.tau())
+        return PreparedLaplace(
+            self.params, self.rest, self.curvature, root, self.temperature
+        )
 
     def mean(self) -> Model:
         return eqx.combine(self.params, self.rest)
@@ -112,7 +116,7 @@ class LaplacePosterior(AbstractPosterior):
         `NormalLikelihood` the predictive variance is the diagonal plus the noise's.
         """
         vector, unravel = ravel_pytree(self.params)
-        tau, rest = self.tau(), eqx.nn.inference_mode(self.rest)
+        root, rest = _root(self.curvature, self.tau()), eqx.nn.inference_mode(self.rest)
 
         def one(x):
             def output(vector):
@@ -120,7 +124,7 @@ class LaplacePosterior(AbstractPosterior):
                 return ravel_pytree(apply(model, x, key=jax.random.key(0)))[0]
 
             jacobian = jax.jacrev(output)(vector)
-            covariance = self.curvature.covariance(tau, jacobian)
+            covariance = self.curvature.spread(root, jacobian)
             return output(vector), self.temperature * covariance
 
         return jax.lax.map(one, jax.tree.map(jnp.asarray, x), batch_size=64)
@@ -194,3 +198,36 @@ class LaplacePosterior(AbstractPosterior):
             return tau
 
         return ravel_pytree(jax.tree_util.tree_map_with_path(one, self.params))[0]
+
+
+class PreparedLaplace(AbstractPosterior):
+    """The posterior of Laplace's method with its precision decomposed.
+
+    **Arguments:**
+
+    - `params`, `rest`, `curvature`, `temperature`: as in `LaplacePosterior`.
+    - `root`: of the precision, as the curvature made it.
+    """
+
+    params: PyTree
+    rest: PyTree
+    curvature: AbstractCurvature
+    root: PyTree
+    temperature: float = eqx.field(static=True)
+
+    @property
+    def linearized(self) -> bool:
+        return True
+
+    def sample(self, key: PRNGKey) -> Model:
+        vector, unravel = ravel_pytree(self.params)
+        draw = self.curvature.draw(self.root, key=key)
+        return eqx.combine(unravel(vector + self.temperature**0.5 * draw), self.rest)
+
+    def mean(self) -> Model:
+        return eqx.combine(self.params, self.rest)
+
+
+@eqx.filter_jit
+def _root(curvature, tau):
+    return curvature.root(tau)

@@ -31,41 +31,41 @@ class LowRankCurvature(AbstractCurvature):
 
     factor: Float[Array, "dim rank"]
 
-    def _gram(self, tau):
-        white = self.factor / jnp.sqrt(tau)[:, None]
-        return white, white.T @ white
+    def root(self, tau: Float[Array, " dim"]) -> tuple[Array, Array, Array]:
+        r"""Roots of $\tau$, $D^{-1/2} V R = Q S$, and $S^2$."""
+        scale = jnp.sqrt(tau)
+        white = self.factor / scale[:, None]
+        values, basis = jnp.linalg.eigh(white.T @ white)
+        return scale, white @ basis, jnp.maximum(values, 0.0)
 
-    def sample(
-        self, tau: Float[Array, " dim"], *, key: PRNGKey
+    def draw(
+        self, root: tuple[Array, Array, Array], *, key: PRNGKey
     ) -> Float[Array, " dim"]:
-        noise = jax.random.normal(key, tau.shape, tau.dtype)
-        return self._inverse_root(tau, noise) / jnp.sqrt(tau)
+        noise = jax.random.normal(key, root[0].shape, root[0].dtype)
+        return self._inverse_root(root, noise) / root[0]
 
-    def _inverse_root(self, tau, noise):
+    def _inverse_root(self, root, noise):
         r"""$(I + Q S^2 Q^\top)^{-1/2}$ times a vector."""
-        white, gram = self._gram(tau)
-        values, basis = jnp.linalg.eigh(gram)
-        values = jnp.maximum(values, 0.0)
-        # Q = white R / S; where S is zero so is the change.
+        _, white, values = root
+        # Where S is zero so is the change.
         shrink = jnp.where(
             values > 0, (jax.lax.rsqrt(1.0 + values) - 1.0) / _one_for_zero(values), 0.0
         )
-        inside = basis.T @ (white.T @ noise)
-        return noise + white @ (basis @ (shrink * inside))
+        return noise + white @ (shrink * (white.T @ noise))
+
+    def spread(
+        self, root: tuple[Array, Array, Array], jacobian: Float[Array, "out dim"]
+    ) -> Float[Array, "out out"]:
+        scale, white, values = root
+        scaled = jacobian / scale[None]
+        inside = scaled @ white
+        return scaled @ scaled.T - (inside / (1.0 + values)[None]) @ inside.T
 
     def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
-        _, gram = self._gram(tau)
+        white = self.factor / jnp.sqrt(tau)[:, None]
+        gram = white.T @ white
         root = jnp.linalg.cholesky(jnp.eye(len(gram), dtype=gram.dtype) + gram)
         return jnp.sum(jnp.log(tau)) + 2.0 * jnp.sum(jnp.log(jnp.diag(root)))
-
-    def covariance(
-        self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
-    ) -> Float[Array, "out out"]:
-        white, gram = self._gram(tau)
-        scaled = jacobian / jnp.sqrt(tau)[None]
-        inner = jnp.eye(len(gram), dtype=gram.dtype) + gram
-        inside = scaled @ white
-        return scaled @ scaled.T - inside @ jnp.linalg.solve(inner, inside.T)
 
     def quadratic(
         self, tau: Float[Array, " dim"], delta: Float[Array, " dim"]

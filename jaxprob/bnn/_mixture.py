@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from .._types import Model, PRNGKey
-from ._posterior import AbstractPosterior
+from ._posterior import AbstractPosterior, part_expansion
 
 
 class Mixture(AbstractPosterior):
@@ -43,6 +43,22 @@ class Mixture(AbstractPosterior):
         index_key, sample_key = jax.random.split(key)
         index = jax.random.randint(index_key, (), 0, len(self.components))
         return self._switch(index, lambda c: c.sample(sample_key))
+
+    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+        """A draw and the mean of its component; where components differ in whether
+        they are linearised, those that are not stand at the draw itself.
+        """
+        index_key, sample_key = jax.random.split(key)
+        index = jax.random.randint(index_key, (), 0, len(self.components))
+        return self._switch(index, lambda c: part_expansion(self, c, sample_key))
+
+    def prepared(self) -> "Mixture":
+        return Mixture([c.prepared() for c in self.components])
+
+    @property
+    def linearized(self) -> bool:
+        """Where any component asks for it."""
+        return any(c.linearized for c in self.components)
 
     def mean(self) -> Model:
         """The average of the components' means."""

@@ -35,8 +35,21 @@ class AbstractPosterior(eqx.Module):
 
     @property
     def linearized(self) -> bool:
-        """Whether `predict` linearises the model round the mean by default."""
+        """Whether `predict` linearises the model by default; see `expansion`."""
         return False
+
+    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+        """A draw, and the model round which `predict` linearises for it: the mean,
+        unless this is a mixture, whose components have their own.
+        """
+        return self.sample(key), self.mean()
+
+    def prepared(self) -> "AbstractPosterior":
+        """The same distribution, with what all draws share computed once.
+
+        `predict` draws in many calls, and asks for this before the first.
+        """
+        return self
 
     @property
     def num_atoms(self) -> int | None:
@@ -46,6 +59,20 @@ class AbstractPosterior(eqx.Module):
     def atom(self, index: int | Integer[Array, ""]) -> Model:
         """The model of this number, for a posterior of finitely many."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
+
+
+def part_expansion(
+    whole: AbstractPosterior, part: AbstractPosterior, key: PRNGKey
+) -> tuple[Model, Model]:
+    """The expansion of one part of several.
+
+    Where others are linearised and this one is not, the linearised network at the draw
+    itself is the network.
+    """
+    if whole.linearized and not part.linearized:
+        draw = part.sample(key)
+        return draw, draw
+    return part.expansion(key)
 
 
 def chosen(params: PyTree, model: Model) -> PyTree:

@@ -62,8 +62,9 @@ def predict(
     - `sample_batch`: models at a time. Convolutions on a CPU want 1: those of several
         models side by side take several times as long there.
     - `linearized`: whether $f_w(x)$ is $f_{\bar w}(x) + J (w - \bar w)$, the network
-        linearised at the posterior's mean, instead of the network itself. By default
-        what the posterior asks for: `Laplace` does.
+        linearised at the posterior's mean, instead of the network itself. In a mixture
+        it is the mean of the component that w is from. By default what the posterior
+        asks for: `Laplace` does.
     - `apply`: as in `LogJoint`. Models are called in inference mode.
 
     **Returns:** a `Predictive`.
@@ -90,6 +91,7 @@ def predict(
         check_tree_finite("x", x)
     if linearized is None:
         linearized = posterior.linearized
+    posterior = posterior.prepared()
     exact = posterior.num_atoms is not None and num_samples is None
     num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
     assert num is not None
@@ -167,7 +169,13 @@ def _outputs(posterior, apply, x, key, first, block, exact, linearized):
 
 def _output(posterior, apply, x, key, s, exact, linearized):
     model_key, call_key = jax.random.split(jax.random.fold_in(key, s))
-    model = posterior.atom(s) if exact else posterior.sample(model_key)
+    if exact:
+        model = posterior.atom(s)
+        mean = posterior.mean() if linearized else None
+    elif linearized:
+        model, mean = posterior.expansion(model_key)
+    else:
+        model, mean = posterior.sample(model_key), None
     model = eqx.nn.inference_mode(model)
 
     def direct(row):
@@ -175,7 +183,7 @@ def _output(posterior, apply, x, key, s, exact, linearized):
 
     if not linearized:
         return jax.vmap(direct)(x)
-    mean = eqx.nn.inference_mode(posterior.mean())
+    mean = eqx.nn.inference_mode(mean)
     # A leaf that the draw shares with the mean is no variable of the expansion: under a
     # head with uncertain weights, what comes before it is computed once for all draws.
     moves = jax.tree.map(
