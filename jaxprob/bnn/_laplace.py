@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from .._learner import TrainState
 from .._types import Model, PRNGKey, Where
 from ._bayesianize import choose
-from ._curvature import KroneckerCurvature
+from ._curvature import FullCurvature, KroneckerCurvature
 from ._kronecker import factored_layers
 from ._laplace_pass import Structure, curvature
 from ._laplace_posterior import LaplacePosterior
@@ -89,6 +89,11 @@ class Laplace(AbstractPostHoc):
 
         - `state`: of training.
         - `batches`: the training set, such as `[(x, y)]` or an `ArrayLoader`.
+
+        **Raises:** `ValueError` without batches, for a prior that is not concave at the
+        mode or has no form in this structure, and for batch statistics in training;
+        `FloatingPointError` where the curvature, or the root of the precision in this
+        dtype, is not finite.
         """
         if batches is None:
             raise ValueError(
@@ -100,15 +105,18 @@ class Laplace(AbstractPostHoc):
         joint = self.method.log_joint
         flags = self._flags(model)
         params, rest = eqx.partition(model, flags)
-        matrix, log_likelihood, targets = curvature(
-            joint,
-            model,
-            flags,
-            batches,
-            structure=self.structure,
-            kind=self.kind,
-            rank=self.rank,
-        )
+        # GPUs round the factors of a product to ten bits by default: of a matrix whose
+        # largest eigenvalue is a million times the prior's precision nothing is left.
+        with jax.default_matmul_precision("highest"):
+            matrix, log_likelihood, targets = curvature(
+                joint,
+                model,
+                flags,
+                batches,
+                structure=self.structure,
+                kind=self.kind,
+                rank=self.rank,
+            )
         posterior = LaplacePosterior(
             params,
             rest,
@@ -120,8 +128,11 @@ class Laplace(AbstractPostHoc):
             joint.temperature,
             self.kind,
         )
-        if isinstance(matrix, KroneckerCurvature):
-            _check_columns(posterior)
+        tau = posterior.tau()
+        if not is_traced(tau) and not is_traced(log_likelihood):
+            _check_finite(posterior, tau)
+            if isinstance(matrix, KroneckerCurvature):
+                _check_columns(matrix, tau)
         return posterior
 
     def _flags(self, model):
@@ -151,12 +162,30 @@ def _refuse_batch_statistics(model):
             )
 
 
-def _check_columns(posterior):
+def _check_finite(posterior, tau):
+    matrix = posterior.curvature
+    arrays = jax.tree.leaves(eqx.filter(matrix, eqx.is_inexact_array))
+    if not all(bool(jnp.all(jnp.isfinite(a))) for a in arrays):
+        raise FloatingPointError(
+            "the curvature of the log-likelihood is not finite at the mode, where the "
+            f"log-likelihood is {posterior.log_likelihood}: look at the scale of the "
+            "data, or train with a lower learning rate"
+        )
+    if isinstance(matrix, FullCurvature) and not bool(
+        jnp.isfinite(matrix.log_det(tau))
+    ):
+        largest = float(jnp.max(jnp.diag(matrix.matrix)))
+        raise FloatingPointError(
+            f"in {matrix.matrix.dtype} the precision of all weights has no root: its "
+            f"diagonal reaches {largest:.1e}, and the smallest precision of the prior "
+            f"is {float(jnp.min(tau)):.1e}. Set jax_enable_x64, or take "
+            "structure='kronecker' or 'low_rank'."
+        )
+
+
+def _check_columns(matrix, tau):
     """A Kronecker product with the prior is inverted for one precision per input."""
-    tau = posterior.tau()
-    if is_traced(tau):
-        return
-    for block in posterior.curvature.blocks:
+    for block in matrix.blocks:
         rows = block.matrix(tau)
         if not bool(jnp.all(rows == rows[:1])):
             raise ValueError(

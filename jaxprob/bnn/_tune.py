@@ -29,7 +29,9 @@ def per_layer(model: Model, prior: Prior | None = None) -> PriorByPath:
     layers = dict.fromkeys(
         path.rpartition(".")[0] or path for path in tree.paths(params)
     )
-    return PriorByPath({path: prior or FanInNormal() for path in layers})
+    # The first pattern that fits is used, so a part stands before what it is part of.
+    inner_first = sorted(layers, key=lambda path: -path.count("."))
+    return PriorByPath({path: prior or FanInNormal() for path in inner_first})
 
 
 def with_noise(
@@ -104,6 +106,9 @@ def tune_prior(
     - `num_steps`, `learning_rate`: of Adam on the logarithms of the scales.
 
     **Returns:** the posterior under the tuned prior.
+
+    **Raises:** `ValueError` when there is nothing to tune, and what `with_noise` says;
+    `FloatingPointError` when the evidence is not finite where the ascent ended.
     """
     scales, rest = eqx.partition(posterior.prior, eqx.is_inexact_array)
     leaves = jax.tree.leaves(scales)
@@ -121,7 +126,13 @@ def tune_prior(
         log_noise = jnp.log(posterior.likelihood.scale).astype(dtype)
 
     both = _ascend(posterior, (logs, log_noise), rest, num_steps, learning_rate)
-    return _tuned(posterior, both, rest)
+    tuned = _tuned(posterior, both, rest)
+    if not bool(jnp.isfinite(tuned.log_evidence())):
+        raise FloatingPointError(
+            "the log evidence is not finite where its ascent ended: lower "
+            f"learning_rate={learning_rate}, or set jax_enable_x64"
+        )
+    return tuned
 
 
 def _tuned(posterior, both, rest):

@@ -353,9 +353,8 @@ def test_what_has_no_factor_is_refused_by_name(network, getkey):
     with pytest.raises(ValueError, match=r"for layer: it is used several times"):
         method.posterior(method.init(twice), [batch])
     prior = eqx.tree_at(lambda j: j.prior, joint, dist.Laplace(0.0, 1.0))
-    posterior = laplace(prior).posterior(laplace(prior).init(model), [batch])
     with pytest.raises(ValueError, match=r"layers\.0\.weight, Laplace, is not concave"):
-        posterior.sample(getkey())
+        laplace(prior).posterior(laplace(prior).init(model), [batch])
     with unhooked(), pytest.raises(ValueError, match="structure='block'"):
         laplace(joint, "block")
 
@@ -393,3 +392,39 @@ def test_the_predictive_of_a_head_differentiates_no_body(getkey):
     mean, covariance = posterior.output_distribution(x)
     error = 4.0 * np.sqrt(np.ravel(covariance) / 400)
     assert np.all(np.abs(predictive.mean - np.ravel(mean)) < error)
+
+
+def test_a_precision_that_float32_cannot_hold_is_refused(getkey):
+    """Two inputs that are nearly one, measured exactly: what is left is rounding."""
+    x = jax.random.normal(getkey(), (2000, 1)) * jnp.array([[1.0, 1.0, 1.0]])
+    y = x[:, 0]
+    model = eqx.nn.Linear(3, "scalar", key=getkey())
+    joint = bnn.LogJoint(bnn.NormalLikelihood(1e-3), bnn.IsotropicNormal(30.0), 2000)
+    method = laplace(joint)
+    message = r"in float32 the precision .* is 1\.1e-03\. Set jax_enable_x64, or take"
+    with pytest.raises(FloatingPointError, match=message):
+        method.posterior(method.init(model), [(x, y)])
+    other = laplace(joint, "kronecker")
+    posterior = other.posterior(other.init(model), [(x, y)])
+    assert np.all(np.isfinite(posterior.sample(getkey()).weight))
+    broken = eqx.tree_at(lambda m: m.weight, model, jnp.full((1, 3), 1e30))
+    for structure in ("full", "diagonal"):
+        method = laplace(joint, structure, kind="fisher")
+        with pytest.raises(FloatingPointError, match="is not finite at the mode"):
+            method.posterior(method.init(broken), [(x, y)])
+
+
+def test_the_pass_over_the_data_multiplies_in_full_precision(network):
+    """Whatever a GPU would do by default: nothing is left of a rounded matrix."""
+    joint, model, batch = network
+    seen = set()
+
+    def apply(model, x, *, key):
+        seen.add(jax.config.jax_default_matmul_precision)
+        return model(x)
+
+    joint = eqx.tree_at(lambda j: j.apply, joint, apply)
+    for structure in ("full", "diagonal", "kronecker", "low_rank"):
+        method = laplace(joint, structure)
+        method.posterior(method.init(model), [batch])
+    assert seen == {"highest"}

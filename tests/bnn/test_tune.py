@@ -136,6 +136,16 @@ def test_what_training_by_evidence_cannot_do_is_refused(getkey):
         )
 
 
+def test_each_part_has_a_prior_of_its_own_inside_of_others():
+    """An array beside a layer: the pattern of the outer part fits the inner one too."""
+    model = {"block": {"gain": jnp.ones(3), "inner": {"weight": jnp.ones((2, 2))}}}
+    prior = bnn.per_layer(model, bnn.IsotropicNormal(1.0))
+    tuned = eqx.tree_at(lambda p: p.priors["block.inner"].scale, prior, jnp.array(2.0))
+    paths = jaxprob.tree.paths(model)
+    scales = {path: float(tuned(path, leaf).scale) for path, leaf in paths.items()}
+    assert scales == {"block.gain": 1.0, "block.inner.weight": 2.0}
+
+
 def test_noise_of_other_likelihoods_and_of_the_fisher_is_refused(x64, getkey):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     batch = (problem.x, problem.y)
