@@ -246,9 +246,11 @@ def _lengthened(array, slots):
 
 
 def _gathered(leaf, rows, slots):
-    """`leaf[rows]` at the beginning of a buffer of a length; nothing in the rest."""
+    """`leaf[rows]` at the beginning of a buffer of a length; zeros in the rest, which
+    no step computes with, but which JAX may convert.
+    """
     if slots <= len(rows):
         return leaf[rows]
-    out = np.empty((slots, *rows.shape[1:], *leaf.shape[1:]), leaf.dtype)
+    out = np.zeros((slots, *rows.shape[1:], *leaf.shape[1:]), leaf.dtype)
     np.take(leaf, rows, axis=0, out=out[: len(rows)], mode="clip")
     return out

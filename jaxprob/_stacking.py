@@ -26,10 +26,11 @@ def at(stacked: PyTree, i: Any) -> PyTree:
 def stack_into(slots: int, *leaves: Any) -> np.ndarray:
     """Arrays along a new axis, in a buffer that is nobody else's.
 
-    On CPU the device may read it in place. What is beyond them is never read.
+    On CPU the device may read it in place. Beyond them are zeros: no step computes with
+    those, but where JAX makes float32 of float64, chance bits would overflow.
     """
     first = np.asarray(leaves[0])
-    out = np.empty((slots, *first.shape), first.dtype)
+    out = np.zeros((slots, *first.shape), first.dtype)
     for place, leaf in zip(out, leaves, strict=False):
         place[...] = leaf
     return out
