@@ -1,21 +1,24 @@
 """A posterior as JSON and named arrays, and back, without pickle.
 
-Our own classes go by name and fields, numpyro's distributions by name and parameters.
+Our own classes go by name and fields, numpyro's distributions, their supports and their
+transforms by name and parameters.
 The model inside is of the user's class, which no file can hold: its leaves are written
 by path, and reading takes a model to put them into.
 """
 
 import dataclasses
+from collections import OrderedDict
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import PyTree
 
 from .._safetensors import describe, restore
 from .._types import Model
+from ._encode_numpyro import KINDS, put_together, taken_apart
 from ._posterior import AbstractPosterior
 from ._random import Gaussian, is_random
 
@@ -46,16 +49,16 @@ class Encoder:
             return {
                 "dict": {k: self.encode(v, f"{path}.{k}") for k, v in value.items()}
             }
+        if isinstance(value, OrderedDict):
+            pairs = [(k, self.encode(v, f"{path}.{k}")) for k, v in value.items()]
+            return {"pairs": pairs}
+        numpyro = taken_apart(value)
+        if numpyro is not None:
+            kind, name, fields, settings = numpyro
+            fields = {k: self.encode(v, f"{path}.{k}") for k, v in fields.items()}
+            settings = {k: self.encode(v, f"{path}.{k}") for k, v in settings.items()}
+            return {kind: name, "fields": fields, "settings": settings}
         name = type(value).__name__
-        if isinstance(value, dist.Distribution) and _distribution(name) is type(value):
-            # By name: numpyro gathers the fields in a set, whose order is another in
-            # each process.
-            data, aux = value.tree_flatten()
-            cls = type(value)
-            named = dict(zip(cls.gather_pytree_data_fields(), data, strict=True))
-            named |= zip(cls.gather_pytree_aux_fields(), aux, strict=True)
-            fields = {k: self.encode(v, f"{path}.{k}") for k, v in named.items()}
-            return {"distribution": name, "fields": fields}
         if isinstance(value, eqx.Module) and _class(name) is type(value):
             return {"class": name, "fields": self._fields(value, path)}
         raise TypeError(
@@ -66,9 +69,13 @@ class Encoder:
         )
 
     def _array(self, value, path):
+        weak = getattr(value, "weak_type", False) and value.ndim == 0
+        if isinstance(value, np.ndarray | np.generic):
+            # As JAX would take it: float64 is float32 in a process of that precision.
+            value = np.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
         bits, description = describe(value)
         self.arrays[path] = bits
-        return {"array": path, **description}
+        return {"array": path, **description, **({"weak": True} if weak else {})}
 
     def _fields(self, module, path):
         out = {}
@@ -127,20 +134,14 @@ class Decoder:
             return list(map(self.decode, spec["list"]))
         if "dict" in spec:
             return {k: self.decode(v) for k, v in spec["dict"].items()}
-        if "distribution" in spec:
-            cls = _distribution(spec["distribution"])
-            if cls is None:
-                raise ValueError(f"numpyro has no {spec['distribution']} here")
-            named = {k: self.decode(v) for k, v in spec["fields"].items()}
-            data = cls.gather_pytree_data_fields()
-            aux = cls.gather_pytree_aux_fields()
-            if {*data, *aux} != set(named):
-                raise ValueError(
-                    f"{cls.__name__} has the fields {sorted({*data, *aux})} here, and "
-                    f"the file has {sorted(named)}: another numpyro wrote it"
-                )
-            parts = (tuple(named[name] for name in names) for names in (aux, data))
-            return cls.tree_unflatten(*parts)
+        if "pairs" in spec:
+            return OrderedDict((k, self.decode(v)) for k, v in spec["pairs"])
+        for kind in KINDS:
+            if kind in spec:
+                fields = {k: self.decode(v) for k, v in spec["fields"].items()}
+                settings = spec.get("settings", {})
+                settings = {k: self.decode(v) for k, v in settings.items()}
+                return put_together(kind, spec[kind], fields, settings)
         if "model" in spec:
             return self._leaves(spec["model"])
         if "flags" in spec:
@@ -151,6 +152,9 @@ class Decoder:
         name = spec["array"]
         if name not in self.arrays:
             raise ValueError(f"the file lacks the array {name}: it is damaged")
+        if spec.get("weak"):
+            # A number that takes on the dtype it meets, as it did before.
+            return jnp.asarray(restore(self.arrays[name], spec).item())
         wide = spec.get("dtype") in ("float64", "int64", "uint64", "complex128")
         if wide and not jax.config.read("jax_enable_x64"):
             raise ValueError(
@@ -232,7 +236,10 @@ class Decoder:
         if not eqx.is_array(like):
             raise _mismatch(name, spec, like)
         extra = value.ndim - like.ndim
-        if extra < 0 or value.shape[extra:] != like.shape or value.dtype != like.dtype:
+        dtype = like.dtype
+        if isinstance(like, np.ndarray | np.generic):
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+        if extra < 0 or value.shape[extra:] != like.shape or value.dtype != dtype:
             raise _mismatch(name, spec, like)
         return value.shape[:extra]
 
@@ -269,9 +276,3 @@ def _class(name):
 
     cls = getattr(bnn, name, None)
     return cls if isinstance(cls, type) and issubclass(cls, eqx.Module) else None
-
-
-def _distribution(name):
-    cls = getattr(dist, name, None)
-    found = isinstance(cls, type) and issubclass(cls, dist.Distribution)
-    return cls if found else None
