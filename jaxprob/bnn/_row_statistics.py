@@ -18,6 +18,7 @@ from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood, class_probs
 from ._log_joint import check_target, log_likelihood_of
 
 _BISECTIONS = 50
+_DOUBLINGS = 100
 
 
 def moments(
@@ -80,21 +81,55 @@ def quantile(
     if values is not None:
         low, high = jnp.min(values, 0), jnp.max(values, 0)
     else:
-        # Cantelli's inequality holds for any distribution with a variance.
+        # Cantelli's inequality holds for any distribution with a variance; without one
+        # the interval grows until it holds the quantile.
         mean = jnp.mean(means, 0)
         std = jnp.sqrt(jnp.var(means, 0) + jnp.mean(variances, 0))
-        low = mean - std * jnp.sqrt((1 - q) / q).astype(std.dtype)
-        high = mean + std * jnp.sqrt(q / (1 - q)).astype(std.dtype)
+        known = jnp.isfinite(mean) & jnp.isfinite(std)
+        below = mean - std * jnp.sqrt((1 - q) / q).astype(std.dtype)
+        above = mean + std * jnp.sqrt(q / (1 - q)).astype(std.dtype)
+        low, high = jnp.where(known, below, -1.0), jnp.where(known, above, 1.0)
     level = q.astype(low.dtype)
+
+    def is_below(y):
+        return cdf(likelihood, outputs, y) < level
+
+    if values is None:
+        low, high = _widened(is_below, low, high)
 
     def halve(_, ends):
         low, high = ends
         middle = low + (high - low) / 2
-        below = cdf(likelihood, outputs, middle) < level
+        below = is_below(middle)
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
     low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
     return low + (high - low) / 2
+
+
+def _widened(is_below, low, high):
+    """Intervals doubled at the end that the quantile lies beyond."""
+
+    def beyond(ends):
+        low, high = ends
+        return ~is_below(low), is_below(high)
+
+    def go_on(carry):
+        count, ends = carry
+        left, right = beyond(ends)
+        return jnp.any(left | right) & (count < _DOUBLINGS)
+
+    def double(carry):
+        count, (low, high) = carry
+        left, right = beyond((low, high))
+        width = high - low
+        low, high = (
+            jnp.where(left, low - width, low),
+            jnp.where(right, high + width, high),
+        )
+        return count + 1, (low, high)
+
+    return jax.lax.while_loop(go_on, double, (0, (low, high)))[1]
 
 
 def information(

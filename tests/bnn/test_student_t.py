@@ -55,3 +55,20 @@ def test_it_broadcasts_and_has_gradients_in_all_three():
             for s in (-1, 1)
         )
         np.testing.assert_allclose(slope, (high - low) / (2 * step), rtol=1e-4)
+
+
+@pytest.mark.parametrize("df", [0.5, 1.0, 2.0, 2.5])
+def test_quantiles_need_no_variance_and_no_mean(x64, df):
+    """Below two degrees of freedom the bracket of Cantelli's inequality is infinite."""
+    at = np.array([0.0, 300.0, -4e5])
+    predictive = bnn.predict(
+        bnn.PointPosterior(lambda x: x),
+        bnn.StudentTLikelihood(2.0, df),
+        jnp.asarray(at),
+        key=jax.random.key(0),
+    )
+    for q in (0.01, 0.5, 0.9):
+        expected = stats.t.ppf(q, df, at, 2.0)
+        np.testing.assert_allclose(
+            predictive.quantile(q), expected, rtol=1e-8, atol=1e-6
+        )
