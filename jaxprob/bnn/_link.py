@@ -63,6 +63,10 @@ def softmax_bridge(
     inverse = jnp.where(total > tiny, 1.0 / jnp.where(total > tiny, total, 1.0), 0.0)
     mean = mean - rows * jnp.sum(mean) * inverse
     variance = jnp.diag(covariance) - rows**2 * inverse
+    # A row without uncertainty has none, and of logits that move together the
+    # difference is rounding, of either sign: then the concentrations are very large.
+    eps = jnp.finfo(mean.dtype).eps
+    variance = jnp.maximum(variance, eps * jnp.diag(covariance) + eps**2)
     # e^mu_k sum_l e^-mu_l as one exponential: neither factor overflows by itself.
     spread = jnp.exp(mean + jax.nn.logsumexp(-mean))
     return (1.0 - 2.0 / num + spread / num**2) / variance

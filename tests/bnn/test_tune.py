@@ -190,6 +190,16 @@ def test_the_bridge_inverts_the_laplace_approximation_of_a_dirichlet(x64):
     assert np.allclose(out, alpha, rtol=1e-9)
 
 
+@pytest.mark.parametrize("together", [0.0, 0.3, 7e4])
+def test_the_bridge_of_logits_that_do_not_differ_is_finite(together):
+    """No uncertainty at all, or none that the softmax sees."""
+    mean = jnp.array([2.0, 0.0, -1.0])
+    alpha = bnn.softmax_bridge(mean, jnp.full((3, 3), together))
+    assert np.all(np.isfinite(alpha))
+    assert np.all(np.diff(alpha) < 0)
+    assert np.all(alpha > 0)
+
+
 @pytest.mark.slow
 def test_class_probs_are_near_those_of_many_draws(x64, getkey):
     x = jax.random.normal(getkey(), (60, 2))
