@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from .. import tree
@@ -14,6 +15,7 @@ from ._noise import LearnedNoise
 from ._posterior import MeanFieldPosterior
 from ._prior import fan_in
 from ._random import Gaussian, is_random, mean_leaves, random_leaves
+from ._scale import is_traced
 
 NORMALISATION = (
     eqx.nn.LayerNorm,
@@ -81,7 +83,8 @@ def bayesianize(
 
     **Returns:** a posterior; its `sample(key)` is a model of the same class.
 
-    **Raises:** `ValueError` when nothing is chosen, `TypeError` for a complex leaf.
+    **Raises:** `ValueError` when nothing is chosen or a scale is not positive,
+    `TypeError` for a complex leaf.
     """
     flags = choose(mean_leaves(model), where)
 
@@ -107,7 +110,13 @@ def bayesianize(
 
 def _initial_scale(scale, name, leaf):
     if callable(scale):
-        return scale(name, leaf)
+        own = scale(name, leaf)
+        if not is_traced(own) and not (np.asarray(own) > 0).all():
+            raise ValueError(
+                f"scale gives {own} for {name}: a standard deviation is positive. To "
+                "leave the leaf as it is, leave it out of `where`."
+            )
+        return own
     if not scale > 0:
         raise ValueError(f"scale={scale}: a standard deviation is positive")
     return scale / fan_in(leaf) ** 0.5

@@ -25,11 +25,11 @@ def rhat(values: Any) -> Float[np.ndarray, "*shape"]:
 
     **Arguments:**
 
-    - `values`: chains and draws are the two leading axes.
+    - `values`: chains and draws are the two leading axes; 4 draws of each at least.
     """
     from numpyro.diagnostics import split_gelman_rubin
 
-    return np.asarray(split_gelman_rubin(np.asarray(values)))
+    return np.asarray(split_gelman_rubin(_chains(values, least=4)))
 
 
 def ess(values: Any) -> Float[np.ndarray, "*shape"]:
@@ -39,17 +39,27 @@ def ess(values: Any) -> Float[np.ndarray, "*shape"]:
 
     **Arguments:**
 
-    - `values`: chains and draws are the two leading axes.
+    - `values`: chains and draws are the two leading axes; 2 draws of each at least.
     """
     from numpyro.diagnostics import effective_sample_size
 
-    values = np.asarray(values)
+    values = _chains(values, least=2)
     size = np.asarray(effective_sample_size(values))
     # Of chains that alternate the estimate has no bound, and a sign at random: Stan's
     # limit for them.
     total = values.shape[0] * values.shape[1]
     limit = total * np.log10(max(total, 10))
     return np.where((size <= 0) | (size > limit), limit, size)
+
+
+def _chains(values, least):
+    values = np.asarray(values)
+    if values.ndim < 2 or values.shape[1] < least:
+        raise ValueError(
+            f"values has shape {values.shape}: its two leading axes are chains and "
+            f"draws, and {least} draws of each chain are needed"
+        )
+    return values
 
 
 class Diagnosis(eqx.Module):
@@ -99,7 +109,15 @@ def diagnose(
     - `posterior`: of one or more chains.
     - `x`: inputs to look at the function at.
     - `apply`: as in `LogJoint`.
+
+    **Raises:** `ValueError` with fewer than 4 draws of each chain.
     """
+    if posterior.shape[1] < 4:
+        raise ValueError(
+            f"the posterior has {posterior.shape[1]} draws of each chain, and R-hat "
+            "compares the halves of a chain: raise num_draws to 4 at the very least, "
+            "some hundreds to learn anything"
+        )
 
     def worst(values):
         return float(np.max(rhat(values))), float(np.min(ess(values)))

@@ -195,6 +195,12 @@ def test_complex_leaves_and_empty_choices_are_refused(getkey):
         bnn.bayesianize(eqx.nn.Linear(2, 2, key=getkey()), False)
     with pytest.raises(ValueError, match="scale=0"):
         bnn.bayesianize(eqx.nn.Linear(2, 2, key=getkey()), scale=0.0)
+    for wrong in (0.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match=r"for bias: .* leave it out of `where`"):
+            bnn.bayesianize(
+                eqx.nn.Linear(2, 2, key=getkey()),
+                scale=lambda path, leaf, s=wrong: s if path == "bias" else 0.1,
+            )
 
 
 def test_log_prob_of_a_model_is_the_sum_over_its_random_leaves(getkey):

@@ -244,6 +244,18 @@ def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
     assert "the function" in str(found)
 
 
+def test_too_few_draws_are_refused():
+    model = eqx.nn.Linear(1, "scalar", key=jax.random.key(0))
+    draws = jax.tree.map(lambda a: jnp.ones((2, 3, *a.shape)), model)
+    posterior = bnn.DrawsPosterior(draws, eqx.filter(model, False))
+    with pytest.raises(ValueError, match=r"has 3 draws of each chain, .* num_draws"):
+        bnn.diagnose(posterior, jnp.ones((2, 1)))
+    with pytest.raises(ValueError, match=r"shape \(2, 3\): .* and 4 draws"):
+        bnn.rhat(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"shape \(5,\): .* and 2 draws"):
+        bnn.ess(np.ones(5))
+
+
 def test_cosine_cycles_are_those_of_the_paper():
     cycles = bnn.CosineCycles(0.3, length=8, draws=2, explore=0.5)
     steps = np.arange(24)
