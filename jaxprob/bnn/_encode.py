@@ -219,6 +219,9 @@ class Decoder:
         if "value" in spec and spec["value"] is None:
             return None, None
         if "value" in spec:
+            if name.rsplit(".", 1)[-1] == "inference" and isinstance(like, bool):
+                # No setting but a mode: draws with running statistics are kept in it.
+                return spec["value"], None
             same = type(like) is type(spec["value"]) and like == spec["value"]
             if not same:
                 raise ValueError(

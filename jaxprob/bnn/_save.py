@@ -43,7 +43,8 @@ def load_posterior(path: str | Path, *, model: Model) -> AbstractPosterior:
     **Arguments:**
 
     - `path`: the file.
-    - `model`: built with the settings of the saved one; its weights do not matter.
+    - `model`: built with the settings of the saved one; its weights do not matter, nor
+        whether it is in inference mode.
 
     **Raises:** `ValueError` when the file is damaged or of another kind, or naming the
     leaf whose path, shape, dtype or setting differs from the model's.

@@ -1,5 +1,7 @@
 """Every posterior comes back from its file, bit for bit, in another process too."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -15,6 +17,14 @@ import jaxprob
 from jaxprob import bnn
 
 from ..unhooked import unhooked
+from .modules import make
+
+# A process that is started here finds the programs that were compiled here.
+COMPILED = {
+    "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 def network(key, width=3):
@@ -99,9 +109,16 @@ def test_the_table_holds_every_posterior():
     assert names == {name.split()[0] for name in POSTERIORS}
 
 
+@pytest.fixture(scope="module")
+def posteriors():
+    """Each kind, made once."""
+    model = network(jax.random.key(0))
+    return {name: build(model) for name, build in POSTERIORS.items()}
+
+
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, name):
-    posterior = POSTERIORS[name](network(getkey()))
+def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, posteriors, name):
+    posterior = posteriors[name]
     path = tmp_path / "posterior.safetensors"
     bnn.save_posterior(path, posterior)
     like = network(getkey())
@@ -117,27 +134,67 @@ def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, name):
 
 
 SCRIPT = """
-import sys
+import json, sys
 import equinox as eqx, jax, jax.numpy as jnp, numpy as np
 from jaxprob import bnn
-model = eqx.nn.MLP(2, "scalar", 3, 1, activation=jnp.tanh, key=jax.random.key(9))
-posterior = bnn.load_posterior(sys.argv[1], model=model)
-drawn = posterior.sample(jax.random.key(5))
-print(float(drawn(jnp.array([0.3, -0.2]))).hex())
+from tests.bnn.test_save import drawn_by, networks
+out = {}
+for name, model in networks().items():
+    posterior = bnn.load_posterior(sys.argv[1] + "/" + name, model=model)
+    numbers = [np.asarray(a).tolist() for a in drawn_by(posterior)]
+    out[name] = [type(posterior).__name__, numbers]
+print(json.dumps(out))
 """
 
 
-@pytest.mark.slow
-def test_a_fresh_process_draws_the_same_models(tmp_path, getkey):
-    posterior = laplace(network(getkey()), "kronecker")
-    path = tmp_path / "posterior.safetensors"
-    bnn.save_posterior(path, posterior)
-    command = [sys.executable, "-c", SCRIPT, str(path)]
-    out = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr[-2000:]
+def networks():
+    """What each posterior is over, from a seed of no posterior."""
+    plain = network(jax.random.key(9))
+    out = dict.fromkeys(POSTERIORS, plain)
+    out["DropoutPosterior"] = dropout(plain).model
+    return out | {"running statistics": make("batch norm")[0]}
+
+
+def drawn_by(posterior):
+    """The numbers of a draw, and its output at one input."""
     drawn = posterior.sample(jax.random.key(5))
-    expected = float(drawn(jnp.array([0.3, -0.2])))
-    assert np.isclose(float.fromhex(out.stdout.strip()), expected, rtol=1e-6)
+    size = 3 if isinstance(drawn, bnn.Stateful) else 2
+    leaves = jax.tree.leaves(eqx.filter(drawn, eqx.is_inexact_array))
+    return [*leaves, eqx.nn.inference_mode(drawn)(jnp.linspace(-0.2, 0.3, size))]
+
+
+def running_statistics():
+    """Draws over a model with running statistics, each with its own."""
+    model, data = make("batch norm")
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=6)
+    method = bnn.SGLD(joint, 1e-3, 0, 1, 2)
+    state = method.init(model, key=jax.random.key(0))
+    for step in range(2):
+        state, _ = method.update(state, data, key=jax.random.key(step))
+    return method.posterior(state, [data])
+
+
+@pytest.mark.slow
+def test_a_fresh_process_draws_the_same_models(tmp_path, posteriors):
+    """Bit for bit, every posterior, in a process that never saw how it was made."""
+    posteriors = posteriors | {"running statistics": running_statistics()}
+    expected = {name: drawn_by(posterior) for name, posterior in posteriors.items()}
+    for name, posterior in posteriors.items():
+        bnn.save_posterior(tmp_path / name, posterior)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | COMPILED,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert list(found) == list(posteriors)
+    for name, (kind, numbers) in found.items():
+        assert kind == type(posteriors[name]).__name__
+        for own, other in zip(expected[name], numbers, strict=True):
+            assert np.array_equal(own, np.asarray(other, own.dtype)), name
 
 
 class Odd(eqx.Module):
