@@ -118,12 +118,12 @@ class GroupedStudentT(dist.Distribution):
         groups = [1] * len(self.array_shape)
         if self.axis is not None:
             groups[self.axis] = self.array_shape[self.axis]
-        precision = (
-            jax.random.gamma(scale_key, self.shape_, (*sample_shape, *groups))
-            / self.rate
-        )
+        # As logarithms: a precision below 1e-38 would be zero, the weights infinite.
+        log_precision = jax.random.loggamma(
+            scale_key, self.shape_, (*sample_shape, *groups)
+        ) - math.log(self.rate)
         noise = jax.random.normal(key, (*sample_shape, *self.array_shape))
-        return noise / jnp.sqrt(precision)
+        return noise * jnp.exp(-0.5 * log_precision)
 
     def log_prob(self, value: Array) -> Float[Array, "..."]:
         a, b, n = self.shape_, self.rate, self._size

@@ -18,7 +18,8 @@ class LearnedNoise(eqx.Module):
 
     The noise is a leaf like any other: by default it is optimised; it can be made
     random (`random=True`) or frozen (`point=False`). Use it with
-    `HeteroscedasticNormal`, since its output is `(mean, raw_scale)`.
+    `HeteroscedasticNormal()`, since its output is `(mean, raw_scale)`; with another
+    `min_scale` there, `scale` here is not the noise.
 
     ```python
     model = LearnedNoise(eqx.nn.MLP(8, "scalar", 50, 1, key=key), scale=0.5)

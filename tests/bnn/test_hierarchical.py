@@ -59,6 +59,16 @@ def test_samples_have_the_density():
     assert abs(other) < 4 / np.sqrt(4000)
 
 
+def test_wide_scales_do_not_overflow():
+    """Of these precisions one in 20,000 is below the least number of float32."""
+    law = bnn.GroupedStudentT((1, 100_000), 1, 0.1, 0.1)
+    drawn = jax.jit(law.sample)(jax.random.key(0))
+    precision = scipy.stats.gamma(0.1, scale=10.0)
+    assert 100_000 * precision.cdf(1.2e-38) > 5
+    assert np.all(np.isfinite(drawn))
+    assert np.max(np.abs(drawn)) > 1e19
+
+
 def test_batches_of_values_have_their_own_densities(x64):
     law = bnn.GroupedStudentT((4, 3), 1, SHAPE, RATE)
     values = law.sample(jax.random.key(0), (7,))

@@ -21,7 +21,8 @@ from .modules import ROWS, make
 from .test_every_module import METHODS, SGD, once
 
 SPEND = ("split", "normal", "uniform", "bernoulli", "permutation", "randint", "gamma",
-         "rademacher", "categorical", "bits", "exponential", "choice")  # fmt: skip
+         "loggamma", "rademacher", "categorical", "bits", "exponential",
+         "choice")  # fmt: skip
 
 
 class Uses:
@@ -135,7 +136,7 @@ NESTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*METHODS, *NESTED])
 def test_no_key_is_used_twice(uses, name):
-    if name == "Laplace, Kronecker":
+    if name in ("Laplace, Kronecker", "Laplace, last layer"):
         model, data = make("mlp")  # has factors for all leaves
     else:
         model, data = make("own class")
