@@ -94,6 +94,7 @@ class AnchoredMAP(AbstractInference):
         return self._of(state).gradient(state.train, batch, key=key)
 
     def evaluate(self, state: AnchoredState, batch: PyTree, *, key: PRNGKey) -> Info:
+        """The same numbers for the targets as they are, without the member's noise."""
         return self._of(state).evaluate(state.train, batch, key=key)
 
     def model(self, state: AnchoredState) -> Model:
@@ -133,11 +134,14 @@ class AnchoredMAP(AbstractInference):
         roles = Roles.of(model, self.random, self.point)
         joint = self.log_joint
 
-        def loss(model, batch, *, key) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
+        def perturbed(model, batch, *, key):
             likelihood = joint.likelihood
             if isinstance(likelihood, NormalLikelihood):
                 scale = likelihood.scale * joint.temperature**0.5
                 batch = _perturbed(batch, scale, noise_key)
+            return loss(model, batch, key=key)
+
+        def loss(model, batch, *, key) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
             log_likelihood, held = joint.with_statistics(model, batch, key=key)
             params = trees.paths(eqx.filter(model, roles.random))
             centres = trees.paths(anchor)
@@ -154,7 +158,9 @@ class AnchoredMAP(AbstractInference):
             info = {"nll": -log_likelihood / joint.num_data}
             return -log_density / joint.num_data, (info, held)
 
-        return GradientDescent(loss, self.optimizer, trainable=roles.trained)
+        return GradientDescent(
+            perturbed, self.optimizer, trainable=roles.trained, evaluation_loss=loss
+        )
 
 
 def _perturbed(batch, scale, key):

@@ -214,6 +214,21 @@ def test_rows_of_short_numbers_have_noise_of_their_own(dtype):
     assert len(np.unique(np.asarray(noise))) == len(x)
 
 
+def test_held_out_targets_are_taken_as_they_are(getkey):
+    """Noise of the training targets would add half a nat to each row of validation."""
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=20)
+    model = eqx.nn.Linear(2, "scalar", key=getkey())
+    x = jax.random.normal(getkey(), (20, 2))
+    batch = (x, jnp.sin(x[:, 0]))
+    method = bnn.AnchoredMAP(joint, optax.sgd(0.1))
+    state = method.init(model, key=getkey())
+    found = method.evaluate(state, batch, key=getkey())["nll"]
+    expected = -joint.log_likelihood(model, batch, key=getkey()) / 20
+    assert np.allclose(found, expected, rtol=1e-5)
+    noisy = method.update(state, batch, key=getkey())[1]["nll"]
+    assert not np.isclose(noisy, expected, rtol=1e-2)
+
+
 def test_anchors_need_normal_priors(model):
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), dist.Laplace(0.0, 1.0), 20)
     with pytest.raises(TypeError, match=r"prior of layers\.0\.weight is Laplace"):
