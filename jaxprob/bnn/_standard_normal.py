@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
@@ -51,15 +52,20 @@ def standard_normal(
     if size < 2:
         return jax.random.normal(philox(key), shape, dtype)
     half = -(-size // 2)
-    # On CPU XLA stores what a loop gives, and computes nothing else just once. On a GPU
-    # a loop costs more than the draw. The bits are the same.
-    over = jax.lax.map if jax.default_backend() == "cpu" else _side_by_side
-    halves = over(
-        lambda key: jax.random.normal(key, (half,), dtype),
-        jax.random.split(philox(key)),
-    )
-    return halves.reshape(-1)[:size].reshape(shape)
 
+    def draw(key):
+        return jax.random.normal(key, (half,), dtype)
 
-def _side_by_side(draw, keys):
-    return jax.vmap(draw)(keys)
+    keys = jax.random.split(philox(key))
+    if jax.default_backend() == "cpu":
+        # XLA stores what a loop carries, and computes nothing else just once. (What a
+        # loop stacks it stores too, but works out on one core.)
+        def body(i, halves):
+            return halves[1], draw(keys[i])
+
+        blank = jnp.zeros((half,), dtype)
+        halves = jax.lax.fori_loop(0, 2, body, (blank, blank))
+    else:
+        # There a loop costs more than the draw. The bits are the same.
+        halves = draw(keys[0]), draw(keys[1])
+    return jnp.concatenate(halves)[:size].reshape(shape)
