@@ -44,7 +44,7 @@ def check_same_length(**arrays: Any) -> None:
 
 def check_finite(name: str, array: np.ndarray) -> None:
     """No NaN and no infinity."""
-    if not np.issubdtype(array.dtype, np.inexact):
+    if not _is(array, np.inexact):
         return
     bad = ~np.isfinite(array)
     if bad.any():
@@ -60,7 +60,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 def check_floating(name: str, array: np.ndarray) -> None:
     """Floating point, not integer."""
-    if not np.issubdtype(array.dtype, np.floating):
+    if not _is(array, np.floating):
         raise TypeError(
             f"{name} is {array.dtype} where floating-point numbers are needed: write "
             f"{name}.astype(np.float32)"
@@ -93,6 +93,13 @@ def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
             f"{name} row {row} is {labels[row]}, outside the classes "
             f"0, ..., {num_classes - 1}. Relabel the rows or raise num_classes."
         )
+
+
+def _is(array, kind):
+    # To NumPy bfloat16 is no number at all.
+    import jax
+
+    return jax.dtypes.issubdtype(array.dtype, kind)
 
 
 def check_tree_finite(name: str, tree: PyTree) -> None:

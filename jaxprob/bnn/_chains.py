@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from .. import tree
@@ -19,6 +18,7 @@ from ._inference import Roles
 from ._members import AbstractMembers
 from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
+from ._ravel import ravel
 from ._stateful import refresh_statistics, statistics, trains_statistics
 
 
@@ -164,7 +164,7 @@ class AbstractChains(AbstractMembers):
         """Ravelled draws as a posterior: `posterior` and `load_draws` call it."""
         params, rest = self._split(model)
         self._check_finite(params, draws)
-        unravel = jax.vmap(jax.vmap(ravel_pytree(params)[1]))
+        unravel = jax.vmap(jax.vmap(ravel(params)[1]))
         posterior = DrawsPosterior(unravel(jnp.asarray(draws)), rest)
         if not self._refreshes(model):
             return posterior
@@ -200,10 +200,10 @@ class AbstractChains(AbstractMembers):
         params, rest = self._split(model)
         if held is not None:
             rest = eqx.combine(held, rest)
-        return eqx.combine(ravel_pytree(params)[1](vector), rest)
+        return eqx.combine(ravel(params)[1](vector), rest)
 
     def _positions(self, model, roles, key):
-        template = ravel_pytree(eqx.filter(model, roles.random))[0]
+        template = ravel(eqx.filter(model, roles.random))[0]
 
         def start(index, key):
             if isinstance(self.initial, AbstractPosterior):
@@ -217,7 +217,7 @@ class AbstractChains(AbstractMembers):
             else:
                 prior = self.log_joint.prior
                 drawn = sample_prior(model, prior, key=key, where=roles.random)
-            return ravel_pytree(eqx.filter(drawn, roles.random))[0]
+            return ravel(eqx.filter(drawn, roles.random))[0]
 
         initial = self.initial
         if isinstance(initial, AbstractPosterior) and (

@@ -6,13 +6,13 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 from jaxtyping import Array, Float, PyTree
 
 from .._types import Model, PRNGKey
 from ._posterior import AbstractPosterior, chosen
 from ._random import MIN_SCALE, Gaussian
+from ._ravel import ravel
 from ._scale import inverse_softplus
 from ._standard_normal import standard_normal
 
@@ -50,22 +50,20 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
         r"""$\delta^\top \Sigma^{-1} \delta$."""
 
     def sample(self, key: PRNGKey) -> Model:
-        vector, unravel = ravel_pytree(self.params)
+        vector, unravel = ravel(self.params)
         return eqx.combine(unravel(vector + self.deviation(key)), self.rest)
 
     def mean(self) -> Model:
         return eqx.combine(self.params, self.rest)
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        delta = (
-            ravel_pytree(chosen(self.params, model))[0] - ravel_pytree(self.params)[0]
-        )
+        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
         constant = delta.size * math.log(2 * math.pi)
         return -0.5 * (constant + self.log_det() + self.quadratic(delta))
 
     def entropy(self) -> Float[Array, ""]:
         """In nats."""
-        dim = ravel_pytree(self.params)[0].size
+        dim = ravel(self.params)[0].size
         return 0.5 * (dim * math.log(2 * math.pi * math.e) + self.log_det())
 
     def marginals(self) -> PyTree:
@@ -73,7 +71,7 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
 
         The divergence from a prior that is independent in each entry needs no more.
         """
-        scales = ravel_pytree(self.params)[1](jnp.sqrt(self.variance()))
+        scales = ravel(self.params)[1](jnp.sqrt(self.variance()))
         return jax.tree.map(Gaussian.of, self.params, scales)
 
 

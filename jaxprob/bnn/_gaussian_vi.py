@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .. import tree
@@ -28,6 +27,7 @@ from ._log_joint import LogJoint
 from ._posterior import chosen
 from ._prior import check_prior, prior_at
 from ._random import is_random, mean_leaves
+from ._ravel import ravel
 from ._scale import inverse_softplus
 
 
@@ -74,7 +74,7 @@ class AbstractGaussianVI(AbstractDescent):
         check_prior(self.log_joint.prior, nodes)
         params, rest = eqx.partition(mean_leaves(placed), flags)
         scales = jax.tree.map(lambda node: node.scale, nodes, is_leaf=is_random)
-        posterior = self.start(params, rest, ravel_pytree(scales)[0], key)
+        posterior = self.start(params, rest, ravel(scales)[0], key)
         return self._descent(posterior).init(posterior)
 
     def posterior(

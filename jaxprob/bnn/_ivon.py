@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._keys import leaf_keys
 from .._types import PRNGKey
+from ._ravel import single
 from ._standard_normal import standard_normal
 
 
@@ -104,9 +105,9 @@ def ivon(
 
     def like(params, value):
         """A number, or a tree, as a tree of arrays that broadcast."""
-        if isinstance(value, float | int):
-            return jax.tree.map(lambda p: jnp.asarray(value, p.dtype), params)
-        return jax.tree.map(lambda p, v: jnp.asarray(v, p.dtype), params, value)
+        if jnp.isscalar(value):
+            value = jax.tree.map(lambda _: value, params)
+        return jax.tree.map(lambda p, v: jnp.asarray(v, single(p).dtype), params, value)
 
     def scales(hess, delta):
         return jax.tree.map(
@@ -116,6 +117,8 @@ def ivon(
         )
 
     def init(params):
+        # In half precision 0.99999 is one, and nothing would ever be averaged.
+        params = jax.tree.map(single, params)
         hess = jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
         momentum = jax.tree.map(jnp.zeros_like, params)
         count = jnp.zeros((), jnp.int32)
@@ -136,6 +139,7 @@ def ivon(
 
         def estimate(grad, at, mean, scale):
             stacked = grad.ndim > mean.ndim
+            grad, at, mean = single(grad), single(at), single(mean)
             grad, at = (grad, at) if stacked else (grad[None], at[None])
             hess = grad * (at - mean[None]) / scale[None] ** 2
             return jnp.mean(grad, 0), jnp.mean(hess, 0)
@@ -152,12 +156,14 @@ def ivon(
         )
         hess = jax.tree.map(curve, state.hess, hats, delta)
 
-        def step(mean, g, h, d, c):
+        def step(param, g, h, d, c):
+            mean = single(param)
             debias = 1.0 - jnp.asarray(beta1, mean.dtype) ** count.astype(mean.dtype)
             newton = (g / debias + d * (mean - c)) / (h + d)
             newton = jnp.clip(newton, -clip_radius, clip_radius)
             rate = jnp.asarray(alpha, mean.dtype)
-            return -rate * ((hess_init + d) if rescale else 1.0) * newton
+            moved = -rate * ((hess_init + d) if rescale else 1.0) * newton
+            return moved.astype(param.dtype)
 
         steps = jax.tree.map(step, params, momentum, hess, delta, prior_mean)
         return steps, IVONState(count, momentum, hess, scales(hess, delta))
@@ -176,7 +182,8 @@ def sample_ivon(params: PyTree, state: Any, *, key: PRNGKey) -> PyTree:
     """
 
     def one(mean, scale, key):
-        return mean + scale * standard_normal(key, mean.shape, mean.dtype)
+        noise = standard_normal(key, mean.shape, scale.dtype)
+        return (single(mean) + scale * noise).astype(mean.dtype)
 
     return jax.tree.map(one, params, state.scale, leaf_keys(key, params))
 

@@ -21,6 +21,7 @@ from ._log_joint import LogJoint
 from ._posterior import MeanFieldPosterior
 from ._prior import check_prior, prior_at
 from ._random import Gaussian, is_random
+from ._ravel import single
 
 
 class IVON(AbstractInference):
@@ -180,8 +181,9 @@ class IVON(AbstractInference):
                     f"the prior of {name} is {type(p).__name__}: IVON holds for "
                     "numpyro's Normal. Use MeanFieldVI for others."
                 )
-            precision = 1.0 / jnp.asarray(p.scale, leaf.dtype) ** 2
-            centers[name] = jnp.broadcast_to(jnp.asarray(p.loc, leaf.dtype), leaf.shape)
+            dtype = single(leaf).dtype
+            precision = 1.0 / jnp.asarray(p.scale, dtype) ** 2
+            centers[name] = jnp.broadcast_to(jnp.asarray(p.loc, dtype), leaf.shape)
             decays[name] = jnp.broadcast_to(precision / joint.num_data, leaf.shape)
         structure = jax.tree.structure(params)
         return ivon(

@@ -67,10 +67,8 @@ def kl(
 
 def _with_priors(tree, prior):
     """Path, leaf and prior; small leaves under Normal priors as one, for speed."""
-    found = [
-        (path, leaf, prior_at(prior, path, leaf))
-        for path, leaf in random_leaves(tree).items()
-    ]
+    leaves = {path: leaf.single() for path, leaf in random_leaves(tree).items()}
+    found = [(path, leaf, prior_at(prior, path, leaf)) for path, leaf in leaves.items()]
     normal = [item for item in found if type(item[2]) is dist.Normal]
     others = [item for item in found if type(item[2]) is not dist.Normal]
     for group in together([leaf for _, leaf, _ in normal]):

@@ -7,13 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .. import tree
 from .._types import Model
 from ._log_joint import LogJoint
 from ._output_hessian import Kind, output_hessian
+from ._ravel import ravel, single
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
 
@@ -156,10 +156,12 @@ def kronecker_factors(
 
         def output(probes):
             out, inputs = run(x, probes)
-            return ravel_pytree(out)[0], (out, inputs)
+            return ravel(out)[0], (out, inputs)
 
         jacobians, (out, inputs) = jax.jacrev(output, has_aux=True)(probes)
         hessian, value = output_hessian(joint, out, y, kind)
+        jacobians = [single(j) for j in jacobians]
+        inputs = [single(a) for a in inputs]
         inputs = [
             jnp.concatenate([a, jnp.ones((len(a), 1), a.dtype)], 1) if layer.bias else a
             for a, layer in zip(inputs, layers, strict=True)

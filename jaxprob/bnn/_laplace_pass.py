@@ -7,10 +7,8 @@ from typing import Any, Literal, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .. import tree
 from .._batch import Batch, unpack
 from .._types import Model
 from ._curvature import (
@@ -29,6 +27,7 @@ from ._low_rank_curvature import (
     reiterable,
 )
 from ._output_hessian import Kind, output_hessian
+from ._ravel import ravel
 
 Structure: TypeAlias = Literal["full", "diagonal", "kronecker", "low_rank"]
 
@@ -73,7 +72,7 @@ def curvature(
         return total
 
     if structure == "low_rank":
-        vector, _ = tree.ravel(model, flags)
+        vector, _ = ravel(eqx.filter(model, flags))
         matrix, log_likelihood, count = leading_factor(
             whole, vector.size, rank, vector.dtype
         )
@@ -116,14 +115,17 @@ def _sums(joint, model, flags, layers, batch, columns, structure, kind):
 
 
 def _dense(joint, model, flags, x, y, weights, kind, structure):
-    vector, unravel = tree.ravel(model, flags)
+    params, rest = eqx.partition(model, flags)
+    vector, unravel = ravel(params)
 
     def one(x, y):
         def output(vector):
-            return joint.apply(unravel(vector), x, key=jax.random.key(0))
+            return joint.apply(
+                eqx.combine(unravel(vector), rest), x, key=jax.random.key(0)
+            )
 
         hessian, value = output_hessian(joint, output(vector), y, kind)
-        jacobian = jax.jacrev(lambda v: ravel_pytree(output(v))[0])(vector)
+        jacobian = jax.jacrev(lambda v: ravel(output(v))[0])(vector)
         return jacobian, hessian @ jacobian, value
 
     jacobian, scaled, values = jax.vmap(one)(x, y)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .. import tree
@@ -18,6 +17,7 @@ from ._link import probit, softmax_bridge
 from ._output_hessian import Kind
 from ._posterior import AbstractPosterior, chosen
 from ._prior import Prior, density, prior_at
+from ._ravel import ravel, single
 from ._scale import is_traced
 
 
@@ -68,9 +68,7 @@ class LaplacePosterior(AbstractPosterior):
         return eqx.combine(self.params, self.rest)
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        delta = (
-            ravel_pytree(chosen(self.params, model))[0] - ravel_pytree(self.params)[0]
-        )
+        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
         tau = self.tau()
         normaliser = self.curvature.log_det(tau) - delta.size * jnp.log(
             2 * jnp.pi * self.temperature
@@ -115,13 +113,13 @@ class LaplacePosterior(AbstractPosterior):
         **Returns:** mean and covariance of each row's outputs, flattened. With
         `NormalLikelihood` the predictive variance is the diagonal plus the noise's.
         """
-        vector, unravel = ravel_pytree(self.params)
+        vector, unravel = ravel(self.params)
         root, rest = _root(self.curvature, self.tau()), eqx.nn.inference_mode(self.rest)
 
         def one(x):
             def output(vector):
                 model = eqx.combine(unravel(vector), rest)
-                return ravel_pytree(apply(model, x, key=jax.random.key(0)))[0]
+                return ravel(apply(model, x, key=jax.random.key(0)))[0]
 
             jacobian = jax.jacrev(output)(vector)
             covariance = self.curvature.spread(root, jacobian)
@@ -185,6 +183,8 @@ class LaplacePosterior(AbstractPosterior):
                     "that are independent in each entry"
                 )
 
+            leaf = single(leaf)
+
             def slope(leaf):
                 return jax.grad(lambda leaf: density(p, leaf))(leaf)
 
@@ -197,7 +197,7 @@ class LaplacePosterior(AbstractPosterior):
                 )
             return tau
 
-        return ravel_pytree(jax.tree_util.tree_map_with_path(one, self.params))[0]
+        return ravel(jax.tree_util.tree_map_with_path(one, self.params))[0]
 
 
 class PreparedLaplace(AbstractPosterior):
@@ -220,7 +220,7 @@ class PreparedLaplace(AbstractPosterior):
         return True
 
     def sample(self, key: PRNGKey) -> Model:
-        vector, unravel = ravel_pytree(self.params)
+        vector, unravel = ravel(self.params)
         draw = self.curvature.draw(self.root, key=key)
         return eqx.combine(unravel(vector + self.temperature**0.5 * draw), self.rest)
 

@@ -17,6 +17,7 @@ from .._vmap_last import vmap_last
 from ._apply import call_model
 from ._likelihood import BERNOULLI, Likelihood, class_probs
 from ._prior import Prior, log_prior
+from ._ravel import single
 from ._stateful import statistics, trains_statistics
 
 
@@ -139,7 +140,7 @@ class LogJoint(eqx.Module):
         x, y = xy(data)
         out = mapped(x, y, example_keys(key, num_rows(data)))
         values, rest = out if isinstance(out, tuple) else (out, None)
-        mask = jnp.asarray(mask)
+        mask, values = jnp.asarray(mask), single(values)
         total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
         count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
         return self.num_data * (total / count), rest

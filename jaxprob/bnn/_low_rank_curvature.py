@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .. import tree
 from .._types import Model, PRNGKey
 from ._curvature import AbstractCurvature
 from ._log_joint import LogJoint
 from ._output_hessian import Kind, output_hessian
+from ._ravel import ravel
 
 OVERSAMPLING = 10
 POWER_PASSES = 3
@@ -91,16 +91,19 @@ def curvature_product(
     columns: Float[Array, "dim columns"],
 ) -> tuple[Float[Array, "dim columns"], Float[Array, " rows"]]:
     """The curvature of some rows times a matrix, without either in memory."""
-    vector, unravel = tree.ravel(model, flags)
+    params, rest = eqx.partition(model, flags)
+    vector, unravel = ravel(params)
 
     def outputs(vector):
         def one(x):
-            return joint.apply(unravel(vector), x, key=jax.random.key(0))
+            return joint.apply(
+                eqx.combine(unravel(vector), rest), x, key=jax.random.key(0)
+            )
 
         return jax.vmap(one)(x)
 
     def flat(vector):
-        return jax.vmap(lambda out: ravel_pytree(out)[0])(outputs(vector))
+        return jax.vmap(lambda out: ravel(out)[0])(outputs(vector))
 
     hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
         outputs(vector), y

@@ -5,11 +5,11 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ._likelihood import NormalLikelihood
 from ._log_joint import LogJoint, log_likelihood_of
+from ._ravel import ravel, single
 
 Kind: TypeAlias = Literal["ggn", "fisher"]
 
@@ -23,10 +23,10 @@ def output_hessian(
     For most likelihoods the Hessian may have negative eigenvalues at some y, which are
     set to zero. Where theory excludes them it is left alone, and differentiable.
     """
-    flat, unflatten = ravel_pytree(output)
+    flat, unflatten = ravel(output)
 
     def negative(flat):
-        return -log_likelihood_of(joint.likelihood(unflatten(flat)), y)
+        return -single(log_likelihood_of(joint.likelihood(unflatten(flat)), y))
 
     if kind == "fisher":
         value, gradient = jax.value_and_grad(negative)(flat)

@@ -16,6 +16,7 @@ from .. import tree as trees
 from .._keys import leaf_keys
 from .._types import Model, PRNGKey, Where
 from ._random import is_random
+from ._ravel import single
 from ._scale import is_traced, positive
 
 Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
@@ -51,7 +52,9 @@ class FanInNormal(eqx.Module):
 
     $n$ is the fan-in: the product of all axes but the first, which is how Equinox lays
     out the weights of Linear and Conv, and 1 for a bias. The prior over functions then
-    has a limit as the width grows.
+    has a limit as the width grows. Where one array holds the weights of several layers,
+    as for a scan over them, its first axis is that of layers and n is too large: give
+    that leaf an `IsotropicNormal` of its own, by `PriorByPath`.
 
     Reference: *Priors for infinite networks*, Neal, 1996.
 
@@ -184,7 +187,7 @@ def prior_at(prior: Prior, path: str, leaf: Any) -> dist.Distribution:
 def density(p: dist.Distribution, leaf: Array) -> Float[Array, ""]:
     """Log-density of a leaf, summed over its entries, in nats."""
     with _leniently():
-        return jnp.sum(p.log_prob(leaf))
+        return jnp.sum(p.log_prob(single(leaf)))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._keys import example_keys
 from .._types import Model, PRNGKey
+from ._ravel import single
 from ._scale import inverse_softplus
 from ._standard_normal import philox, standard_normal
 from ._together import join, part, together
@@ -96,11 +97,11 @@ class Gaussian(eqx.Module):
 
     def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Log-density of an array, summed over its entries, in nats."""
-        return jnp.sum(dist.Normal(self.mean, self.scale).log_prob(value))
+        return jnp.sum(self._normal().log_prob(single(value)))
 
     def entropy(self) -> Float[Array, ""]:
         """Entropy in nats, summed over the entries."""
-        return jnp.sum(dist.Normal(self.mean, self.scale).entropy())
+        return jnp.sum(self._normal().entropy())
 
     def kl(self, prior: dist.Distribution) -> Float[Array, ""]:
         r"""$\mathrm{KL}(q \| p)$ in nats, **summed** over the entries.
@@ -113,10 +114,18 @@ class Gaussian(eqx.Module):
 
         **Raises:** `NotImplementedError` when there is no closed form.
         """
-        posterior = dist.Normal(self.mean, self.scale)
+        posterior = self._normal()
         if prior.event_dim:
             posterior = posterior.to_event(prior.event_dim)
         return jnp.sum(dist.kl_divergence(posterior, prior))
+
+    def single(self) -> "Gaussian":
+        """In single precision at least: sums over many weights are lost in half."""
+        return Gaussian(single(self.mean), single(self.rho))
+
+    def _normal(self):
+        leaf = self.single()
+        return dist.Normal(leaf.mean, leaf.scale)
 
 
 def is_random(node: Any) -> TypeGuard[Gaussian]:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._keys import example_keys
 from .._types import PRNGKey
 from ._chains import AbstractChains, ChainState, check_chains
 from ._cycles import CosineCycles
+from ._ravel import ravel
 
 
 class AbstractSGMCMC(AbstractChains):
@@ -122,13 +122,13 @@ class AbstractSGMCMC(AbstractChains):
 
         keys = example_keys(key, self.num_chains)
         slopes = jax.vmap(chain)(state.position, state.statistics, keys)
-        return jax.vmap(ravel_pytree(self._split(state.model)[0])[1])(slopes)
+        return jax.vmap(ravel(self._split(state.model)[0])[1])(slopes)
 
     def _log_density(self, model, held, batch, key):
         """Of ravelled random leaves, on a batch; and the running statistics after."""
         joint = self.log_joint
         params, rest = self._split(model)
-        unravel = ravel_pytree(params)[1]
+        unravel = ravel(params)[1]
 
         def log_density(vector):
             params = unravel(vector)

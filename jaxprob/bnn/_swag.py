@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._learner import TrainState
@@ -14,6 +13,7 @@ from .._types import Info, Model, PRNGKey
 from ._inference import Roles
 from ._map import MAP
 from ._posterior import AbstractPosterior, chosen
+from ._ravel import ravel
 from ._stateful import refresh_statistics, trains_statistics
 from ._wrapper import AbstractWrapper
 
@@ -55,7 +55,7 @@ class SWAGPosterior(AbstractPosterior):
     deviations: Float[Array, "rank dim"]
 
     def sample(self, key: PRNGKey) -> Model:
-        vector, unravel = ravel_pytree(self.params)
+        vector, unravel = ravel(self.params)
         diagonal_key, rank_key = jax.random.split(key)
         own = jax.random.normal(diagonal_key, vector.shape, vector.dtype)
         rank = len(self.deviations)
@@ -70,9 +70,7 @@ class SWAGPosterior(AbstractPosterior):
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
         """Log-density, by the matrix determinant lemma: no dense matrix is formed."""
-        delta = (
-            ravel_pytree(chosen(self.params, model))[0] - ravel_pytree(self.params)[0]
-        )
+        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
         rank = len(self.deviations)
         if rank < 2:
             scale = jnp.sqrt(0.5 * self.variance)
@@ -167,7 +165,7 @@ class SWAG(AbstractWrapper):
         vector = self._vector(state.train.model)
         params, rest = self._split(state.train.model)
         mean = jnp.where(state.count > 0, state.mean, vector)
-        return eqx.combine(ravel_pytree(params)[1](mean), rest)
+        return eqx.combine(ravel(params)[1](mean), rest)
 
     def posterior(
         self,
@@ -215,4 +213,4 @@ class SWAG(AbstractWrapper):
         return eqx.partition(model, roles.trained)
 
     def _vector(self, model):
-        return ravel_pytree(self._split(model)[0])[0]
+        return ravel(self._split(model)[0])[0]
