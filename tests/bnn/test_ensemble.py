@@ -77,6 +77,28 @@ def test_members_are_those_trained_alone(model, data, members, atol):
         assert_equal(alone, ensemble.member(after, i), atol)
 
 
+@pytest.mark.slow
+def test_each_member_has_masks_of_its_own(data, getkey):
+    """Those of its own key, as it would have alone."""
+    model = eqx.nn.Sequential(
+        [
+            eqx.nn.Linear(2, 8, key=getkey()),
+            eqx.nn.Dropout(0.5),
+            eqx.nn.Linear(8, "scalar", key=getkey()),
+        ]
+    )
+    ensemble = bnn.DeepEnsemble(method(), 2)
+    key = jax.random.key(7)
+    state = eqx.filter_jit(lambda: ensemble.init(model, key=key))()
+    after = run(ensemble, state, data, 3, key)
+    alone = run(Member(method(), 1), ensemble.member(state, 1), data, 3, key)
+    assert_equal(alone, ensemble.member(after, 1), 1e-5)
+    # With the masks of the other member it would have gone elsewhere.
+    other = run(Member(method(), 0), ensemble.member(state, 1), data, 3, key)
+    gap = other.model.layers[0].weight - alone.model.layers[0].weight
+    assert np.abs(gap).max() > 1e-3
+
+
 def test_the_default_start_is_another_draw_of_the_initialisation(model, getkey):
     ensemble = bnn.DeepEnsemble(method(), 4)
     state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()

@@ -86,6 +86,26 @@ def test_a_transition_evaluates_nothing_twice(problem, getkey, num_leapfrog):
     assert len(calls) == 1 + num_leapfrog * method.num_steps
 
 
+@pytest.mark.parametrize("make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, 3, **k)])
+def test_a_transition_leaves_the_density_and_gradient_of_its_end(problem, getkey, make):
+    """The next one begins with them: a stale gradient would bend each first step."""
+    method = make(problem.log_joint(temperature=0.5), num_warmup=5, num_draws=5)
+    model, batch = problem.model(key=getkey()), (problem.x, problem.y)
+    state, _ = run(method, model, batch, 7, getkey())
+
+    def density(w):
+        return method.log_density(model, w, batch)
+
+    values, slopes = jax.vmap(jax.value_and_grad(density))(state.position)
+    _, value, slope = state.kernel
+    assert np.allclose(value, values, rtol=1e-10)
+    assert np.allclose(slope, slopes, rtol=1e-10, atol=1e-10)
+    # Of a Gaussian it is -A (w - m) / T.
+    precision, mean = np.asarray(problem.precision), np.asarray(problem.mean)
+    exact = -(np.asarray(state.position) - mean) @ precision / 0.5
+    assert np.allclose(slope, exact, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.slow
 def test_draws_are_kept_thinned_and_in_order(problem, getkey):
     model = problem.model(key=getkey())
