@@ -128,6 +128,17 @@ def test_draws_are_kept_thinned_and_in_order(problem, getkey):
         every.posterior(every.init(model, key=key))
 
 
+def test_past_the_number_of_draws_the_oldest_make_room(problem, getkey):
+    """A ring of three beside a buffer of eight, after eight updates."""
+    model, key = problem.model(key=getkey()), getkey()
+    kept = {}
+    for num in (3, 8):
+        method = bnn.SGLD(problem.log_joint(), 0.01, start=0, every=1, num_draws=num)
+        state, _ = run(method, model, (problem.x, problem.y), 8, key)
+        kept[num] = vectors(method.posterior(state))
+    assert np.array_equal(kept[3], kept[8][:, 5:])
+
+
 @pytest.mark.slow
 def test_frozen_leaves_stay_and_the_others_have_their_conditional(problem, getkey):
     model = problem.model(key=getkey())
@@ -158,7 +169,7 @@ def test_less_than_all_data_is_refused_and_divergence_reported(problem, getkey):
     with pytest.raises(ValueError, match="diverged in each of its 3 transitions"):
         wild.posterior(state)
     some = eqx.tree_at(lambda s: s.divergences, state, jnp.array([0, 1], jnp.int32))
-    with pytest.warns(UserWarning, match=r"of 3 each: chain 1 in 1\. .* Raise target"):
+    with pytest.warns(UserWarning, match=r"of 3 each: chain 1 in 1\. .* Lower step"):
         wild.posterior(some)
 
 
