@@ -101,11 +101,23 @@ def bayesianize(
 
     out = jax.tree_util.tree_map_with_path(place, model, flags, is_leaf=is_random)
     if not random_leaves(out):
-        raise ValueError(
-            f"where={where!r} makes no leaf random: the model has no floating-point "
-            "array there"
-        )
+        raise nothing_random("where", where, model)
     return MeanFieldPosterior(out)
+
+
+def nothing_random(name: str, where: Where | None, model: Model) -> ValueError:
+    """The error of a choice that means nothing, with what there is to choose from."""
+    leaves = [p for p, a in tree.paths(model).items() if eqx.is_inexact_array(a)]
+    if not leaves:
+        return ValueError(
+            f"{name}={where!r} makes no leaf random: the model has no floating-point "
+            "array, so there is nothing to infer"
+        )
+    listing = ", ".join(leaves[:8]) + (", ..." if len(leaves) > 8 else "")
+    return ValueError(
+        f"{name}={where!r} makes no leaf random, and there is nothing to infer. Choose "
+        f"among {listing}; True means all of them"
+    )
 
 
 def _initial_scale(scale, name, leaf):

@@ -134,8 +134,14 @@ class Blocks(AbstractPostHoc):
         self.num_steps = num_steps
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
-        """**Raises:** `ValueError` when two blocks mean the same leaf."""
+        """The state of `method`.
+
+        **Raises:** `ValueError` when two blocks mean the same leaf; and what a block's
+        method says of the model, before anything is trained.
+        """
         self._chosen(model)
+        for block in self.blocks:
+            eqx.filter_eval_shape(block.init, eqx.nn.inference_mode(model), key=key)
         return self.method.init(model, key=key)
 
     def posterior(

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._batch import num_rows
 from .._checks import check_arrays, check_floating, check_labels, check_tree_finite
+from .._last_good import not_finite
 from .._types import Model
 from ._apply import call_model
 from ._likelihood import (
@@ -51,7 +52,8 @@ def check_data(
     **Raises:** `ValueError` or `TypeError` for different lengths, fewer than two rows,
     NaN or infinite values, whole numbers where real ones are needed and the reverse, a
     label outside the classes, or shapes that would broadcast; the message names the
-    argument, the row and the remedy.
+    argument, the row and the remedy. `ValueError` for a model whose first output is not
+    finite, with its leaf.
     """
     (y,) = check_arrays(y=y)
     rows = num_rows(x)
@@ -72,7 +74,9 @@ def check_data(
     first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
     mean = eqx.nn.inference_mode(mean_leaves(model))
     _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
-    p: Any = likelihood(apply(mean, first, key=jax.random.key(0)))
+    output = apply(mean, first, key=jax.random.key(0))
+    _check_output(mean, output)
+    p: Any = likelihood(output)
     check_target(p, jnp.asarray(y[0]))
     if isinstance(p, CATEGORICAL):
         check_labels("y", y, class_probs(p).shape[-1])
@@ -83,6 +87,18 @@ def check_data(
             f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
             f"{p.support}. Correct the row, or use another likelihood."
         )
+
+
+def _check_output(model, output):
+    """Refuses a model that starts outside of the numbers, and names its leaf."""
+    if not not_finite(output):
+        return
+    leaves = not_finite(model)
+    why = f"its leaf {leaves[0]} is not finite" if leaves else "its leaves are finite"
+    raise ValueError(
+        f"before any training the model's output for the first row is {output}; {why}. "
+        "Look at its first weights and at the scale of x."
+    )
 
 
 def _check_numbers(x, first, call):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._batch import num_rows, unpack
+from .._batch import Batch, num_rows, unpack
 from .._keys import example_keys
 from .._types import PRNGKey
 from ._blackjax import (
@@ -23,10 +23,13 @@ from ._blackjax import (
 )
 from ._chains import AbstractChains, ChainState, check_chains
 
-ADVICE = (
-    "Raise target towards 0.99, scale inputs and targets to unit variance, or use a "
-    "narrower prior."
-)
+
+def advice(method: "AbstractHamiltonian") -> str:
+    """What to do about transitions that diverge."""
+    smaller = "Raise target towards 0.99"
+    if not method.num_warmup:
+        smaller = f"Lower step_size={method.step_size}, or let num_warmup find one"
+    return f"{smaller}; scale inputs and targets to unit variance; narrow the prior."
 
 
 class AbstractHamiltonian(AbstractChains):
@@ -167,19 +170,25 @@ class AbstractHamiltonian(AbstractChains):
         if count.max() >= since:
             raise ValueError(
                 f"chain {int(count.argmax())} diverged in each of its {since} "
-                f"transitions and never moved. {ADVICE}"
+                f"transitions and never moved. {advice(self)}"
             )
         if count.any():
             listing = ", ".join(f"chain {i} in {n}" for i, n in enumerate(count) if n)
             warnings.warn(
                 f"transitions diverged, of {since} each: {listing}. Draws near there "
-                f"are missing and the posterior is biased. {ADVICE}",
+                f"are missing and the posterior is biased. {advice(self)}",
                 stacklevel=4,
             )
 
     def _check_rows(self, batch):
         data, _ = unpack(batch)
         rows = num_rows(data)
+        if rows > self.log_joint.num_data and not isinstance(batch, Batch):
+            raise ValueError(
+                f"the data have {rows} rows and num_data is {self.log_joint.num_data}: "
+                "it is the number of rows that are trained on, len(x). A smaller one "
+                "would widen the posterior; LogJoint(..., temperature=T) does that"
+            )
         if rows < self.log_joint.num_data:
             raise ValueError(
                 f"this batch has {rows} rows and num_data is "

@@ -10,10 +10,11 @@ from jaxtyping import PyTree
 from .. import tree
 from .._learner import AbstractLearner
 from .._types import Model, PRNGKey, State, Where
-from ._bayesianize import choose
+from ._bayesianize import choose, nothing_random
 from ._check_data import check_data
 from ._log_joint import LogJoint, xy
 from ._posterior import AbstractPosterior
+from ._random import random_leaves
 
 
 class AbstractInference(AbstractLearner):
@@ -66,14 +67,19 @@ class Roles(eqx.Module):
     def of(cls, model: Model, random: Where | None, point: Where) -> "Roles":
         """The roles in a model; `random` wins where both mean a leaf.
 
-        **Raises:** `ValueError` when no leaf is random.
+        **Raises:** `ValueError` when no leaf is random, `TypeError` for a model that
+        holds random leaves already.
         """
+        held = next(iter(random_leaves(model)), None)
+        if held is not None:
+            raise TypeError(
+                f"{held} is a random leaf already, as in BayesianLinear, and this "
+                "method makes a posterior over arrays: give it bnn.mean_leaves(model), "
+                "or take MeanFieldVI, LowRankVI or FullRankVI, which go on from there"
+            )
         chosen = choose(model, random)
         if not any(jax.tree.leaves(chosen)):
-            raise ValueError(
-                f"random={random!r} makes no leaf random: the model has no "
-                "floating-point array there, so there is nothing to infer"
-            )
+            raise nothing_random("random", random, model)
         rest = jax.tree.map(lambda p, r: p and not r, tree.select(model, point), chosen)
         return cls(random=chosen, point=rest)
 

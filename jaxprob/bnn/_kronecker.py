@@ -39,6 +39,21 @@ class _Tap(eqx.Module):
     scope: Any = eqx.field(static=True)
     notes: dict = eqx.field(static=True)
 
+    @property
+    def weight(self):
+        return self._read()
+
+    @property
+    def bias(self):
+        return self._read()
+
+    def _read(self):
+        raise ValueError(
+            f"no Kronecker factor for {self.path}: the model reads its weight or bias "
+            "beside calling it, as tied layers do. Use structure='diagonal', "
+            "'low_rank' or 'full', or leave it out by `where`."
+        )
+
     def __call__(self, x, *, key=None):
         if self.path in self.notes or get_opaque_trace_state() != self.scope:
             raise ValueError(

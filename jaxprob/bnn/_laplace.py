@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from .._learner import TrainState
 from .._types import Model, PRNGKey, Where
-from ._bayesianize import choose
+from ._bayesianize import choose, nothing_random
 from ._curvature import FullCurvature, KroneckerCurvature
 from ._kronecker import factored_layers
 from ._laplace_pass import Structure, curvature
@@ -139,7 +139,7 @@ class Laplace(AbstractPostHoc):
         where = self.method.random if self.where is None else self.where
         flags = choose(model, where)
         if not any(jax.tree.leaves(flags)):
-            raise ValueError(f"where={where!r} makes no leaf random")
+            raise nothing_random("where", where, model)
         if self.structure == "kronecker":
             factored_layers(model, flags)
         return flags

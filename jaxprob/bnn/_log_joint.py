@@ -68,10 +68,16 @@ class LogJoint(eqx.Module):
         temperature: float = 1.0,
         apply: Callable[..., Any] = call_model,
     ):
-        if not callable(likelihood):
+        if not callable(likelihood) or isinstance(likelihood, type):
             raise TypeError(
                 f"likelihood={likelihood!r}: give a function output -> distribution, "
                 "such as NormalLikelihood(0.3)"
+            )
+        known = callable(prior) or isinstance(prior, dist.Distribution)
+        if not known or isinstance(prior, type):
+            raise TypeError(
+                f"prior={prior!r}: give a numpyro distribution, or a function (path, "
+                "leaf) -> distribution, such as FanInNormal()"
             )
         if not isinstance(num_data, int | np.integer) or num_data < 1:
             raise ValueError(

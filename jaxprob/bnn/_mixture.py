@@ -30,6 +30,12 @@ class Mixture(AbstractPosterior):
     def __init__(self, components: Sequence[AbstractPosterior]):
         if not components:
             raise ValueError("a mixture needs at least one component")
+        for index, component in enumerate(components):
+            if not isinstance(component, AbstractPosterior):
+                raise TypeError(
+                    f"component {index} is a {type(component).__name__}: a mixture is "
+                    "of posteriors, and of one model PointPosterior(model)"
+                )
         shapes = [eqx.filter_eval_shape(c.mean) for c in components]
         for index, shape in enumerate(shapes[1:], start=1):
             if not eqx.tree_equal(shape, shapes[0]):

@@ -77,6 +77,11 @@ def predict(
         "linearized": linearized,
         "apply": apply,
     }
+    if not isinstance(posterior, AbstractPosterior):
+        raise TypeError(
+            f"posterior is a {type(posterior).__name__}: predict takes what "
+            "method.posterior(state) gives, and of one model PointPosterior(model)"
+        )
     rows = num_rows(x)
     if rows == 0:
         raise ValueError("x has no rows to predict")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from .. import tree as trees
 from .._keys import leaf_keys
 from .._types import Model, PRNGKey, Where
-from ._random import is_random
+from ._random import is_random, mean_leaves
 from ._ravel import single
 from ._scale import is_traced, positive
 
@@ -224,12 +224,13 @@ def sample_prior(
 
     **Arguments:**
 
-    - `model`: gives the structure and all leaves that are not drawn.
+    - `model`: gives the structure and all leaves that are not drawn. Arrays come in
+        the places of random leaves, as in `BayesianLinear`.
     - `prior`: one distribution, or one for each leaf.
     - `key`: of this draw.
     - `where`: the leaves to draw (see `jaxprob.tree`).
     """
-    params, rest = trees.partition(model, where)
+    params, rest = trees.partition(mean_leaves(model), where)
     keys = leaf_keys(key, params)
 
     def draw(path, leaf, key):

@@ -9,6 +9,7 @@ from .. import tree
 from .._types import Model, PRNGKey, Where
 from ._posterior import AbstractPosterior
 from ._prior import Prior, log_prior, prior_at, sample_prior
+from ._random import mean_leaves
 
 
 class PriorModels(AbstractPosterior):
@@ -39,7 +40,7 @@ class PriorModels(AbstractPosterior):
         return sample_prior(self.model, self.prior, key=key, where=self.where)
 
     def mean(self) -> Model:
-        params, rest = tree.partition(self.model, self.where)
+        params, rest = tree.partition(mean_leaves(self.model), self.where)
 
         def one(path, leaf):
             name = jax.tree_util.keystr(path, simple=True, separator=".")

@@ -25,7 +25,7 @@ from ._chain_files import (
 )
 from ._chains import AbstractChains, ChainState, leaf_at
 from ._draws import DrawsPosterior
-from ._hamiltonian import ADVICE, AbstractHamiltonian
+from ._hamiltonian import AbstractHamiltonian, advice
 from ._log_joint import xy
 
 
@@ -65,7 +65,7 @@ def run_chains(
     folder, the draws of a stretch are written to a file of their own and leave memory,
     then the state is written, in warm-up too. A run that was killed goes on from there
     when the same call is made again, with the same bits. A larger `num_draws` prolongs
-    a finished run.
+    a finished run; of a smaller one the first draws are given.
 
     **Arguments:**
 
@@ -131,7 +131,7 @@ def run_chains(
     if folder is None:
         return method.posterior(state, [data])
     method._judge(state)
-    return _stored(method, model, folder, shards, data)
+    return _stored(method, model, folder, shards, data, num=method.num_draws)
 
 
 def load_draws(
@@ -162,8 +162,9 @@ def load_draws(
     return _stored(method, model, folder, shards, data, every)
 
 
-def _stored(method, model, folder, shards, data, every=1):
-    draws = np.concatenate(load_shards(folder, shards), axis=1)[:, every - 1 :: every]
+def _stored(method, model, folder, shards, data, every=1, num=None):
+    draws = np.concatenate(load_shards(folder, shards), axis=1)
+    draws = draws[:, every - 1 : num : every]
     size = sum(leaf.size for leaf in jax.tree.leaves(method._split(model)[0]))
     if draws.shape[2] != size:
         raise ValueError(
@@ -237,7 +238,7 @@ def _judge(method, before, state, first_bad, advance):
     if count > 1 and (failed >= count).any():
         raise ChainError(
             f"chain {int(failed.argmax())} diverged in each of the {count} transitions "
-            f"from {since} on: it does not move. {ADVICE} The state after "
+            f"from {since} on: it does not move. {advice(method)} The state after "
             f"{int(before.step)} transitions is kept.",
             before,
         )
