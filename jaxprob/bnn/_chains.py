@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -20,6 +20,11 @@ from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
 from ._ravel import ravel
 from ._stateful import refresh_statistics, statistics, trains_statistics
+
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class ChainState(eqx.Module):
@@ -58,10 +63,10 @@ class AbstractChains(AbstractMembers):
     """
 
     shared_fields: ClassVar = ("model", "step")  # of the state; see `jaxprob.Layout`
-    num_draws: eqx.AbstractVar[int]
-    num_chains: eqx.AbstractVar[int]
-    random: eqx.AbstractVar[Where | None]
-    initial: eqx.AbstractVar[Literal["prior", "model"] | AbstractPosterior]
+    num_draws: AbstractVar[int]
+    num_chains: AbstractVar[int]
+    random: AbstractVar[Where | None]
+    initial: AbstractVar[Literal["prior", "model"] | AbstractPosterior]
 
     @abc.abstractmethod
     def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:

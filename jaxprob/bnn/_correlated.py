@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -16,6 +17,11 @@ from ._ravel import ravel
 from ._scale import inverse_softplus
 from ._standard_normal import standard_normal
 
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 class AbstractCorrelatedPosterior(AbstractPosterior):
     r"""$q(w) = \mathcal N(\mu, \Sigma)$ over the vector of all random leaves.
@@ -26,8 +32,8 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
     - `rest`: all other leaves.
     """
 
-    params: eqx.AbstractVar[PyTree]
-    rest: eqx.AbstractVar[PyTree]
+    params: AbstractVar[PyTree]
+    rest: AbstractVar[PyTree]
 
     @abc.abstractmethod
     def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:

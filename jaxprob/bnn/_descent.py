@@ -1,8 +1,8 @@
 """What methods share that are plain gradient descent on a loss of their own."""
 
 import abc
+from typing import TYPE_CHECKING
 
-import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
@@ -10,6 +10,11 @@ from .._ema import EMA
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey
 from ._inference import AbstractInference
+
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractDescent(AbstractInference):
@@ -21,8 +26,8 @@ class AbstractDescent(AbstractInference):
     - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
     """
 
-    optimizer: eqx.AbstractVar[optax.GradientTransformation]
-    ema: eqx.AbstractVar[EMA | None]
+    optimizer: AbstractVar[optax.GradientTransformation]
+    ema: AbstractVar[EMA | None]
 
     @abc.abstractmethod
     def _descent(self, model: PyTree) -> GradientDescent:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -30,6 +30,11 @@ from ._random import is_random, mean_leaves
 from ._ravel import ravel
 from ._scale import inverse_softplus
 
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 class AbstractGaussianVI(AbstractDescent):
     r"""Fits one Gaussian over all random leaves by maximising the evidence bound.
@@ -41,12 +46,12 @@ class AbstractGaussianVI(AbstractDescent):
     posterior itself, which is the `model` of the state.
     """
 
-    log_joint: eqx.AbstractVar[LogJoint]
-    random: eqx.AbstractVar[Where | None]
-    point: eqx.AbstractVar[Where]
-    num_samples: eqx.AbstractVar[int]
-    scale: eqx.AbstractVar[float | Callable[[str, Array], Any]]
-    sticking: eqx.AbstractVar[bool]
+    log_joint: AbstractVar[LogJoint]
+    random: AbstractVar[Where | None]
+    point: AbstractVar[Where]
+    num_samples: AbstractVar[int]
+    scale: AbstractVar[float | Callable[[str, Array], Any]]
+    sticking: AbstractVar[bool]
 
     def __check_init__(self):
         if self.num_samples < 1:

@@ -2,6 +2,7 @@
 
 import abc
 import warnings
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -23,6 +24,11 @@ from ._blackjax import (
 )
 from ._chains import AbstractChains, ChainState, check_chains
 
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 def advice(method: "AbstractHamiltonian") -> str:
     """What to do about transitions that diverge."""
@@ -40,10 +46,10 @@ class AbstractHamiltonian(AbstractChains):
     statistics are constants.
     """
 
-    num_warmup: eqx.AbstractVar[int]
-    thin: eqx.AbstractVar[int]
-    target: eqx.AbstractVar[float]
-    step_size: eqx.AbstractVar[float]
+    num_warmup: AbstractVar[int]
+    thin: AbstractVar[int]
+    target: AbstractVar[float]
+    step_size: AbstractVar[float]
 
     def __check_init__(self):
         check_chains(self, num_warmup=0, num_draws=1, num_chains=1, thin=1)

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -16,6 +17,14 @@ from ._log_joint import LogJoint, xy
 from ._posterior import AbstractPosterior
 from ._random import random_leaves
 
+if TYPE_CHECKING:
+    # To a type checker an abstract field is an argument of each `__init__` below it,
+    # before those of the final class: `DeepEnsemble(method, 5)` would be an error. What
+    # it takes for a class variable is none; the final class declares its fields.
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 class AbstractInference(AbstractLearner):
     """A way to a posterior: `init`, `update`, `evaluate` as any learner, then this.
@@ -25,7 +34,7 @@ class AbstractInference(AbstractLearner):
     - `log_joint`: likelihood, prior and N; a wrapper gives that of its method.
     """
 
-    log_joint: eqx.AbstractVar[LogJoint]
+    log_joint: AbstractVar[LogJoint]
 
     def check(self, model: Model, data: PyTree) -> None:
         """`check_data`, with the likelihood and the model at hand."""

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -14,6 +15,11 @@ from ._chains import AbstractChains, ChainState, check_chains
 from ._cycles import CosineCycles
 from ._ravel import ravel
 
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 class AbstractSGMCMC(AbstractChains):
     """The workflow of chains of stochastic-gradient steps: what is kept, and when.
@@ -21,9 +27,9 @@ class AbstractSGMCMC(AbstractChains):
     A final class says in `_move` how one step goes.
     """
 
-    learning_rate: eqx.AbstractVar[float | Callable[..., Array]]
-    start: eqx.AbstractVar[int]
-    every: eqx.AbstractVar[int]
+    learning_rate: AbstractVar[float | Callable[..., Array]]
+    start: AbstractVar[int]
+    every: AbstractVar[int]
 
     @abc.abstractmethod
     def _move(

@@ -1,11 +1,17 @@
 """Methods round another method."""
 
-import equinox as eqx
+from typing import TYPE_CHECKING
+
 from jaxtyping import PyTree
 
 from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
 from ._log_joint import LogJoint
+
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractWrapper(AbstractInference):
@@ -16,7 +22,7 @@ class AbstractWrapper(AbstractInference):
     - `method`: that one.
     """
 
-    method: eqx.AbstractVar[AbstractInference]
+    method: AbstractVar[AbstractInference]
 
     @property
     def log_joint(self) -> LogJoint:

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -9,6 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
+
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractTrace(eqx.Module):
@@ -19,7 +25,7 @@ class AbstractTrace(eqx.Module):
     times have one error, which the integral of each replicate carries to the end.
     """
 
-    num_replicates: eqx.AbstractVar[int]
+    num_replicates: AbstractVar[int]
 
     @abc.abstractmethod
     def __call__(

@@ -32,9 +32,9 @@ def make_method(
         return point
     # Their `log_joint` is a property, which pyright takes for a field.
     if method == "ensemble":
-        return bnn.DeepEnsemble(point, num_members=5)  # pyright: ignore[reportCallIssue]
+        return bnn.DeepEnsemble(point, num_members=5)
     if method == "laplace":
-        return bnn.Laplace(point, structure="kronecker")  # pyright: ignore[reportCallIssue]
+        return bnn.Laplace(point, structure="kronecker")
     if method == "mean-field-vi":
         return bnn.MeanFieldVI(joint, point.optimizer, estimator="local")
     raise ValueError(

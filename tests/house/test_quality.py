@@ -1,6 +1,7 @@
 """The linter, the formatter and the type checker have nothing to say."""
 
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -24,8 +25,13 @@ def test_ruff(check):
 
 @pytest.mark.slow
 def test_pyright():
-    done = run("pyright", "--pythonpath", sys.executable)
+    paths = ("jaxprob", "tests/house/typed_user.py")
+    done = run("pyright", "--pythonpath", sys.executable, *paths)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_type_checker_allows_runs():
+    runpy.run_path(str(ROOT / "tests/house/typed_user.py"))
 
 
 def test_ruff_would_find_an_error(tmp_path):
