@@ -24,6 +24,14 @@ def test_the_truth_ranks_uniformly_among_the_draws(problem, name):
     found = simulated_ranks(method, problem, key=jax.random.key(5), num_sims=SIMS)
     values = [rank_p_values(found[:, i], DRAWS) for i in range(3)]
     assert np.min(values) > 0.01 / 6
+    # Each parameter's band would let a variance pass that is a fifth too small. All
+    # ranks together do not: one test for each sampler, at one percent for all four.
+    level = (found + 0.5) / (DRAWS + 1)
+    spread = np.mean((level - 0.5) ** 2, axis=1)
+    uniform = (1 - (DRAWS + 1) ** -2) / 12
+    error = spread.std() / np.sqrt(SIMS)
+    assert abs(spread.mean() - uniform) < 3 * error
+    assert np.all(np.abs(level.mean(0) - 0.5) < 4 * level.std(0) / np.sqrt(SIMS))
 
 
 def test_a_factorised_posterior_is_caught_by_its_narrow_ranks():
