@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from .._batch import unpack
 from .._learner import AbstractLearner
+from .._loader import ArrayLoader
 from .._types import Model
 from ..bnn import (
     AbstractInference,
@@ -18,6 +19,7 @@ from ..bnn import (
     Predictive,
     predict,
 )
+from ._data import ArrayDataModule
 from ._host_batches import as_arrays
 from ._module import LearnerModule
 from ._precision import for_prediction
@@ -47,7 +49,9 @@ class BNNModule(LearnerModule):
     - `num_samples`: posterior samples in validation, test and predict.
     - `level`: probability of the interval whose coverage is logged.
     - `batches`: the training batches again, for methods whose posterior needs a pass
-        over the data.
+        over the data. By default, after training, the training rows of the trainer's
+        data module or loader, if they are in memory; validations in the midst of a fit
+        make no such pass.
     - the others: as in `LearnerModule`.
     """
 
@@ -89,9 +93,8 @@ class BNNModule(LearnerModule):
 
     def posterior(self) -> AbstractPosterior:
         """The posterior that the state of now stands for."""
-        return self.inference.posterior(
-            self.state, self.batches, key=self._posterior_key
-        )
+        batches = self._training_rows() if self.batches is None else self.batches
+        return self.inference.posterior(self.state, batches, key=self._posterior_key)
 
     def predictive(self, x: PyTree, *, index: int = 0) -> Predictive:
         """The predictive distribution of y for rows of x.
@@ -144,6 +147,22 @@ class BNNModule(LearnerModule):
         count = int(np.sum(mask))  # padded rows come last
         x = jax.tree.map(lambda a: a[:count], x)
         return self.predictive(x, index=batch_idx)
+
+    def _training_rows(self):
+        """What was trained on, in order, if a loader of ours held it in memory."""
+        try:
+            trainer = self.trainer
+        except RuntimeError:  # not attached to one
+            return None
+        if trainer.state.fn == "fit" and trainer.state.status == "running":
+            return None
+        data = getattr(trainer, "datamodule", None)
+        loader = trainer.train_dataloader
+        if isinstance(data, ArrayDataModule) and data.holds("train"):
+            loader = data.train_dataloader()
+        if not isinstance(loader, ArrayLoader):
+            return None
+        return ArrayLoader(loader.data, batch_size=loader.batch_size)
 
     def _posterior_so_far(self):
         """Nothing while a sampler has kept no draw yet, in the midst of a fit."""

@@ -86,6 +86,10 @@ class ArrayDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> ArrayLoader:
         return self._loader("predict")
 
+    def holds(self, stage: str) -> bool:
+        """Whether there are arrays for a stage."""
+        return stage in self._loaders
+
     def _loader(self, stage):
         if stage not in self._loaders:
             raise ValueError(
