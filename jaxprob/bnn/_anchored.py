@@ -13,7 +13,7 @@ from .. import tree as trees
 from .._batch import Batch, unpack
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey, Where
-from ._inference import AbstractInference, Roles
+from ._inference import AbstractInference, Roles, random_or_point
 from ._likelihood import NormalLikelihood
 from ._log_joint import LogJoint, xy
 from ._posterior import PointPosterior
@@ -83,6 +83,9 @@ class AnchoredMAP(AbstractInference):
             noise=jax.random.key_data(noise_key),
             kind=str(jax.random.key_impl(noise_key)),
         )
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, self.point)
 
     def update(
         self, state: AnchoredState, batch: PyTree, *, key: PRNGKey

@@ -14,7 +14,7 @@ from .. import tree
 from .._keys import example_keys
 from .._types import Info, Model, PRNGKey, Where
 from ._draws import DrawsPosterior
-from ._inference import Roles
+from ._inference import Roles, random_or_point
 from ._members import AbstractMembers
 from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
@@ -109,6 +109,9 @@ class AbstractChains(AbstractMembers):
             step=jnp.zeros((), jnp.int32),
             model=model,
         )
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, False)
 
     def evaluate(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> Info:
         """The mean over chains of the log-likelihood where they are."""

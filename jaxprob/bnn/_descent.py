@@ -8,8 +8,8 @@ from jaxtyping import PyTree
 
 from .._ema import EMA
 from .._learner import GradientDescent, TrainState
-from .._types import Info, Model, PRNGKey
-from ._inference import AbstractInference
+from .._types import Info, Model, PRNGKey, Where
+from ._inference import AbstractInference, random_or_point
 
 if TYPE_CHECKING:  # see bnn/_inference.py
     from typing import ClassVar as AbstractVar
@@ -22,16 +22,22 @@ class AbstractDescent(AbstractInference):
 
     **Fields:**
 
+    - `random`, `point`: the leaves that move; see `MAP`.
     - `optimizer`: any optax transformation.
     - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
     """
 
+    random: AbstractVar[Where | None]
+    point: AbstractVar[Where]
     optimizer: AbstractVar[optax.GradientTransformation]
     ema: AbstractVar[EMA | None]
 
     @abc.abstractmethod
     def _descent(self, model: PyTree) -> GradientDescent:
         """How a model like this one is trained: the loss, and which leaves move."""
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, self.point)
 
     def update(
         self, state: TrainState, batch: PyTree, *, key: PRNGKey

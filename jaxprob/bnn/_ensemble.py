@@ -13,6 +13,7 @@ from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
 from ._members import AbstractMembers
 from ._posterior import AbstractPosterior
+from ._random import is_random
 from ._wrapper import AbstractWrapper
 
 
@@ -32,6 +33,22 @@ class EnsemblePosterior(AbstractPosterior):
     def member(self, index: int | Integer[Array, ""]) -> AbstractPosterior:
         """The posterior of one member."""
         return take(self.stack, index)
+
+    @property
+    def linearized(self) -> bool:
+        return self.stack.linearized
+
+    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+        """A draw and the mean of its member."""
+        index_key, sample_key = jax.random.split(key)
+        index = jax.random.randint(index_key, (), 0, self.num_members)
+        return self.member(index).expansion(sample_key)
+
+    def prepared(self) -> "EnsemblePosterior":
+        if type(self.stack).prepared is AbstractPosterior.prepared:
+            return self  # nothing to compute, and no copy of all members
+        each = eqx.filter_vmap(lambda member: member.prepared())(self.stack)
+        return EnsemblePosterior(each, self.num_members)
 
     def sample(self, key: PRNGKey) -> Model:
         """A member at random, then a draw from it."""
@@ -93,8 +110,8 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
     - `method`: how each member is trained.
     - `num_members`: M.
     - `make`: `make(key) -> model`, the start of a member. By default the entries of
-        each array of the given model are shuffled: a new draw of whatever independent
-        initialisation it had, and constants stay as they are.
+        each array that is trained are shuffled: a new draw of whatever independent
+        initialisation it had. Constants and frozen arrays stay as they are.
     - `members`: `"vmap"`, or `"loop"` for one after the other, which takes longer and
         gives the bits of training each alone.
     """
@@ -115,8 +132,10 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
 
         def one(key):
             start_key, init_key = jax.random.split(key)
-            start = (self.make or _shuffled(model))(start_key)
+            start = make(start_key)
             return self.method.init(start, key=init_key)
+
+        make = self.make or _shuffled(model, self.trained(model))
 
         # The method's checks of values run here, outside of vmap. The key is that of no
         # member.
@@ -203,17 +222,17 @@ def _first(leaf):
     return leaf[0] if eqx.is_array(leaf) else leaf
 
 
-def _shuffled(model):
-    def make(key):
-        keys = leaf_keys(key, model)
-        return jax.tree.map(
-            lambda a, k: (
-                jax.random.permutation(k, a.ravel()).reshape(a.shape)
-                if eqx.is_inexact_array(a)
-                else a
-            ),
-            model,
-            keys,
-        )
+def _shuffled(model, trained):
+    moves = jax.tree.map(
+        lambda node, flag: jax.tree.map(lambda _: flag or is_random(node), node),
+        model,
+        trained,
+        is_leaf=is_random,
+    )
 
-    return make
+    def start(a, moves, key):
+        if not moves or not eqx.is_inexact_array(a):
+            return a
+        return jax.random.permutation(key, a.ravel()).reshape(a.shape)
+
+    return lambda key: jax.tree.map(start, model, moves, leaf_keys(key, model))

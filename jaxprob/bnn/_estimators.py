@@ -24,7 +24,26 @@ from ._standard_normal import standard_normal
 Estimator: TypeAlias = Literal["weight", "local", "flipout"]
 
 
-class Local(eqx.Module):
+class _Drawn(eqx.Module):
+    """A layer whose weights are different ones for each example."""
+
+    @property
+    def weight(self) -> Array:
+        return self._read("weight")
+
+    @property
+    def bias(self) -> Array:
+        return self._read("bias")
+
+    def _read(self, name):
+        raise ValueError(
+            f"estimator={type(self).__name__.lower()!r} draws no {name} that a batch "
+            f"shares, and this model reads the {name} of a layer beside calling it, as "
+            "tied layers do. Write estimator='weight', which holds for any module."
+        )
+
+
+class Local(_Drawn):
     """A linear layer that draws its outputs: see `BayesianLinear`, `"local"`.
 
     It counts its uses and remembers the transformation it was made in: a second use for
@@ -53,7 +72,7 @@ class Local(eqx.Module):
         return mean + jnp.sqrt(jnp.maximum(variance, tiny)) * noise
 
 
-class Flipout(eqx.Module):
+class Flipout(_Drawn):
     r"""An affine layer with the batch's perturbation under the example's own signs.
 
     $$y = \bar W x + r \circ (\Delta W (s \circ x) + \Delta b) + \bar b$$

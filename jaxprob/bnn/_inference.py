@@ -1,6 +1,7 @@
 """What an inference method is: a learner that ends in a posterior."""
 
 import abc
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from ._bayesianize import choose, nothing_random
 from ._check_data import check_data
 from ._log_joint import LogJoint, xy
 from ._posterior import AbstractPosterior
-from ._random import random_leaves
+from ._random import mean_leaves, random_leaves
 
 if TYPE_CHECKING:
     # To a type checker an abstract field is an argument of each `__init__` below it,
@@ -42,6 +43,10 @@ class AbstractInference(AbstractLearner):
         joint = self.log_joint
         check_data(x, y, likelihood=joint.likelihood, model=model, apply=joint.apply)
 
+    def trained(self, model: Model) -> PyTree[bool]:
+        """Which leaves `update` moves: a flag for each array, or random leaf."""
+        return tree.select(mean_leaves(model), True)
+
     @abc.abstractmethod
     def posterior(
         self,
@@ -58,6 +63,12 @@ class AbstractInference(AbstractLearner):
         - `batches`: the training data again, for methods that need another pass.
         - `key`: for methods that need randomness here.
         """
+
+
+def random_or_point(model: Model, random: Where | None, point: Where) -> PyTree[bool]:
+    """Which leaves are either, for a model that may hold random leaves already."""
+    means = mean_leaves(model)
+    return jax.tree.map(operator.or_, choose(means, random), tree.select(means, point))
 
 
 class Roles(eqx.Module):

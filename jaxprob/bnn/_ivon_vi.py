@@ -14,7 +14,7 @@ from .. import tree
 from .._keys import example_keys
 from .._learner import TrainState
 from .._types import Info, Model, PRNGKey, Where
-from ._inference import AbstractInference, Roles
+from ._inference import AbstractInference, Roles, random_or_point
 from ._ivon import ivon, sample_ivon
 from ._kl import kl
 from ._log_joint import LogJoint
@@ -87,6 +87,9 @@ class IVON(AbstractInference):
             None if self.optimizer is None else self.optimizer.init(points),
         )
         return TrainState(model, opt_state, None, jnp.zeros((), jnp.int32))
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, self.point)
 
     def update(
         self, state: TrainState, batch: PyTree, *, key: PRNGKey

@@ -50,7 +50,14 @@ def cdf(
     def one(p):
         _refuse_classes(p, "distribution function")
         check_target(p, y)
-        return marginal(p).cdf(y)
+        p = marginal(p)
+        try:
+            return p.cdf(y)
+        except NotImplementedError:
+            raise NotImplementedError(
+                f"numpyro's {type(p).__name__} has no distribution function, which "
+                "cdf, quantile and interval need: use log_prob, sample or mean"
+            ) from None
 
     return jnp.mean(_each(one, likelihood, outputs), 0)
 

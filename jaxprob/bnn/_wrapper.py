@@ -29,6 +29,9 @@ class AbstractWrapper(AbstractInference):
         """That of the wrapped method."""
         return self.method.log_joint
 
+    def trained(self, model: Model) -> PyTree[bool]:
+        return self.method.trained(model)
+
 
 class AbstractPostHoc(AbstractWrapper):
     """Trains as the method inside does, in its state, and differs in the posterior."""

@@ -282,6 +282,50 @@ def test_an_ensemble_runs_in_fit(model, data, getkey):
         bnn.DeepEnsemble(method(), 0)
 
 
+class Standardised(eqx.Module):
+    """A network behind a standardisation that nothing trains."""
+
+    mean: jax.Array
+    net: eqx.nn.MLP
+
+    def __call__(self, x):
+        return self.net(x - self.mean)
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [
+        lambda joint: bnn.MAP(joint, optax.adam(1e-2), random="net", point=False),
+        lambda joint: bnn.MeanFieldVI(
+            joint, optax.adam(1e-2), random="net", point=False
+        ),
+        lambda joint: bnn.SWAG(
+            bnn.MAP(joint, optax.adam(1e-2), random="net", point=False), 0, 1
+        ),
+        lambda joint: bnn.AnchoredMAP(
+            joint, optax.adam(1e-2), random="net", point=False
+        ),
+        lambda joint: bnn.SGLD(joint, 0.1, 0, 1, 1, random="net"),
+    ],
+    ids=["map", "mean field", "swag", "anchored", "sgld"],
+)
+def test_what_no_member_trains_is_the_same_in_all(frozen, model, getkey):
+    whole = Standardised(jnp.arange(2.0), model)
+    joint = method().log_joint
+    learner = bnn.DeepEnsemble(frozen(joint), 4)
+    state = learner.init(whole, key=getkey())
+    for index in range(4):
+        member = learner.method.model(learner.member(state, index))
+        assert np.array_equal(member.mean, whole.mean)
+    if not isinstance(learner.method, bnn.SGLD | bnn.SWAG):
+        starts = [
+            learner.method.model(learner.member(state, i)).net.layers[0].weight
+            for i in range(2)
+        ]
+        assert not np.array_equal(*starts)
+        assert np.allclose(*(np.sort(np.ravel(w)) for w in starts))
+
+
 def test_memory_grows_linearly_with_the_members(model, data):
     def peak(num):
         learner = bnn.DeepEnsemble(method(), num)

@@ -169,6 +169,16 @@ def test_tied_weights_have_no_kronecker_factor():
     assert method.posterior(method.init(Tied()), [(X, Y)]).tau().shape == (12,)
 
 
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+def test_tied_weights_are_drawn_by_weight_alone(estimator):
+    method = bnn.MeanFieldVI(JOINT, SGD, estimator=estimator)
+    with pytest.raises(ValueError, match=r"reads the weight .* estimator='weight'"):
+        method.update(method.init(Tied()), (X, Y), key=KEY)
+    method = bnn.MeanFieldVI(JOINT, SGD)
+    _, info = method.update(method.init(Tied()), (X, Y), key=KEY)
+    assert np.isfinite(info["loss"])
+
+
 @pytest.mark.parametrize("number", [0.1, np.float32(0.1), jnp.float32(0.1)])
 def test_one_precision_for_all_is_any_number(number):
     params = {"w": jnp.ones(3), "b": jnp.zeros(())}

@@ -48,9 +48,17 @@ def assert_moments(predictive, mean, variance, fourth):
     assert np.all(np.abs(outputs.var(1) - variance) < 4 * error)
 
 
-def test_a_mixture_linearises_each_component_round_its_own_mode(scene):
+def ensemble(posteriors):
+    stack = jax.tree.map(
+        lambda *a: jnp.stack(a) if eqx.is_array(a[0]) else a[0], *posteriors
+    )
+    return bnn.EnsemblePosterior(stack, len(posteriors))
+
+
+@pytest.mark.parametrize("mixed", [bnn.Mixture, ensemble])
+def test_a_mixture_linearises_each_component_round_its_own_mode(mixed, scene):
     joint, _, posteriors, x = scene
-    mixture = bnn.Mixture(posteriors)
+    mixture = mixed(posteriors)
     assert mixture.linearized
     each = [q.output_distribution(x) for q in posteriors]
     means = np.stack([np.asarray(mean)[:, 0] for mean, _ in each])
