@@ -113,9 +113,7 @@ class Predictive(AbstractSpread):
         """
         return self._map(row_statistics.log_prob, self.check_rows("y", y))
 
-    def cdf(
-        self, y: Float[Array | np.ndarray, "rows *out"]
-    ) -> Float[Array, "rows *out"]:
+    def cdf(self, y: Num[Array | np.ndarray, "rows *out"]) -> Float[Array, "rows *out"]:
         """Distribution function of the mixture at a target for each row."""
         return self._map(row_statistics.cdf, self.check_rows("y", y))
 

@@ -43,7 +43,7 @@ def log_prob(
 
 
 def cdf(
-    likelihood: Likelihood, outputs: PyTree, y: Float[Array, "*out"]
+    likelihood: Likelihood, outputs: PyTree, y: Num[Array, "*out"]
 ) -> Float[Array, "*out"]:
     """Distribution function of the mixture, for each output by itself."""
 
@@ -52,7 +52,9 @@ def cdf(
         check_target(p, y)
         p = marginal(p)
         try:
-            return p.cdf(y)
+            # Some of numpyro's own lines mix counts and rates.
+            with jax.numpy_dtype_promotion("standard"):
+                return p.cdf(y)
         except NotImplementedError:
             raise NotImplementedError(
                 f"numpyro's {type(p).__name__} has no distribution function, which "
