@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._last_good import not_finite
+from .._loader import ArrayLoader
 from .._types import Model, PRNGKey
 from ._laplace import Laplace
 from ._laplace_posterior import LaplacePosterior
@@ -53,7 +54,8 @@ def train_by_evidence(
     - `key`: everything random in the run.
     - `num_rounds`, `num_steps`: how often the prior is tuned, after so many updates.
     - `noise`: tunes the scale of a `NormalLikelihood` too.
-    - `batch_size`: rows of a minibatch, drawn with replacement; all rows by default.
+    - `batch_size`: rows of a minibatch, drawn with replacement, and of one of the pass
+        for the evidence; all rows by default.
 
     **Returns:** the posterior under the last prior and noise; and the log evidence
     after each round, in nats.
@@ -66,6 +68,8 @@ def train_by_evidence(
             raise ValueError(f"{name}={value}: at least one")
     method.check(model, data)
     init_key, run_key = jax.random.split(key)
+    # In one pass over batches of the same size memory does not grow with the rows.
+    batches = [data] if batch_size is None else ArrayLoader(data, batch_size=batch_size)
     data = jax.tree.map(jnp.asarray, data)
     state = method.init(model, key=init_key)
     history: list[float] = []
@@ -84,7 +88,7 @@ def train_by_evidence(
                 f"{broken[0]} is not finite after the training of round {index}: lower "
                 "the learning rate, or look at the scale of the data"
             )
-        posterior = tune_prior(method.posterior(state, [data]), noise=noise)
+        posterior = tune_prior(method.posterior(state, batches), noise=noise)
         history.append(float(posterior.log_evidence()))
         method = eqx.tree_at(
             lambda m: (m.method.log_joint.prior, m.method.log_joint.likelihood),

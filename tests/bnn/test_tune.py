@@ -120,6 +120,29 @@ def test_training_by_evidence_ends_where_the_exact_evidence_is_highest(x64, getk
     assert np.any(np.abs(jax.grad(exact)(found(first))) > 0.1)
 
 
+def test_the_pass_for_the_evidence_is_in_batches_too(getkey, x64, monkeypatch):
+    problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
+    model, data = problem.model(key=getkey()), (problem.x, problem.y)
+    sizes, posterior = [], bnn.Laplace.posterior
+
+    def watched(self, state, batches, **kwargs):
+        sizes.append([jaxprob.unpack(batch)[0][0].shape[0] for batch in batches])
+        return posterior(self, state, batches, **kwargs)
+
+    monkeypatch.setattr(bnn.Laplace, "posterior", watched)
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.IsotropicNormal(), num_data=10)
+    found = []
+    for batch_size in (None, 4):
+        method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.0)))
+        tuned, _ = bnn.train_by_evidence(
+            method, model, data, key=jax.random.key(3), num_rounds=1, num_steps=1,
+            batch_size=batch_size,
+        )  # fmt: skip
+        found.append(tuned.log_evidence())
+    assert sizes == [[10], [4, 4, 4]]
+    assert np.isclose(*found, rtol=0.0, atol=1e-9)
+
+
 def test_what_training_by_evidence_cannot_do_is_refused(getkey):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     model, data = problem.model(key=getkey()), (problem.x, problem.y)
