@@ -1,5 +1,6 @@
 """Laplace: a Gaussian with the curvature of the log joint at its mode."""
 
+import warnings
 from collections.abc import Iterable
 
 import equinox as eqx
@@ -93,7 +94,7 @@ class Laplace(AbstractPostHoc):
         **Raises:** `ValueError` without batches, for a prior that is not concave at the
         mode or has no form in this structure, and for batch statistics in training;
         `FloatingPointError` where the curvature, or the root of the precision in this
-        dtype, is not finite.
+        dtype, is not finite. Warns where there is no curvature at all.
         """
         if batches is None:
             raise ValueError(
@@ -131,6 +132,7 @@ class Laplace(AbstractPostHoc):
         tau = posterior.tau()
         if not is_traced(tau) and not is_traced(log_likelihood):
             _check_finite(posterior, tau)
+            _warn_if_flat(matrix)
             if isinstance(matrix, KroneckerCurvature):
                 _check_columns(matrix, tau)
         return posterior
@@ -180,6 +182,21 @@ def _check_finite(posterior, tau):
             f"diagonal reaches {largest:.1e}, and the smallest precision of the prior "
             f"is {float(jnp.min(tau)):.1e}. Set jax_enable_x64, or take "
             "structure='kronecker' or 'low_rank'."
+        )
+
+
+def _warn_if_flat(matrix):
+    if isinstance(matrix, KroneckerCurvature):
+        arrays = [block.outputs for block in matrix.blocks]
+    else:
+        arrays = jax.tree.leaves(eqx.filter(matrix, eqx.is_inexact_array))
+    if not any(bool(jnp.any(a != 0)) for a in arrays):
+        warnings.warn(
+            "the log-likelihood has no curvature at the mode, so the posterior is the "
+            "prior round it. Either the likelihood is piecewise linear in the output, "
+            "as the Laplace distribution is (write kind='fisher'), or no output "
+            "depends on these weights.",
+            stacklevel=3,
         )
 
 

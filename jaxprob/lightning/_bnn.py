@@ -116,7 +116,8 @@ class BNNModule(LearnerModule):
 
     def begin_evaluation(self) -> None:
         super().begin_evaluation()
-        self._held = self._posterior_so_far()
+        held = self._posterior_so_far()
+        self._held = None if held is None else held.prepared()
         self._metrics = {}
 
     def end_evaluation(self, prefix: str) -> None:
@@ -133,7 +134,7 @@ class BNNModule(LearnerModule):
         self._judge(batch, batch_idx, dataloader_idx)
 
     def on_predict_epoch_start(self) -> None:
-        self._held = self.posterior()
+        self._held = self.posterior().prepared()
 
     def on_predict_epoch_end(self) -> None:
         self._held = None

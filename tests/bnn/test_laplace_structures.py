@@ -134,7 +134,6 @@ def student_t(y, f):
 LIKELIHOODS = {
     "poisson": (bnn.PoissonLikelihood(), lambda y, f: np.exp(f)),
     "student": (bnn.StudentTLikelihood(0.5, 4.0), student_t),
-    "laplace": (lambda f: dist.Laplace(f, 0.5), lambda y, f: 0.0 * f),
     "bernoulli": (
         bnn.BernoulliLikelihood(),
         lambda y, f: np.exp(f) / (1 + np.exp(f)) ** 2,
@@ -149,7 +148,7 @@ def test_other_likelihoods_curve_as_their_formulas_say(x64, getkey, name):
     x = jax.random.normal(getkey(), (30, 2))
     y = jax.random.poisson(getkey(), 1.0, (30,))
     y = jnp.minimum(y, 1) if name == "bernoulli" else y
-    y = y.astype(jnp.float64) if name in ("student", "laplace") else y
+    y = y.astype(jnp.float64) if name == "student" else y
     model = eqx.nn.Linear(2, "scalar", key=getkey())
     joint = bnn.LogJoint(likelihood, bnn.FanInNormal(), num_data=30)
     posterior = fit(joint, model, [(x, y)], "full")
@@ -221,3 +220,18 @@ def test_a_prior_that_differs_over_outputs_has_no_kronecker_form(network):
     fit(joint, net, [batch], "diagonal")
     with pytest.raises(ValueError, match="same for all outputs"):
         fit(joint, net, [batch], "kronecker")
+
+
+@pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker", "low_rank"])
+def test_a_likelihood_without_curvature_is_told_of(structure, getkey):
+    """The Laplace distribution is piecewise linear: all that is left is the prior."""
+    model = eqx.nn.MLP(2, "scalar", 4, 1, key=getkey())
+    x = jax.random.normal(getkey(), (6, 2))
+    batches = [(x, jnp.sin(x[:, 0]))]
+    joint = bnn.LogJoint(lambda f: dist.Laplace(f, 0.3), bnn.FanInNormal(), num_data=6)
+    with pytest.warns(UserWarning, match=r"no curvature .* kind='fisher'"):
+        flat = fit(joint, model, batches, structure)
+    dim = jaxprob.tree.count(model)
+    variance = flat.curvature.covariance(flat.tau(), jnp.eye(dim))
+    assert np.allclose(np.diag(variance), 1.0 / flat.tau(), rtol=1e-6)
+    fit(joint, model, batches, structure, kind="fisher")  # without a warning
