@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxprob import bnn, metrics
 
-from .certificate import fit, floats, methods, show
+from ._methods import fit, floats, methods, show
 
 STEP = 0.05
 LEVELS = (np.arange(50) + 0.5) / 50

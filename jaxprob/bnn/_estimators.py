@@ -24,7 +24,7 @@ from ._standard_normal import standard_normal
 Estimator: TypeAlias = Literal["weight", "local", "flipout"]
 
 
-class _Drawn(eqx.Module):
+class AbstractDrawn(eqx.Module):
     """A layer whose weights are different ones for each example."""
 
     @property
@@ -43,7 +43,7 @@ class _Drawn(eqx.Module):
         )
 
 
-class Local(_Drawn):
+class Local(AbstractDrawn):
     """A linear layer that draws its outputs: see `BayesianLinear`, `"local"`.
 
     It counts its uses and remembers the transformation it was made in: a second use for
@@ -72,7 +72,7 @@ class Local(_Drawn):
         return mean + jnp.sqrt(jnp.maximum(variance, tiny)) * noise
 
 
-class Flipout(_Drawn):
+class Flipout(AbstractDrawn):
     r"""An affine layer with the batch's perturbation under the example's own signs.
 
     $$y = \bar W x + r \circ (\Delta W (s \circ x) + \Delta b) + \bar b$$
