@@ -12,15 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
-
-from ._jaxprs import inner_jaxprs
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun, jaxprs_in_params
 
 
 def has_checks(jaxpr: Any) -> bool:
     """Whether a jaxpr holds a check of Equinox's that would raise."""
     return any(
-        _is_check(eqn) or any(map(has_checks, inner_jaxprs(eqn))) for eqn in jaxpr.eqns
+        _is_check(eqn) or any(map(has_checks, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
     )
 
 

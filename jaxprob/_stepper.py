@@ -30,7 +30,7 @@ from ._last_good import Kept, first_break
 from ._layout import Layout
 from ._learner import AbstractLearner
 from ._stacking import at, gather, owned, shape_of, stack_into, strong
-from ._totals import StepMetrics, Totals
+from ._totals import StepMetrics, Totals, over_members
 from ._types import PRNGKey, State
 
 
@@ -383,7 +383,7 @@ class Stepper:
 
     def _single(self, carry, key, batch):
         carry, info = self._advance(carry, key, batch)
-        return carry, _over_members(info, 0)
+        return carry, over_members(info, 0)
 
     def _several(self, carry, key, batches, num: Int[Array, ""]):
         def body(i, loop):
@@ -394,12 +394,8 @@ class Stepper:
 
         shapes = jax.eval_shape(lambda: self._advance(carry, key, at(batches, 0))[1])
         capacity = np.shape(jax.tree.leaves(batches)[0])[0]
-        history = {
-            k: jnp.zeros((capacity, *v.shape), v.dtype) for k, v in shapes.items()
-        }
+        history = jax.tree.map(
+            lambda v: jnp.zeros((capacity, *v.shape), v.dtype), shapes
+        )
         carry, history = jax.lax.fori_loop(0, num, body, (carry, history))
-        return carry, _over_members(history, 1)
-
-
-def _over_members(info, axis):
-    return {k: jnp.mean(v, range(axis, v.ndim)) for k, v in info.items()}
+        return carry, over_members(history, 1)

@@ -40,6 +40,11 @@ class Totals(eqx.Module):
         return {name: float(np.mean(total) / weight) for name, total in sums.items()}
 
 
+def over_members(metrics: dict[str, Array], axis: int) -> dict[str, Array]:
+    """The means over members, whose axis this is, of metrics that have one."""
+    return {k: jnp.mean(v, axis) if v.ndim > axis else v for k, v in metrics.items()}
+
+
 class StepMetrics(Mapping[str, np.ndarray]):
     """Every metric as an array with one value for each step.
 

@@ -19,15 +19,14 @@ from jax.extend.core import (
     Jaxpr,
     Literal,
     jaxpr_as_fun,
+    jaxprs_in_params,
 )
-
-from ._jaxprs import inner_jaxprs
 
 _ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "max", "min", "pow", "rem"}
 _ELEMENTWISE |= {"select_n", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor"}
 
-# Of a matrix, for each example: a step of wider layers takes up to 1.3 times as long
-# with the examples last (width 1024, 128 of them), one of narrower ones .7 to 1.0.
+# Of a matrix, for each example: products of much wider ones are faster as `vmap` has
+# them.
 MAX_WIDTH = 4
 
 
@@ -75,7 +74,7 @@ def _products(jaxpr):
     """All products and convolutions; `None` for one where `_run` does not go."""
     found = []
     for eqn in jaxpr.eqns:
-        inner = [p for sub in inner_jaxprs(eqn) for p in _products(sub)]
+        inner = [p for sub in jaxprs_in_params(eqn.params) for p in _products(sub)]
         found += inner if _is_jit(eqn) else [None] * len(inner)
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
             found.append(eqn)
@@ -161,7 +160,9 @@ def _with_own_rule(eqn, axes, size):
 def _product(eqn, operands):
     """W X, if one factor is a vector of each example and all share the other."""
     (a, a_mapped), (b, b_mapped) = operands
-    (a_axes, b_axes), _ = eqn.params["dimension_numbers"]
+    (a_axes, b_axes), (shared, _) = eqn.params["dimension_numbers"]
+    if shared:
+        return None
     if b_mapped and not a_mapped and b.ndim == 2:
         weight, rows, axes = a, b, (a_axes, b_axes)
     elif a_mapped and not b_mapped and a.ndim == 2:

@@ -2,7 +2,6 @@
 
 import abc
 import math
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -17,11 +16,6 @@ from ._ravel import ravel
 from ._scale import inverse_softplus
 from ._standard_normal import standard_normal
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
 
 class AbstractCorrelatedPosterior(AbstractPosterior):
     r"""$q(w) = \mathcal N(\mu, \Sigma)$ over the vector of all random leaves.
@@ -32,8 +26,8 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
     - `rest`: all other leaves.
     """
 
-    params: AbstractVar[PyTree]
-    rest: AbstractVar[PyTree]
+    params: eqx.AbstractVar[PyTree]
+    rest: eqx.AbstractVar[PyTree]
 
     @abc.abstractmethod
     def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:

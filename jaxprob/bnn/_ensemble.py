@@ -132,12 +132,11 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """All members' states, stacked along a leading axis."""
 
+        make = self.make or _shuffled(model, self.trained(model))
+
         def one(key):
             start_key, init_key = jax.random.split(key)
-            start = make(start_key)
-            return self.method.init(start, key=init_key)
-
-        make = self.make or _shuffled(model, self.trained(model))
+            return self.method.init(make(start_key), key=init_key)
 
         # The method's checks of values run here, outside of vmap. The key is that of no
         # member.

@@ -1,6 +1,6 @@
 """Layers that draw their own weights in each call, for anyone's Equinox code."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -13,11 +13,6 @@ from ._kl import kl
 from ._prior import Prior
 from ._random import Gaussian, is_random, mean_leaves, sample_leaves
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
 
 class AbstractBayesianLayer(eqx.Module):
     """An affine layer of Equinox whose arrays are random leaves.
@@ -26,7 +21,7 @@ class AbstractBayesianLayer(eqx.Module):
     then the layer is the ordinary one, and needs no key.
     """
 
-    layer: AbstractVar[Any]
+    layer: eqx.AbstractVar[Any]
 
     @property
     def weight(self) -> Gaussian | Array:

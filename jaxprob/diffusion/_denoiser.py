@@ -1,7 +1,6 @@
 """The one object at which training, sampling, likelihood and guidance meet."""
 
 import abc
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -10,11 +9,6 @@ from .._types import PRNGKey
 from ._parameterisation import from_x0
 from ._schedule import AbstractSchedule
 from ._types import Cond, Time
-
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractDenoiser(eqx.Module):
@@ -29,7 +23,7 @@ class AbstractDenoiser(eqx.Module):
     All methods take one example.
     """
 
-    schedule: AbstractVar[AbstractSchedule]
+    schedule: eqx.AbstractVar[AbstractSchedule]
 
     @abc.abstractmethod
     def __call__(

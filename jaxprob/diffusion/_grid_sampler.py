@@ -1,8 +1,8 @@
 """Samplers that go down a grid of noise levels, one step of their own at a time."""
 
 import abc
-from typing import TYPE_CHECKING
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float
@@ -13,19 +13,14 @@ from ._grids import AbstractGrid, level_range
 from ._sampler import AbstractSampler, Draw, finish
 from ._types import Cond
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
 
 class AbstractGridSampler(AbstractSampler):
     r"""Steps from level to level in $x = x_t/\alpha_t$, then the denoiser itself."""
 
-    num_steps: AbstractVar[int]
-    grid: AbstractVar[AbstractGrid]
-    level_min: AbstractVar[float]
-    level_max: AbstractVar[float | None]
+    num_steps: eqx.AbstractVar[int]
+    grid: eqx.AbstractVar[AbstractGrid]
+    level_min: eqx.AbstractVar[float]
+    level_max: eqx.AbstractVar[float | None]
 
     @property
     @abc.abstractmethod

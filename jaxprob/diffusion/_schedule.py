@@ -1,7 +1,6 @@
 """What every schedule must say, and what follows from it."""
 
 import abc
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,11 +8,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ._types import Scalar, Time
-
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractSchedule(eqx.Module):
@@ -30,8 +24,8 @@ class AbstractSchedule(eqx.Module):
     forms that keep their relative precision at both ends, in float32 too.
     """
 
-    t_min: AbstractVar[float]
-    t_max: AbstractVar[float]
+    t_min: eqx.AbstractVar[float]
+    t_max: eqx.AbstractVar[float]
 
     @abc.abstractmethod
     def alpha(self, t: Time) -> Scalar:

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,11 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractTrace(eqx.Module):
@@ -25,7 +19,7 @@ class AbstractTrace(eqx.Module):
     times have one error, which the integral of each replicate carries to the end.
     """
 
-    num_replicates: AbstractVar[int]
+    num_replicates: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def __call__(

@@ -30,7 +30,6 @@ def make_method(
     point = _point(joint, num_steps, learning_rate)
     if method == "map":
         return point
-    # Their `log_joint` is a property, which pyright takes for a field.
     if method == "ensemble":
         return bnn.DeepEnsemble(point, num_members=5)
     if method == "laplace":

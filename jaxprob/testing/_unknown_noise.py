@@ -114,9 +114,8 @@ class UnknownNoise(eqx.Module):
     def predictive(self, x: Float[Array, "rows dim"]) -> dist.Distribution:
         """The Student t of y at new inputs, one for each row."""
         design = self.design(x)
-        spread = jnp.einsum("ni,in->n", design, jnp.linalg.solve(
-            self.precision, design.T
-        ))  # fmt: skip
+        inside = jnp.linalg.solve(self.precision, design.T)
+        spread = jnp.sum(design * inside.T, axis=1)
         shape, rate = self.posterior_shape, self.posterior_rate
         scale = jnp.sqrt(rate / shape * (1.0 + spread))
         return dist.StudentT(2.0 * shape, design @ self.mean, scale)
