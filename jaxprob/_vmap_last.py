@@ -25,6 +25,11 @@ from jax.extend.core import (
 _ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "max", "min", "pow", "rem"}
 _ELEMENTWISE |= {"select_n", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor"}
 
+# What sees all examples at once, and has one result for them: the conditions of
+# `eqx.error_if`, which taken for one of each example would raise whether it holds or
+# not, and batching rules of the user's.
+_ACROSS = {"unvmap_any", "unvmap_all", "unvmap_max", "custom_vmap_call"}
+
 # Of a matrix, for each example: products of much wider ones are faster as `vmap` has
 # them.
 MAX_WIDTH = 4
@@ -71,13 +76,15 @@ def _is_faster(jaxpr: Jaxpr, size: int) -> bool:
 
 
 def _products(jaxpr):
-    """All products and convolutions; `None` for one where `_run` does not go."""
+    """All products and convolutions; `None` for what `_run` cannot take apart."""
     found = []
     for eqn in jaxpr.eqns:
         inner = [p for sub in jaxprs_in_params(eqn.params) for p in _products(sub)]
         found += inner if _is_jit(eqn) else [None] * len(inner)
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
             found.append(eqn)
+        if eqn.primitive.name in _ACROSS:
+            found.append(None)
     return found
 
 
@@ -161,7 +168,7 @@ def _product(eqn, operands):
     """W X, if one factor is a vector of each example and all share the other."""
     (a, a_mapped), (b, b_mapped) = operands
     (a_axes, b_axes), (shared, _) = eqn.params["dimension_numbers"]
-    if shared:
+    if shared or not a_axes:  # an outer product has the axes of both, in their order
         return None
     if b_mapped and not a_mapped and b.ndim == 2:
         weight, rows, axes = a, b, (a_axes, b_axes)

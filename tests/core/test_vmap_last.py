@@ -53,7 +53,26 @@ def clipped(x):
 
 clipped.defvjp(lambda x: (clipped(x), x), lambda x, g: (jnp.clip(2.0 * x * g, -1, 1),))
 
+
+class Outer(eqx.Module):
+    """Products without a sum, whose axes stand in the order of the factors."""
+
+    a: jax.Array
+    b: jax.Array
+
+    def __init__(self):
+        keys = jax.random.split(jax.random.key(1))
+        self.a = jax.random.normal(keys[0], (3, 3))
+        self.b = jax.random.normal(keys[1], (3,))
+
+    def __call__(self, x):
+        h = self.a @ x
+        right, left = jnp.einsum("i,j->ij", h, self.b), jnp.tensordot(self.b, h, 0)
+        return right, left, jnp.tensordot(h, self.a, 0), jnp.tensordot(self.a, h, 0)
+
+
 MODELS = {
+    "outer": Outer,
     "relu": lambda: mlp(jax.nn.relu),
     "silu": lambda: mlp(jax.nn.silu),
     "gelu": lambda: mlp(jax.nn.gelu),
@@ -173,7 +192,23 @@ def telling(x):
     return WEIGHT @ x
 
 
+def checking(x):
+    return WEIGHT @ eqx.error_if(x, x > 1e6, "too large")
+
+
+@jax.custom_batching.custom_vmap
+def centred(x):
+    return x
+
+
+@centred.def_vmap
+def _(_size, _mapped, x):
+    return x - x.mean(0, keepdims=True), True
+
+
 LEFT_ALONE = {
+    "a check": checking,
+    "a batching rule": lambda x: WEIGHT @ centred(x),
     "convolution": convolving,
     "loop": in_a_loop,
     "matrices": lambda x: WEIGHT @ (WEIGHT @ jnp.outer(x, x)),
@@ -189,6 +224,13 @@ def test_what_it_has_no_advantage_for_is_left_to_vmap(name):
     assert program(vmap_last(function), inputs()) == program(
         jax.vmap(function), inputs()
     )
+
+
+def test_a_check_that_holds_raises_nothing():
+    got = vmap_last(checking)(inputs())
+    close(got, jax.vmap(checking)(inputs()))
+    with pytest.raises(Exception, match="too large"):
+        eqx.filter_jit(vmap_last(checking))(inputs() * 1e9)
 
 
 def test_as_wide_as_it_may_be_is_taken():
