@@ -12,7 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import (
+    ClosedJaxpr,
+    Jaxpr,
+    Literal,
+    jaxpr_as_fun,
+    jaxprs_in_params,
+)
 
 
 def has_checks(jaxpr: Any) -> bool:
@@ -24,7 +30,10 @@ def has_checks(jaxpr: Any) -> bool:
 
 
 def checks_give_nan(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays whose checks give NaN (the largest integer) and go on."""
+    """A function of arrays whose checks give NaN (the largest integer) and go on.
+
+    Under a `vmap` of it only those parts give NaN whose own checks fail.
+    """
 
     def quiet(*args):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -52,15 +61,38 @@ def check_metrics(info: dict[str, np.ndarray], num: int, following: int) -> None
 
 
 def _rewrite(jaxpr):
-    return jaxpr.replace(eqns=[_rewrite_equation(eqn) for eqn in jaxpr.eqns])
+    conditions = {
+        var
+        for eqn in jaxpr.eqns
+        if any(map(has_checks, jaxprs_in_params(eqn.params)))
+        for var in eqn.invars
+        if not isinstance(var, Literal)
+    }
+    return jaxpr.replace(
+        eqns=[
+            _of_each(eqn)
+            if eqn.primitive.name == "unvmap_any" and eqn.outvars[0] in conditions
+            else _rewrite_equation(eqn)
+            for eqn in jaxpr.eqns
+        ]
+    )
+
+
+def _of_each(eqn):
+    """Whether a check fails, asked of each part of a `vmap` and not of all at once."""
+    return _call(eqn, jnp.any)
+
+
+def _call(eqn, function):
+    """An equation with the operands and results of `eqn`."""
+    call = jax.make_jaxpr(jax.jit(function))(*(v.aval for v in eqn.invars)).eqns[0]
+    return eqn.replace(primitive=call.primitive, params=call.params)
 
 
 def _rewrite_equation(eqn):
     if _is_check(eqn):
         shapes = [v.aval for v in eqn.outvars]
-        nans = jax.jit(lambda *_: [_nan_like(shape) for shape in shapes])
-        call = jax.make_jaxpr(nans)(*(v.aval for v in eqn.invars)).eqns[0]
-        return eqn.replace(primitive=call.primitive, params=call.params)
+        return _call(eqn, lambda *_: [_nan_like(shape) for shape in shapes])
     params = {name: _rewrite_param(value) for name, value in eqn.params.items()}
     return eqn.replace(params=params)
 

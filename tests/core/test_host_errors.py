@@ -127,6 +127,14 @@ def test_checks_are_found_and_give_nan_where_they_would_raise():
         jax.block_until_ready(eqx.filter_jit(gradients)(bad))
 
 
+def test_a_failed_check_is_that_of_its_own_part():
+    quiet = jax.jit(jax.vmap(checks_give_nan(jax.value_and_grad(solve))))
+    values, slopes = quiet(jnp.array([1.0, 3.0, 1.0]))
+    assert np.isnan(values).tolist() == [False, True, False]
+    np.testing.assert_array_equal(values[0], values[2])
+    np.testing.assert_allclose(slopes[0], jax.grad(solve)(1.0), rtol=1e-6)
+
+
 def test_a_callback_of_the_users_is_no_check():
     def double(x):
         shape = jax.ShapeDtypeStruct((), jnp.float32)
