@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from ._batch import own, weight
+from ._batch import Batch, own, weight
 from ._host_errors import checks_give_nan
 from ._keys import as_seed
 from ._last_good import NonFiniteError
@@ -52,7 +52,8 @@ def fit(
     - `learner`: any `AbstractLearner`: gradient descent or an inference method.
     - `model`: what to train. It is copied, never changed.
     - `data`: arrays with one leading axis, such as `(x, y)`, which are shuffled anew in
-        each epoch; or any re-iterable of batches, used as it is.
+        each epoch; or any re-iterable of batches, such as a list of pairs, used as it
+        is.
     - `key`: everything random in the run.
     - `num_steps`, `num_epochs`: how long; one of the two.
     - `batch_size`: rows in a batch, when `data` are arrays.
@@ -78,9 +79,10 @@ def fit(
     held_out = None
     if validation is not None:
         held_out = _as_loader(validation, batch_size, shuffle=False, seed=0)
-    for rows in (loader, held_out):
+    checks = ((loader, learner.check_training), (held_out, learner.check))
+    for rows, check in checks:
         if isinstance(rows, ArrayLoader):
-            learner.check(model, rows.data)
+            check(model, rows.data)
             rows.share = (Layout() if layout is None else layout).share()
     stepper = Stepper(
         learner,
@@ -187,6 +189,8 @@ def _means(totals: Totals | None) -> dict[str, float]:
 def _as_loader(
     data: Any, batch_size: int, *, shuffle: bool, seed: int
 ) -> Iterable[PyTree]:
+    if _is_list_of_batches(data):
+        return data
     if isinstance(data, dict | tuple | list) or hasattr(data, "shape"):
         for leaf in jax.tree.leaves(data):
             if not hasattr(leaf, "shape"):
@@ -196,6 +200,12 @@ def _as_loader(
                 )
         return ArrayLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
     return data
+
+
+def _is_list_of_batches(data):
+    """A list of arrays is one data set; a list of trees of them is many batches."""
+    trees = dict | tuple | list | Batch
+    return isinstance(data, list) and all(isinstance(entry, trees) for entry in data)
 
 
 def _total(loader, num_epochs):

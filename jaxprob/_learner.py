@@ -30,6 +30,10 @@ class AbstractLearner(eqx.Module):
         **Raises:** `ValueError` or `TypeError` that names the argument and the row.
         """
 
+    def check_training(self, model: Model, data: PyTree) -> None:
+        """`check`, and what is to hold of the rows that are trained on alone."""
+        self.check(model, data)
+
     @abc.abstractmethod
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """The state before the first step. Every leaf that changes is an array."""

@@ -66,7 +66,7 @@ def train_by_evidence(
     for name, value in (("num_rounds", num_rounds), ("num_steps", num_steps)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least one")
-    method.check(model, data)
+    method.check_training(model, data)
     init_key, run_key = jax.random.split(key)
     # In one pass over batches of the same size memory does not grow with the rows.
     batches = [data] if batch_size is None else ArrayLoader(data, batch_size=batch_size)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._batch import Batch, num_rows, unpack
 from .._keys import example_keys
-from .._types import PRNGKey
+from .._types import Model, PRNGKey
 from ._blackjax import (
     Place,
     evaluate_at,
@@ -57,6 +57,11 @@ class AbstractHamiltonian(AbstractChains):
             raise ValueError(f"target={self.target}: an acceptance rate in (0, 1)")
         if not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size}: it has to be positive")
+
+    def check_training(self, model: Model, data: PyTree) -> None:
+        """`check`; other methods warn of rows that `num_data` does not count."""
+        self.check(model, data)
+        self._check_rows(data)
 
     @property
     @abc.abstractmethod

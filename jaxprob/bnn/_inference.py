@@ -2,6 +2,7 @@
 
 import abc
 import operator
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import jax
 from jaxtyping import PyTree
 
 from .. import tree
+from .._batch import num_rows
 from .._learner import AbstractLearner
 from .._types import Model, PRNGKey, State, Where
 from ._bayesianize import choose, nothing_random
@@ -42,6 +44,19 @@ class AbstractInference(AbstractLearner):
         x, y = xy(data)
         joint = self.log_joint
         check_data(x, y, likelihood=joint.likelihood, model=model, apply=joint.apply)
+
+    def check_training(self, model: Model, data: PyTree) -> None:
+        """`check`; and warns of a training set that has not `num_data` rows."""
+        self.check(model, data)
+        rows, expected = num_rows(data), self.log_joint.num_data
+        if rows != expected:
+            warnings.warn(
+                f"num_data={expected}, and the training set has {rows} rows: the "
+                f"posterior will be as wide as if there were {expected} of them. Write "
+                f"LogJoint(..., num_data={rows}); to widen or narrow it on purpose, "
+                "give a temperature",
+                stacklevel=3,
+            )
 
     def trained(self, model: Model) -> PyTree[bool]:
         """Which leaves `update` moves: a flag for each array, or random leaf."""

@@ -96,7 +96,7 @@ def run_chains(
             f"batch_size={batch_size}: {type(method).__name__} needs all rows in each "
             "transition. For minibatches use SGLD or SGHMC."
         )
-    method.check(model, data)
+    method.check_training(model, data)
     init_key, run_key = jax.random.split(key)
     data = jax.tree.map(jnp.asarray, data)
     state = eqx.filter_jit(method.init)(model, key=init_key)

@@ -263,12 +263,15 @@ class LearnerModule(pl.LightningModule):
 
     def check_rows(self) -> None:
         """Shows the learner the whole data sets, where the rows are in memory."""
-        loaders = (self.trainer.train_dataloader, self.trainer.val_dataloaders)
         model = for_prediction(self._run.active, self.model)
-        for loader in jax.tree.leaves(loaders):
+        training = jax.tree.leaves(self.trainer.train_dataloader)
+        validation = jax.tree.leaves(self.trainer.val_dataloaders)
+        for loader in training + validation:
             if isinstance(loader, ArrayLoader):
-                data = for_prediction(self._run.active, loader.data)
-                self.learner.check(model, data)
+                check = self.learner.check
+                if [loader] == training:  # of several, none is the whole training set
+                    check = self.learner.check_training
+                check(model, for_prediction(self._run.active, loader.data))
 
     def note_batch(self, batch: PyTree) -> None:
         """How many rows count in the batch in hand."""

@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
+import jaxprob
 from jaxprob import bnn
 
 from ..unhooked import unhooked
@@ -184,3 +185,14 @@ def test_one_precision_for_all_is_any_number(number):
     params = {"w": jnp.ones(3), "b": jnp.zeros(())}
     state = bnn.ivon(0.1, 8, weight_decay=number).init(params)
     assert np.allclose(state.scale["w"], 1.0 / np.sqrt(8 * 1.1), rtol=1e-6)
+
+
+def test_rows_that_are_not_num_data_are_told_of():
+    joint = bnn.LogJoint(LIKELIHOOD, bnn.FanInNormal(), num_data=len(X) + 3)
+    settings = {"key": KEY, "num_steps": 1, "progress": False}
+    told = pytest.warns(UserWarning, match=rf"num_data={len(X) + 3}, .* {len(X)} rows")
+    with told:
+        jaxprob.fit(bnn.MAP(joint, SGD), mlp(), (X, Y), **settings)
+    right = bnn.MAP(JOINT, SGD)
+    # Of validation rows there may be any number.
+    jaxprob.fit(right, mlp(), (X, Y), validation=(X[:3], Y[:3]), **settings)

@@ -75,6 +75,16 @@ def test_any_iterable_of_batches_will_do(learner, data, getkey):
     assert [entry["step"] for entry in history] == [5, 10, 15]
 
 
+@pytest.mark.parametrize("num", [2, 3])  # a batch has two parts, too
+@pytest.mark.parametrize("as_batch", [tuple, list])
+def test_a_list_of_batches_is_no_data_set(learner, data, getkey, num, as_batch):
+    x, y = data
+    batches = [as_batch((x[i::num][:16], y[i::num][:16])) for i in range(num)]
+    _, history = run(learner, batches, getkey, num_epochs=2, validation=batches)
+    assert [entry["step"] for entry in history] == [num, 2 * num]
+    assert set(history[0]) == {"step", "loss", "val_loss"}
+
+
 def test_a_generator_that_is_used_up_is_reported(learner, data, getkey):
     batches = (batch for batch in jaxprob.ArrayLoader(data, batch_size=10))
     with pytest.raises(ValueError, match="epoch 1: is it a generator"):

@@ -157,9 +157,7 @@ def test_a_broken_step_is_named_and_the_state_before_it_kept(tmp_path):
     def data(bad):
         x = np.random.default_rng(0).uniform(1, 2, size=(96, 1)).astype(np.float32)
         y = x.copy()
-        if bad is None:
-            x, y = x[:48], y[:48]
-        else:
+        if bad is not None:
             x[8 * bad + 3] = 0.0
         return jaxprob.ArrayLoader((x, y), batch_size=8)  # in order
 
@@ -170,7 +168,7 @@ def test_a_broken_step_is_named_and_the_state_before_it_kept(tmp_path):
         trainer.fit(broken, data(6))
     assert (caught.value.step, caught.value.leaves) == (6, leaves)
     assert "elbo is nan at step 7. step 6 broke the run" in str(caught.value)
-    make_trainer(tmp_path, max_epochs=1).fit(before, data(None))
+    make_trainer(tmp_path, max_epochs=1, limit_train_batches=6).fit(before, data(None))
     assert bits(broken) == bits(before)
     assert np.isfinite(broken.posterior().mean().scale)
     with pytest.warns(UserWarning, match=r"step 6 broke the run.*at scale\.mean, sc"):
