@@ -63,6 +63,12 @@ def check_data(
         raise ValueError(
             f"the data set has {rows} row: at least two are needed to learn anything"
         )
+    for leaf in jax.tree.leaves(x):
+        if np.asarray(leaf).dtype.kind in "OSU":
+            raise TypeError(
+                f"x is {np.asarray(leaf).dtype}, no array of numbers: strings become "
+                "the integers of an embedding, or columns of zeros and ones"
+            )
     check_tree_finite("x", x)
     check_tree_finite("y", y)
     if isinstance(likelihood, NormalLikelihood | HeteroscedasticNormal):
@@ -73,8 +79,16 @@ def check_data(
         return
     first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
     mean = eqx.nn.inference_mode(mean_leaves(model))
-    _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
-    output = apply(mean, first, key=jax.random.key(0))
+    try:
+        _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
+        output = apply(mean, first, key=jax.random.key(0))
+    except Exception as error:
+        shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
+        error.add_note(
+            f"The model was called with one row of x, of shape {shapes}: it is written "
+            "for one example. One feature of each row is x[:, None]."
+        )
+        raise
     _check_output(mean, output)
     p: Any = likelihood(output)
     check_target(p, jnp.asarray(y[0]))

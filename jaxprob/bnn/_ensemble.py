@@ -6,6 +6,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
 from .._keys import example_keys, leaf_keys
@@ -124,7 +125,8 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
     members: Literal["vmap", "loop"] = "vmap"
 
     def __check_init__(self):
-        if self.num_members < 1:
+        whole = isinstance(self.num_members, int | np.integer)
+        if not whole or self.num_members < 1:
             raise ValueError(f"num_members={self.num_members}: at least one is needed")
         if self.members not in ("vmap", "loop"):
             raise ValueError(f"members={self.members!r}: it is 'vmap' or 'loop'")

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -56,6 +57,7 @@ class Laplace(AbstractPostHoc):
     - `rank`: how many eigenvectors `"low_rank"` keeps.
     """
 
+    wraps: ClassVar = MAP
     method: MAP
     structure: Structure = "full"
     where: Where | None = None

@@ -21,6 +21,16 @@ Likelihood: TypeAlias = Callable[[Any], dist.Distribution]
 MIN_NOISE = 1e-4
 
 
+def check_likelihood(likelihood: Any) -> None:
+    """Refuses what is called and gives no distribution: classes, and distributions."""
+    wrong = isinstance(likelihood, type | dist.Distribution)
+    if wrong or not callable(likelihood):
+        raise TypeError(
+            f"likelihood={likelihood!r}: give a function output -> distribution, "
+            "such as NormalLikelihood(0.3)"
+        )
+
+
 CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)
 BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
 

@@ -15,7 +15,7 @@ from .._keys import example_keys
 from .._types import Model, PRNGKey
 from .._vmap_last import vmap_last
 from ._apply import call_model
-from ._likelihood import BERNOULLI, Likelihood, class_probs
+from ._likelihood import BERNOULLI, Likelihood, check_likelihood, class_probs
 from ._prior import Prior, log_prior
 from ._ravel import single
 from ._stateful import statistics, trains_statistics
@@ -68,11 +68,7 @@ class LogJoint(eqx.Module):
         temperature: float = 1.0,
         apply: Callable[..., Any] = call_model,
     ):
-        if not callable(likelihood) or isinstance(likelihood, type):
-            raise TypeError(
-                f"likelihood={likelihood!r}: give a function output -> distribution, "
-                "such as NormalLikelihood(0.3)"
-            )
+        check_likelihood(likelihood)
         known = callable(prior) or isinstance(prior, dist.Distribution)
         if not known or isinstance(prior, type):
             raise TypeError(

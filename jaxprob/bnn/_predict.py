@@ -15,7 +15,8 @@ from .._batch import num_rows
 from .._checks import check_tree_finite
 from .._types import PRNGKey
 from ._apply import call_model
-from ._likelihood import Likelihood
+from ._likelihood import Likelihood, check_likelihood
+from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
 from ._predictive import Predictive, pad
 from ._scale import is_traced
@@ -82,6 +83,10 @@ def predict(
             f"posterior is a {type(posterior).__name__}: predict takes what "
             "method.posterior(state) gives, and of one model PointPosterior(model)"
         )
+    if isinstance(likelihood, LogJoint):
+        raise TypeError("likelihood is a LogJoint: give log_joint.likelihood")
+    check_likelihood(likelihood)
+    x = jax.tree.map(_as_array, x)
     rows = num_rows(x)
     if rows == 0:
         raise ValueError("x has no rows to predict")
@@ -90,8 +95,9 @@ def predict(
         ("chunk_size", chunk_size),
         ("sample_batch", sample_batch),
     ):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is needed")
+        whole = isinstance(value, int | np.integer)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name}={value}: a whole number, at least 1")
     if not any(is_traced(leaf) for leaf in jax.tree.leaves(x)):
         check_tree_finite("x", x)
     if linearized is None:
@@ -197,14 +203,40 @@ def _output(posterior, apply, x, key, s, exact, linearized):
     params, rest = eqx.partition(mean, moves)
     delta = jax.tree.map(jnp.subtract, eqx.filter(model, moves), params)
 
-    def expanded(row):
-        def output(params):
-            return apply(eqx.combine(params, rest), row, key=call_key)
+    def output(params, row):
+        return apply(eqx.combine(params, rest), row, key=call_key)
 
-        out, tangent = jax.jvp(output, (params,), (delta,))
+    def forwards(row):
+        out, tangent = jax.jvp(lambda p: output(p, row), (params,), (delta,))
         return jax.tree.map(jnp.add, out, tangent)
 
-    return jax.vmap(expanded)(x)
+    def backwards(row):
+        out, jacobian = output(params, row), jax.jacrev(output)(params, row)
+        return jax.tree.map(lambda out, j: out + _contract(j, delta), out, jacobian)
+
+    try:
+        return jax.vmap(forwards)(x)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+    # A model with a rule for backwards alone, as of an ODE that is solved by diffrax.
+    # Row by row: only one Jacobian at a time is in memory.
+    return jax.lax.map(backwards, x)
+
+
+def _contract(jacobian, delta):
+    """J times a direction, both of them trees."""
+    pairs = zip(jax.tree.leaves(jacobian), jax.tree.leaves(delta), strict=True)
+    return sum(jnp.tensordot(j, move, move.ndim) for j, move in pairs)
+
+
+def _as_array(leaf):
+    """What is no array and can be made one, such as a table of pandas or torch."""
+    return (
+        np.asarray(leaf)
+        if hasattr(leaf, "__array__") and not eqx.is_array(leaf)
+        else leaf
+    )
 
 
 def _output_bytes(posterior, apply, x, key, linearized):

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
+from .._checks import check_finite
 from .._keys import example_keys
 from .._types import PRNGKey
 from . import _row_statistics as row_statistics
 from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood
+from ._scale import is_traced
 from ._spread import AbstractSpread
 
 if TYPE_CHECKING:
@@ -127,8 +129,8 @@ class Predictive(AbstractSpread):
 
         - `q`: in (0, 1).
         """
-        if not 0 < q < 1:
-            raise ValueError(f"q={q}: a quantile's level is inside (0, 1)")
+        if np.ndim(q) or not 0 < q < 1:
+            raise ValueError(f"q={q}: one number: a quantile's level is inside (0, 1)")
         return self._map(row_statistics.quantile, shared=(jnp.asarray(q),))
 
     def interval(
@@ -140,8 +142,8 @@ class Predictive(AbstractSpread):
 
         - `level`: in (0, 1).
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level={level}: a probability inside (0, 1)")
+        if np.ndim(level) or not 0 < level < 1:
+            raise ValueError(f"level={level}: one probability inside (0, 1)")
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
     @functools.cached_property
@@ -186,13 +188,15 @@ class Predictive(AbstractSpread):
     def check_rows(
         self, name: str, array: Num[Array | np.ndarray, "..."]
     ) -> Num[Array, "..."]:
-        """The array, if it has an entry for each row."""
+        """The array, if it has an entry for each row, and all are finite."""
         array = jnp.asarray(array)
         if array.shape[:1] != (self.num_rows,):
             raise ValueError(
                 f"{name} has shape {array.shape}, and the prediction is for "
                 f"{self.num_rows} rows"
             )
+        if not is_traced(array):
+            check_finite(name, np.asarray(array))
         return array
 
     @functools.cached_property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._keys import example_keys
@@ -42,8 +43,8 @@ class AbstractSGMCMC(AbstractChains):
     def __check_init__(self):
         check_chains(self, start=0, every=1, num_draws=1, num_chains=1)
         rate = self.learning_rate
-        if not callable(rate) and not rate > 0:
-            raise ValueError(f"learning_rate={rate}: it has to be positive")
+        if not callable(rate) and not (np.ndim(rate) == 0 and rate > 0):
+            raise ValueError(f"learning_rate={rate}: a positive number, or a schedule")
         cycles = self._cycles
         if cycles is None:
             return

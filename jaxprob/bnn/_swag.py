@@ -1,6 +1,7 @@
 """SWAG: a Gaussian fitted to the path of stochastic gradient descent."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -111,6 +112,7 @@ class SWAG(AbstractWrapper):
         their statistics.
     """
 
+    wraps: ClassVar = MAP
     method: MAP
     start: int
     every: int

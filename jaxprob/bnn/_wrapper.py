@@ -1,6 +1,6 @@
 """Methods round another method."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import PyTree
 
@@ -19,10 +19,18 @@ class AbstractWrapper(AbstractInference):
 
     **Fields:**
 
-    - `method`: that one.
+    - `method`: that one, of the class `wraps`.
     """
 
     method: AbstractVar[AbstractInference]
+    wraps: ClassVar[type] = AbstractInference
+
+    def __check_init__(self):
+        if not isinstance(self.method, self.wraps):
+            raise TypeError(
+                f"method={self.method!r}: {type(self).__name__} goes round another "
+                "method, such as MAP(log_joint, optax.adam(1e-3))"
+            )
 
     @property
     def log_joint(self) -> LogJoint:
