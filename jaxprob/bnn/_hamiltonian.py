@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._batch import Batch, num_rows, unpack
+from .._host_errors import checks_give_nan
 from .._keys import example_keys
 from .._types import Model, PRNGKey
 from ._blackjax import (
@@ -97,11 +98,16 @@ class AbstractHamiltonian(AbstractChains):
         def log_density(vector):
             return self.log_density(state.model, vector, batch)
 
+        # A check that fails, as of a solve that takes too many steps, is at a place
+        # without a density: the proposal is refused, as a divergence.
+        def start(position):
+            return evaluate_at(position, log_density)
+
         # Each transition begins where one ended, with the gradient that it left there.
         warmup, *known = state.kernel
         places = jax.lax.cond(
             state.step == 0,
-            lambda: jax.vmap(lambda p: evaluate_at(p, log_density))(state.position),
+            lambda: jax.vmap(checks_give_nan(start))(state.position),
             lambda: Place(state.position, *known),
         )
 
@@ -136,7 +142,7 @@ class AbstractHamiltonian(AbstractChains):
             )
 
         keys = example_keys(key, self.num_chains)
-        places, facts = jax.vmap(chain)(places, warmup, keys)
+        places, facts = jax.vmap(checks_give_nan(chain))(places, warmup, keys)
         warmup = jax.lax.cond(
             warming,
             lambda: jax.vmap(adapt)(warmup, places, facts["acceptance"]),

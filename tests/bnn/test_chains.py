@@ -12,6 +12,7 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
+import scipy.stats
 
 from jaxprob import bnn
 from jaxprob.testing import LinearGaussian
@@ -200,6 +201,31 @@ def test_a_start_without_a_gradient_names_its_leaf(problem):
         bnn.run_chains(
             method, model, data, key=jax.random.key(0), batch_size=2, progress=False
         )
+
+
+class Walled(eqx.Module):
+    """Has no output beyond a wall, as an ODE whose solver gives up has none."""
+
+    w: jax.Array
+
+    def __call__(self, x):
+        return eqx.error_if(self.w, self.w > 0.5, "beyond the wall") * x
+
+
+def test_a_check_that_fails_refuses_a_proposal(x64):
+    """The law is then the prior's, cut off at the wall."""
+    joint = bnn.LogJoint(bnn.NormalLikelihood(1e3), dist.Normal(0.0, 1.0), num_data=2)
+    data = (jnp.ones((2,)), jnp.zeros((2,)))
+    method = bnn.HMC(joint, 3, 0, 1500, 4, jitter=0.5, initial="model", step_size=0.6)
+    with pytest.warns(UserWarning, match="transitions diverged"):
+        posterior = bnn.run_chains(
+            method, Walled(jnp.zeros(())), data, key=jax.random.key(0), progress=False
+        )
+    w = np.asarray(posterior.draws.w)
+    assert w.max() <= 0.5
+    expected = -scipy.stats.norm.pdf(0.5) / scipy.stats.norm.cdf(0.5)
+    error = w.std() / np.sqrt(bnn.ess(w[..., None]).min())
+    assert abs(w.mean() - expected) < 4 * error
 
 
 def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
