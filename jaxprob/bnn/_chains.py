@@ -60,8 +60,10 @@ class AbstractChains(AbstractMembers):
     - `random`: leaves to sample (see `jaxprob.tree`).
     - `initial`: where chains start: at draws from the `"prior"`, all at the `"model"`,
         or at a posterior: chain i at its model i, or at a draw of its own.
+    - `refuses`: whether a transition may be refused, as one out of a prior's support.
     """
 
+    refuses: ClassVar = True
     shared_fields: ClassVar = ("model", "step")  # of the state; see `jaxprob.Layout`
     num_draws: AbstractVar[int]
     num_chains: AbstractVar[int]
@@ -93,7 +95,8 @@ class AbstractChains(AbstractMembers):
 
     def init(self, model: Model, *, key: PRNGKey) -> ChainState:
         roles = Roles.of(model, self.random, False)
-        check_prior(self.log_joint.prior, eqx.filter(model, roles.random))
+        params = eqx.filter(model, roles.random)
+        check_prior(self.log_joint.prior, params, bounded=self.refuses)
         start_key, kernel_key = jax.random.split(key)
         position = self._positions(model, roles, start_key)
         shape = (self.num_chains, self.num_draws, position.shape[1])

@@ -204,7 +204,7 @@ class Predictive(AbstractSpread):
         """A distribution such as those of the parts."""
         outputs, _ = next(iter(self._chunks()))
         first = jax.tree.map(lambda a: a[0, 0], outputs)
-        return row_statistics.marginal(self._likelihood(first))
+        return row_statistics.base(self._likelihood(first))
 
     @property
     def is_classification(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
@@ -243,38 +244,54 @@ def sample_prior(
     return eqx.combine(jax.tree_util.tree_map_with_path(draw, params, keys), rest)
 
 
-def check_prior(prior: Prior, params: PyTree) -> None:
+def check_prior(prior: Prior, params: PyTree, *, bounded: bool = True) -> None:
     """Refuses a prior that gives a leaf no density where it starts, naming the leaf.
 
     A random leaf, whose Gaussian reaches every real number, needs a prior that does.
 
-    **Raises:** `ValueError`.
+    **Arguments:**
+
+    - `prior`, `params`: as in `log_prior`.
+    - `bounded`: whether a prior may end somewhere. A method whose steps are never
+        refused walks over the edge of a support: there numpyro's densities go on.
+
+    **Raises:** `ValueError`, or `TypeError` for a complex leaf.
     """
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_random)
     for path, node in nodes:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if is_random(node):
-            p = prior_at(prior, name, node)
-            if not _is_real(p.support):
-                raise ValueError(
-                    f"the prior of {name}, {type(p).__name__}, has the support "
-                    f"{p.support}, and the Gaussian posterior of that leaf reaches "
-                    "all real numbers. Use a prior on the real line."
-                )
+            _check_real(prior_at(prior, name, node), name, "its Gaussian posterior")
         elif eqx.is_inexact_array(node):
+            if jnp.iscomplexobj(node):
+                raise TypeError(
+                    f"{name} is {node.dtype}, and a prior is over real numbers: store "
+                    "real and imaginary parts, or leave it out of `random`"
+                )
             p = prior_at(prior, name, node)
             _check_support(p, name, node)
+            if not bounded:
+                _check_real(p, name, "a chain whose steps are never refused")
 
 
 def _check_support(p, name, leaf):
-    inside = jnp.asarray(p.support(leaf))
-    if is_traced(inside):
+    if is_traced(leaf):
         return
-    if not bool(jnp.all(inside)):
+    inside = np.asarray(p.support(np.asarray(leaf)))
+    if not inside.all():
         raise ValueError(
             f"the prior of {name}, {type(p).__name__} with support {p.support}, gives "
-            f"its value no density: {int(jnp.sum(~inside))} of {inside.size} entries "
+            f"its value no density: {np.sum(~inside)} of {inside.size} entries "
             "lie outside. Start inside the support or use a prior on the real line."
+        )
+
+
+def _check_real(p, name, what):
+    if not _is_real(p.support):
+        raise ValueError(
+            f"the prior of {name}, {type(p).__name__}, has the support {p.support}, "
+            f"and {what} reaches all real numbers. Use a prior on the real line: of a "
+            "positive parameter let the leaf be its logarithm. NUTS and HMC take any."
         )
 
 

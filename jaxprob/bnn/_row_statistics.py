@@ -176,10 +176,16 @@ def sample(
     return p.sample(key)
 
 
-def marginal(p: Any) -> Any:
-    """Each output by itself: takes off `to_event`."""
+def base(p: Any) -> Any:
+    """What `to_event` was applied to."""
     while isinstance(p, dist.Independent):
         p = p.base_dist
+    return p
+
+
+def marginal(p: Any) -> Any:
+    """Each output by itself: takes off `to_event`."""
+    p = base(p)
     if p.event_shape and not isinstance(p, CATEGORICAL):
         raise ValueError(
             f"{type(p).__name__} has no distribution function or quantile for each "

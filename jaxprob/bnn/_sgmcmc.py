@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -28,6 +28,7 @@ class AbstractSGMCMC(AbstractChains):
     A final class says in `_move` how one step goes.
     """
 
+    refuses: ClassVar = False
     learning_rate: AbstractVar[float | Callable[..., Array]]
     start: AbstractVar[int]
     every: AbstractVar[int]

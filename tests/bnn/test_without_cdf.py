@@ -31,6 +31,24 @@ def test_what_needs_one_says_what_is_missing(name):
             predictive.interval(0.9)
 
 
+def test_several_outputs_that_correlate_have_what_needs_none():
+    covariance = jnp.array([[1.0, 0.5], [0.5, 1.0]])
+    model = eqx.nn.Linear(2, 2, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (4, 2))
+    predictive = bnn.predict(
+        bnn.PointPosterior(model),
+        lambda out: dist.MultivariateNormal(out, covariance),
+        x,
+        key=jax.random.key(2),
+    )
+    assert "MultivariateNormal" in repr(predictive)
+    assert not predictive.is_classification
+    np.testing.assert_allclose(predictive.mean, jax.vmap(model)(x), rtol=1e-5)
+    np.testing.assert_allclose(predictive.variance, np.ones((4, 2)), rtol=1e-5)
+    with pytest.raises(ValueError, match="use log_prob and sample"):
+        predictive.interval(0.9)
+
+
 def test_counts_have_one():
     model = eqx.nn.Linear(2, "scalar", key=jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 2))

@@ -87,6 +87,32 @@ def test_a_model_that_fails_is_told_what_it_was_called_with(x):
     assert str(x.shape[1:]) in caught.value.__notes__[-1]
 
 
+class Slope(eqx.Module):
+    w: jax.Array
+
+    def __call__(self, x):
+        return jnp.abs(self.w) * x[:1]
+
+
+def over(prior):
+    return bnn.LogJoint(LIKELIHOOD, prior, num_data=8)
+
+
+@pytest.mark.parametrize("prior", [dist.HalfNormal(1.0), dist.Beta(2.0, 2.0)])
+def test_steps_that_are_never_refused_need_a_prior_without_an_edge(prior):
+    model, joint = Slope(jnp.asarray(0.5)), over(prior)
+    for method in (bnn.SGLD(joint, 1e-3, 0, 1, 2), bnn.SGHMC(joint, 1e-3, 0, 1, 2)):
+        with pytest.raises(ValueError, match=r"prior of w, .* let the leaf be its log"):
+            method.init(model, key=KEY)
+    bnn.NUTS(joint, 2, 2, 1, initial="model").init(model, key=KEY)
+
+
+def test_a_complex_leaf_has_no_prior():
+    model = Slope(jnp.asarray(0.5 + 0.5j))
+    with pytest.raises(TypeError, match="w is complex64, and a prior is over real"):
+        bnn.MAP(over(bnn.IsotropicNormal(1.0)), optax.sgd(0.1)).init(model)
+
+
 class Table:
     """Something that can be made an array, as tables of pandas and tensors of torch."""
 
