@@ -124,6 +124,11 @@ class Blocks(AbstractPostHoc):
         *,
         num_steps: int = 1000,
     ):
+        if not isinstance(blocks, Mapping):
+            raise TypeError(
+                f"blocks is a {type(blocks).__name__}: give a dict from leaves to "
+                "methods, such as {'layers.2': NUTS(log_joint)}"
+            )
         if not blocks:
             raise ValueError("blocks is empty: then this is the method alone")
         if num_steps < 1:

@@ -1,6 +1,6 @@
 """A mixture of posteriors, of whatever kinds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import equinox as eqx
 import jax
@@ -27,7 +27,8 @@ class Mixture(AbstractPosterior):
 
     components: tuple[AbstractPosterior, ...]
 
-    def __init__(self, components: Sequence[AbstractPosterior]):
+    def __init__(self, components: Iterable[AbstractPosterior]):
+        components = tuple(components)
         if not components:
             raise ValueError("a mixture needs at least one component")
         for index, component in enumerate(components):
@@ -43,7 +44,7 @@ class Mixture(AbstractPosterior):
                     f"components 0 and {index} are over different models: their "
                     "classes, shapes or dtypes differ"
                 )
-        self.components = tuple(components)
+        self.components = components
 
     def sample(self, key: PRNGKey) -> Model:
         index_key, sample_key = jax.random.split(key)

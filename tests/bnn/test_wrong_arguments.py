@@ -69,6 +69,10 @@ WRONG = {
         lambda: bnn.SGLD(JOINT, optax.sgd(0.1), 0, 1, 2),
         "learning_rate=.*a positive number, or a schedule",
     ),
+    "blocks without methods": (
+        lambda: bnn.Blocks(MAP, ["layers.0"]),
+        "blocks is a list: give a dict from leaves to methods",
+    ),
     "strings": (lambda: checked(X.astype(str)), "x is <U.*no array of numbers"),
 }
 
@@ -85,6 +89,13 @@ def test_a_model_that_fails_is_told_what_it_was_called_with(x):
     with pytest.raises(Exception) as caught:
         checked(x)
     assert str(x.shape[1:]) in caught.value.__notes__[-1]
+
+
+def test_a_mixture_takes_all_of_what_can_be_gone_through_once():
+    mixture = bnn.Mixture(bnn.PointPosterior(mlp()) for _ in range(2))
+    assert len(mixture.components) == 2
+    with pytest.raises(ValueError, match="at least one component"):
+        bnn.Mixture(iter(()))
 
 
 class Slope(eqx.Module):
