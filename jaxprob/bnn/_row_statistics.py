@@ -54,7 +54,7 @@ def cdf(
         try:
             # Some of numpyro's own lines mix counts and rates.
             with jax.numpy_dtype_promotion("standard"):
-                return p.cdf(y)
+                return _cdf(p, y)
         except NotImplementedError:
             raise NotImplementedError(
                 f"numpyro's {type(p).__name__} has no distribution function, which "
@@ -62,6 +62,16 @@ def cdf(
             ) from None
 
     return jnp.mean(_each(one, likelihood, outputs), 0)
+
+
+def _cdf(p, y):
+    """Zero below the support and one above it, where numpyro may give NaN."""
+    low = getattr(p.support, "lower_bound", None)
+    high = getattr(p.support, "upper_bound", None)
+    value = p.cdf(y if low is high is None else jnp.clip(y, low, high))
+    if low is not None:
+        value = jnp.where(y < low, 0.0, value)
+    return value if high is None else jnp.where(y > high, 1.0, value)
 
 
 def quantile(
@@ -98,6 +108,7 @@ def quantile(
         below = mean - std * jnp.sqrt((1 - q) / q).astype(std.dtype)
         above = mean + std * jnp.sqrt(q / (1 - q)).astype(std.dtype)
         low, high = jnp.where(known, below, -1.0), jnp.where(known, above, 1.0)
+    low, high = jax.lax.stop_gradient((low, high))
     level = q.astype(low.dtype)
 
     def is_below(y):
@@ -113,7 +124,17 @@ def quantile(
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
     low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
-    return low + (high - low) / 2
+    return _solution(lambda y: cdf(likelihood, outputs, y), low + (high - low) / 2)
+
+
+def _solution(function, y):
+    """y, with the derivative of what solves `function(y) = level`.
+
+    Bisection compares, so it has none: dy = -dF / F'(y), at the y that was found.
+    """
+    value, slope = jax.jvp(function, (y,), (jnp.ones_like(y),))
+    slope = jax.lax.stop_gradient(jnp.where(slope > 0, slope, jnp.inf))
+    return y - (value - jax.lax.stop_gradient(value)) / slope
 
 
 def _widened(is_below, low, high):

@@ -126,6 +126,43 @@ def test_quantiles_of_a_likelihood_without_icdf(x64):
 
 
 @pytest.mark.slow
+def test_a_support_with_an_edge_has_nothing_beyond_it():
+    def gamma(out):
+        return dist.Gamma(2.0, jnp.exp(out))
+
+    model = eqx.nn.Linear(2, 1, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(2), (3, 2))
+    predictive = bnn.predict(bnn.PointPosterior(model), gamma, x, key=jax.random.key(3))
+    np.testing.assert_array_equal(predictive.cdf(-predictive.mean), np.zeros((3, 1)))
+    rates = np.exp(np.asarray(jax.vmap(model)(x)))
+    exact = scipy.stats.gamma.ppf(0.3, 2.0, scale=1.0 / rates)
+    np.testing.assert_allclose(predictive.quantile(0.3), exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [bnn.NormalLikelihood, bnn.StudentTLikelihood])
+def test_quantiles_have_the_derivatives_of_differences(x64, kind):
+    members = bnn.Mixture(
+        [bnn.PointPosterior(eqx.nn.Linear(2, 1, key=jax.random.key(i))) for i in (0, 1)]
+    )
+    x = jax.random.normal(jax.random.key(2), (1, 2))
+
+    def upper(at):
+        scale, x = at
+        found = bnn.predict(members, kind(scale), x, key=jax.random.key(3))
+        return found.quantile(0.8)[0, 0]
+
+    at = (jnp.asarray(0.4), x)
+    scale_slope, x_slope = jax.grad(upper)(at)
+    step = 1e-4
+    for slope, move in (
+        (scale_slope, (jnp.asarray(step), 0.0 * x)),
+        (x_slope[0, 0], (jnp.asarray(0.0), jnp.array([[step, 0.0]]))),
+    ):
+        right = upper(jax.tree.map(jnp.add, at, move))
+        left = upper(jax.tree.map(jnp.subtract, at, move))
+        np.testing.assert_allclose(slope, (right - left) / (2 * step), rtol=1e-5)
+
+
 def test_entropy_is_the_mean_entropy_and_the_mutual_information(x64, getkey):
     predictive = classification(getkey)
     probs = np.asarray(jax.nn.softmax(predictive.outputs, axis=-1))
