@@ -36,9 +36,16 @@ def stack_into(slots: int, *leaves: Any) -> np.ndarray:
     return out
 
 
-def owned(leaf: Array) -> Array:
-    """A copy, which may be donated, of a strong type."""
-    return strong(jnp.copy(leaf))
+@jax.jit
+def copied(arrays: PyTree) -> PyTree:
+    """Copies in one dispatch; one by one each shape would be a program of its own."""
+    return jax.tree.map(jnp.copy, arrays)
+
+
+@jax.jit
+def owned(arrays: PyTree) -> PyTree:
+    """Copies, which may be donated, of a strong type."""
+    return jax.tree.map(lambda leaf: strong(jnp.copy(leaf)), arrays)
 
 
 def strong(leaf: Array) -> Array:

@@ -29,7 +29,7 @@ from ._keys import step_key
 from ._last_good import Kept, first_break
 from ._layout import Layout
 from ._learner import AbstractLearner
-from ._stacking import at, gather, owned, shape_of, stack_into, strong
+from ._stacking import at, copied, gather, owned, shape_of, stack_into, strong
 from ._totals import StepMetrics, Totals, over_members
 from ._types import PRNGKey, State
 
@@ -154,7 +154,7 @@ class Stepper:
 
     def fetch(self) -> State:
         """The state whole on one device, in buffers that no dispatch consumes."""
-        arrays = jax.tree.map(jnp.copy, self.layout.fetch(self._arrays))
+        arrays = copied(self.layout.fetch(self._arrays))
         return eqx.combine(arrays, self._static)
 
     @property
@@ -253,7 +253,7 @@ class Stepper:
 
     def _begin(self, arrays, key, step):
         if self._shardings is None:
-            self._arrays = jax.tree.map(owned, arrays)
+            self._arrays = owned(arrays)
             self._key = jnp.copy(key)
             self._step = jnp.asarray(step, jnp.int32)
             return
@@ -271,7 +271,7 @@ class Stepper:
         if not self.check_every or not num:
             return
         if kept is None:
-            kept = Kept(jax.tree.map(jnp.copy, self._arrays), self.step)
+            kept = Kept(copied(self._arrays), self.step)
             self._kept = kept
         kept.add(batches, num)
 

@@ -81,7 +81,7 @@ def check_data(
     mean = eqx.nn.inference_mode(mean_leaves(model))
     try:
         _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
-        output = apply(mean, first, key=jax.random.key(0))
+        output = eqx.filter_jit(apply)(mean, first, key=jax.random.key(0))
     except Exception as error:
         shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
         error.add_note(
@@ -94,7 +94,7 @@ def check_data(
     check_target(p, jnp.asarray(y[0]))
     if isinstance(p, CATEGORICAL):
         check_labels("y", y, class_probs(p).shape[-1])
-    inside = np.asarray(p.support(jnp.asarray(y))).reshape(rows, -1).all(axis=1)
+    inside = np.asarray(p.support(y)).reshape(rows, -1).all(axis=1)
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])
         raise ValueError(

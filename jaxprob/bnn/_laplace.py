@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from .._learner import TrainState
@@ -169,20 +169,18 @@ def _refuse_batch_statistics(model):
 def _check_finite(posterior, tau):
     matrix = posterior.curvature
     arrays = jax.tree.leaves(eqx.filter(matrix, eqx.is_inexact_array))
-    if not all(bool(jnp.all(jnp.isfinite(a))) for a in arrays):
+    if not all(np.isfinite(a).all() for a in map(np.asarray, arrays)):
         raise FloatingPointError(
             "the curvature of the log-likelihood is not finite at the mode, where the "
             f"log-likelihood is {posterior.log_likelihood}: look at the scale of the "
             "data, or train with a lower learning rate"
         )
-    if isinstance(matrix, FullCurvature) and not bool(
-        jnp.isfinite(matrix.log_det(tau))
-    ):
-        largest = float(jnp.max(jnp.diag(matrix.matrix)))
+    if isinstance(matrix, FullCurvature) and not np.isfinite(_log_det(matrix, tau)):
+        largest = np.max(np.diag(matrix.matrix))
         raise FloatingPointError(
             f"in {matrix.matrix.dtype} the precision of all weights has no root: its "
             f"diagonal reaches {largest:.1e}, and the smallest precision of the prior "
-            f"is {float(jnp.min(tau)):.1e}. Set jax_enable_x64, or take "
+            f"is {np.min(tau):.1e}. Set jax_enable_x64, or take "
             "structure='kronecker' or 'low_rank'."
         )
 
@@ -192,7 +190,7 @@ def _warn_if_flat(matrix):
         arrays = [block.outputs for block in matrix.blocks]
     else:
         arrays = jax.tree.leaves(eqx.filter(matrix, eqx.is_inexact_array))
-    if not any(bool(jnp.any(a != 0)) for a in arrays):
+    if not any(np.any(np.asarray(a) != 0) for a in arrays):
         warnings.warn(
             "the log-likelihood has no curvature at the mode, so the posterior is the "
             "prior round it. Either the likelihood is piecewise linear in the output, "
@@ -205,10 +203,15 @@ def _warn_if_flat(matrix):
 def _check_columns(matrix, tau):
     """A Kronecker product with the prior is inverted for one precision per input."""
     for block in matrix.blocks:
-        rows = block.matrix(tau)
-        if not bool(jnp.all(rows == rows[:1])):
+        rows = np.asarray(block.matrix(tau))
+        if not (rows == rows[:1]).all():
             raise ValueError(
                 "structure='kronecker' takes priors whose precision is the same for "
                 "all outputs of a layer, such as one Normal for each leaf; this one's "
                 "differs. Use structure='diagonal', 'low_rank' or 'full'."
             )
+
+
+@eqx.filter_jit
+def _log_det(matrix, tau):
+    return matrix.log_det(tau)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .. import tree
@@ -86,17 +87,7 @@ class LaplacePosterior(AbstractPosterior):
         Differentiable in the prior; in the likelihood and in the weights too if the
         pass over the data is inside the derivative. It is that of $T = 1$.
         """
-        log_prior = sum(
-            (
-                density(prior_at(self.prior, path, leaf), leaf)
-                for path, leaf in tree.paths(self.params).items()
-            ),
-            start=0.0,
-        )
-        tau = self.tau()
-        volume = 0.5 * tau.size * jnp.log(2 * jnp.pi)
-        log_det = self.curvature.log_det(tau)
-        return self.log_likelihood + log_prior + volume - 0.5 * log_det
+        return _log_evidence(self, self.tau())
 
     def output_distribution(
         self, x: PyTree, *, apply: Any = call_model
@@ -113,19 +104,9 @@ class LaplacePosterior(AbstractPosterior):
         **Returns:** mean and covariance of each row's outputs, flattened. With
         `NormalLikelihood` the predictive variance is the diagonal plus the noise's.
         """
-        vector, unravel = ravel(self.params)
-        root, rest = _root(self.curvature, self.tau()), eqx.nn.inference_mode(self.rest)
-
-        def one(x):
-            def output(vector):
-                model = eqx.combine(unravel(vector), rest)
-                return ravel(apply(model, x, key=jax.random.key(0)))[0]
-
-            jacobian = jax.jacrev(output)(vector)
-            covariance = self.curvature.spread(root, jacobian)
-            return output(vector), self.temperature * covariance
-
-        return jax.lax.map(one, jax.tree.map(jnp.asarray, x), batch_size=64)
+        return _output_distribution(
+            self, self.tau(), jax.tree.map(jnp.asarray, x), apply
+        )
 
     def class_probs(
         self,
@@ -174,30 +155,15 @@ class LaplacePosterior(AbstractPosterior):
     def tau(self) -> Float[Array, " dim"]:
         r"""$\tau$: negative second derivatives of the log prior at the mode."""
 
-        def one(path, leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            p = prior_at(self.prior, name, leaf)
-            if p.event_dim:
-                raise ValueError(
-                    f"the prior of {name} correlates its entries: Laplace takes priors "
-                    "that are independent in each entry"
-                )
-
-            leaf = single(leaf)
-
-            def slope(leaf):
-                return jax.grad(lambda leaf: density(p, leaf))(leaf)
-
-            # Entries are independent, so the Hessian times ones is its diagonal.
-            tau = -jax.jvp(slope, (leaf,), (jnp.ones_like(leaf),))[1]
-            if not is_traced(tau) and bool(jnp.any(tau <= 0)):
+        vector, leaves = _precisions(self.prior, self.params)
+        for name, tau in tree.paths(leaves).items():
+            if not is_traced(tau) and (np.asarray(tau) <= 0).any():
+                p = prior_at(self.prior, name, tree.get(self.params, name))
                 raise ValueError(
                     f"the log prior of {name}, {type(p).__name__}, is not concave at "
                     "the mode: Laplace needs one that is, such as a Normal"
                 )
-            return tau
-
-        return ravel(jax.tree_util.tree_map_with_path(one, self.params))[0]
+        return vector
 
 
 class PreparedLaplace(AbstractPosterior):
@@ -228,6 +194,65 @@ class PreparedLaplace(AbstractPosterior):
         return eqx.combine(self.params, self.rest)
 
 
+# Compiled whole: one by one, each of their lines would be a program for each shape.
+
+
 @eqx.filter_jit
 def _root(curvature, tau):
     return curvature.root(tau)
+
+
+@eqx.filter_jit
+def _precisions(prior, params):
+    """Minus the second derivatives of the log prior: as one vector, and by leaf."""
+
+    def one(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        p = prior_at(prior, name, leaf)
+        if p.event_dim:
+            raise ValueError(
+                f"the prior of {name} correlates its entries: Laplace takes priors "
+                "that are independent in each entry"
+            )
+        leaf = single(leaf)
+
+        def slope(leaf):
+            return jax.grad(lambda leaf: density(p, leaf))(leaf)
+
+        # Entries are independent, so the Hessian times ones is its diagonal.
+        return -jax.jvp(slope, (leaf,), (jnp.ones_like(leaf),))[1]
+
+    leaves = jax.tree_util.tree_map_with_path(one, params)
+    return ravel(leaves)[0], leaves
+
+
+@eqx.filter_jit
+def _log_evidence(posterior, tau):
+    log_prior = sum(
+        (
+            density(prior_at(posterior.prior, path, leaf), leaf)
+            for path, leaf in tree.paths(posterior.params).items()
+        ),
+        start=0.0,
+    )
+    volume = 0.5 * tau.size * jnp.log(2 * jnp.pi)
+    log_det = posterior.curvature.log_det(tau)
+    return posterior.log_likelihood + log_prior + volume - 0.5 * log_det
+
+
+@eqx.filter_jit
+def _output_distribution(posterior, tau, x, apply):
+    vector, unravel = ravel(posterior.params)
+    rest = eqx.nn.inference_mode(posterior.rest)
+    root = posterior.curvature.root(tau)
+
+    def one(x):
+        def output(vector):
+            model = eqx.combine(unravel(vector), rest)
+            return ravel(apply(model, x, key=jax.random.key(0)))[0]
+
+        jacobian = jax.jacrev(output)(vector)
+        covariance = posterior.curvature.spread(root, jacobian)
+        return output(vector), posterior.temperature * covariance
+
+    return jax.lax.map(one, x, batch_size=64)

@@ -4,8 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+import optax
 import pytest
 
+import jaxprob
 from jaxprob import bnn, tree
 
 from .modules import MODULES, ROWS, make
@@ -65,6 +68,46 @@ def test_rows_compilation_and_precision_change_nothing(scene):
     short = value(single(joint), single(model), single((x, y)))
     assert short.dtype == jnp.float32
     assert np.allclose(short, plain, rtol=1e-5)
+
+
+class Named(eqx.Module):
+    """A perceptron whose layers are known by names; their order in the tree follows."""
+
+    layers: dict[str, eqx.nn.Linear]
+    order: tuple[str, str] = eqx.field(static=True)
+
+    def __call__(self, x):
+        first, last = (self.layers[name] for name in self.order)
+        return last(jnp.tanh(first(x)))
+
+
+@eqx.filter_jit
+def shown(posterior, x):
+    return posterior.log_evidence(), *posterior.output_distribution(x)
+
+
+@pytest.mark.slow
+def test_the_order_of_the_layers_names_changes_nothing(scene):
+    model, data, joint = scene
+    results = []
+    for order in (("a", "b"), ("b", "a")):
+        named = Named(dict(zip(order, model.layers, strict=True)), order)
+        prior = bnn.PriorByPath(
+            {f"layers.{order[0]}.*": dist.Normal(0.0, 0.5), "*": dist.Normal(0.0, 2.0)}
+        )
+        own = bnn.LogJoint(joint.likelihood, prior, num_data=joint.num_data)
+        method = bnn.MAP(own, optax.adam(0.05))
+        state, _ = jaxprob.fit(
+            method, named, data, key=jax.random.key(2), num_steps=60, progress=False
+        )
+        found = [value(own, named, data), state.model.layers[order[0]].weight]
+        for structure in ("full", "kronecker", "low_rank", "diagonal"):
+            laplace = bnn.Laplace(method, structure=structure)
+            posterior = laplace.posterior(state, [data])
+            found += shown(posterior, data[0])
+        results.append(found)
+    for one, other in zip(*results, strict=True):
+        assert np.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "batch norm"])
