@@ -74,6 +74,15 @@ def fit(
         raise ValueError(
             "say how long to train: give num_steps or num_epochs, not both"
         )
+    if not isinstance(learner, AbstractLearner):
+        raise TypeError(
+            f"learner is a {type(learner).__name__}: fit(learner, model, data), where "
+            "the learner is a method such as MAP(log_joint, optimizer)"
+        )
+    for name, value in (("num_steps", num_steps), ("num_epochs", num_epochs)):
+        whole = isinstance(value, int | np.integer)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name}={value}: a whole number, at least 1")
     init_key, train_key, data_key, eval_key = jax.random.split(key, 4)
     loader = _as_loader(data, batch_size, shuffle=True, seed=as_seed(data_key))
     held_out = None

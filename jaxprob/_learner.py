@@ -110,6 +110,13 @@ class GradientDescent(AbstractLearner):
     trainable: Where = True
     evaluation_loss: Loss | None = None
 
+    def __check_init__(self):
+        if not all(hasattr(self.optimizer, name) for name in ("init", "update")):
+            raise TypeError(
+                f"optimizer={self.optimizer!r}: give an optax transformation, such as "
+                "optax.adam(1e-3)"
+            )
+
     def check(self, model: Model, data: PyTree) -> None:
         """What the loss has to say of the data, if it has a method `check`."""
         look = getattr(self.loss, "check", None)

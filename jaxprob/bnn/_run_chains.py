@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from .._batch import num_rows
+from .._host_errors import checks_give_nan
 from .._keys import step_key
 from .._types import Model, PRNGKey
 from ._chain_files import (
@@ -87,6 +88,11 @@ def run_chains(
     `ValueError` for a start without a finite density or gradient (with the leaf), and
     for a folder that holds another run. Warns of divergences.
     """
+    if not isinstance(method, AbstractChains):
+        raise TypeError(
+            f"method is a {type(method).__name__}: run_chains(method, model, data) "
+            "runs NUTS, HMC, SGLD and SGHMC; others are trained by jaxprob.fit"
+        )
     xy(data)
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every}: at least 1 draw")
@@ -253,7 +259,8 @@ def _check_start(method, state, data):
         params = method._split(drawn)[0]
         return method.log_joint(drawn, data, key=jax.random.key(0), params=params)
 
-    values, grads = jax.jit(jax.vmap(jax.value_and_grad(value)))(state.position)
+    slopes = checks_give_nan(jax.value_and_grad(value))
+    values, grads = jax.jit(jax.vmap(slopes))(state.position)
     for chain, (density, grad) in enumerate(
         zip(np.asarray(values), np.asarray(grads), strict=True)
     ):

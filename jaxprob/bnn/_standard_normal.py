@@ -6,6 +6,7 @@ the work of a draw in each kernel that reads it: forwards, backwards, in every m
 the optimiser, and of a bias in each row of the batch.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -38,6 +39,9 @@ def like(key: PRNGKey, other: PRNGKey) -> PRNGKey:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=kind)
 
 
+# Compiled by itself for a call outside of any program, where a loop over a new `body`
+# would be compiled again for each draw; inside of one it is part of that program.
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"), inline=True)
 def standard_normal(
     key: PRNGKey, shape: tuple[int, ...], dtype: Any
 ) -> Float[Array, "..."]:

@@ -226,6 +226,11 @@ def test_a_check_that_fails_refuses_a_proposal(x64):
     expected = -scipy.stats.norm.pdf(0.5) / scipy.stats.norm.cdf(0.5)
     error = w.std() / np.sqrt(bnn.ess(w[..., None]).min())
     assert abs(w.mean() - expected) < 4 * error
+    method = dataclasses.replace(method, initial="prior")
+    with pytest.raises(ValueError, match="starts with the log density nan"):
+        bnn.run_chains(
+            method, Walled(jnp.zeros(())), data, key=jax.random.key(0), progress=False
+        )
 
 
 def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():

@@ -31,6 +31,19 @@ def test_the_noise_has_the_shape_and_the_dtype(shape, x64, getkey):
     assert noise.dtype == jnp.float64
 
 
+def test_a_second_draw_outside_of_a_program_compiles_nothing(getkey, caplog):
+    keys = list(jax.random.split(getkey(), 2))
+
+    def compiled(key):
+        caplog.clear()
+        with jax.log_compiles():
+            standard_normal(key, (7, 3), jnp.float32)
+        return [m for m in caplog.messages if m.startswith("Finished XLA compilation")]
+
+    assert compiled(keys[0])
+    assert not compiled(keys[1])
+
+
 def test_many_draws_at_once_are_the_draws_of_their_keys(getkey):
     keys = jax.random.split(getkey(), 3)
 

@@ -73,6 +73,10 @@ WRONG = {
         lambda: bnn.Blocks(MAP, ["layers.0"]),
         "blocks is a list: give a dict from leaves to methods",
     ),
+    "a point estimate as chains": (
+        lambda: bnn.run_chains(MAP, mlp(), (X, Y), key=KEY),
+        "method is a MAP: run_chains.* are trained by jaxprob.fit",
+    ),
     "strings": (lambda: checked(X.astype(str)), "x is <U.*no array of numbers"),
 }
 

@@ -6,6 +6,8 @@ import pytest
 
 import jaxprob
 
+from ..unhooked import unhooked
+
 
 @jaxprob.mean_loss
 def squared_error(model, example, *, key):
@@ -95,6 +97,26 @@ def test_a_generator_that_is_used_up_is_reported(learner, data, getkey):
 def test_one_length_is_asked_for(learner, data, getkey, length):
     with pytest.raises(ValueError, match="num_steps or num_epochs"):
         jaxprob.fit(learner, eqx.nn.Identity(), data, key=getkey(), **length)
+
+
+@pytest.mark.parametrize("length", [{"num_steps": 0}, {"num_epochs": 2.5}])
+def test_a_length_is_a_whole_number(learner, data, getkey, length):
+    (name,) = length
+    told = pytest.raises(ValueError, match=f"{name}={length[name]}: a whole number")
+    with unhooked(), told:
+        jaxprob.fit(learner, eqx.nn.Identity(), data, key=getkey(), **length)
+
+
+def test_what_is_no_learner_or_optimizer_is_told_of(learner, data, getkey):
+    model = eqx.nn.Linear(3, 1, key=getkey())
+    with unhooked():
+        with pytest.raises(TypeError, match=r"learner is a Linear: fit\(learner, m"):
+            jaxprob.fit(model, learner, data, key=getkey(), num_steps=1)
+        for wrong in (1e-2, optax.adam):
+            with pytest.raises(
+                TypeError, match=r"optimizer=.* an optax transformation"
+            ):
+                jaxprob.GradientDescent(squared_error, wrong)
 
 
 def test_a_diverging_run_stops_with_a_reason(data, getkey):
