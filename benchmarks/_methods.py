@@ -73,11 +73,7 @@ def methods(joint, num_steps, scale, only=""):
             None,
         ),
         "low-rank VI": (bnn.LowRankVI(joint, vi, num_samples=8), num_steps, None),
-        "full-rank VI": (
-            bnn.FullRankVI(joint, decaying(0.002, 2 * num_steps), num_samples=8),
-            2 * num_steps,
-            None,
-        ),
+        "full-rank VI": (bnn.FullRankVI(joint, vi, num_samples=8), num_steps, None),
         "IVON": (
             bnn.IVON(
                 joint,

@@ -6,7 +6,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PyTree
 
 from .._types import Model, PRNGKey
@@ -76,12 +76,17 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
 
 
 class FullRankPosterior(AbstractCorrelatedPosterior):
-    r"""$\mathcal N(\mu, L L^\top)$, where L is lower triangular.
+    r"""$\mathcal N(\mu, L L^\top)$ with $L = \mathrm{diag}(\sigma) (I + F / \sqrt P)$.
+
+    F is strictly lower triangular, and P is the number of weights. An optimiser steps
+    equally far in all numbers; so these are in units of the width of each weight, and
+    together they turn a draw as far as $\sigma$ changes. Steps in L itself would be a
+    multiple of a narrow weight's width.
 
     **Arguments:**
 
     - `params`, `rest`: as in `AbstractCorrelatedPosterior`.
-    - `factor`: L below its diagonal, and on it the numbers whose softplus is L's. What
+    - `factor`: F, and on its diagonal the numbers whose softplus is $\sigma$. What
         stands above the diagonal is never read.
     """
 
@@ -104,7 +109,9 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
     @property
     def root(self) -> Float[Array, "dim dim"]:
         """L."""
-        return jnp.tril(self.factor, -1) + jnp.diag(self.diagonal)
+        below = jnp.tril(self.factor, -1) / math.sqrt(len(self.factor))
+        identity = jnp.eye(len(below), dtype=below.dtype)
+        return self.diagonal[:, None] * (below + identity)
 
     def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
         noise = standard_normal(key, self.factor.shape[:1], self.factor.dtype)
@@ -124,7 +131,9 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
 
 
 class LowRankPosterior(AbstractCorrelatedPosterior):
-    r"""$\mathcal N(\mu, \mathrm{diag}(\sigma^2) + U^\top U)$, U with few rows.
+    r"""$\mathcal N(\mu, D (I + U^\top U) D)$ with $D = \mathrm{diag}(\sigma)$.
+
+    U has few rows, in units of the width of each weight, as in `FullRankPosterior`.
 
     **Arguments:**
 
@@ -147,29 +156,28 @@ class LowRankPosterior(AbstractCorrelatedPosterior):
         own_key, shared_key = jax.random.split(key)
         own = standard_normal(own_key, self.rho.shape, self.rho.dtype)
         shared = standard_normal(shared_key, self.factor.shape[:1], self.rho.dtype)
-        return self.scale * own + shared @ self.factor
+        return self.scale * (own + shared @ self.factor)
 
     def variance(self) -> Float[Array, " dim"]:
-        return self.scale**2 + jnp.sum(self.factor**2, axis=0)
+        return self.scale**2 * (1.0 + jnp.sum(self.factor**2, axis=0))
 
     def covariance(self) -> Float[Array, "dim dim"]:
-        return jnp.diag(self.scale**2) + self.factor.T @ self.factor
+        inner = jnp.eye(self.rho.size, dtype=self.rho.dtype)
+        inner = inner + self.factor.T @ self.factor
+        return self.scale[:, None] * inner * self.scale[None]
 
     def log_det(self) -> Float[Array, ""]:
         """By the matrix determinant lemma: no dense matrix is formed."""
-        root, _ = self._inner()
-        inner = 2.0 * jnp.sum(jnp.log(jnp.diag(root)))
+        inner = 2.0 * jnp.sum(jnp.log(jnp.diag(self._inner_root())))
         return 2.0 * jnp.sum(jnp.log(self.scale)) + inner
 
     def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
         """By Woodbury's identity."""
-        root, scaled = self._inner()
         white = delta / self.scale
-        inside = scaled @ white
-        return white @ white - inside @ cho_solve((root, True), inside)
+        inside = self.factor @ white
+        return white @ white - inside @ cho_solve((self._inner_root(), True), inside)
 
-    def _inner(self):
-        r"""The root of $I + U \mathrm{diag}(\sigma^{-2}) U^\top$, and U over sigma."""
-        scaled = self.factor / self.scale[None]
-        identity = jnp.eye(len(scaled), dtype=scaled.dtype)
-        return cho_factor(identity + scaled @ scaled.T, lower=True)[0], scaled
+    def _inner_root(self):
+        r"""The root of $I + U U^\top$."""
+        identity = jnp.eye(len(self.factor), dtype=self.factor.dtype)
+        return jnp.linalg.cholesky(identity + self.factor @ self.factor.T)

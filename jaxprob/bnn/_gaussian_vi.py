@@ -216,7 +216,7 @@ class FullRankVI(AbstractGaussianVI):
 class LowRankVI(AbstractGaussianVI):
     r"""Variational inference with a few correlated directions.
 
-    $$q(w) = \mathcal N(\mu, \mathrm{diag}(\sigma^2) + U^\top U)$$
+    $$q(w) = \mathcal N(\mu, D (I + U^\top U) D), \qquad D = \mathrm{diag}(\sigma)$$
 
     U has `rank` rows. Memory and time grow with rank times P, so this holds for large
     models. Rank 0 would be `MeanFieldVI`; rank P is `FullRankVI`, exact where the
@@ -260,5 +260,5 @@ class LowRankVI(AbstractGaussianVI):
         self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], key: PRNGKey
     ) -> LowRankPosterior:
         noise = jax.random.normal(key, (self.rank, scale.size), scale.dtype)
-        factor = 0.1 * scale[None] * noise / self.rank**0.5
+        factor = 0.1 * noise / self.rank**0.5
         return LowRankPosterior(params, rest, inverse_softplus(scale), factor)

@@ -151,7 +151,7 @@ def test_nuts_on_a_network(network):
 RECORDED = {
     "Laplace": (0.0642, 0.0646),
     "MeanFieldVI": (0.381, 0.224),
-    "LowRankVI": (0.286, 0.179),
+    "LowRankVI": (0.412, 0.250),  # .20 to .41, as the start leads to a maximum
 }
 
 
