@@ -165,20 +165,19 @@ def chosen_scale(build: Build, *, num_steps: int, batch_size: int = 128) -> Meth
     def run(task: Task, *, key: Any, quick: bool = False) -> Fitted:
         steps = num_steps // 2 if quick else num_steps
         inner_key, score_key, key = jax.random.split(key, 3)
-        inner = task.inner()
-        held_out = []
-        for scale in SCALES:
-            found = fit(inner, [scale] * len(task.splits), steps, inner_key)
-            rows = zip(found, inner.x_test, inner.y_test, strict=True)
-            held_out.append(
-                [
-                    float(
-                        bnn.predict(p, likelihood, x, key=score_key).log_prob(y).mean()
-                    )
-                    for p, x, y in rows
-                ]
-            )
-        best = np.nanargmax(np.asarray(held_out), axis=0)
+        # All scales side by side: one program, with the keys that each has alone.
+        inner = task.inner().repeated(len(SCALES))
+        scales = [scale for scale in SCALES for _ in task.splits]
+        found = fit(inner, scales, steps, inner_key)
+        rows = zip(found, inner.x_test, inner.y_test, strict=True)
+        held_out = np.reshape(
+            [
+                bnn.predict(p, likelihood, x, key=score_key).log_prob(y).mean()
+                for p, x, y in rows
+            ],
+            (len(SCALES), len(task.splits)),
+        )
+        best = np.nanargmax(held_out, axis=0)
         return fit(task, [SCALES[i] for i in best], steps, key), likelihood
 
     return run

@@ -54,6 +54,22 @@ class Task:
             y_test=y[:, :held_out],
         )
 
+    def repeated(self, times: int) -> "Task":
+        """Each split so many times, the whole list after itself."""
+
+        def again(a):
+            return jnp.concatenate([a] * times)
+
+        return dataclasses.replace(
+            self,
+            splits=self.splits * times,
+            x=again(self.x),
+            y=again(self.y),
+            x_test=again(self.x_test),
+            y_test=again(self.y_test),
+            units=np.tile(self.units, times),
+        )
+
 
 def load(name: str, root: str, splits: Sequence[int]) -> Task:
     """Reads and standardises splits of one set.

@@ -1,10 +1,12 @@
 """Any inference method on all splits at once."""
 
+import itertools
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm.auto import tqdm
 
 from jaxprob.bnn import AbstractInference
@@ -38,6 +40,8 @@ def train(
         for method, model, k in zip(methods, models, keys, strict=True)
     ]
     state, static = eqx.partition(_stack(states), eqx.is_array)
+    # A state goes in as it comes out, without weak types: one compilation, not two.
+    state = jax.tree.map(lambda a: jax.lax.convert_element_type(a, a.dtype), state)
     method, rest = eqx.partition(_stack(methods), eqx.is_array)
     rows = task.num_data
 
@@ -51,19 +55,21 @@ def train(
         return eqx.filter(state, eqx.is_array)
 
     @jax.jit
-    def steps(state, indices):
-        def step(state, index):
+    def steps(state, first, last):
+        def step(index, state):
             advance = jax.vmap(update, in_axes=(0, 0, 0, 0, 0, None))
-            return advance(method, state, task.x, task.y, jnp.stack(keys), index), None
+            return advance(method, state, task.x, task.y, jnp.stack(keys), index)
 
-        return jax.lax.scan(step, state, indices)[0]
+        return jax.lax.fori_loop(first, last, step, state)
 
-    for indices in tqdm(
-        jnp.array_split(jnp.arange(1, num_steps + 1), min(DISPATCHES, num_steps)),
+    # The bounds are arguments: parts of all lengths share one program.
+    bounds = np.linspace(1, num_steps + 1, min(DISPATCHES, num_steps) + 1, dtype=int)
+    for first, last in tqdm(
+        list(itertools.pairwise(bounds.tolist())),
         desc=f"{task.name}, {type(methods[0]).__name__}",
         leave=False,
     ):
-        state = jax.block_until_ready(steps(state, indices))
+        state = jax.block_until_ready(steps(state, first, last))
     return [
         eqx.combine(jax.tree.map(lambda a, s=s: a[s], state), states[s])
         for s in range(len(states))
