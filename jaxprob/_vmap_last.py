@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.extend.core import (
     ClosedJaxpr,
     DebugInfo,
@@ -56,7 +58,7 @@ def vmap_last(function: Callable[..., Any]) -> Callable[..., Any]:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*one)
         leaves = jax.tree.leaves(args)
         size = leaves[0].shape[0]
-        if closed.effects or not _is_faster(closed.jaxpr, size):
+        if closed.effects or not _is_faster(closed, size):
             return jax.vmap(function)(*args)
         rows = [(jnp.moveaxis(leaf, 0, -1), True) for leaf in leaves]
         held = [(const, False) for const in closed.consts]
@@ -67,25 +69,52 @@ def vmap_last(function: Callable[..., Any]) -> Callable[..., Any]:
     return mapped
 
 
-def _is_faster(jaxpr: Jaxpr, size: int) -> bool:
-    products = _products(jaxpr)
+def _is_faster(program: ClosedJaxpr, size: int) -> bool:
+    products = _products(program.jaxpr, list(map(id, program.consts)))
     if not products or not all(map(_is_of_vector, products)):
         return False
     widths = [width for eqn in products for v in eqn.invars for width in v.aval.shape]
     return max(widths) <= MAX_WIDTH * size
 
 
-def _products(jaxpr):
+def _products(jaxpr, held):
     """All products and convolutions; `None` for what `_run` cannot take apart."""
     found = []
     for eqn in jaxpr.eqns:
-        inner = [p for sub in jaxprs_in_params(eqn.params) for p in _products(sub)]
+        subs = jaxprs_in_params(eqn.params)
+        inner = [product for sub in subs for product in _products(sub, held)]
         found += inner if _is_jit(eqn) else [None] * len(inner)
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
             found.append(eqn)
-        if eqn.primitive.name in _ACROSS:
+        if eqn.primitive.name in _ACROSS or not _is_closed(eqn, held):
             found.append(None)
     return found
+
+
+def _is_closed(eqn, held):
+    """Whether a call's own rule of derivatives reads nothing that the model made.
+
+    A constant made beside it is gone once the model's program is known.
+    """
+    if eqn.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):
+        return True
+
+    def pull(*args):
+        outs, back = jax.vjp(_function(eqn), *args)
+        return back(jax.tree.map(_zero_tangent, outs))
+
+    inputs = [var.aval for var in eqn.invars if not isinstance(var, Literal)]
+    try:
+        consts = jax.make_jaxpr(pull)(*inputs).consts
+    except Exception:  # of many kinds, some private: `vmap` will say what is wrong
+        return False
+    return all(id(c) in held for c in consts if isinstance(c, Tracer))
+
+
+def _zero_tangent(value):
+    if _is_inexact(value):
+        return jnp.zeros_like(value)
+    return np.zeros(value.shape, jax.dtypes.float0)
 
 
 def _is_of_vector(eqn):

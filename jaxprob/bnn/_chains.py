@@ -96,7 +96,8 @@ class AbstractChains(AbstractMembers):
     def init(self, model: Model, *, key: PRNGKey) -> ChainState:
         roles = Roles.of(model, self.random, False)
         params = eqx.filter(model, roles.random)
-        check_prior(self.log_joint.prior, params, bounded=self.refuses)
+        reach = None if self.refuses else "a chain whose steps are never refused"
+        check_prior(self.log_joint.prior, params, reach=reach)
         start_key, kernel_key = jax.random.split(key)
         position = self._positions(model, roles, start_key)
         shape = (self.num_chains, self.num_draws, position.shape[1])

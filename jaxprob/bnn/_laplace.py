@@ -18,6 +18,7 @@ from ._laplace_pass import Structure, curvature
 from ._laplace_posterior import LaplacePosterior
 from ._map import MAP
 from ._output_hessian import Kind
+from ._prior import check_prior
 from ._scale import is_traced
 from ._stateful import Stateful
 from ._wrapper import AbstractPostHoc
@@ -144,6 +145,8 @@ class Laplace(AbstractPostHoc):
         flags = choose(model, where)
         if not any(jax.tree.leaves(flags)):
             raise nothing_random("where", where, model)
+        params = eqx.filter(model, flags)
+        check_prior(self.log_joint.prior, params, reach="Laplace's Gaussian")
         if self.structure == "kronecker":
             factored_layers(model, flags)
         return flags

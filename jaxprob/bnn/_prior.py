@@ -244,7 +244,7 @@ def sample_prior(
     return eqx.combine(jax.tree_util.tree_map_with_path(draw, params, keys), rest)
 
 
-def check_prior(prior: Prior, params: PyTree, *, bounded: bool = True) -> None:
+def check_prior(prior: Prior, params: PyTree, *, reach: str | None = None) -> None:
     """Refuses a prior that gives a leaf no density where it starts, naming the leaf.
 
     A random leaf, whose Gaussian reaches every real number, needs a prior that does.
@@ -252,8 +252,8 @@ def check_prior(prior: Prior, params: PyTree, *, bounded: bool = True) -> None:
     **Arguments:**
 
     - `prior`, `params`: as in `log_prior`.
-    - `bounded`: whether a prior may end somewhere. A method whose steps are never
-        refused walks over the edge of a support: there numpyro's densities go on.
+    - `reach`: what of the method reaches every real number, if anything does. It
+        would go over the edge of a support, where numpyro's densities go on.
 
     **Raises:** `ValueError`, or `TypeError` for a complex leaf.
     """
@@ -270,8 +270,8 @@ def check_prior(prior: Prior, params: PyTree, *, bounded: bool = True) -> None:
                 )
             p = prior_at(prior, name, node)
             _check_support(p, name, node)
-            if not bounded:
-                _check_real(p, name, "a chain whose steps are never refused")
+            if reach is not None:
+                _check_real(p, name, reach)
 
 
 def _check_support(p, name, leaf):

@@ -14,6 +14,7 @@ from .._types import Info, Model, PRNGKey
 from ._inference import Roles
 from ._map import MAP
 from ._posterior import AbstractPosterior, chosen
+from ._prior import check_prior
 from ._ravel import ravel
 from ._stateful import refresh_statistics, trains_statistics
 from ._wrapper import AbstractWrapper
@@ -128,6 +129,8 @@ class SWAG(AbstractWrapper):
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> SWAGState:
         train = self.method.init(model, key=key)
+        params = self._split(train.model)[0]
+        check_prior(self.log_joint.prior, params, reach="SWAG's Gaussian")
         vector = self._vector(train.model)
         zeros = jnp.zeros_like(vector)
         deviations = jnp.zeros((self.rank, vector.size), vector.dtype)

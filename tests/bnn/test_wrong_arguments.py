@@ -114,12 +114,21 @@ def over(prior):
 
 
 @pytest.mark.parametrize("prior", [dist.HalfNormal(1.0), dist.Beta(2.0, 2.0)])
-def test_steps_that_are_never_refused_need_a_prior_without_an_edge(prior):
+def test_what_reaches_all_numbers_needs_a_prior_without_an_edge(prior):
     model, joint = Slope(jnp.asarray(0.5)), over(prior)
-    for method in (bnn.SGLD(joint, 1e-3, 0, 1, 2), bnn.SGHMC(joint, 1e-3, 0, 1, 2)):
+    point = bnn.MAP(joint, optax.sgd(1e-3))
+    for method in (
+        bnn.SGLD(joint, 1e-3, 0, 1, 2),
+        bnn.SGHMC(joint, 1e-3, 0, 1, 2),
+        bnn.Laplace(point),
+        bnn.SWAG(point, 0, 1),
+    ):
         with pytest.raises(ValueError, match=r"prior of w, .* let the leaf be its log"):
             method.init(model, key=KEY)
-    bnn.NUTS(joint, 2, 2, 1, initial="model").init(model, key=KEY)
+    with pytest.raises(ValueError, match=r"prior of w, .* Laplace's Gaussian reaches"):
+        bnn.Laplace(point).posterior(point.init(model), [(X, Y)])
+    for method in (point, bnn.NUTS(joint, 2, 2, 1, initial="model")):
+        method.init(model, key=KEY)
 
 
 def test_a_complex_leaf_has_no_prior():

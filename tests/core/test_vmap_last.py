@@ -71,7 +71,30 @@ class Outer(eqx.Module):
         return right, left, jnp.tensordot(h, self.a, 0), jnp.tensordot(self.a, h, 0)
 
 
+class Beside(eqx.Module):
+    """A rule of derivatives that reads what the model made beside it."""
+
+    weight: jax.Array
+
+    def __init__(self):
+        self.weight = jax.random.normal(jax.random.key(1), (3, 3))
+
+    def __call__(self, x):
+        scale = jnp.sin(jnp.asarray(2.0))
+
+        @jax.custom_jvp
+        def scaled(x):
+            return x * scale
+
+        @scaled.defjvp
+        def derivative(at, along):
+            return scaled(*at), along[0] * scale
+
+        return scaled(self.weight @ x)
+
+
 MODELS = {
+    "beside": Beside,
     "outer": Outer,
     "relu": lambda: mlp(jax.nn.relu),
     "silu": lambda: mlp(jax.nn.silu),
