@@ -52,8 +52,8 @@ def fit(
     - `learner`: any `AbstractLearner`: gradient descent or an inference method.
     - `model`: what to train. It is copied, never changed.
     - `data`: arrays with one leading axis, such as `(x, y)`, which are shuffled anew in
-        each epoch; or any re-iterable of batches, such as a list of pairs, used as it
-        is.
+        each epoch; or any re-iterable of batches, such as a list of pairs or
+        torch's `DataLoader`, used as it is.
     - `key`: everything random in the run.
     - `num_steps`, `num_epochs`: how long; one of the two.
     - `batch_size`: rows in a batch, when `data` are arrays.
@@ -183,7 +183,7 @@ class Evaluator:
     ) -> dict[str, float]:
         totals = None
         for index, batch in enumerate(loader):
-            batch = self._layout.put(own(batch))
+            batch = self._layout.put(own(_arrays(batch)))
             totals = self._step(state, batch, totals, key, np.uint32(index))
         if totals is None:
             raise ValueError("the data to evaluate on gave no batch")
@@ -217,6 +217,13 @@ def _is_list_of_batches(data):
     return isinstance(data, list) and all(isinstance(entry, trees) for entry in data)
 
 
+def _arrays(batch):
+    """What can be made an array, such as a tensor of torch, is made one."""
+    return jax.tree.map(
+        lambda a: a if isinstance(a, jax.Array | np.ndarray) else np.asarray(a), batch
+    )
+
+
 def _total(loader, num_epochs):
     return len(loader) * num_epochs if isinstance(loader, Sized) else None
 
@@ -234,7 +241,7 @@ def _chunks(loader, stepper, limit):
     for index, batch in enumerate(loader):
         if index >= limit:
             break
-        chunk.append(batch)
+        chunk.append(_arrays(batch))
         if len(chunk) >= stepper.capacity:
             yield chunk
             chunk = []

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 import jaxprob
 
@@ -85,6 +86,20 @@ def test_a_list_of_batches_is_no_data_set(learner, data, getkey, num, as_batch):
     _, history = run(learner, batches, getkey, num_epochs=2, validation=batches)
     assert [entry["step"] for entry in history] == [num, 2 * num]
     assert set(history[0]) == {"step", "loss", "val_loss"}
+
+
+def test_batches_of_torch_are_batches(learner, data, getkey):
+    rows = torch.utils.data.TensorDataset(*map(torch.from_numpy, data))
+    loader = torch.utils.data.DataLoader(rows, batch_size=10)
+    model = eqx.nn.Linear(3, 1, key=getkey())
+    settings = {"key": getkey(), "num_epochs": 2, "progress": False}
+    batches = [tuple(a[i : i + 10] for a in data) for i in range(0, 50, 10)]
+    found, expected = (
+        jaxprob.fit(learner, model, d, validation=d, **settings)
+        for d in (loader, batches)
+    )
+    assert found[1] == expected[1]
+    assert eqx.tree_equal(found[0], expected[0])
 
 
 def test_a_generator_that_is_used_up_is_reported(learner, data, getkey):
