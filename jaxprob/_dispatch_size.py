@@ -68,6 +68,7 @@ class DispatchSize:
     def settle(self, steps: int) -> None:
         """Fixes the choice, on which all processes agree."""
         self._chosen = steps
+        self.trials = 0
 
     def _up_to(self, most):
         if self.longest >= most:

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sized
+import weakref
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, Literal
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from ._last_good import NonFiniteError
 from ._layout import Layout
 from ._learner import AbstractLearner
 from ._loader import ArrayLoader
+from ._per_object import PerObject
 from ._stepper import Stepper
 from ._totals import Totals
 from ._types import Model, PRNGKey, State
@@ -159,24 +161,9 @@ class Evaluator:
     """Compiled evaluation of one learner: sums on the device, fetched once."""
 
     def __init__(self, learner: AbstractLearner, layout: Layout | None = None):
-        self._layout = Layout() if layout is None else layout
-
-        @eqx.filter_jit
-        def step(state, batch, totals, key, index):
-            arrays, static = eqx.partition(state, eqx.is_array)
-
-            def evaluate(arrays, batch, key, index):
-                state = eqx.combine(arrays, static)
-                key = jax.random.fold_in(key, index)
-                return learner.evaluate(state, batch, key=key)
-
-            if not self._layout.is_single:
-                evaluate = checks_give_nan(evaluate)
-            info = evaluate(arrays, batch, key, index)
-            totals = Totals.zeros(info) if totals is None else totals
-            return totals.add(info, weight(batch))
-
-        self._step = step
+        self._learner = learner
+        self._layout = layout = Layout() if layout is None else layout
+        self._step = _EVALUATIONS.get(learner, layout, lambda: _step(learner, layout))
 
     def __call__(
         self, state: State, loader: Iterable[PyTree], *, key: PRNGKey
@@ -188,6 +175,31 @@ class Evaluator:
         if totals is None:
             raise ValueError("the data to evaluate on gave no batch")
         return totals.means()
+
+
+def _step(learner, layout):
+    held = weakref.ref(learner)
+
+    @eqx.filter_jit
+    def step(state, batch, totals, key, index):
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def evaluate(arrays, batch, key, index):
+            learner = held()
+            assert learner is not None  # whoever evaluates holds it
+            state = eqx.combine(arrays, static)
+            return learner.evaluate(state, batch, key=jax.random.fold_in(key, index))
+
+        if not layout.is_single:
+            evaluate = checks_give_nan(evaluate)
+        info = evaluate(arrays, batch, key, index)
+        totals = Totals.zeros(info) if totals is None else totals
+        return totals.add(info, weight(batch))
+
+    return step
+
+
+_EVALUATIONS: PerObject[Callable[..., Totals]] = PerObject()
 
 
 def _means(totals: Totals | None) -> dict[str, float]:

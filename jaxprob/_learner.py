@@ -44,6 +44,21 @@ class AbstractLearner(eqx.Module):
     ) -> tuple[State, Info]:
         """One optimiser or sampler step on one batch; `info` holds `"loss"`."""
 
+    @property
+    def turns(self) -> int | None:
+        """How many members `fit` trains in turn, each alone by `update_member`.
+
+        Their states lie along the leading axis of every array of the state. `None`, the
+        default, where `update` trains all there is.
+        """
+        return None
+
+    def update_member(
+        self, state: State, batch: PyTree, *, key: PRNGKey, index: Int[Array, ""]
+    ) -> tuple[State, Info]:
+        """`update` of the state of one member, whose number this is."""
+        raise NotImplementedError(f"{type(self).__name__} has no members in turn")
+
     def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
         """The gradient that `update` would follow, as a tree like the trained leaves.
 

@@ -3,8 +3,7 @@
 A step of a small model computes for 20 microseconds and costs 60 more to hand to XLA.
 So K batches are stacked and one program runs K steps: `lax.fori_loop` over a dynamic
 number of them, which is one compilation for any number up to K and gives the same bits
-as single steps. The state is cut into arrays and the rest once, outside the loop:
-`jax.jit` on the array half is what `eqx.filter_jit` does, less its work in each call.
+as single steps.
 
 A learner with a convolution on CPU is run step by step (see `can_fuse`), a decision
 taken from the program and never from a clock.
@@ -20,17 +19,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
-from ._batch import RowStack, Stack, own, weight
-from ._dispatch_size import DispatchSize, can_fuse, num_bytes
-from ._host_errors import check_metrics, checks_give_nan, has_checks
+from ._batch import RowStack, Stack, own
+from ._dispatch_size import DispatchSize, num_bytes
+from ._host_errors import check_metrics
 from ._keys import step_key
 from ._last_good import Kept, first_break
 from ._layout import Layout
 from ._learner import AbstractLearner
-from ._stacking import at, copied, gather, owned, shape_of, stack_into, strong
-from ._totals import StepMetrics, Totals, over_members
+from ._program import Program
+from ._stacking import copied, owned, shape_of, stack_into, strong
+from ._totals import StepMetrics, Totals
 from ._types import PRNGKey, State
 
 
@@ -88,25 +88,10 @@ class Stepper:
         self.check_every = check_every
         self.fatal = fatal
         arrays, self._static = eqx.partition(state, eqx.is_array)
-        self._shardings: Any = None
-        self._update_one = learner.update
-        if self.layout.members > 1:
-            self._update_one = getattr(learner, "update_members", learner.update)
-        out: dict[str, Any] = {}
-        if not self.layout.is_single:
-            self._shardings = self.layout.state_shardings(learner, arrays)
-            everywhere = self.layout.everywhere
-            carry = (self._shardings, everywhere, everywhere)
-            out = {"out_shardings": (carry, everywhere)}
+        self._program = Program.of(learner, arrays, self._static, self.layout)
         self._begin(arrays, key, step)
         self._kept: Kept | None = None
         self._totals: Totals | None = None
-        self._fused = True
-        self._checked = False
-        self._one = jax.jit(self._single, donate_argnums=0, **out)
-        self._many = jax.jit(self._several, donate_argnums=0, **out)
-        # A program of its own: fused with the steps it would let them round otherwise.
-        self._gather = jax.jit(gather)
         self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
 
     @property
@@ -165,7 +150,7 @@ class Stepper:
     def reset_totals(self) -> None:
         """Starts the sums anew, as at the start of an epoch."""
         if self._totals is not None:
-            self._totals = self._no_totals()
+            self._totals = self._program.no_totals()
 
     def check_state(self) -> None:
         """Looks whether the state is finite, which waits for the device.
@@ -212,7 +197,7 @@ class Stepper:
 
     def _run_length(self, batches):
         """How many batches from the first on are alike and fit one dispatch."""
-        if not self._fused:
+        if not self._program.fused:
             return 1
         shape = shape_of(batches[0])
         same = next(
@@ -222,7 +207,7 @@ class Stepper:
 
     def _takes(self, stack):
         """Whether a stack can be dispatched as it is."""
-        if not self._fused or self.tuning or stack.capacity != self.slots:
+        if not self._program.fused or self.tuning or stack.capacity != self.slots:
             return False
         if isinstance(stack, RowStack):
             return stack.rows.shape[1] % self.layout.data == 0
@@ -230,7 +215,7 @@ class Stepper:
 
     def _dispatch(self, run):
         begin = time.perf_counter()
-        if not self._fused:
+        if not self._program.fused:
             batch = own(run[0])
             self._note(batch, 1)
             info = self._run(batch, 1)
@@ -252,13 +237,14 @@ class Stepper:
         return self._table[1]
 
     def _begin(self, arrays, key, step):
-        if self._shardings is None:
+        shardings = self._program.shardings
+        if shardings is None:
             self._arrays = owned(arrays)
             self._key = jnp.copy(key)
             self._step = jnp.asarray(step, jnp.int32)
             return
         place, everywhere = self.layout.place, self.layout.everywhere
-        self._arrays = place(jax.tree.map(strong, arrays), self._shardings)
+        self._arrays = place(jax.tree.map(strong, arrays), shardings)
         self._key = place(key, everywhere)
         self._step = place(jnp.asarray(step, jnp.int32), everywhere)
 
@@ -279,7 +265,7 @@ class Stepper:
         found = first_break(kept, self._again)
         state = eqx.combine(found.arrays, self._static)
         gradient = None
-        if not self._checked:
+        if not self._program.checked:
             key = step_key(self._key, found.step)
             batch = self.layout.put(own(found.batch))
             gradient = eqx.filter_jit(self.learner.gradient)(state, batch, key=key)
@@ -293,7 +279,7 @@ class Stepper:
     def _again(self, arrays, step, batches, num):
         """Makes steps once more, from arrays that stay as they are."""
         live = self._arrays, self._step, self._totals
-        self._totals = self._no_totals()
+        self._totals = self._program.no_totals()
         self._begin(arrays, self._key, step)
         try:
             info = self._run(batches, num)
@@ -301,16 +287,9 @@ class Stepper:
         finally:
             self._arrays, self._step, self._totals = live
 
-    def _no_totals(self):
-        assert self._totals is not None
-        totals = Totals.zeros(self._totals.sums)
-        if self._shardings is None:
-            return totals
-        return self.layout.place(totals, self.layout.everywhere)
-
     def _look(self, info, num):
         """Raises what a check inside the program would have raised on one device."""
-        if self._checked:
+        if self._program.checked:
             check_metrics(jax.device_get(info), num, self.step)
 
     def _dispatch_stack(self, stack):
@@ -322,9 +301,10 @@ class Stepper:
         carry = (self._arrays, self._step, self._totals)
         if isinstance(batches, Stack):
             stacked = self._placed(batches)
-            carry, info = self._many(carry, self._key, stacked, np.int32(num))
+            carry, info = self._program.many(carry, self._key, stacked, num)
         else:
-            carry, info = self._one(carry, self._key, self.layout.put(batches))
+            batch = self.layout.put(batches)
+            carry, info = self._program.one(carry, self._key, batch)
         self._arrays, self._step, self._totals = carry
         return info
 
@@ -332,12 +312,12 @@ class Stepper:
         if not isinstance(stack, RowStack):
             return self.layout.put(stack.batches, 1)
         rows, mask = self.layout.put((stack.rows.astype(np.int32), stack.mask), 1)
-        return self._gather(self._place_table(stack.table), rows, mask)
+        return self._program.gather(self._place_table(stack.table), rows, mask)
 
     def _tune(self, batch, info, begin):
         jax.block_until_ready(info)
         seconds, idle = time.perf_counter() - begin, 0.0
-        if self._fused:
+        if self._program.fused:
             # A dispatch of no steps costs all that does not grow with their number.
             begin = time.perf_counter()
             slots = self._size.slots(1, num_bytes(batch))
@@ -346,56 +326,13 @@ class Stepper:
             idle = time.perf_counter() - begin
         self._size.add(seconds, idle)
         if not self.tuning:
-            capacity = self._size.choose(num_bytes(batch))
-            self._size.settle(self.layout.agree(capacity))
+            capacity = self.layout.agree(self._size.choose(num_bytes(batch)))
+            self._size.settle(capacity)
+            self._program.settled[num_bytes(batch)] = capacity
 
     def _trace(self, batch):
-        """Reads off the program, before it runs, its metrics and how to run it."""
-
-        def info(arrays, key, batch):
-            state = eqx.combine(arrays, self._static)
-            return self._update_one(state, batch, key=key)[1]
-
-        jaxpr, shapes = jax.make_jaxpr(info, return_shape=True)(
-            self._arrays, self._key, batch
-        )
-        self._totals = Totals.zeros(shapes)
-        self._fused = can_fuse(jaxpr.jaxpr)
-        if self._shardings is not None:
-            self._totals = self.layout.place(self._totals, self.layout.everywhere)
-            self._checked = has_checks(jaxpr.jaxpr)
-
-    def _advance(self, carry, key, batch):
-        if self._checked:
-            return checks_give_nan(self._update)(carry, key, batch)
-        return self._update(carry, key, batch)
-
-    def _update(self, carry, key, batch):
-        arrays, step, totals = carry
-        state = eqx.combine(arrays, self._static)
-        state, info = self._update_one(state, batch, key=step_key(key, step))
-        totals = totals.add(info, weight(batch))
-        arrays = jax.tree.map(strong, eqx.filter(state, eqx.is_array))
-        if self._shardings is not None:
-            arrays = jax.lax.with_sharding_constraint(arrays, self._shardings)
-            info, totals = self.layout.keep_members_apart((info, totals))
-        return (arrays, step + 1, totals), info
-
-    def _single(self, carry, key, batch):
-        carry, info = self._advance(carry, key, batch)
-        return carry, over_members(info, 0)
-
-    def _several(self, carry, key, batches, num: Int[Array, ""]):
-        def body(i, loop):
-            carry, history = loop
-            carry, info = self._advance(carry, key, at(batches, i))
-            history = {k: history[k].at[i].set(info[k]) for k in history}
-            return carry, history
-
-        shapes = jax.eval_shape(lambda: self._advance(carry, key, at(batches, 0))[1])
-        capacity = np.shape(jax.tree.leaves(batches)[0])[0]
-        history = jax.tree.map(
-            lambda v: jnp.zeros((capacity, *v.shape), v.dtype), shapes
-        )
-        carry, history = jax.lax.fori_loop(0, num, body, (carry, history))
-        return carry, over_members(history, 1)
+        self._program.trace(self._arrays, self._key, batch)
+        self._totals = self._program.no_totals()
+        settled = self._program.settled.get(num_bytes(batch))
+        if self.tuning and settled is not None:
+            self._size.settle(settled)

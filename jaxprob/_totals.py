@@ -20,9 +20,11 @@ class Totals(eqx.Module):
     weight: Array
 
     @classmethod
-    def zeros(cls, info: dict[str, Any]) -> "Totals":
-        """None yet of metrics that have the shapes of these."""
-        sums = {name: jnp.zeros(jnp.shape(value)) for name, value in info.items()}
+    def zeros(cls, info: dict[str, Any], lead: tuple[int, ...] = ()) -> "Totals":
+        """None yet of metrics that have the shapes of these, after leading axes."""
+        sums = {
+            name: jnp.zeros((*lead, *jnp.shape(value))) for name, value in info.items()
+        }
         return cls(sums, jnp.zeros(()))
 
     def add(self, info: dict[str, Array], weight: Array) -> "Totals":

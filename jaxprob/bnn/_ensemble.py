@@ -113,10 +113,10 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
     - `make`: `make(key) -> model`, the start of a member. By default the entries of
         each array that is trained are shuffled: a new draw of whatever independent
         initialisation it had. Constants and frozen arrays stay as they are.
-    - `members`: `"vmap"`, or `"loop"` for one after the other, which takes longer and
-        gives the bits of training each alone by `fit` or a `Stepper` wherever XLA
-        compiles a member alike in both. Where it does not, as for layers of a few units
-        that it merges with the reading of the batch, they differ in rounding.
+    - `members`: `"vmap"`, or `"loop"` for one after the other: `fit`, `Stepper` and
+        Lightning then run, for each member in turn, the program that would train it
+        alone. It gives those bits; it takes longer for small models, and less for
+        convolutions on a CPU, which are slow where members have weights of their own.
     """
 
     method: AbstractInference
@@ -152,6 +152,16 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
             return self.method.update(state, batch, key=key)
 
         return self._each(one, state, example_keys(key, self.num_members))
+
+    @property
+    def turns(self) -> int | None:
+        return self.num_members if self.members == "loop" else None
+
+    def update_member(
+        self, state: State, batch: PyTree, *, key: PRNGKey, index: Integer[Array, ""]
+    ) -> tuple[State, Info]:
+        key = jax.random.fold_in(key, index)
+        return self.method.update(state, batch, key=key)
 
     def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
         def one(state, key):
@@ -204,10 +214,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         arrays, static = eqx.partition(args, eqx.is_array)
 
         def one(arrays):
-            # Merged with what picks a member out and puts it back, it rounds otherwise.
-            arrays = jax.lax.optimization_barrier(arrays)
-            out = function(*eqx.combine(arrays, static))
-            return jax.lax.optimization_barrier(eqx.filter(out, eqx.is_array))
+            return eqx.filter(function(*eqx.combine(arrays, static)), eqx.is_array)
 
         return eqx.combine(jax.lax.map(one, arrays), rest)
 

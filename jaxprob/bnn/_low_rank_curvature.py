@@ -94,23 +94,34 @@ def curvature_product(
     params, rest = eqx.partition(model, flags)
     vector, unravel = ravel(params)
 
-    def outputs(vector):
-        def one(x):
-            return joint.apply(
-                eqx.combine(unravel(vector), rest), x, key=jax.random.key(0)
-            )
-
-        return jax.vmap(one)(x)
+    def output(vector, x):
+        return joint.apply(eqx.combine(unravel(vector), rest), x, key=jax.random.key(0))
 
     def flat(vector):
-        return jax.vmap(lambda out: ravel(out)[0])(outputs(vector))
+        return jax.vmap(lambda x: ravel(output(vector, x))[0])(x)
 
+    outputs = jax.vmap(lambda x: output(vector, x))(x)
     hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
-        outputs(vector), y
+        outputs, y
     )
     zero = jnp.zeros((), hessians.dtype)
     hessians = jnp.where(weights[:, None, None], hessians, zero)
     _, forward = jax.linearize(flat, vector)
+    try:
+        jax.eval_shape(jax.vmap(forward), columns.T)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        # A model with a rule for backwards alone, as of an ODE that is solved by
+        # diffrax: its Jacobian, of one row at a time.
+        jacobian = jax.jacrev(lambda v, x: ravel(output(v, x))[0])
+
+        def add(total, row):
+            x, hessian = row
+            matrix = jacobian(vector, x)
+            return total + matrix.T @ (hessian @ (matrix @ columns)), None
+
+        return jax.lax.scan(add, jnp.zeros_like(columns), (x, hessians))[0], values
     _, backward = jax.vjp(flat, vector)
 
     def product(column):

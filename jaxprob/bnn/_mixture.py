@@ -1,33 +1,55 @@
 """A mixture of posteriors, of whatever kinds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._types import Model, PRNGKey
 from ._posterior import AbstractPosterior, part_expansion
+from ._scale import is_traced
 
 
 class Mixture(AbstractPosterior):
-    r"""Posteriors with equal weights, $q(w) = \frac 1 M \sum_m q_m(w)$.
+    r"""Several posteriors as one, $q(w) = \sum_m \pi_m q_m(w)$.
 
     `Mixture([swag_1, swag_2])` is multi-SWAG; Laplace approximations round several
-    modes, or chains of several runs, are joined the same way.
+    modes, or chains of several runs, are joined the same way. What each mode is worth
+    its evidence says:
 
-    Reference: *Bayesian deep learning and a probabilistic perspective of
-    generalization*, Wilson and Izmailov, 2020, https://arxiv.org/abs/2002.08791.
+    ```python
+    evidence = jnp.stack([laplace.log_evidence() for laplace in modes])
+    posterior = Mixture(modes, weights=jax.nn.softmax(evidence))
+    ```
+
+    References: *Bayesian deep learning and a probabilistic perspective of
+    generalization*, Wilson and Izmailov, 2020, https://arxiv.org/abs/2002.08791;
+    *Mixtures of Laplace approximations for improved post-hoc uncertainty in deep
+    learning*, Eschenhagen, Daxberger, Hennig and Kristiadi, 2021,
+    https://arxiv.org/abs/2111.03577.
 
     **Arguments:**
 
     - `components`: posteriors over models of one class and one set of shapes.
+    - `weights`: $\pi$, positive numbers that sum to one; equal ones by default. With
+        weights given, `predict` draws its models, where it counts those of finitely
+        many otherwise.
+
+    **Raises:** `TypeError` or `ValueError` naming the component or the weight.
     """
 
     components: tuple[AbstractPosterior, ...]
+    weights: Float[Array, " components"] | None
 
-    def __init__(self, components: Iterable[AbstractPosterior]):
+    def __init__(
+        self,
+        components: Iterable[AbstractPosterior],
+        *,
+        weights: ArrayLike | Sequence[float] | None = None,
+    ):
         components = tuple(components)
         if not components:
             raise ValueError("a mixture needs at least one component")
@@ -45,10 +67,17 @@ class Mixture(AbstractPosterior):
                     "classes, shapes or dtypes differ"
                 )
         self.components = components
+        self.weights = None if weights is None else _checked(weights, len(components))
+
+    def _index(self, key):
+        """The number of a component, drawn."""
+        if self.weights is None:
+            return jax.random.randint(key, (), 0, len(self.components))
+        return jax.random.categorical(key, jnp.log(self.weights))
 
     def sample(self, key: PRNGKey) -> Model:
         index_key, sample_key = jax.random.split(key)
-        index = jax.random.randint(index_key, (), 0, len(self.components))
+        index = self._index(index_key)
         return self._switch(index, lambda c: c.sample(sample_key))
 
     def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
@@ -56,11 +85,12 @@ class Mixture(AbstractPosterior):
         they are linearised, those that are not stand at the draw itself.
         """
         index_key, sample_key = jax.random.split(key)
-        index = jax.random.randint(index_key, (), 0, len(self.components))
+        index = self._index(index_key)
         return self._switch(index, lambda c: part_expansion(self, c, sample_key))
 
     def prepared(self) -> "Mixture":
-        return Mixture([c.prepared() for c in self.components])
+        prepared = [c.prepared() for c in self.components]
+        return Mixture(prepared, weights=self.weights)
 
     @property
     def linearized(self) -> bool:
@@ -68,23 +98,31 @@ class Mixture(AbstractPosterior):
         return any(c.linearized for c in self.components)
 
     def mean(self) -> Model:
-        """The average of the components' means."""
+        """The average of the components' means, with their weights."""
         means = [c.mean() for c in self.components]
         arrays = [eqx.filter(m, eqx.is_inexact_array) for m in means]
-        mean = jax.tree.map(lambda *a: sum(a) / len(a), *arrays)
+        mean = jax.tree.map(self._average, *arrays)
         return eqx.combine(mean, means[0])
+
+    def _average(self, *arrays):
+        if self.weights is None:
+            return sum(arrays) / len(arrays)
+        weights = self.weights.astype(arrays[0].dtype)
+        return jnp.tensordot(weights, jnp.stack(arrays), 1)
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
         terms = jnp.stack([c.log_prob(model) for c in self.components])
-        return jax.nn.logsumexp(terms) - jnp.log(float(len(self.components)))
+        if self.weights is None:
+            return jax.nn.logsumexp(terms) - jnp.log(float(len(self.components)))
+        return jax.nn.logsumexp(terms, b=self.weights.astype(terms.dtype))
 
     @property
     def num_atoms(self) -> int | None:
-        """Finite if all components have equally many; else their weights would not be
-        equal.
+        """Finite if all components have equally many and equal weights; else those of
+        the atoms would not be equal.
         """
         numbers = {c.num_atoms for c in self.components}
-        if len(numbers) > 1 or None in numbers:
+        if len(numbers) > 1 or None in numbers or self.weights is not None:
             return None
         return sum(c.num_atoms or 0 for c in self.components)
 
@@ -105,3 +143,27 @@ class Mixture(AbstractPosterior):
             lambda c=c: eqx.filter(function(c), eqx.is_array) for c in self.components
         ]
         return eqx.combine(jax.lax.switch(index, branches), rest)
+
+
+def _checked(weights, num):
+    weights = jnp.asarray(weights)
+    if weights.shape != (num,) or not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise ValueError(
+            f"weights is {weights.dtype} of shape {weights.shape}: one positive number "
+            f"for each of the {num} components"
+        )
+    if is_traced(weights):
+        return weights
+    values = np.asarray(weights, np.float64)
+    if not (values > 0).all():
+        bad = int(np.argmin(values > 0))
+        raise ValueError(
+            f"weights[{bad}] = {values[bad]}: all are positive. Leave out a component "
+            "that has none"
+        )
+    if not np.isclose(values.sum(), 1.0, atol=1e-4):
+        raise ValueError(
+            f"weights sum to {values.sum():.6g} and not to one: write weights / "
+            "weights.sum(), or jax.nn.softmax(log_evidence)"
+        )
+    return weights

@@ -1,4 +1,4 @@
-"""Noise by Philox: its law, its keys, and what is drawn or summed together."""
+"""Noise: its bits, its law, its keys, and what is drawn or summed together."""
 
 import equinox as eqx
 import jax
@@ -10,8 +10,55 @@ import pytest
 import scipy.stats
 
 from jaxprob import bnn
-from jaxprob.bnn._standard_normal import philox, standard_normal
+from jaxprob.bnn._standard_normal import (
+    box_muller,
+    philox,
+    standard_normal,
+    threefry,
+)
 from jaxprob.bnn._together import SMALL
+
+
+def test_both_words_are_those_of_jax(x64):
+    key = jax.random.key(7)
+    counter = jnp.arange(1000, dtype=jnp.uint32)
+    words = threefry(jax.random.key_data(key), counter)
+    first, second = (word.astype(jnp.uint64) for word in words)
+    expected = jax.random.bits(key, (1000,), jnp.uint64)
+    assert jnp.array_equal((first << 32) | second, expected)
+
+
+def test_a_pair_is_exact_to_single_precision(getkey):
+    first, second = jax.random.bits(getkey(), (2, 100_000))
+    pair = np.asarray(box_muller(first, second), np.complex128)
+    uniform = (np.asarray(first >> 1) + 0.5) * 2.0**-31
+    radius = np.sqrt(-2.0 * np.log(uniform))
+    assert np.allclose(np.abs(pair), radius, rtol=1e-6, atol=2e-5)
+    # Its angle, from the quarter of the circle that two bits choose.
+    word = np.asarray(second).astype(np.uint64)
+    turn = ((word << 2) & 0xFFFFFFFF).astype(np.uint32).view(np.int32) * 2.0**-33
+    expected = np.exp(1j * np.pi * turn)
+    expected = np.where(word >> 31, expected.imag + 1j * expected.real, expected)
+    expected = np.where((word >> 30) & 1, -expected, expected)
+    assert np.allclose(pair / np.abs(pair), expected, rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize("words", [(0, 0), (2**32 - 1, 2**32 - 1), (1, 2**31)])
+def test_the_ends_of_the_words_give_finite_numbers(words):
+    first, second = (jnp.full((1,), word, jnp.uint32) for word in words)
+    pair = box_muller(first, second)
+    assert jnp.all(jnp.isfinite(pair.real) & jnp.isfinite(pair.imag))
+    assert jnp.abs(pair)[0] < 6.7
+
+
+def test_squares_of_many_draws_have_their_law(getkey):
+    # A sum of two squares sees an angle or a radius that is off; four moments do not.
+    noise = np.asarray(standard_normal(getkey(), (1_000_000,), jnp.float32), float)
+    sums = noise.reshape(2, -1)
+    assert scipy.stats.kstest((sums**2).sum(0), "chi2", (2,)).pvalue > 1e-4
+    angle = np.arctan2(*sums) / (2 * np.pi) + 0.5
+    assert scipy.stats.kstest(angle, "uniform").pvalue > 1e-4
+    assert abs(np.mean(noise**4) - 3.0) < 4 * np.sqrt(96.0 / len(noise))
 
 
 @pytest.mark.parametrize("shape", [(40_001,), (200, 201)])
@@ -19,16 +66,20 @@ def test_the_draws_are_standard_normal_and_independent(shape, getkey):
     noise = np.asarray(standard_normal(getkey(), shape, jnp.float32)).ravel()
     assert scipy.stats.kstest(noise, "norm").pvalue > 1e-4
     half = len(noise) // 2
-    for shift in (1, half, half + 1):
+    quarter = len(noise) // 4
+    for shift in (1, quarter, quarter + 1, half, half + 1):
         correlation = np.mean(noise[:-shift] * noise[shift:])
         assert abs(correlation) < 4 / np.sqrt(len(noise) - shift)
 
 
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 5), (0, 3)])
-def test_the_noise_has_the_shape_and_the_dtype(shape, x64, getkey):
-    noise = standard_normal(getkey(), shape, jnp.float64)
+def test_the_noise_has_the_shape_and_the_dtype(shape, dtype, kind, x64):
+    noise = standard_normal(jax.random.key(1, impl=kind), shape, jnp.dtype(dtype))
     assert noise.shape == shape
-    assert noise.dtype == jnp.float64
+    assert noise.dtype == dtype
+    assert len(np.unique(noise)) == noise.size
 
 
 def test_a_second_draw_outside_of_a_program_compiles_nothing(getkey, caplog):

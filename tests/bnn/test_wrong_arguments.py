@@ -162,14 +162,15 @@ def tanh(x):
 tanh.defvjp(lambda x: (tanh(x), x), lambda x, g: (g / jnp.cosh(x) ** 2,))
 
 
-def test_a_model_with_a_rule_for_backwards_alone_is_linearised(x64):
+@pytest.mark.parametrize("structure", ["full", "kronecker", "low_rank", "diagonal"])
+def test_a_model_with_a_rule_for_backwards_alone_is_linearised(structure, x64):
     data = (jnp.asarray(X, float), jnp.asarray(Y, float))
     likelihood = bnn.NormalLikelihood(0.3)
     joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=8)
 
     def predicted(activation):
         model = eqx.nn.MLP(3, 1, 4, 1, activation, key=KEY)
-        method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)))
+        method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure)
         posterior = method.posterior(method.init(model), [data])
         found = bnn.predict(posterior, likelihood, data[0], key=KEY)
         return found.mean, found.variance
