@@ -1,5 +1,6 @@
 """The scikit-learn estimators: its own checks, and what the numbers mean."""
 
+import jax
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -123,3 +124,17 @@ def test_bad_settings_are_named(settings, match):
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="one class"):
         BNNClassifier().fit(np.ones((4, 1)), np.zeros(4, int))
+
+
+def test_the_folds_of_a_cross_validation_share_what_is_compiled(caplog):
+    X, y = load_diabetes(return_X_y=True)
+    model = BNNRegressor("mean-field-vi", num_epochs=2, **SMALL)
+
+    def compiled(score):
+        caplog.clear()
+        with jax.log_compiles():
+            score()
+        return [m for m in caplog.messages if m.startswith("Finished XLA compilation")]
+
+    assert compiled(lambda: cross_val_score(model, X[:400], y[:400], cv=4))
+    assert not compiled(lambda: cross_val_score(model, X[40:440], y[40:440], cv=4))

@@ -102,12 +102,16 @@ def train(
     scaler = Standardizer.fit(x, constant="keep")
     inputs = scaler(x).astype(np.float32)
     network = _network(estimator, x.shape[1], num_outputs, model_key)
-    joint = bnn.LogJoint(
-        likelihood, bnn.FanInNormal(estimator.prior_scale), num_data=len(x)
-    )
     batch_size = min(estimator.batch_size, len(x))
     num_steps = estimator.num_epochs * -(-len(x) // batch_size)
-    method = make_method(estimator.method, joint, num_steps, estimator.learning_rate)
+    method = make_method(
+        estimator.method,
+        likelihood,
+        prior_scale=estimator.prior_scale,
+        num_data=len(x),
+        num_steps=num_steps,
+        learning_rate=estimator.learning_rate,
+    )
     data = (inputs, targets)
     state, history = fit_learner(
         method,

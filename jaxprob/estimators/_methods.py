@@ -1,5 +1,6 @@
 """Inference methods by name, with settings for small tables."""
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -19,14 +20,34 @@ def _point(joint, num_steps, rate):
 
 
 def make_method(
-    method: Method, joint: bnn.LogJoint, num_steps: int, learning_rate: float
+    method: Method,
+    likelihood: bnn.Likelihood,
+    *,
+    prior_scale: float,
+    num_data: int,
+    num_steps: int,
+    learning_rate: float,
 ) -> bnn.AbstractInference:
     """The inference method that a name means.
+
+    A name with the same settings means the same object: what was compiled for the last
+    fold of a cross-validation serves the next one.
 
     **Raises:** `ValueError` for a name that means none.
     """
     if callable(method):
-        return method(joint, num_steps)
+        return method(_joint(likelihood, prior_scale, num_data), num_steps)
+    settings = (prior_scale, num_data, num_steps, learning_rate)
+    return _named(method, likelihood, *settings)
+
+
+def _joint(likelihood, prior_scale, num_data):
+    return bnn.LogJoint(likelihood, bnn.FanInNormal(prior_scale), num_data=num_data)
+
+
+@functools.lru_cache(maxsize=8)
+def _named(method, likelihood, prior_scale, num_data, num_steps, learning_rate):
+    joint = _joint(likelihood, prior_scale, num_data)
     point = _point(joint, num_steps, learning_rate)
     if method == "map":
         return point
