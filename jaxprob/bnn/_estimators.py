@@ -19,6 +19,7 @@ from .._keys import leaf_keys
 from .._types import Model, PRNGKey
 from ._layers import AbstractBayesianLayer, variance_layer
 from ._random import is_random, mean_leaves, sample_leaves
+from ._signs import random_signs
 from ._standard_normal import standard_normal
 
 Estimator: TypeAlias = Literal["weight", "local", "flipout"]
@@ -83,20 +84,23 @@ class Flipout(AbstractDrawn):
 
     mean: Any
     delta: Any
-    key: PRNGKey
+    signs: Float[Array, " features"]
 
     def __call__(self, x: Array, *, key: PRNGKey | None = None) -> Array:
         mean = self.mean(x)
-        in_key, out_key = jax.random.split(self.key)
-        signs = _signs(in_key, x)
-        return mean + _signs(out_key, mean) * self.delta(signs * x)
+        num = _num_inputs(self.delta)
+        inner, outer = _shaped(self.signs[:num], x), _shaped(self.signs[num:], mean)
+        return mean + outer * self.delta(inner * x)
 
 
-def _signs(key, x):
+def _num_inputs(layer):
+    """Features or channels that go into a layer."""
+    return layer.weight.shape[1] * getattr(layer, "groups", 1)
+
+
+def _shaped(signs, x):
     """One sign for each feature or channel."""
-    shape = x.shape[:1] + (1,) * (x.ndim - 1)
-    signs = jax.random.rademacher(key, shape, x.dtype)
-    return jnp.broadcast_to(signs, x.shape)
+    return signs.reshape(x.shape[:1] + (1,) * (x.ndim - 1)).astype(x.dtype)
 
 
 class _Unbound(eqx.Module):
@@ -107,12 +111,14 @@ class _Unbound(eqx.Module):
 
     @property
     def num_noise(self) -> int:
-        """How many numbers the outputs need; 0 where noise is not of outputs."""
-        return len(self.parts[0].weight) if self.estimator == "local" else 0
+        """How many numbers an example needs: of outputs, or signs of both sides."""
+        layer = self.parts[0]
+        inputs = _num_inputs(layer) if self.estimator == "flipout" else 0
+        return len(layer.weight) + inputs
 
-    def bind(self, key, noise):
+    def bind(self, noise):
         if self.estimator == "flipout":
-            return Flipout(*self.parts, key=key)
+            return Flipout(*self.parts, noise)
         return Local(*self.parts, noise, scope=get_opaque_trace_state(), uses=[])
 
 
@@ -151,20 +157,19 @@ def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:
     """`apply` for a prepared model: the example's key gives each layer its own."""
 
     def wrapped(model: Model, x: Any, *, key: PRNGKey):
-        layer_key, noise_key, call_key = jax.random.split(key, 3)
+        noise_key, call_key = jax.random.split(key)
         leaves, structure = jax.tree.flatten(model, is_leaf=_is_unbound)
         layers = [leaf for leaf in leaves if _is_unbound(leaf)]
         if not layers:
             return apply(model, x, key=call_key)
-        keys = iter(jax.tree.leaves(leaf_keys(layer_key, layers, is_leaf=_is_unbound)))
         # One draw for all layers: each call of the generator costs as much as a layer.
+        draw = standard_normal if layers[0].estimator == "local" else random_signs
         sizes = [layer.num_noise for layer in layers]
         dtype = jnp.result_type(*(layer.parts[0].weight for layer in layers))
-        noise = standard_normal(noise_key, (sum(sizes),), dtype)
+        noise = draw(noise_key, (sum(sizes),), dtype)
         parts = iter(jnp.split(noise, list(itertools.accumulate(sizes))[:-1]))
         bound = [
-            leaf.bind(next(keys), next(parts)) if _is_unbound(leaf) else leaf
-            for leaf in leaves
+            leaf.bind(next(parts)) if _is_unbound(leaf) else leaf for leaf in leaves
         ]
         return apply(jax.tree.unflatten(structure, bound), x, key=call_key)
 
