@@ -148,6 +148,7 @@ def test_images(images, message):
         jaxprob.fit(learner, denoiser, images, key=jax.random.key(1), num_steps=1)
 
 
+@pytest.mark.slow
 def test_images_far_from_unit_scale_are_told_of():
     denoiser = diffusion.kidger_mixer((1, 4, 4), patch_size=2, key=jax.random.key(0))
     with pytest.warns(UserWarning, match=r"mean 43\.2 and standard deviation 101"):

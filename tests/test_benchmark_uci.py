@@ -28,6 +28,7 @@ def toy(rows=60, splits=(0, 1), seed=0):
     return Task("toy", splits, *map(jax.numpy.asarray, parts), np.ones(len(splits)))
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_on_training_rows_alone():
     task = toy()
     inner = task.inner(0.25)

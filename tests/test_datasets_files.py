@@ -221,6 +221,7 @@ def test_mnist_with_files_that_do_not_match(tmp_path):
         mnist(tmp_path)
 
 
+@pytest.mark.slow
 def test_mnist_is_mnist():
     split = mnist(data_folder("MNIST", "raw"))
     assert split.x_train.shape == (60_000, 28, 28)

@@ -30,6 +30,7 @@ def _data(rows=100, columns=3, dtype=np.float64):
     return x.astype(dtype), rng.normal(size=(rows, 1)).astype(dtype)
 
 
+@pytest.mark.slow
 def test_importing_the_readers_imports_no_scikit_learn():
     code = (
         "import sys, jaxprob.datasets; "

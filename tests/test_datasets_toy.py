@@ -127,6 +127,7 @@ def test_points_refuse_what_makes_no_sense(name):
         POINTS[name](10, **{spread: -0.1})
 
 
+@pytest.mark.slow
 def test_more_refusals():
     with pytest.raises(ValueError, match="num_modes=2"):
         datasets.gaussian_ring(10, num_modes=2)

@@ -62,6 +62,7 @@ def test_filter_vmap_takes_static_leaves():
     assert out["mode"] == "square"
 
 
+@pytest.mark.slow
 def test_gradients_come_with_other_outputs_and_of_any_argument():
     def loss(scale, model, x):
         out = scale * model(x)
@@ -81,6 +82,7 @@ def test_gradients_come_with_other_outputs_and_of_any_argument():
     np.testing.assert_allclose(of_model.bias, 2.0)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_keep_their_bits():
     model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
     trained = jaxprob.tree.freeze(model, "layers.0")
@@ -116,6 +118,7 @@ def test_a_learning_rate_has_a_gradient():
     np.testing.assert_allclose(jax.grad(after)(jnp.asarray(0.0)), -16.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_are_initialised_by_surgery():
     model = eqx.nn.MLP(3, 2, 8, 2, key=jax.random.key(0))
     he = jax.nn.initializers.he_normal(in_axis=1, out_axis=0)
@@ -151,6 +154,7 @@ def test_binding_is_partition():
     assert jnp.array_equal(calm(jnp.ones(2)), net.layers[0](jnp.ones(2)))
 
 
+@pytest.mark.slow
 def test_the_multivariate_normal_density():
     mean, scale = np.asarray([0.3, -1.0]), np.asarray([[2.0, 0.5], [0.5, 1.0]])
     x = np.asarray([[0.0, 0.0], [1.0, -2.0]])
@@ -161,6 +165,7 @@ def test_the_multivariate_normal_density():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_scanned_cell_is_a_loop_over_it():
     cell = eqx.nn.GRUCell(2, 3, key=jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (5, 2))
@@ -176,6 +181,7 @@ def test_a_scanned_cell_is_a_loop_over_it():
         np.testing.assert_allclose(found[place], hidden, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["plain", "smoothed", "some rows left out", "weights of classes"]
 )
@@ -238,6 +244,7 @@ def test_linear_is_torchs():
     close(jax.vmap(ours)(jnp.asarray(x.numpy())), theirs(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1)])
 def test_convolution_is_torchs(images, stride, padding):
     theirs = torch.nn.Conv2d(3, 4, 3, stride, padding)
@@ -246,6 +253,7 @@ def test_convolution_is_torchs(images, stride, padding):
     close(jax.vmap(ours)(jnp.asarray(images.numpy())), theirs(images))
 
 
+@pytest.mark.slow
 def test_layer_norm_is_torchs_over_all_axes(images):
     theirs = torch.nn.LayerNorm((3, 8, 8))
     torch.nn.init.normal_(theirs.weight)
@@ -271,6 +279,7 @@ def test_batch_norm_is_torchs(images):
     close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_is_torchs(causal):
     width, heads, length = 8, 2, 5

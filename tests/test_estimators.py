@@ -34,6 +34,7 @@ def regression():
     return model.fit(X[:350], y[:350]), X[350:], y[350:]
 
 
+@pytest.mark.slow
 def test_predictions_are_in_the_units_of_y(regression):
     model, X, y = regression
     mean, std = model.predict(X, return_std=True)
@@ -53,6 +54,7 @@ def test_a_prediction_does_not_depend_on_its_neighbours(regression):
     np.testing.assert_array_equal(model.predict(X)[:7], model.predict(X[:7]))
 
 
+@pytest.mark.slow
 def test_several_targets_have_their_own_units():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 3))
@@ -95,6 +97,7 @@ def test_it_goes_into_pipelines_and_searches():
     assert clone(model).get_params() == model.get_params()
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own():
     X, y = load_diabetes(return_X_y=True)
 
@@ -106,6 +109,7 @@ def test_a_method_of_ones_own():
     assert model.posterior_.num_atoms == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
@@ -121,6 +125,7 @@ def test_bad_settings_are_named(settings, match):
         BNNRegressor(**{"num_epochs": 1, **settings}).fit(X[:20], y[:20])
 
 
+@pytest.mark.slow
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="one class"):
         BNNClassifier().fit(np.ones((4, 1)), np.zeros(4, int))

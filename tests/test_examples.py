@@ -124,6 +124,7 @@ def test_the_resnet_predicts_one_image_as_it_predicts_it_among_others():
     np.testing.assert_allclose(alone, jax.vmap(calm)(x)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_language_model_does_not_see_what_is_to_come():
     names = names_of("10_language_model")
     model = names["LanguageModel"](width=16, depth=2, key=jax.random.key(0))

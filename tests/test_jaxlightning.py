@@ -66,6 +66,7 @@ def test_batches_are_numpy_arrays_in_single_precision():
     assert x.dtype == y.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_every_scale_is_real_and_trained(model, joint):
     """`jnp.full(shape, -3)` made them integers, which no optimiser moved."""
     method = bnn.MeanFieldVI(joint, optax.adam(1e-2))
@@ -82,6 +83,7 @@ def test_every_scale_is_real_and_trained(model, joint):
         bnn.Gaussian(jnp.zeros(3), jnp.full(3, -3))
 
 
+@pytest.mark.slow
 def test_no_two_leaves_share_a_key(model):
     """Neither their initial means nor the noise of a draw."""
     tree = bnn.bayesianize(model, scale=1.0).tree
@@ -94,6 +96,7 @@ def test_no_two_leaves_share_a_key(model):
         assert len(set(starts)) == len(starts)
 
 
+@pytest.mark.slow
 def test_the_divergence_counts_biases_subclasses_and_any_prior(joint):
     class Own(bnn.BayesianLinear):
         pass
@@ -110,6 +113,7 @@ def test_the_divergence_counts_biases_subclasses_and_any_prior(joint):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "draws"), [(100, 1), (20, 1), (20, 5)])
 def test_the_likelihood_is_weighed_once(model, joint, rows, draws):
     """In nats per row, whatever the batch and the number of draws."""
@@ -138,6 +142,7 @@ def test_noise_is_a_part_of_the_likelihood_and_of_the_prediction():
     assert np.all(np.asarray(predictive.aleatoric) > 0.01)
 
 
+@pytest.mark.slow
 def test_integers_in_a_model_are_no_parameters():
     class Counting(eqx.Module):
         weight: jax.Array
@@ -192,6 +197,7 @@ def test_the_bands_cover_what_they_say():
 # The bridge, which both use.
 
 
+@pytest.mark.slow
 def test_the_trainer_counts_steps_stops_and_saves_weights(tmp_path):
     module = make_module()
     trainer = make_trainer(tmp_path, max_steps=7, max_epochs=-1)
@@ -200,6 +206,7 @@ def test_the_trainer_counts_steps_stops_and_saves_weights(tmp_path):
     assert any("weight" in name for name in module.state_dict())
 
 
+@pytest.mark.slow
 def test_the_optimiser_goes_on_in_a_second_fit(tmp_path):
     module = make_module()
     for _ in range(2):
@@ -207,6 +214,7 @@ def test_the_optimiser_goes_on_in_a_second_fit(tmp_path):
     assert int(module.state.opt_state[0].count) == 6
 
 
+@pytest.mark.slow
 def test_a_short_last_batch_weighs_by_its_rows(tmp_path):
     module = make_module()
     trainer = make_trainer(tmp_path)
@@ -232,6 +240,7 @@ def test_a_short_last_batch_weighs_by_its_rows(tmp_path):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bands", "score"])
 def test_validation_trains_nothing(tmp_path, joint, kind):
     if kind == "bands":
@@ -286,6 +295,7 @@ def test_data_come_from_the_folder_that_is_named(tmp_path):
         datasets.mnist(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_required_can_be_installed():
     root = pathlib.Path(__file__).parents[1]
     for name in ("pyproject.toml", "constraints.txt"):

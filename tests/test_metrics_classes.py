@@ -17,6 +17,7 @@ PROBS = RNG.dirichlet(0.5 * np.ones(C), size=N)
 LABELS = np.array([RNG.choice(C, p=p**0.5 / sum(p**0.5)) for p in PROBS])
 
 
+@pytest.mark.slow
 def test_scores_are_scikit_learns(x64):
     expected = sklearn.metrics.accuracy_score(LABELS, PROBS.argmax(1))
     np.testing.assert_allclose(metrics.accuracy(LABELS, PROBS), expected)
@@ -34,6 +35,7 @@ def test_two_class_brier_is_twice_the_half_score(x64):
     np.testing.assert_allclose(full, 2 * half, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_impossible_label_costs_infinity():
     log_probs = np.log(np.array([[1.0, 1e-30]]))
     log_probs[0, 1] = -np.inf
@@ -41,6 +43,7 @@ def test_impossible_label_costs_infinity():
     assert metrics.categorical_nll(np.array([0]), log_probs.astype("f")) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_bins", [1, 5, 15])
 def test_ece_is_torchmetrics(x64, num_bins):
     ours = metrics.ece(LABELS, PROBS, num_bins=num_bins)
@@ -58,6 +61,7 @@ def _ece_by_loop(confidence, correct, groups):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_bins", [1, 7, 15, 400])
 def test_ece_is_the_loop_over_bins(x64, num_bins):
     confidence, correct = PROBS.max(1), PROBS.argmax(1) == LABELS
@@ -93,6 +97,7 @@ def test_confidence_on_an_edge_belongs_to_the_bin_below(x64):
     assert curve.count.tolist() == [0, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_calibration_error_of_a_calibrated_model_vanishes(x64):
     rng = np.random.default_rng(1)
     errors = []
@@ -108,6 +113,7 @@ def test_calibration_error_of_a_calibrated_model_vanishes(x64):
     assert errors[1] < errors[0] / 3
 
 
+@pytest.mark.slow
 def test_overconfidence_is_measured_exactly(x64):
     # Always 90 % sure, right in 6 of 10.
     probs = np.tile([0.9, 0.1], (10, 1))
@@ -116,6 +122,7 @@ def test_overconfidence_is_measured_exactly(x64):
         np.testing.assert_allclose(error(labels, probs, num_bins=1), 0.3, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_entropies_and_mutual_information(x64):
     members = np.random.default_rng(2).dirichlet(np.ones(C), size=(6, N))
     mean = members.mean(0)
@@ -129,6 +136,7 @@ def test_entropies_and_mutual_information(x64):
     np.testing.assert_allclose(mi, divergence, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_extremes_of_uncertainty(x64):
     certain, even = np.eye(3), np.full((3, 3), 1 / 3)
     np.testing.assert_array_equal(metrics.entropy(certain), 0.0)
@@ -140,6 +148,7 @@ def test_extremes_of_uncertainty(x64):
     np.testing.assert_allclose(metrics.mutual_information(agree), 0.0, atol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [False, True])
 def test_auroc_is_scikit_learns(x64, ties):
     rng = np.random.default_rng(3)
@@ -163,6 +172,7 @@ def test_ranking_of_infinite_scores():
     assert metrics.fpr_at_tpr(low, high) == 0.0
 
 
+@pytest.mark.slow
 def test_risk_coverage_by_loop(x64):
     rng = np.random.default_rng(4)
     loss, uncertainty = rng.uniform(size=30), rng.normal(size=30)
@@ -174,6 +184,7 @@ def test_risk_coverage_by_loop(x64):
     np.testing.assert_allclose(metrics.aurc(loss, uncertainty), np.mean(risks))
 
 
+@pytest.mark.slow
 def test_risk_coverage_of_ties_is_the_mean_over_their_orders(x64):
     rng = np.random.default_rng(5)
     loss, uncertainty = rng.uniform(size=12), rng.integers(3, size=12).astype(float)
@@ -186,6 +197,7 @@ def test_risk_coverage_of_ties_is_the_mean_over_their_orders(x64):
     assert (np.abs(np.mean(draws, axis=0) - ours) <= 4 * error + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_aurc_between_its_bounds(x64):
     rng = np.random.default_rng(6)
     loss = (rng.uniform(size=500) < 0.2).astype(float)
@@ -212,6 +224,7 @@ def test_fidelity_by_hand(x64):
     )
 
 
+@pytest.mark.slow
 def test_masses_of_classes_are_kept_in_half_precision():
     probs = jnp.asarray(PROBS).astype(jnp.bfloat16)
     out = metrics.brier(LABELS, probs)

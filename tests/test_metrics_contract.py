@@ -83,6 +83,7 @@ def _single(arrays):
     return [a.astype("f") if a.dtype == np.float64 else a for a in arrays]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_jitted_metric_is_the_same_scalar_in_any_order_of_rows(name):
     metric, arrays, axes = METRICS[name]
@@ -108,6 +109,7 @@ def test_values_per_example_have_the_scalar_as_their_mean(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rmse", "crps_gaussian", "ece", "auroc", "frechet"])
 def test_double_precision_stays_double(x64, name):
     metric, arrays, _ = METRICS[name]
@@ -229,6 +231,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_named(name):
     call, error, match = BAD[name]

@@ -36,6 +36,7 @@ def test_gaussian_nll_is_scipys(x64):
     np.testing.assert_allclose(values, -norm.logpdf(Y, MEAN, STD), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_mixture_nll_is_the_mixtures_own(x64, weights):
     w = np.full(K, 1 / K) if weights is None else weights
@@ -48,6 +49,7 @@ def test_mixture_nll_is_the_mixtures_own(x64, weights):
     assert jnp.mean(values) < np.sum(w * np.array(members))  # Jensen
 
 
+@pytest.mark.slow
 def test_mixture_nll_far_in_the_tail_is_finite():
     y, zero = np.array([300.0], "f"), np.zeros((2, 1), "f")
     value = metrics.gaussian_mixture_nll(y, zero, zero + 1)
@@ -61,6 +63,7 @@ def _crps_by_quadrature(cdf, y):
     return below + above
 
 
+@pytest.mark.slow
 def test_gaussian_crps_is_its_integral_and_scoringrules(x64):
     values = metrics.crps_gaussian(Y, MEAN, STD, per_example=True)
     expected = scoringrules.crps_normal(Y, MEAN, STD)
@@ -72,6 +75,7 @@ def test_gaussian_crps_is_its_integral_and_scoringrules(x64):
         np.testing.assert_allclose(values[i], integral, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixture_crps_is_its_integral_and_scoringrules(x64):
     values = metrics.crps_gaussian_mixture(
         Y, MEANS, STDS, weights=WEIGHTS, per_example=True
@@ -85,6 +89,7 @@ def test_mixture_crps_is_its_integral_and_scoringrules(x64):
         np.testing.assert_allclose(values[i], integral, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixture_of_one_is_the_gaussian(x64):
     for mixed, plain in (
         (metrics.crps_gaussian_mixture, metrics.crps_gaussian),
@@ -106,6 +111,7 @@ def test_sample_crps_is_scoringrules_fair_estimator(x64):
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 3, 10])
 def test_sample_crps_is_unbiased_for_few_samples(x64, num):
     repeats = 40_000
@@ -120,6 +126,7 @@ def test_sample_crps_is_unbiased_for_few_samples(x64, num):
     assert 1 / (num * np.sqrt(np.pi)) > 8 * error
 
 
+@pytest.mark.slow
 def test_sample_crps_survives_a_large_offset():
     samples = (1e4 + RNG.normal(size=(200, 1))).astype(np.float32)
     near = metrics.crps_samples(np.zeros(1, "f"), samples - np.float32(1e4))
@@ -127,6 +134,7 @@ def test_sample_crps_survives_a_large_offset():
     np.testing.assert_allclose(far, near, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_proper_scores_are_least_for_the_truth(x64):
     y = np.random.default_rng(1).normal(size=20_000)
     level = 0.8
@@ -181,6 +189,7 @@ def test_pit_is_the_cdf(x64):
     np.testing.assert_allclose(pit, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_pit_of_the_mixture_is_the_integral_of_its_density(x64):
     def density(u):
         return np.exp(
@@ -196,6 +205,7 @@ def test_pit_of_the_mixture_is_the_integral_of_its_density(x64):
     np.testing.assert_allclose(pit[0], integral, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [1, 4, 50])
 @pytest.mark.parametrize("tied", [False, True])
 def test_sample_pit_is_uniform_for_any_number_of_samples(x64, getkey, num, tied):
@@ -225,6 +235,7 @@ def test_quantile_calibration_error_by_hand(x64):
     np.testing.assert_allclose(error, (0.25 + 0.0 + 0.0) / 3)
 
 
+@pytest.mark.slow
 def test_bootstrap_error_of_a_mean_is_the_textbooks(x64, getkey):
     values = np.random.default_rng(4).gamma(2.0, size=400)
     value, error = metrics.bootstrap(jnp.mean, values, key=getkey(), num_resamples=4000)
@@ -236,6 +247,7 @@ def test_bootstrap_error_of_a_mean_is_the_textbooks(x64, getkey):
     np.testing.assert_allclose(error, textbook, rtol=8 / np.sqrt(8000))
 
 
+@pytest.mark.slow
 def test_bootstrap_keeps_rows_together(getkey):
     y = np.arange(50, dtype="f")
     _, error = metrics.bootstrap(metrics.rmse, y, y + 1, key=getkey(), num_resamples=20)
@@ -249,6 +261,7 @@ def test_error_along_the_leading_axis(x64):
     np.testing.assert_allclose(error, scipy.stats.sem(values, axis=0))
 
 
+@pytest.mark.slow
 def test_a_score_has_a_gradient(x64):
     def score(std):
         return metrics.crps_gaussian(jnp.array(0.0), jnp.array(0.0), std)

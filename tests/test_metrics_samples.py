@@ -143,6 +143,7 @@ def test_frechet_of_commuting_covariances_is_closed_form(x64):
     np.testing.assert_allclose(distance, 3 + np.sum((a**0.5 - b**0.5) ** 2), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_frechet_of_fewer_points_than_features_is_stable():
     x = _points(10, 40).astype("f")
     assert 0 <= metrics.frechet_distance(x, x) < 1e-4
@@ -153,6 +154,7 @@ def test_frechet_of_fewer_points_than_features_is_stable():
     np.testing.assert_allclose(shifted, 40.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_c2st_knows_chance_and_a_shift():
     x, y = _points(400, 2).astype("f"), _points(400, 2, seed=1).astype("f")
     # Folds share rows, so a bit more than 1 / sqrt(8 n).
@@ -170,6 +172,7 @@ def test_c2st_of_unequal_sizes_has_chance_one_half():
     assert abs(value - 0.5) < 4 * 1.2 / np.sqrt(8 * 100)
 
 
+@pytest.mark.slow
 def test_c2st_is_repeatable():
     x, y = _points(60, 2).astype("f"), _points(60, 2, seed=1, shift=1).astype("f")
     assert metrics.c2st(x, y, seed=3) == metrics.c2st(x, y, seed=3)
@@ -205,6 +208,7 @@ def test_collapse_is_low_recall_and_junk_is_low_precision():
     assert scores.recall > 0.8
 
 
+@pytest.mark.slow
 def test_every_distance_sees_the_shift_and_images_are_flattened(getkey):
     key = getkey()
     x = _points(80, 16).reshape(80, 4, 4).astype("f")

@@ -42,6 +42,7 @@ ON_AXES = {
 }
 
 
+@pytest.mark.slow
 def test_importing_pictures_touches_no_global_state_and_jaxprob_imports_none():
     code = (
         "import sys, jaxprob; assert 'matplotlib' not in sys.modules; "

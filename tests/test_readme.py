@@ -28,6 +28,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert names["draws"].x_0.shape == (64, 1, 8, 8)
 
 
+@pytest.mark.slow
 def test_every_file_that_the_readme_names_is_there():
     for link in re.findall(r"\]\((?!http)([^)]+)\)", README.read_text()):
         assert (README.parent / link).exists(), f"the README names {link}"

@@ -120,6 +120,7 @@ def coverages(method, runs=2000, rows=60):
     return np.asarray(jax.vmap(one)(jnp.asarray(y)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["split", "quantiles"])
 def test_coverage_follows_its_beta_law(x64, method):
     law = coverage_law(60, LEVEL)
@@ -147,6 +148,7 @@ def test_crossing_quantiles_meet():
     np.testing.assert_array_equal(upper, [0.5, 4.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 @pytest.mark.parametrize("randomised", [False, True])
 def test_sets_cover(penalty, randomised):
@@ -195,6 +197,7 @@ class Identity:
         return np.asarray(X)[:, 0]
 
 
+@pytest.mark.slow
 def test_split_conformal_is_mapies():
     regression = pytest.importorskip("mapie.regression")
     rng = np.random.default_rng(3)

@@ -74,6 +74,7 @@ def case(request, getkey):
     return model, x, apply or (lambda model, x: model(x))
 
 
+@pytest.mark.slow
 def test_a_draw_is_a_model_of_the_same_class_that_runs(case, getkey):
     model, x, apply = case
     posterior = eqx.filter_jit(bnn.bayesianize)(model)
@@ -91,6 +92,7 @@ def test_a_draw_is_a_model_of_the_same_class_that_runs(case, getkey):
     assert np.allclose(apply(drawn, x), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_random_leaf_gets_a_gradient_in_mean_and_scale(case, getkey):
     model, x, apply = case
     posterior = eqx.filter_jit(bnn.bayesianize)(model)
@@ -110,6 +112,7 @@ def test_every_random_leaf_gets_a_gradient_in_mean_and_scale(case, getkey):
         assert np.any(np.asarray(leaf.rho)), path
 
 
+@pytest.mark.slow
 def test_integers_functions_and_static_fields_stay(getkey):
     posterior = bnn.bayesianize(own(getkey()))
     assert set(bnn.random_leaves(posterior.tree)) == {
@@ -167,6 +170,7 @@ def test_normalisation_and_noise_stay_points_unless_asked_for(getkey):
     assert {"raw_scale", "model.layer.weight", "model.group.bias"} <= everything
 
 
+@pytest.mark.slow
 def test_the_initial_scale_is_relative_to_the_fan_in(getkey):
     model = eqx.nn.Conv2d(3, 8, 5, key=getkey())
     tree = bnn.bayesianize(model, scale=0.2).tree
@@ -178,6 +182,7 @@ def test_the_initial_scale_is_relative_to_the_fan_in(getkey):
     )
 
 
+@pytest.mark.slow
 def test_random_leaves_that_are_there_are_kept(getkey):
     layer = bnn.BayesianLinear(3, 4, key=getkey(), scale=0.7)
     model = eqx.nn.Sequential([layer, eqx.nn.Linear(4, 1, key=getkey())])
@@ -203,6 +208,7 @@ def test_complex_leaves_and_empty_choices_are_refused(getkey):
             )
 
 
+@pytest.mark.slow
 def test_log_prob_of_a_model_is_the_sum_over_its_random_leaves(getkey):
     model = eqx.nn.MLP(3, 2, 8, 1, key=getkey())
     posterior = bnn.bayesianize(model, "layers.0")

@@ -54,6 +54,7 @@ def head(model):
     return jnp.concatenate([model.head.weight[0], model.head.bias])
 
 
+@pytest.mark.slow
 def test_a_laplace_head_is_the_exact_posterior(scene):
     net, joint, problem, data = scene
     still = bnn.MAP(joint, optax.sgd(0.0))

@@ -67,6 +67,7 @@ def classes():
     return predictive.calibrate(x[:ROWS], y[:ROWS]), y[ROWS:], (x[:ROWS], y[:ROWS])
 
 
+@pytest.mark.slow
 def test_the_stretched_mixture_is_that_mixture(regression):
     calibrated, y, _ = regression
     means = np.asarray(calibrated.uncalibrated.outputs)
@@ -105,6 +106,7 @@ def test_the_scale_is_the_maximum_of_the_mixtures_likelihood(regression):
     assert abs(best - float(gaussian.scale)) < 0.02
 
 
+@pytest.mark.slow
 def test_calibration_helps_on_other_rows(regression, classes):
     for calibrated, y, _ in (regression, classes):
         before = calibrated.uncalibrated.log_prob(y).mean()
@@ -132,6 +134,7 @@ def test_conformal_intervals_cover_each_output(regression):
     assert ((raw[0] <= y) & (y <= raw[1])).mean() < 0.75
 
 
+@pytest.mark.slow
 def test_tempered_probabilities(classes):
     calibrated, y, (x, labels) = classes
     held_out = calibrated.uncalibrated._at(x)
@@ -182,6 +185,7 @@ def test_wrong_rows_are_named(regression):
         calibrated.log_prob(y[:-1])
 
 
+@pytest.mark.slow
 def test_moment_matched_is_the_gaussian_of_the_same_moments(regression):
     calibrated, y, _ = regression
     predictive = calibrated.uncalibrated

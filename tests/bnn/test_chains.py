@@ -99,6 +99,7 @@ def test_another_run_in_the_same_folder_is_refused(whole):
         bnn.load_draws(method, small, whole[1])
 
 
+@pytest.mark.slow
 def test_chains_start_at_the_members_of_an_ensemble(problem):
     model = problem.model(key=jax.random.key(0))
     joint = problem.log_joint()
@@ -123,6 +124,7 @@ def test_chains_start_at_the_members_of_an_ensemble(problem):
         )
 
 
+@pytest.mark.slow
 def test_a_chain_that_leaves_keeps_the_last_good_state(problem, tmp_path):
     """From update 32 on the learning rate is absurd; checkpoints are 10 draws apart."""
     method = bnn.SGLD(
@@ -144,6 +146,7 @@ def test_a_chain_that_leaves_keeps_the_last_good_state(problem, tmp_path):
     assert bnn.load_draws(method, model, tmp_path).shape == (2, 25)
 
 
+@pytest.mark.slow
 def test_the_leaf_that_leaves_first_is_the_one_named():
     """By the end of the stretch all have left: the first step made it NaN for all."""
 
@@ -165,6 +168,7 @@ def test_the_leaf_that_leaves_first_is_the_one_named():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_chain_that_always_diverges_says_so(problem):
     wild = bnn.NUTS(problem.log_joint(), num_warmup=0, num_chains=2, step_size=1e4)
     data = (problem.x, problem.y)
@@ -212,6 +216,7 @@ class Walled(eqx.Module):
         return eqx.error_if(self.w, self.w > 0.5, "beyond the wall") * x
 
 
+@pytest.mark.slow
 def test_a_check_that_fails_refuses_a_proposal(x64):
     """The law is then the prior's, cut off at the wall."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(1e3), dist.Normal(0.0, 1.0), num_data=2)
@@ -233,6 +238,7 @@ def test_a_check_that_fails_refuses_a_proposal(x64):
         )
 
 
+@pytest.mark.slow
 def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
     model = eqx.nn.MLP(1, "scalar", 6, 1, activation=jnp.tanh, key=jax.random.key(0))
     noise = 0.1 * jax.random.normal(jax.random.key(1), (2, 400, 6))
@@ -355,6 +361,7 @@ def test_cyclical_draws_have_the_law_of_their_recursion(x64, friction):
     assert kept == found.shape[1] == 4
 
 
+@pytest.mark.slow
 def test_draws_of_a_cycle_must_fit_it(problem):
     joint = problem.log_joint()
     cycles = bnn.CosineCycles(0.1, length=10, draws=3)

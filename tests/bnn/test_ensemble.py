@@ -147,6 +147,7 @@ def test_each_member_has_masks_of_its_own(data, getkey):
     assert np.abs(gap).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_default_start_is_another_draw_of_the_initialisation(model, getkey):
     ensemble = bnn.DeepEnsemble(method(), 4)
     state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()
@@ -164,6 +165,7 @@ def test_the_default_start_is_another_draw_of_the_initialisation(model, getkey):
     assert not np.isin(first, model.layers[0].weight).any()
 
 
+@pytest.mark.slow
 def test_predict_uses_each_member_once(model, data, getkey):
     ensemble = bnn.DeepEnsemble(method(), 5)
     state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()
@@ -198,6 +200,7 @@ def test_an_ensemble_of_variational_posteriors_is_their_mixture(model, data, get
     assert np.allclose(mixture.mean().layers[0].bias, mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mixture_counts_its_components_equally(getkey):
     parts = [bnn.PointPosterior({"w": jnp.asarray(float(i))}) for i in range(4)]
     mixture = bnn.Mixture([bnn.Mixture(parts[:2]), bnn.Mixture(parts[2:])])
@@ -255,6 +258,7 @@ def test_anchored_members_are_exact_posterior_draws(x64, getkey, temperature):
     assert np.all(np.abs(estimate - correlation) < 4 * error)
 
 
+@pytest.mark.slow
 def test_target_noise_is_the_same_in_each_epoch_and_differs_by_row(data, getkey):
     from jaxprob.bnn._anchored import _perturbed
 
@@ -272,6 +276,7 @@ def test_target_noise_is_the_same_in_each_epoch_and_differs_by_row(data, getkey)
     assert not np.isclose(other, noisy).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int8])
 def test_rows_of_short_numbers_have_noise_of_their_own(dtype):
     """Two of them differ in the fraction alone, or in the sign."""
@@ -284,6 +289,7 @@ def test_rows_of_short_numbers_have_noise_of_their_own(dtype):
     assert len(np.unique(np.asarray(noise))) == len(x)
 
 
+@pytest.mark.slow
 def test_held_out_targets_are_taken_as_they_are(getkey):
     """Noise of the training targets would add half a nat to each row of validation."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=20)
@@ -305,6 +311,7 @@ def test_anchors_need_normal_priors(model):
         bnn.AnchoredMAP(joint, optax.sgd(0.1)).init(model, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_the_noise_of_targets_takes_any_kind_of_key():
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=4)
     method = bnn.AnchoredMAP(joint, optax.sgd(0.1))
@@ -340,6 +347,7 @@ class Standardised(eqx.Module):
         return self.net(x - self.mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frozen",
     [
@@ -374,6 +382,7 @@ def test_what_no_member_trains_is_the_same_in_all(frozen, model, getkey):
         assert np.allclose(*(np.sort(np.ravel(w)) for w in starts))
 
 
+@pytest.mark.slow
 def test_memory_grows_linearly_with_the_members(model, data):
     def peak(num):
         learner = bnn.DeepEnsemble(method(), num)

@@ -30,6 +30,7 @@ def draws(tree, estimator, x, num, key):
     return np.asarray(eqx.filter_jit(jax.vmap(one))(jax.random.split(key, num)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_outputs_have_the_moments(estimator, getkey):
     """Mean x'mu, variance sum x^2 sigma^2, covariance across rows shared or zero."""
@@ -66,6 +67,7 @@ def test_flipout_of_a_convolution_has_the_covariance_of_one_kernel(getkey):
     assert abs(a[0, 1]) > 0.1 * sd[0] * sd[1]
 
 
+@pytest.mark.slow
 def test_flipout_holds_for_a_layer_that_is_used_twice(getkey):
     class Twice(eqx.Module):
         layer: eqx.nn.Linear
@@ -90,6 +92,7 @@ def attention(key):
     return eqx.nn.MultiheadAttention(2, 4, key=key)
 
 
+@pytest.mark.slow
 def test_local_refuses_attention_and_flipout_takes_it(getkey):
     tree = bnn.bayesianize(attention(getkey())).tree
     x = jax.random.normal(getkey(), (3, 4))
@@ -190,6 +193,7 @@ def test_a_prior_without_closed_form_works_with_sticking(network, getkey):
     assert np.isfinite(method.evaluate(state, batch, key=getkey())["loss"])
 
 
+@pytest.mark.slow
 def test_bad_estimators_are_refused(network):
     _, joint, _ = network
     with pytest.raises(ValueError, match="needs the drawn weights"):

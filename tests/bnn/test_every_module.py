@@ -96,6 +96,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_passes_the_check_of_its_data(module):
     model, data = make(module)
@@ -182,6 +183,7 @@ def once(function):
     return eqx.combine(jax.jit(arrays, compiler_options=options)(), static[0])
 
 
+@pytest.mark.slow
 def test_no_method_is_without_a_row():
     public = {
         name

@@ -104,6 +104,7 @@ def a_posterior(name, problem, key):
     return eqx.combine(params, rest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_algebra_is_that_of_the_dense_gaussian(problem, getkey, name):
     posterior = a_posterior(name, problem, getkey())
@@ -186,6 +187,7 @@ def test_sticking_and_closed_form_agree_in_the_mean(problem, getkey, name, kind)
     assert np.all(np.abs(a.mean(0) - b.mean(0)) < 4.5 * error + 1e-9)
 
 
+@pytest.mark.slow
 def test_points_are_optimised_and_frozen_leaves_are_not(getkey):
     model = eqx.nn.MLP(2, "scalar", 4, 2, key=getkey())
     x = jax.random.normal(getkey(), (16, 2))
@@ -206,6 +208,7 @@ def test_points_are_optimised_and_frozen_leaves_are_not(getkey):
     assert np.all(predictive.epistemic > 0)
 
 
+@pytest.mark.slow
 def test_bad_settings_are_refused(problem):
     joint = problem.log_joint()
     with pytest.raises(ValueError, match="rank=0"):

@@ -70,6 +70,7 @@ def test_every_method_takes_bfloat16(name):
     assert np.all(np.isfinite(np.asarray(predictive.mean, np.float32)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "kronecker", "low_rank", "diagonal"])
 def test_the_precision_is_that_of_single_precision(structure):
     """The model is linear, so that its Jacobian, the inputs, is exact in both."""
@@ -86,6 +87,7 @@ def test_the_precision_is_that_of_single_precision(structure):
     assert np.allclose(half, full, rtol=0.0, atol=1e-2 * np.max(np.abs(full)))
 
 
+@pytest.mark.slow
 def test_small_steps_of_a_chain_are_not_lost():
     method = METHODS["SGLD"]
     state = method.init(linear(jnp.bfloat16), key=jax.random.key(2))
@@ -97,6 +99,7 @@ def test_small_steps_of_a_chain_are_not_lost():
     assert np.all(moved < 0.02)  # noise of scale sqrt(2e-4 / 16) = 0.0035
 
 
+@pytest.mark.slow
 def test_ivon_averages_its_curvature():
     optimizer = bnn.ivon(0.1, ROWS, beta2=0.9999)
     params = jnp.ones(3, jnp.bfloat16)
@@ -113,6 +116,7 @@ def test_ivon_averages_its_curvature():
     assert np.all(after.hess != 1.0)
 
 
+@pytest.mark.slow
 def test_sums_over_many_weights():
     many = jnp.full((5000,), 0.5, jnp.bfloat16)
     prior = bnn.IsotropicNormal(1.0)
@@ -127,6 +131,7 @@ def test_sums_over_many_weights():
     assert np.allclose(leaf.entropy(), entropy, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_log_likelihood_of_many_rows():
     x = jnp.ones((3000, 3), jnp.bfloat16)
     y = jnp.full(3000, 0.5, jnp.bfloat16)
@@ -147,6 +152,7 @@ def test_data_of_half_precision_are_real_numbers():
         method.check(linear(jnp.bfloat16), (x, bad))
 
 
+@pytest.mark.slow
 def test_moments_of_a_path():
     method = METHODS["SWAG"]
     state = method.init(linear(jnp.bfloat16))

@@ -39,6 +39,7 @@ def test_the_density_is_students(x64, groups, shape):
     np.testing.assert_allclose(found, expected(rows), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_samples_have_the_density():
     prior = bnn.HierarchicalNormal("input", SHAPE, RATE)
     model = eqx.nn.Linear(3, 4, use_bias=False, key=jax.random.key(0))
@@ -59,6 +60,7 @@ def test_samples_have_the_density():
     assert abs(other) < 4 / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_wide_scales_do_not_overflow():
     """Of these precisions one in 20,000 is below the least number of float32."""
     law = bnn.GroupedStudentT((1, 100_000), 1, 0.1, 0.1)
@@ -69,6 +71,7 @@ def test_wide_scales_do_not_overflow():
     assert np.max(np.abs(drawn)) > 1e19
 
 
+@pytest.mark.slow
 def test_batches_of_values_have_their_own_densities(x64):
     law = bnn.GroupedStudentT((4, 3), 1, SHAPE, RATE)
     values = law.sample(jax.random.key(0), (7,))
@@ -112,6 +115,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", ["leaf", "input", "output"])
 @pytest.mark.parametrize("name", METHODS)
 def test_variational_methods_take_it_in_every_grouping(groups, name):

@@ -27,6 +27,7 @@ def value(joint, model, data):
     return joint(model, data, key=jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_exchanging_hidden_units_changes_nothing(scene):
     model, data, joint = scene
     order = jnp.array([4, 2, 0, 5, 1, 3])
@@ -52,6 +53,7 @@ def test_exchanging_hidden_units_changes_nothing(scene):
     assert abs(value(joint, model, data) - value(joint, scaled, data)) > 0.1
 
 
+@pytest.mark.slow
 def test_rows_compilation_and_precision_change_nothing(scene):
     model, (x, y), joint = scene
     plain = value(joint, model, (x, y))
@@ -110,6 +112,7 @@ def test_the_order_of_the_layers_names_changes_nothing(scene):
         assert np.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "batch norm"])
 def test_every_random_leaf_has_a_gradient(module):
     model, data = make(module)

@@ -40,6 +40,7 @@ class PublishedUpdate:
         self.sigma = 1.0 / np.sqrt(self.lam * (self.h + self.delta))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rescale", [False, True])
 def test_every_step_is_the_published_update(x64, getkey, rescale):
     params = {"a": jax.random.normal(getkey(), (3,)), "b": jnp.array(0.7)}
@@ -76,6 +77,7 @@ def test_every_step_is_the_published_update(x64, getkey, rescale):
             assert np.allclose([*ours["a"], ours["b"]], theirs, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_draws_have_the_mean_and_scale(getkey):
     optimizer = bnn.ivon(0.1, 10.0, hess_init=2.0, weight_decay=0.5)
     params = jnp.array([1.0, -3.0])
@@ -183,6 +185,7 @@ def test_the_learner_ends_there_too(problem, getkey, batch_size):
     assert abs(late.mean() - problem.mean_field_elbo) < 4 * error + 0.02
 
 
+@pytest.mark.slow
 def test_points_have_an_optimiser_of_their_own(getkey):
     model = bnn.LearnedNoise(eqx.nn.Linear(2, "scalar", key=getkey()))
     x = jax.random.normal(getkey(), (16, 2))
@@ -208,6 +211,7 @@ def test_points_have_an_optimiser_of_their_own(getkey):
     assert state.model.raw_scale == model.raw_scale
 
 
+@pytest.mark.slow
 def test_what_ivon_cannot_do_is_refused(problem, getkey):
     joint = eqx.tree_at(
         lambda j: j.prior,

@@ -149,6 +149,7 @@ def test_no_key_is_used_twice(uses, name):
     assert not uses.twice()
 
 
+@pytest.mark.slow
 def test_nor_where_running_statistics_are_refreshed(uses):
     """Samples and the noise of the pass over the data have keys of their own."""
 
@@ -179,6 +180,7 @@ def test_nor_where_running_statistics_are_refreshed(uses):
     assert not uses.twice()
 
 
+@pytest.mark.slow
 def test_nor_in_predictions(uses):
     model, (x, _) = make("own class")
     posterior = bnn.bayesianize(model)
@@ -190,6 +192,7 @@ def test_nor_in_predictions(uses):
     assert not uses.twice()
 
 
+@pytest.mark.slow
 def test_a_key_used_twice_would_be_seen(uses):
     key = jax.random.key(0)
     jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(np.arange(3))

@@ -32,6 +32,7 @@ def monte_carlo(leaf, prior, key, num=20_000):
     return values.mean(), values.std() / np.sqrt(num)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRIORS)
 def test_closed_form_is_the_mean_over_draws(leaf, getkey, name):
     mean, error = monte_carlo(leaf, PRIORS[name], getkey())
@@ -44,6 +45,7 @@ def test_closed_form_by_hand(leaf):
     assert jnp.allclose(leaf.kl(dist.Normal(1.0, 2.0)), by_hand, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_kl_sums_over_leaves_and_asks_the_prior_for_each_path(leaf):
     tree = {"a": leaf, "b": [leaf, jnp.ones(2)], "c": "no array"}
     seen = []
@@ -75,6 +77,7 @@ def test_other_priors_are_estimated_without_bias(leaf, getkey, prior):
         bnn.kl({"w": leaf}, prior)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [dist.Normal(0.3, 0.8), dist.Laplace(0.0, 1.0)])
 def test_the_temperature_stands_before_the_prior_only(leaf, getkey, prior):
     cold = bnn.kl(

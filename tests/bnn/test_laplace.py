@@ -80,6 +80,7 @@ def assert_exact(posterior, problem, getkey, features=lambda x: x, dim=3):
     assert equal(spread[:, 0, 0] + problem.noise**2, variance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("structure", ["full", "kronecker", "low_rank"])
 def test_the_last_layer_on_fixed_features_is_exact(x64, getkey, structure, bias):
@@ -106,6 +107,7 @@ def test_the_diagonal_is_the_diagonal(problem, getkey):
     assert np.allclose(covariance(posterior), expected, rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker", "low_rank"])
 def test_draws_have_the_covariance_of_the_structure(problem, getkey, structure):
     posterior = fitted(problem, getkey(), structure, temperature=0.5)
@@ -179,6 +181,7 @@ def test_tuning_finds_the_prior_of_highest_evidence(problem, getkey):
     assert tuned.log_evidence() > posterior.log_evidence()
 
 
+@pytest.mark.slow
 def test_predict_is_linearised_and_matches_the_exact_predictive(problem, getkey):
     posterior = fitted(problem, getkey())
     x = 3 * jax.random.normal(getkey(), (5, 3))
@@ -216,6 +219,7 @@ def hessian(joint, model, batch, where):
     return np.asarray(jax.jit(jax.hessian(negative))(vector))
 
 
+@pytest.mark.slow
 def test_last_layer_ggn_is_the_hessian_and_structures_are_its_parts(network):
     """A softmax over fixed features is a GLM, where GGN and Hessian agree."""
     joint, model, batch = network
@@ -228,6 +232,7 @@ def test_last_layer_ggn_is_the_hessian_and_structures_are_its_parts(network):
     assert np.allclose(out["diagonal"].diagonal, np.diag(exact), rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_kronecker_factors_are_the_definition(network):
     """Sums over rows of inputs and of the pre-activations' curvature, by hand."""
     joint, model, (x, y) = network
@@ -304,6 +309,7 @@ def test_the_empirical_fisher_is_the_sum_of_outer_products(network):
     assert np.allclose(matrix, g.T @ g, rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_any_likelihood_and_padding_and_missing_rows(network, getkey):
     """Heteroscedastic noise has an indefinite Hessian: its positive part is used."""
     _, _, (x, _) = network
@@ -334,6 +340,7 @@ def test_any_likelihood_and_padding_and_missing_rows(network, getkey):
     assert np.allclose(mean, full.curvature.matrix, rtol=0.0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_has_no_factor_is_refused_by_name(network, getkey):
     joint, model, batch = network
     with pytest.raises(ValueError, match="looks at the training data once more"):
@@ -359,6 +366,7 @@ def test_what_has_no_factor_is_refused_by_name(network, getkey):
         laplace(joint, "block")
 
 
+@pytest.mark.slow
 def test_the_predictive_of_a_head_differentiates_no_body(getkey):
     """Leaves that no draw changes are no variables of the linearised network."""
 
@@ -394,6 +402,7 @@ def test_the_predictive_of_a_head_differentiates_no_body(getkey):
     assert np.all(np.abs(predictive.mean - np.ravel(mean)) < error)
 
 
+@pytest.mark.slow
 def test_a_precision_that_float32_cannot_hold_is_refused(getkey):
     """Two inputs that are nearly one, measured exactly: what is left is rounding."""
     x = jax.random.normal(getkey(), (2000, 1)) * jnp.array([[1.0, 1.0, 1.0]])
@@ -414,6 +423,7 @@ def test_a_precision_that_float32_cannot_hold_is_refused(getkey):
             method.posterior(method.init(broken), [(x, y)])
 
 
+@pytest.mark.slow
 def test_the_pass_over_the_data_multiplies_in_full_precision(network):
     """Whatever a GPU would do by default: nothing is left of a rounded matrix."""
     joint, model, batch = network

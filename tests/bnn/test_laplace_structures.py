@@ -46,6 +46,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_one_convolution_is_its_ggn_exactly(x64, getkey, name):
     """With Gaussian noise on every place, weights enter linearly: expand is exact."""
@@ -84,6 +85,7 @@ def network(x64, getkey):
     return joint, Net(getkey()), (x, y)
 
 
+@pytest.mark.slow
 def test_factors_of_a_convolution_inside_a_network_are_the_definition(network):
     """Sums over rows and places of patches; means of the curvature there, by hand."""
     joint, net, (x, y) = network
@@ -141,6 +143,7 @@ LIKELIHOODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_other_likelihoods_curve_as_their_formulas_say(x64, getkey, name):
     """A linear model: G is the sum of x x' times the positive part of the Hessian."""
@@ -160,6 +163,7 @@ def test_other_likelihoods_curve_as_their_formulas_say(x64, getkey, name):
     assert np.allclose(posterior.curvature.matrix, expected, rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_heteroscedastic_normal_keeps_the_positive_part(x64, getkey):
     """Mean and log scale (min_scale 0, raw scales as outputs), Hessian by hand."""
 
@@ -209,6 +213,7 @@ def test_batch_norm_in_training_mode_is_refused(getkey):
         method.posterior(state, [batch])
 
 
+@pytest.mark.slow
 def test_a_prior_that_differs_over_outputs_has_no_kronecker_form(network):
     joint, net, batch = network
 
@@ -222,6 +227,7 @@ def test_a_prior_that_differs_over_outputs_has_no_kronecker_form(network):
         fit(joint, net, [batch], "kronecker")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker", "low_rank"])
 def test_a_likelihood_without_curvature_is_told_of(structure, getkey):
     """The Laplace distribution is piecewise linear: all that is left is the prior."""

@@ -22,6 +22,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_draws_with_a_key_and_is_plain_once_drawn(name, getkey):
     make, shape = LAYERS[name]
@@ -39,6 +40,7 @@ def test_a_layer_draws_with_a_key_and_is_plain_once_drawn(name, getkey):
     assert np.array_equal(bnn.mean_leaves(layer)(x), bnn.mean_leaves(layer.layer)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_kl_covers_weight_and_bias(name, getkey):
     layer = LAYERS[name][0](getkey())
@@ -61,6 +63,7 @@ def test_of_keeps_the_weights_as_means(getkey):
     assert np.array_equal(mean(x), conv(x))
 
 
+@pytest.mark.slow
 def test_all_layers_of_a_model_can_be_swapped(getkey):
     model = eqx.nn.Sequential(
         [
@@ -88,6 +91,7 @@ def outputs(layer, x, num, key):
     return jax.jit(jax.vmap(one))(jax.random.split(key, num))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["weight", "local"])
 def test_preactivations_have_the_moments_of_the_estimator(estimator, getkey):
     """Mean x'mu, variance sum x^2 sigma^2; across rows covariance or none."""
@@ -141,6 +145,7 @@ def test_local_gradients_are_unbiased_and_less_noisy(getkey):
     assert total[1] < 0.5 * total[0]
 
 
+@pytest.mark.slow
 def test_local_has_a_gradient_at_zero_input(getkey):
     layer = bnn.BayesianLinear(3, 2, False, key=getkey(), estimator="local")
     key = getkey()
@@ -153,6 +158,7 @@ def test_an_unknown_estimator_is_refused(getkey):
         bnn.BayesianLinear(1, 1, key=getkey(), estimator="exact")
 
 
+@pytest.mark.slow
 def test_layers_of_a_model_under_inference_need_no_key(getkey):
     """Under weight sampling the whole model is drawn, and layers see plain arrays."""
 

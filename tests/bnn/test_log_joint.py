@@ -25,6 +25,7 @@ def model(getkey):
     return eqx.nn.Linear(3, "scalar", key=getkey())
 
 
+@pytest.mark.slow
 def test_the_log_joint_is_the_sum_by_hand(data, model, getkey):
     joint = bnn.LogJoint(
         bnn.NormalLikelihood(0.3), dist.Normal(0.0, 2.0), 120, temperature=0.5
@@ -54,6 +55,7 @@ LIKELIHOODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_any_numpyro_distribution_is_a_likelihood(name, getkey):
     likelihood, shape, y = LIKELIHOODS[name]
@@ -103,6 +105,7 @@ def test_a_prior_sees_path_and_leaf(model):
     assert seen == {"weight": (1, 3), "bias": (1,)}
 
 
+@pytest.mark.slow
 def test_prior_scales(model):
     wide = eqx.nn.Conv2d(4, 8, 3, key=jax.random.key(0))
     assert np.allclose(bnn.FanInNormal(2.0)("w", wide.weight).scale, 2.0 / 6.0)
@@ -117,6 +120,7 @@ def test_prior_scales(model):
         by_path("layers.1.weight", model.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prior",
     [dist.Normal(0.5, 2.0), dist.Normal(jnp.zeros(3), 2.0).to_event(1)],
@@ -233,6 +237,7 @@ def test_check_data(data, model, getkey):
         check(x, labels, lambda out: dist.Poisson(jnp.exp(out)), model)
 
 
+@pytest.mark.slow
 def test_padding_may_hold_anything(data, model, getkey):
     x, y = data
     key = getkey()

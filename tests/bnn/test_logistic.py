@@ -10,6 +10,7 @@ from jaxprob import bnn
 from jaxprob.testing import LogisticRegression
 
 
+@pytest.mark.slow
 def test_the_quadrature_is_an_adaptive_integral(x64):
     """One weight and a bias, by SciPy's double integral over the density itself."""
     problem = LogisticRegression.random(key=jax.random.key(0), num_data=12, dim=1)
@@ -33,6 +34,7 @@ def test_the_quadrature_is_an_adaptive_integral(x64):
     assert np.isclose(problem.covariance[0, 1], cross, rtol=0.0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_more_nodes_change_nothing():
     make = LogisticRegression.random
     coarse = make(key=jax.random.key(8), nodes=16)

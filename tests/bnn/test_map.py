@@ -38,6 +38,7 @@ def train(method, model, batch, num, key):
     return eqx.combine(arrays, static), info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_map_is_ridge_regression_at_any_temperature(problem, getkey, temperature):
     joint = problem.log_joint(temperature=temperature)
@@ -74,6 +75,7 @@ def test_only_random_leaves_have_the_prior(problem, getkey):
     assert not np.array_equal(state.model.bias, model.bias)
 
 
+@pytest.mark.slow
 def test_the_noise_is_learned_as_a_point(problem, getkey):
     """At the optimum the noise variance is the mean squared residual."""
     joint = bnn.LogJoint(bnn.HeteroscedasticNormal(), dist.Normal(0.0, 1.0), 30)
@@ -85,6 +87,7 @@ def test_the_noise_is_learned_as_a_point(problem, getkey):
     assert np.allclose(fitted.scale**2, np.mean(residual**2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_without_random_leaves_or_outside_the_prior_is_refused(getkey):
     model = eqx.nn.Linear(3, "scalar", key=getkey())
     joint = bnn.LogJoint(bnn.NormalLikelihood(1.0), dist.HalfNormal(1.0), 3)

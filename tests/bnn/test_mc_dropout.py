@@ -48,6 +48,7 @@ def test_the_gradient_vanishes_at_the_known_optimum(problem, getkey):
     assert np.any(np.abs(off.mean(0)) > 8 * off.std(0) / np.sqrt(num))
 
 
+@pytest.mark.slow
 def test_the_predictive_variance_is_the_known_one(problem, getkey):
     method, model, best, (x, _) = problem
     posterior = method.posterior(method.init(model, key=getkey()))

@@ -53,6 +53,7 @@ def exact_posterior(problem, model):
     )
 
 
+@pytest.mark.slow
 def test_the_exact_bound_is_highest_where_theory_says(problem, getkey):
     posterior = bnn.bayesianize(problem.model(key=getkey()))
     start, unravel = jaxprob.tree.ravel(posterior)
@@ -180,6 +181,7 @@ def test_duplicates_padding_and_order_change_nothing(problem, getkey):
     assert jnp.allclose(info["elbo"], -30 * info["nll"] - info["kl"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.25, 4.0])
 def test_a_temperature_scales_the_variance(problem, getkey, temperature):
     """p^(1/T) of a Gaussian has T times its covariance: the optimum moves so."""
@@ -204,6 +206,7 @@ def test_a_temperature_scales_the_variance(problem, getkey, temperature):
         assert jnp.all(jnp.abs(g.mean(0)) < 4 * g.std(0) / np.sqrt(num))
 
 
+@pytest.mark.slow
 def test_points_are_optimised_and_frozen_leaves_are_not(getkey):
     model = eqx.nn.MLP(2, "scalar", 8, 2, key=getkey())
     x = jax.random.normal(getkey(), (16, 2))
@@ -223,6 +226,7 @@ def test_points_are_optimised_and_frozen_leaves_are_not(getkey):
     assert not jnp.array_equal(after.layers[2].weight, model.layers[2].weight)
 
 
+@pytest.mark.slow
 def test_hidden_layers_differ_at_initialisation(getkey):
     model = eqx.nn.MLP(51, 51, 51, 3, key=getkey())
     drawn = bnn.bayesianize(model).sample(getkey())

@@ -56,6 +56,7 @@ def stepper(name, problem, temperature):
     return move
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("name", METHODS)
 def test_batches_of_any_size_average_to_all_rows(x64, problem, name, temperature):

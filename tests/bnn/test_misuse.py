@@ -92,6 +92,7 @@ def test_chains_need_the_rows_that_num_data_counts(rows):
         bnn.run_chains(nuts(joint), mlp(), (X, Y), key=KEY, progress=False)
 
 
+@pytest.mark.slow
 def test_a_step_size_that_nothing_adapts_is_what_to_lower():
     method = bnn.HMC(
         JOINT, 4, num_warmup=0, num_draws=4, step_size=1e3, initial="model"
@@ -100,6 +101,7 @@ def test_a_step_size_that_nothing_adapts_is_what_to_lower():
         bnn.run_chains(method, mlp(), (X, Y), key=KEY, progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_on_disk_gives_the_draws_that_are_asked_for(tmp_path):
     def draws(num):
         method = bnn.SGLD(JOINT, 1e-3, start=0, every=1, num_draws=num)
@@ -161,6 +163,7 @@ class Tied(eqx.Module):
         return jnp.sum(second(jnp.tanh(first(x))))
 
 
+@pytest.mark.slow
 def test_tied_weights_have_no_kronecker_factor():
     where = "shared.pytree.0"
     method = bnn.Laplace(bnn.MAP(JOINT, SGD), "kronecker", where=where)
@@ -170,6 +173,7 @@ def test_tied_weights_have_no_kronecker_factor():
     assert method.posterior(method.init(Tied()), [(X, Y)]).tau().shape == (12,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
 def test_tied_weights_are_drawn_by_weight_alone(estimator):
     method = bnn.MeanFieldVI(JOINT, SGD, estimator=estimator)
@@ -187,6 +191,7 @@ def test_one_precision_for_all_is_any_number(number):
     assert np.allclose(state.scale["w"], 1.0 / np.sqrt(8 * 1.1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_num_data_are_told_of():
     joint = bnn.LogJoint(LIKELIHOOD, bnn.FanInNormal(), num_data=len(X) + 3)
     settings = {"key": KEY, "num_steps": 1, "progress": False}

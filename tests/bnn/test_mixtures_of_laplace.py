@@ -55,6 +55,7 @@ def ensemble(posteriors):
     return bnn.EnsemblePosterior(stack, len(posteriors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", [bnn.Mixture, ensemble])
 def test_a_mixture_linearises_each_component_round_its_own_mode(mixed, scene):
     joint, _, posteriors, x = scene
@@ -74,6 +75,7 @@ def test_a_mixture_linearises_each_component_round_its_own_mode(mixed, scene):
     assert np.any(np.abs(plain.mean - mean) > 8 * error)
 
 
+@pytest.mark.slow
 def test_a_component_that_is_not_linearised_is_the_network_itself(scene):
     joint, models, posteriors, x = scene
     point = bnn.PointPosterior(models[1])

@@ -96,6 +96,7 @@ def test_log_prob_far_out_is_finite():
     assert np.all(np.isfinite(p.log_prob(jnp.array([50.0, -50.0]))))
 
 
+@pytest.mark.slow
 def test_quantiles_invert_the_mixtures_cdf(by_hand):
     predictive, mean, scale = by_hand
     for q in (0.001, 0.05, 0.5, 0.9):
@@ -112,6 +113,7 @@ def test_quantiles_invert_the_mixtures_cdf(by_hand):
     assert not np.allclose(predictive.quantile(0.95), wrong, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_quantiles_of_a_likelihood_without_icdf(x64):
     """Student's t: numpyro has no inverse here, so the bracket is Cantelli's."""
     predictive = bnn.predict(
@@ -139,6 +141,7 @@ def test_a_support_with_an_edge_has_nothing_beyond_it():
     np.testing.assert_allclose(predictive.quantile(0.3), exact, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [bnn.NormalLikelihood, bnn.StudentTLikelihood])
 def test_quantiles_have_the_derivatives_of_differences(x64, kind):
     members = bnn.Mixture(
@@ -163,6 +166,7 @@ def test_quantiles_have_the_derivatives_of_differences(x64, kind):
         np.testing.assert_allclose(slope, (right - left) / (2 * step), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_entropy_is_the_mean_entropy_and_the_mutual_information(x64, getkey):
     predictive = classification(getkey)
     probs = np.asarray(jax.nn.softmax(predictive.outputs, axis=-1))
@@ -297,6 +301,7 @@ def test_joint_samples_share_the_model_between_rows(getkey):
     assert np.std(draws[:, 0]) > 3.0
 
 
+@pytest.mark.slow
 def test_statistics_may_be_asked_for_inside_jit_first(getkey):
     posterior, x, eager = regression(getkey)
     predictive = bnn.predict(

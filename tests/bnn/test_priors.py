@@ -13,6 +13,7 @@ from jaxprob import bnn
 from ..unhooked import unhooked
 
 
+@pytest.mark.slow
 def test_the_scale_mixture_is_its_formula(x64, getkey):
     prior = bnn.ScaleMixtureNormal(0.3, 2.0, 0.1)
     leaf = jax.random.normal(getkey(), (3, 2))
@@ -30,6 +31,7 @@ def test_the_scale_mixture_is_its_formula(x64, getkey):
     assert abs(np.mean(drawn**2) - variance) < 4 * error
 
 
+@pytest.mark.slow
 def test_a_mixture_prior_trains(getkey):
     model = eqx.nn.Linear(2, "scalar", key=getkey())
     x = jax.random.normal(getkey(), (8, 2))
@@ -47,6 +49,7 @@ def test_a_mixture_prior_trains(getkey):
         assert np.isfinite(info["kl"])
 
 
+@pytest.mark.slow
 def test_patterns_keep_their_order_in_every_transformation():
     """JAX sorts the keys of dictionaries, and "*" is before all letters."""
     model = eqx.nn.MLP(2, "scalar", 3, 1, key=jax.random.key(0))
@@ -73,6 +76,7 @@ def test_patterns_keep_their_order_in_every_transformation():
     assert np.allclose(still.log_evidence(), posterior.log_evidence(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_prior_predictive_of_a_linear_model(x64, getkey):
     """Mean 0, variance s^2 |x|^2 plus the noise's; frozen leaves stay."""
     model = eqx.nn.Linear(2, "scalar", key=getkey())
@@ -135,6 +139,7 @@ def test_every_method_refuses_what_it_cannot_be_right_about(getkey, name):
         methods(outside)[name].init({"w": -jnp.ones(2)}, key=getkey())
 
 
+@pytest.mark.slow
 def test_num_data_has_no_default():
     with unhooked():
         with pytest.raises(TypeError, match="num_data"):

@@ -18,6 +18,7 @@ def test_the_scale_of_a_gaussian_is_the_one_asked_for(x64):
     assert jnp.allclose(leaf.scale, scales, rtol=1e-10, atol=0.0)
 
 
+@pytest.mark.slow
 def test_a_scale_that_underflows_still_has_a_finite_entropy_and_kl():
     leaf = bnn.Gaussian(jnp.zeros(2), jnp.array([-200.0, 0.0]))
     value, grads = eqx.filter_value_and_grad(lambda q: q.kl(dist.Normal(0.0, 1.0)))(
@@ -35,6 +36,7 @@ def test_integers_and_other_shapes_are_refused():
             bnn.Gaussian(jnp.zeros(3), jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_log_prob_and_entropy_are_summed_over_entries(x64, getkey):
     leaf = bnn.Gaussian.of(jax.random.normal(getkey(), (2, 3)), 0.3)
     value = jax.random.normal(getkey(), (2, 3))
@@ -51,6 +53,7 @@ class Pair(eqx.Module):
     b: jax.Array
 
 
+@pytest.mark.slow
 def test_no_two_leaves_share_noise(getkey):
     shape = (64, 100)
     leaf = bnn.Gaussian.of(jnp.zeros(shape), 1.0)
@@ -81,6 +84,7 @@ def test_sampling_gives_a_model_of_the_same_class_and_leaves_the_rest(getkey):
     assert list(bnn.random_leaves(tree)) == ["a"]
 
 
+@pytest.mark.slow
 def test_the_draws_have_the_moments(getkey):
     leaf = bnn.Gaussian.of(jnp.array([1.0, -2.0]), jnp.array([0.1, 2.0]))
     draws = jax.vmap(lambda k: leaf.sample(key=k))(jax.random.split(getkey(), 20_000))

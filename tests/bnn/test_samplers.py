@@ -86,6 +86,7 @@ def test_a_transition_evaluates_nothing_twice(problem, getkey, num_leapfrog):
     assert len(calls) == 1 + num_leapfrog * method.num_steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, 3, **k)])
 def test_a_transition_leaves_the_density_and_gradient_of_its_end(problem, getkey, make):
     """The next one begins with them: a stale gradient would bend each first step."""
@@ -128,6 +129,7 @@ def test_draws_are_kept_thinned_and_in_order(problem, getkey):
         every.posterior(every.init(model, key=key))
 
 
+@pytest.mark.slow
 def test_past_the_number_of_draws_the_oldest_make_room(problem, getkey):
     """A ring of three beside a buffer of eight, after eight updates."""
     model, key = problem.model(key=getkey()), getkey()
@@ -156,6 +158,7 @@ def test_frozen_leaves_stay_and_the_others_have_their_conditional(problem, getke
     assert_moments(draws, mean, np.linalg.inv(precision))
 
 
+@pytest.mark.slow
 def test_less_than_all_data_is_refused_and_divergence_reported(problem, getkey):
     method = bnn.NUTS(problem.log_joint(), num_warmup=0, num_draws=3, num_chains=2)
     model = problem.model(key=getkey())
@@ -191,6 +194,7 @@ def test_full_batch_langevin_has_the_variance_of_its_step_size(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("friction", "temperature"), [(0.1, 1.0), (0.7, 0.5)])
 def test_full_batch_sghmc_has_the_variance_of_its_step_size(
     problem, getkey, friction, temperature
@@ -288,6 +292,7 @@ def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
     assert np.all(np.diag(moment) > 1.1 * np.diag(np.asarray(problem.covariance)))
 
 
+@pytest.mark.slow
 def test_blackjax_still_means_what_we_rely_on(x64):
     """A canary: the drift, the noise and the key of one Langevin step."""
     key = jax.random.key(3)
@@ -302,6 +307,7 @@ def test_blackjax_still_means_what_we_rely_on(x64):
     assert np.all(np.abs(noise.var(0) - 1) < 4 * np.sqrt(2 / 40_000))
 
 
+@pytest.mark.slow
 def test_the_integrator_reverses_and_its_energy_error_is_of_second_order(
     problem, getkey
 ):
@@ -346,6 +352,7 @@ def test_the_integrator_reverses_and_its_energy_error_is_of_second_order(
     assert np.all((ratios > 14) & (ratios < 19))
 
 
+@pytest.mark.slow
 def test_schedules_and_settings(problem, getkey):
     schedule = optax.constant_schedule(0.01)
     model = problem.model(key=getkey())

@@ -116,6 +116,7 @@ def posteriors():
     return {name: build(model) for name, build in POSTERIORS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, posteriors, name):
     posterior = posteriors[name]
@@ -215,6 +216,7 @@ class Odd(eqx.Module):
         return cls(half, wide, key, rate, "odd", hook)
 
 
+@pytest.mark.slow
 def test_odd_dtypes_keys_and_settings_come_back(tmp_path):
     path = tmp_path / "odd.safetensors"
     bnn.save_posterior(path, bnn.PointPosterior(Odd.make(1)))
@@ -269,6 +271,7 @@ def test_what_no_file_can_hold_is_refused_and_nothing_is_written(tmp_path, getke
         bnn.save_posterior(path, own)
 
 
+@pytest.mark.slow
 def test_mixtures_and_transforms_of_numpyro_come_back(tmp_path, getkey):
     model, path = network(getkey()), tmp_path / "posterior.safetensors"
     mixture = dist.MixtureSameFamily(

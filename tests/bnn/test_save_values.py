@@ -54,6 +54,7 @@ def test_numpy_numbers_in_a_prior(tmp_path):
     assert np.allclose(found.log_prob(model), bnn.log_prior(prior, model))
 
 
+@pytest.mark.slow
 def test_a_number_still_takes_on_the_dtype_it_meets(tmp_path):
     """A strong float32 would promote outputs of half precision, or be refused."""
     model = eqx.nn.Linear(2, "scalar", key=jax.random.key(0), dtype=jnp.bfloat16)
@@ -83,6 +84,7 @@ PRIORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRIORS)
 def test_priors_of_every_make(name, tmp_path):
     model = eqx.nn.Linear(2, 3, use_bias=False, key=jax.random.key(0))

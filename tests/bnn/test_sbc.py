@@ -34,6 +34,7 @@ def test_the_truth_ranks_uniformly_among_the_draws(problem, name):
     assert np.all(np.abs(level.mean(0) - 0.5) < 4 * level.std(0) / np.sqrt(SIMS))
 
 
+@pytest.mark.slow
 def test_a_factorised_posterior_is_caught_by_its_narrow_ranks():
     """The best mean-field Gaussian, in closed form: too many ranks at both ends."""
     first, second = jax.random.normal(jax.random.key(1), (2, 12))
@@ -56,6 +57,7 @@ def test_a_factorised_posterior_is_caught_by_its_narrow_ranks():
     assert min(counts[0], counts[-1]) > 1.5 * SIMS / (DRAWS + 1)
 
 
+@pytest.mark.slow
 def test_p_values_of_uniform_ranks_are_uniform():
     rng = np.random.default_rng(0)
     values = np.array([rank_p_values(rng.integers(0, 16, 500), 15) for _ in range(100)])

@@ -127,6 +127,7 @@ def test_a_kind_of_key_that_was_chosen_stays():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["weight", "local", "flipout"])
 @pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
 def test_a_module_is_handed_keys_of_the_kind_that_was_given(estimator, kind):
@@ -160,6 +161,7 @@ def mixed_tree(getkey):
     return {**leaves, "other": bnn.Gaussian.of(single, 0.3), "plain": jnp.ones(2)}
 
 
+@pytest.mark.slow
 def test_leaves_drawn_together_come_back_in_their_places(x64, getkey):
     tree = mixed_tree(getkey)
     narrow = {
@@ -173,6 +175,7 @@ def test_leaves_drawn_together_come_back_in_their_places(x64, getkey):
         assert jnp.allclose(drawn[name], mean, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_a_divergence_of_all_leaves_is_the_sum_of_each(x64, getkey, temperature):
     tree = mixed_tree(getkey)

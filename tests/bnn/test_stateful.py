@@ -26,6 +26,7 @@ def run(method, model, data, num):
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["batch", "ema"])
 def test_training_is_that_of_equinox(joint, mode):
     """The loop of Equinox's own documentation, with the loss of MAP written out."""
@@ -77,6 +78,7 @@ def test_statistics_are_neither_random_nor_optimised():
     assert found == layers
 
 
+@pytest.mark.slow
 def test_each_draw_gets_the_statistics_of_its_own_weights(joint):
     model, (x, y) = make("batch norm")
     method = bnn.SGLD(joint, 1e-2, 0, 1, 3, num_chains=2)
@@ -112,6 +114,7 @@ def test_each_draw_gets_the_statistics_of_its_own_weights(joint):
     assert len(np.unique(np.stack(seen), axis=0)) == 6
 
 
+@pytest.mark.slow
 def test_swag_samples_are_refreshed(joint):
     model, data = make("batch norm")
     method = bnn.SWAG(bnn.MAP(joint, optax.sgd(0.05)), 0, 1, num_samples=4)
@@ -126,6 +129,7 @@ def test_swag_samples_are_refreshed(joint):
     assert np.allclose(mean, hidden.mean(0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_hamiltonian_chains_hold_the_statistics_as_they_are(joint):
     model, data = make("batch norm")
     trained = run(bnn.MAP(joint, optax.sgd(0.05)), model, data, 4).model
@@ -137,6 +141,7 @@ def test_hamiltonian_chains_hold_the_statistics_as_they_are(joint):
     assert not np.array_equal(drawn.net.first.weight, trained.net.first.weight)
 
 
+@pytest.mark.slow
 def test_laplace_goes_on_in_inference_mode_as_its_error_says(joint):
     """The curvature is that of the network with constants in BatchNorm's place."""
     model, (x, y) = make("batch norm")
@@ -176,6 +181,7 @@ def test_laplace_goes_on_in_inference_mode_as_its_error_says(joint):
     assert np.allclose(posterior.curvature.matrix, expected, atol=1e-4 * scale)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused(joint):
     model, (x, _) = make("batch norm")
     with pytest.raises(ValueError, match="has no output for one input: call eqx"):

@@ -12,6 +12,7 @@ from jaxprob import bnn
 Z = np.linspace(-6.0, 6.0, 41, dtype=np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("df", [0.5, 4.0, 30.0, 1000.0, 1e5])
 def test_it_is_scipys_at_any_number_of_degrees_of_freedom(df):
     found = bnn.StudentT(df, jnp.float32(0.3), jnp.float32(0.2)).log_prob(Z)
@@ -34,11 +35,13 @@ def jump(family):
     return np.abs(found - expected).max()
 
 
+@pytest.mark.slow
 def test_the_density_of_a_data_set_does_not_move_in_jumps():
     assert jump(bnn.StudentT) < 0.02
     assert jump(dist.StudentT) > 0.5  # what is mended here
 
 
+@pytest.mark.slow
 def test_it_broadcasts_and_has_gradients_in_all_three():
     law = bnn.StudentT(jnp.array([3.0, 8.0]), jnp.zeros(2), jnp.float32(0.5))
     assert law.log_prob(jnp.ones(2)).shape == (2,)
@@ -57,6 +60,7 @@ def test_it_broadcasts_and_has_gradients_in_all_three():
         np.testing.assert_allclose(slope, (high - low) / (2 * step), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("df", [0.5, 1.0, 2.0, 2.5])
 def test_quantiles_need_no_variance_and_no_mean(x64, df):
     """Below two degrees of freedom the bracket of Cantelli's inequality is infinite."""

@@ -73,6 +73,7 @@ def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
     assert np.all(np.abs(centred.T @ centred / 20_000 - correlation) < 4 * error)
 
 
+@pytest.mark.slow
 def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
     """The exact second moment of SGD with replacement on a quadratic.
 
@@ -134,6 +135,7 @@ def test_multi_swag_is_an_ensemble_of_them(problem, getkey):
     assert isinstance(bnn.Mixture(each).sample(getkey()), eqx.nn.Linear)
 
 
+@pytest.mark.slow
 def test_a_density_over_part_of_a_model(x64, getkey):
     model = eqx.nn.MLP(2, 1, 3, 1, key=getkey())
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=6)
@@ -157,6 +159,7 @@ def test_a_density_over_part_of_a_model(x64, getkey):
     assert np.allclose(posterior.log_prob(draw), exact.log_prob(jnp.asarray(vector)))
 
 
+@pytest.mark.slow
 def test_too_few_iterates_are_refused(problem, getkey):
     method = bnn.SWAG(bnn.MAP(problem.log_joint(), optax.sgd(0.1)), start=20, every=5)
     state, _ = run(method, problem, 24, getkey())

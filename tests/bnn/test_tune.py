@@ -120,6 +120,7 @@ def test_training_by_evidence_ends_where_the_exact_evidence_is_highest(x64, getk
     assert np.any(np.abs(jax.grad(exact)(found(first))) > 0.1)
 
 
+@pytest.mark.slow
 def test_the_pass_for_the_evidence_is_in_batches_too(getkey, x64, monkeypatch):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     model, data = problem.model(key=getkey()), (problem.x, problem.y)
@@ -143,6 +144,7 @@ def test_the_pass_for_the_evidence_is_in_batches_too(getkey, x64, monkeypatch):
     assert np.isclose(*found, rtol=0.0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_training_by_evidence_cannot_do_is_refused(getkey):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     model, data = problem.model(key=getkey()), (problem.x, problem.y)

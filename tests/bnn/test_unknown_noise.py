@@ -66,6 +66,7 @@ def conjugate(x64):
 X_NEW = np.array([[0.0, 0.0], [1.0, -1.0], [3.0, 2.0]])
 
 
+@pytest.mark.slow
 def test_the_student_t_is_the_integral_over_the_noise(conjugate):
     """Given the noise all is a `LinearGaussian`; the rest is a sum over a fine grid."""
     log_s = np.linspace(-3.0, 3.0, 241)

@@ -15,6 +15,7 @@ LIKELIHOODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_what_needs_one_says_what_is_missing(name):
     model = eqx.nn.Linear(2, "scalar", key=jax.random.key(0))
@@ -31,6 +32,7 @@ def test_what_needs_one_says_what_is_missing(name):
             predictive.interval(0.9)
 
 
+@pytest.mark.slow
 def test_several_outputs_that_correlate_have_what_needs_none():
     covariance = jnp.array([[1.0, 0.5], [0.5, 1.0]])
     model = eqx.nn.Linear(2, 2, key=jax.random.key(0))
@@ -49,6 +51,7 @@ def test_several_outputs_that_correlate_have_what_needs_none():
         predictive.interval(0.9)
 
 
+@pytest.mark.slow
 def test_counts_have_one():
     model = eqx.nn.Linear(2, "scalar", key=jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 2))

@@ -20,6 +20,7 @@ def by_hand(mlp, x):
     return first, second, mlp.layers[2](jnp.tanh(second))
 
 
+@pytest.mark.slow
 def test_they_are_what_the_parts_give(mlp):
     x = jnp.asarray([0.3, -1.0])
     y, inner = tree.activations(mlp, eqx.nn.Linear, x)
@@ -29,6 +30,7 @@ def test_they_are_what_the_parts_give(mlp):
     np.testing.assert_allclose(y, mlp(x), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_under_jit_and_vmap_and_without_a_leak(mlp):
     x = jax.random.normal(jax.random.key(1), (5, 2))
 
@@ -44,6 +46,7 @@ def test_under_jit_and_vmap_and_without_a_leak(mlp):
     np.testing.assert_allclose(y, last, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_they_have_gradients(mlp):
     x = jnp.asarray([0.3, -1.0])
 
@@ -76,6 +79,7 @@ def test_an_outer_part_and_one_inside_of_it(mlp):
     np.testing.assert_allclose(y, jnp.exp(mlp(x)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_a_model_maps_itself_comes_whole():
     """Attention calls its projections for each place of the sequence."""
     attention = eqx.nn.MultiheadAttention(2, 4, key=jax.random.key(0))
@@ -114,6 +118,7 @@ class Looped(eqx.Module):
         return jax.lax.scan(lambda h, _: (self.cell(h), None), x, None, length=3)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "message"),
     [

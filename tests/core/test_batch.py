@@ -39,6 +39,7 @@ def squared(model, example, *, key):
     return (model * x - y) ** 2, {"noise": noise}
 
 
+@pytest.mark.slow
 def test_padding_changes_neither_loss_nor_gradient_nor_noise(getkey):
     key = getkey()
     x, y = np.arange(1.0, 6.0, dtype=np.float32), np.ones(5, np.float32)

@@ -35,6 +35,7 @@ def run(learner, data, getkey, **kwargs):
     return jaxprob.fit(learner, model, data, key=getkey(), **kwargs)
 
 
+@pytest.mark.slow
 def test_it_solves_least_squares(learner, data, getkey):
     state, history = run(learner, data, getkey, num_epochs=150, validation=data)
     assert jnp.allclose(
@@ -58,6 +59,7 @@ def test_num_steps_is_exact(learner, data, getkey, num_steps):
     assert int(state.step) == num_steps == history[-1]["step"]
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_bits_whatever_the_dispatch(learner, data):
     from tests.conftest import KeyMaker
 
@@ -88,6 +90,7 @@ def test_a_list_of_batches_is_no_data_set(learner, data, getkey, num, as_batch):
     assert set(history[0]) == {"step", "loss", "val_loss"}
 
 
+@pytest.mark.slow
 def test_batches_of_torch_are_batches(learner, data, getkey):
     rows = torch.utils.data.TensorDataset(*map(torch.from_numpy, data))
     loader = torch.utils.data.DataLoader(rows, batch_size=10)
@@ -140,6 +143,7 @@ def test_a_diverging_run_stops_with_a_reason(data, getkey):
         run(learner, data, getkey, num_epochs=50)
 
 
+@pytest.mark.slow
 def test_evaluate_counts_each_example_once_and_trains_nothing(learner, data, getkey):
     model = eqx.nn.Linear(3, 1, key=getkey())
     state = learner.init(model)

@@ -112,6 +112,7 @@ def solve(x):
     return jnp.sum(eqx.error_if(y, x > 2.0, "too large") ** 2)
 
 
+@pytest.mark.slow
 def test_checks_are_found_and_give_nan_where_they_would_raise():
     def gradients(x):
         return jax.lax.map(jax.value_and_grad(solve), x)
@@ -127,6 +128,7 @@ def test_checks_are_found_and_give_nan_where_they_would_raise():
         jax.block_until_ready(eqx.filter_jit(gradients)(bad))
 
 
+@pytest.mark.slow
 def test_a_failed_check_is_that_of_its_own_part():
     quiet = jax.jit(jax.vmap(checks_give_nan(jax.value_and_grad(solve))))
     values, slopes = quiet(jnp.array([1.0, 3.0, 1.0]))

@@ -70,6 +70,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capacity", "bad"), [(8, 0), (8, 7), (8, 17), (8, 23), (1, 5), ("auto", 17)]
 )
@@ -116,6 +117,7 @@ def test_an_update_that_overflows_is_told_from_a_gradient():
     assert "model.first.weight" in caught.value.leaves
 
 
+@pytest.mark.slow
 def test_the_state_is_checked_by_itself_in_time():
     """Before the ninth step since the last look is made."""
     stepper = make_stepper(4, check_every=8)
@@ -189,6 +191,7 @@ def test_a_leaf_that_is_infinite_by_design_is_none_that_broke():
     assert stepper.step == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["row", "end"])
 def test_fit_names_the_step_and_keeps_the_state(where):
     """An epoch in order, so that rows of a step are known; the last step too."""
@@ -205,6 +208,7 @@ def test_fit_names_the_step_and_keeps_the_state(where):
     assert same(error.state, before)
 
 
+@pytest.mark.slow
 def test_fit_of_arrays_gathers_the_rows_of_the_bad_batch_again():
     x = np.random.default_rng(1).uniform(1, 2, size=(90, 2)).astype(np.float32)
     x[41, 0] = 0.0
@@ -265,6 +269,7 @@ def test_every_method_names_the_leaf(name):
     assert "first.weight" not in " ".join(caught.value.leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [None, "ensemble"])
 def test_on_several_devices(learner):
     layout = jaxprob.Layout(data=2)

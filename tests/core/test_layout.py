@@ -103,6 +103,7 @@ def rows(num, size=8):
     return [(x[i::num], y[i::num]) for i in range(num)]
 
 
+@pytest.mark.slow
 def test_dispatches_steps_and_resumes_are_alike_to_the_bit_on_one_layout(getkey):
     layout, key, data = Layout(data=4), getkey(), rows(12)
     whole = make_stepper(layout, key)
@@ -121,6 +122,7 @@ def test_dispatches_steps_and_resumes_are_alike_to_the_bit_on_one_layout(getkey)
     assert eqx.tree_equal(whole.fetch(), second.fetch())
 
 
+@pytest.mark.slow
 def test_what_lies_where():
     layout = Layout(data=2, members=2)
     learner = ensemble()
@@ -136,6 +138,7 @@ def test_what_lies_where():
     assert {s.data.shape[0] for s in batch[0].addressable_shards} == {4}
 
 
+@pytest.mark.slow
 def test_rows_that_devices_do_not_divide_are_padded_under_the_mask(getkey):
     loader = jaxprob.ArrayLoader(arrays(30), batch_size=10)
     key = getkey()
@@ -187,6 +190,7 @@ class MeansInEachStep(jaxprob.AbstractLearner):
         return self.inner.model(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [True, False])
 def test_members_on_devices_of_their_own_meet_once_in_a_dispatch(apart):
     learner = ensemble() if apart else MeansInEachStep(ensemble())
@@ -195,13 +199,14 @@ def test_members_on_devices_of_their_own_meet_once_in_a_dispatch(apart):
     stepper = jaxprob.Stepper(
         learner, state, key=key, layout=layout, steps_per_dispatch=4
     )
-    many, programs = stepper._many, []
+    program = stepper._program
+    many, programs = program._many, []
 
     def noted(*args):
         programs.append(many.lower(*args).compile().as_text())
         return many(*args)
 
-    stepper._many = noted
+    program._many = noted
     metrics = stepper(rows(4))
     entry = programs[0].index("\nENTRY")
     meetings = ("all-reduce(", "all-gather(")
@@ -231,6 +236,7 @@ class Odd(jaxprob.AbstractLearner):
         return None
 
 
+@pytest.mark.slow
 def test_layouts_that_fit_no_learner_are_refused(getkey):
     with pytest.raises(ValueError, match=r"GradientDescent has neither num_members"):
         make_stepper(Layout(members=2), getkey())
@@ -241,6 +247,7 @@ def test_layouts_that_fit_no_learner_are_refused(getkey):
         jaxprob.Stepper(Odd(), state, key=getkey(), layout=Layout(members=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

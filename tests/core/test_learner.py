@@ -23,6 +23,7 @@ def problem(getkey):
     return eqx.nn.Linear(3, 1, key=getkey()), (x, y.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_one_step_is_optax_by_hand(problem, getkey):
     model, batch = problem
     optimizer = optax.adam(1e-2)
@@ -85,6 +86,7 @@ def test_a_decay_outside_its_range_is_refused(decay):
         jaxprob.EMA(decay)
 
 
+@pytest.mark.slow
 def test_evaluation_uses_the_average_and_inference_mode(getkey):
     model = eqx.nn.Sequential([eqx.nn.Linear(2, 1, key=getkey()), eqx.nn.Dropout(0.9)])
 
@@ -104,6 +106,7 @@ def test_evaluation_uses_the_average_and_inference_mode(getkey):
     assert jnp.allclose(first, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_learner_runs_under_jit_vmap_and_scan(problem, getkey):
     model, batch = problem
     learner = jaxprob.GradientDescent(squared_error, optax.adam(1e-2))

@@ -86,6 +86,7 @@ def test_the_scale_does_not_overflow():
     assert [scale for _, scale, _ in found] == [2.0**127, 2.0**127]
 
 
+@pytest.mark.slow
 def test_the_optimiser_inside_sees_neither_the_scale_nor_a_step_left_out():
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
     scaled = jaxprob.dynamic_loss_scale(inner, growth_interval=1)
@@ -172,6 +173,7 @@ def weights():
     }
 
 
+@pytest.mark.slow
 def test_float16_alone_has_no_gradient_here(weights):
     np.testing.assert_array_equal(weights["float16"].model.weight, 0.0)
 
@@ -215,6 +217,7 @@ def test_a_step_left_out_leaves_everything_but_the_scale():
     assert eqx.tree_equal(left.opt_state.inner, after.opt_state.inner)
 
 
+@pytest.mark.slow
 def test_each_member_of_an_ensemble_has_a_scale():
     model = eqx.nn.MLP(1, 1, 4, 1, key=jax.random.key(0))
     joint = bnn.LogJoint(bnn.NormalLikelihood(1.0), bnn.FanInNormal(), num_data=8)

@@ -37,6 +37,7 @@ def trained(data, steps=4, layout=None):
     )[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [None, Layout(data=4)])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_resident_data_give_the_bits_of_the_host_path(layout, drop_last):
@@ -71,6 +72,7 @@ def test_what_is_read_only_is_not_copied():
     assert np.shares_memory(data.data[0], x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [None, Layout(data=4)])
 def test_a_batch_may_be_written_over_once_it_is_handed_over(getkey, layout):
     learner = jaxprob.GradientDescent(noisy_loss, optax.adam(1e-2))

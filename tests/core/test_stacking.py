@@ -39,6 +39,7 @@ def squared_error(model, example, *, key):
     return jax.numpy.sum((model * x - y) ** 2)
 
 
+@pytest.mark.slow
 def test_training_on_double_precision_rows_warns_of_nothing(dirty):
     x = np.linspace(-1.0, 1.0, 20)
     learner = jaxprob.GradientDescent(squared_error, optax.sgd(0.1))

@@ -67,6 +67,7 @@ def trained(model, key, data, splits, capacity):
     return stepper, loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mlp, conv])
 @pytest.mark.parametrize(
     ("capacity", "splits"), [(4, [4, 8]), (5, [5, 10]), (16, []), (2, [])]
@@ -82,6 +83,7 @@ def test_many_steps_in_one_dispatch_are_bit_equal_to_single_steps(
     assert one.step == many.step == 12
 
 
+@pytest.mark.slow
 def test_single_steps_of_a_loader_round_as_many_do(getkey):
     # In a stack of one batch XLA would find no loop, and fuse otherwise.
     x = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
@@ -130,6 +132,7 @@ def test_weakly_typed_leaves_compile_no_second_program(getkey):
     assert stepper._program.num_compiled() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "programs"), [(8, 1), (20_000, 2)])
 def test_a_lone_step_compiles_one_more_where_batches_are_large(getkey, rows, programs):
     model, key, data = mlp(getkey()), getkey(), batches(12, rows)
@@ -137,6 +140,7 @@ def test_a_lone_step_compiles_one_more_where_batches_are_large(getkey, rows, pro
     assert stepper._program.num_compiled() == programs
 
 
+@pytest.mark.slow
 def test_a_batch_of_another_shape_is_trained_on_in_its_turn(getkey):
     model, key = mlp(getkey()), getkey()
     data = [*batches(3), *batches(1, size=5), *batches(2)]
@@ -153,6 +157,7 @@ def test_the_given_state_survives_donation(getkey):
     assert np.array_equal(model.layers[0].weight, weight)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(getkey):
     model, key, data = mlp(getkey()), getkey(), batches(12)
     whole, _ = trained(model, key, data, [], 4)
@@ -165,6 +170,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(getkey):
     assert eqx.tree_equal(whole.state, second.state)
 
 
+@pytest.mark.slow
 def test_totals_count_each_example_once(getkey):
     learner = jaxprob.GradientDescent(noisy_loss, optax.sgd(0.0))
     rng = np.random.default_rng(1)
@@ -189,6 +195,7 @@ def test_totals_count_each_example_once(getkey):
     assert stepper.totals.means()["loss"] == 0.0
 
 
+@pytest.mark.slow
 def test_auto_settles_after_a_few_steps_and_changes_no_bit(getkey):
     model, key, data = mlp(getkey()), getkey(), batches(20)
     auto, _ = trained(model, key, data, [1, 2, 3, 4, 5], "auto")
@@ -198,6 +205,7 @@ def test_auto_settles_after_a_few_steps_and_changes_no_bit(getkey):
     assert eqx.tree_equal(auto.state, one.state)
 
 
+@pytest.mark.slow
 def test_auto_makes_stacks_little_longer_than_what_comes_in_a_row(getkey):
     model, key = mlp(getkey()), getkey()
     learner = jaxprob.GradientDescent(noisy_loss, optax.adam(1e-2))
@@ -242,6 +250,7 @@ def test_the_number_of_steps_keeps_its_bounds(seconds, nbytes, steps):
     assert choose_capacity(seconds, nbytes) == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, -1])
 def test_a_wrong_number_of_steps_is_refused(getkey, steps):
     learner = jaxprob.GradientDescent(noisy_loss, optax.sgd(0.1))

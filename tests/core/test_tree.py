@@ -132,6 +132,7 @@ def test_ravel_round_trips_and_counts(net):
     assert jnp.array_equal(doubled.steps, net.steps)
 
 
+@pytest.mark.slow
 def test_select_works_on_tracers(net):
     @jax.jit
     def total(params):

@@ -133,6 +133,7 @@ def exact(x64):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_values_and_derivatives_are_those_of_vmap(name):
     params, static = eqx.partition(MODELS[name](), eqx.is_inexact_array)
@@ -157,6 +158,7 @@ def test_values_and_derivatives_are_those_of_vmap(name):
     close(found[vmap_last], found[jax.vmap])
 
 
+@pytest.mark.slow
 def test_keys_integers_and_trees_are_mapped_too():
     layers = mlp(jax.nn.relu).layers
     dropout = eqx.nn.Dropout(0.4)
@@ -256,6 +258,7 @@ def test_a_check_that_holds_raises_nothing():
         eqx.filter_jit(vmap_last(checking))(inputs() * 1e9)
 
 
+@pytest.mark.slow
 def test_as_wide_as_it_may_be_is_taken():
     def function(x):
         return WIDE[:-1] @ x + 1.0

@@ -38,6 +38,7 @@ def one_by_one(block, y):
     return jax.lax.map(lambda row: plain(block, row[:, None])[:, 0], y)
 
 
+@pytest.mark.slow
 def test_vmap_is_a_loop_over_examples(block, x64, getkey):
     block = jax.tree.map(lambda leaf: leaf.astype(float), block)
     y = jax.random.normal(getkey(), (2, 5, PATCHES, HIDDEN))
@@ -48,6 +49,7 @@ def test_vmap_is_a_loop_over_examples(block, x64, getkey):
     assert jnp.allclose(jnp.moveaxis(last, 1, 0), expected[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_in_float32_the_batch_rounds_alike(block, getkey):
     y = jax.random.normal(getkey(), (64, PATCHES, HIDDEN))
     expected = one_by_one(block, y)
@@ -55,6 +57,7 @@ def test_in_float32_the_batch_rounds_alike(block, getkey):
     assert error < 3e-7 * jnp.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_the_batch_is_one_operation_and_transposes_nothing(block, getkey):
     y = jax.random.normal(getkey(), (2, 5, PATCHES, HIDDEN))
     jaxpr = jax.make_jaxpr(jax.vmap(jax.vmap(lambda y: block(block(y)))))(y)
@@ -69,6 +72,7 @@ def loss(block, y):
     return jnp.sum(jnp.sin(block(y)))
 
 
+@pytest.mark.slow
 def test_gradients_of_the_batch_and_of_each_example(block, x64, getkey):
     block = jax.tree.map(lambda leaf: leaf.astype(float), block)
     y = jax.random.normal(getkey(), (5, PATCHES, HIDDEN))
@@ -95,6 +99,7 @@ def test_gradients_of_the_batch_and_of_each_example(block, x64, getkey):
         )
 
 
+@pytest.mark.slow
 def test_forward_derivatives_and_second_ones(block, x64, getkey):
     block = jax.tree.map(lambda leaf: leaf.astype(float), block)
     y, v = jax.random.normal(getkey(), (2, 5, PATCHES, HIDDEN))
@@ -116,6 +121,7 @@ def test_forward_derivatives_and_second_ones(block, x64, getkey):
     assert jnp.allclose(second, jnp.swapaxes(second, 1, 2), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_blocks(block, getkey):
     keys = jax.random.split(getkey(), 3)
     blocks = eqx.filter_vmap(lambda key: nn.MixerBlock(PATCHES, HIDDEN, 8, 6, key=key))(

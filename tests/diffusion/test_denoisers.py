@@ -22,6 +22,7 @@ def skewed_mixture():
     )
 
 
+@pytest.mark.slow
 @schedules
 def test_score_is_the_gradient_of_the_log_density(name, x64):
     schedule = SCHEDULES[name]()
@@ -37,6 +38,7 @@ def test_score_is_the_gradient_of_the_log_density(name, x64):
         assert jnp.max(jnp.abs(score - expected)) < tolerance
 
 
+@pytest.mark.slow
 @schedules
 def test_posterior_covariance_is_the_jacobian(name, x64, getkey):
     """Tweedie: Cov[x_0 | x_t] = sigma^2/alpha dD/dx, here against one Gaussian's."""
@@ -55,6 +57,7 @@ def test_posterior_covariance_is_the_jacobian(name, x64, getkey):
         assert jnp.allclose(sigma**2 / alpha * jacobian, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @schedules
 @pytest.mark.parametrize("double", [True, False])
 def test_every_parameterisation_comes_back(name, double):
@@ -103,6 +106,7 @@ def test_parameterisations_are_what_their_names_say(name, x64, getkey):
         assert jnp.allclose(got, value, rtol=1e-9), parameterisation
 
 
+@pytest.mark.slow
 @schedules
 def test_velocity_is_the_probability_flow(name, x64, getkey):
     schedule = SCHEDULES[name]()
@@ -114,6 +118,7 @@ def test_velocity_is_the_probability_flow(name, x64, getkey):
         assert jnp.allclose(denoiser.velocity(x, t), flow, rtol=1e-8)
 
 
+@pytest.mark.slow
 @schedules
 @pytest.mark.parametrize("predict", ["edm", *PARAMETERISATIONS])
 def test_a_perfect_network_gives_the_exact_denoiser(name, predict, x64, getkey):
@@ -139,6 +144,7 @@ def test_a_perfect_network_gives_the_exact_denoiser(name, predict, x64, getkey):
         assert jnp.allclose(denoiser(x_t, t), exact(x_t, t), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_network_sees_unit_variance(getkey):
     seen = []
 

@@ -49,6 +49,7 @@ def test_strength_zero_is_the_identity(classes):
     assert jnp.array_equal(Guided(classes, 0.0)(x, t, cond), classes(x, t, cond))
 
 
+@pytest.mark.slow
 def test_guidance_is_the_formula_inside_its_interval(classes):
     x, cond = jnp.array([0.3]), jnp.asarray(1)
     guided = Guided(classes, 1.5, interval=(0.5, 2.0))
@@ -72,6 +73,7 @@ def test_guidance_is_one_call_on_a_doubled_batch():
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_guidance_sharpens(classes, getkey):
     """Guided samples of class 1 lie further from class 0 than its own do."""
     cond = jnp.ones((2000,), jnp.int32)
@@ -104,6 +106,7 @@ def test_thresholds():
     assert jnp.allclose(wide(x, t), values)
 
 
+@pytest.mark.slow
 def test_conditions_are_left_out_at_the_rate_asked_for(getkey):
     def net(x, c, cond, *, key):
         return jnp.where(cond == -1, 1.0, 0.0) * jnp.ones_like(x)
@@ -117,6 +120,7 @@ def test_conditions_are_left_out_at_the_rate_asked_for(getkey):
         assert abs(value - rate) <= 4.0 * (rate * (1.0 - rate) / 4000) ** 0.5
 
 
+@pytest.mark.slow
 def test_embedding_reads_no_condition(getkey):
     c = jnp.asarray(0.2)
     classes = nn.Embedding(16, num_classes=3, key=getkey())

@@ -67,6 +67,7 @@ def test_log_prob_is_exact_for_a_mixture(name, x64, getkey):
     assert jnp.max(jnp.abs(error)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp_linear", "edm"])
 def test_log_prob_in_float32(name, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), SCHEDULES[name]())
@@ -75,6 +76,7 @@ def test_log_prob_in_float32(name, getkey):
     assert jnp.max(jnp.abs(error)) < 2e-3
 
 
+@pytest.mark.slow
 def test_the_usual_prior_costs_what_the_mismatch_says(x64, getkey):
     """Averaged over the data, the two log-densities differ by the divergence."""
     c, high = 0.25, 2.0
@@ -119,6 +121,7 @@ def test_samples_have_the_density(getkey):
     assert -4.0 * error - 1e-3 < divergence < 4.0 * error + 1e-3
 
 
+@pytest.mark.slow
 def test_probes_are_unbiased_with_the_known_variance(x64, getkey):
     a = jax.random.normal(getkey(), (6, 6))
     a = a + a.T
@@ -136,6 +139,7 @@ def test_probes_are_unbiased_with_the_known_variance(x64, getkey):
     assert jnp.allclose(exact, jnp.trace(a))
 
 
+@pytest.mark.slow
 def test_hutchpp_is_exact_for_low_rank_and_unbiased_otherwise(x64, getkey):
     b = jax.random.normal(getkey(), (6, 2))
     low = b @ b.T
@@ -153,6 +157,7 @@ def test_hutchpp_is_exact_for_low_rank_and_unbiased_otherwise(x64, getkey):
     assert jnp.std(values) < 0.5 * jnp.std(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [Hutchinson(64), HutchPP(1, 64)])
 def test_the_error_bar_of_the_trace_is_honest(trace, x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.3), VP.linear())
@@ -170,6 +175,7 @@ def test_the_error_bar_of_the_trace_is_honest(trace, x64, getkey):
     assert jnp.sqrt(jnp.mean(z**2)) < 1.6
 
 
+@pytest.mark.slow
 def test_the_solver_error_is_of_the_right_size(x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
     x = points(denoiser, getkey(), 16)
@@ -193,6 +199,7 @@ def test_the_solver_error_is_of_the_right_size(x64, getkey):
     assert jnp.median(estimated) < 100.0 * jnp.median(jnp.abs(true))
 
 
+@pytest.mark.slow
 def test_encode_and_decode_are_inverse(x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.2), VP.linear())
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
@@ -209,6 +216,7 @@ def test_encode_and_decode_are_inverse(x64, getkey):
     assert jnp.max(jnp.abs(latent)) < 5.0
 
 
+@pytest.mark.slow
 def test_interpolation_stays_on_the_sphere(x64, getkey):
     a, b = jax.random.normal(getkey(), (2, 3, 50))
     a = a * jnp.linalg.norm(b) / jnp.linalg.norm(a)
@@ -233,6 +241,7 @@ def test_bits_per_dim_do_not_depend_on_the_units(getkey):
         bits_per_dim(jnp.zeros(()), 5, 0.0)
 
 
+@pytest.mark.slow
 def test_bits_bound_the_entropy_of_integers(getkey):
     """Gaussian integers of standard deviation 10: the bound is the entropy + 1e-3."""
     std, num = 10.0, 20_000
@@ -256,6 +265,7 @@ def test_random_traces_need_a_key(getkey):
         HutchPP(0)
 
 
+@pytest.mark.slow
 def test_a_solver_that_gives_up_says_so():
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
     out = log_prob(denoiser, jnp.ones(2), max_steps=2)

@@ -64,6 +64,7 @@ class Only(jaxprob.diffusion.AbstractTimes):
         raise AssertionError("a point has no density")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp_kidger", "ve"])
 @pytest.mark.parametrize("parameterisation", ["x0", "eps", "score", "v", "edm"])
 def test_loss_at_the_exact_denoiser_is_its_closed_form(name, parameterisation, getkey):
@@ -106,6 +107,7 @@ def test_a_denoiser_fitted_to_data_has_unit_targets(scale, getkey):
         Preconditioned.fitted(silent, EDM(), np.ones((2, 2), np.int32))
 
 
+@pytest.mark.slow
 def test_loss_over_uniform_times_is_the_average_of_its_closed_form(getkey):
     schedule = VP(lambda t: t, t_max=10.0)
     denoiser = gaussian_denoiser(schedule)
@@ -116,6 +118,7 @@ def test_loss_over_uniform_times_is_the_average_of_its_closed_form(getkey):
     assert abs(value / expected - 1.0) < 4.0 * np.sqrt(2.0 / (50_000 * 4)) * 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x0", "eps", "score", "v", "velocity"])
 @pytest.mark.parametrize("schedule", ["vp_kidger", "ve"])
 def test_a_weighting_is_the_error_of_its_parameterisation(name, schedule, x64, getkey):
@@ -146,6 +149,7 @@ def test_stratified_times_are_one_in_each_part(getkey):
         assert jnp.all((u > 0) & (u <= 1))
 
 
+@pytest.mark.slow
 def test_each_stratified_time_is_uniform_in_its_part(getkey):
     mask = jnp.ones(4, bool)
     keys = jax.random.split(getkey(), 4000)
@@ -158,6 +162,7 @@ def test_each_stratified_time_is_uniform_in_its_part(getkey):
     assert abs(jnp.corrcoef(within.T)[0, 1]) < 4.0 / 4000**0.5
 
 
+@pytest.mark.slow
 def test_stratified_times_make_the_loss_less_noisy(getkey):
     denoiser = gaussian_denoiser(VP(lambda t: t, t_max=10.0))
     x = VARIANCE**0.5 * jax.random.normal(getkey(), (64, 4))
@@ -173,6 +178,7 @@ def test_stratified_times_make_the_loss_less_noisy(getkey):
     assert std < 0.8 * plain_std
 
 
+@pytest.mark.slow
 def test_padded_rows_do_not_count(getkey):
     """Not in the mean, and not in the strata: garbage and NaN may stand there."""
     denoiser = gaussian_denoiser(VP.linear())
@@ -187,6 +193,7 @@ def test_padded_rows_do_not_count(getkey):
     assert padded == same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4])
 def test_chunks_of_a_batch_change_nothing(size, x64, getkey):
     """Value and gradient, with a short last chunk and with padded rows."""
@@ -208,6 +215,7 @@ def test_chunks_of_a_batch_change_nothing(size, x64, getkey):
     assert jnp.linalg.norm(whole[1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_chunks_hold_the_activations_of_their_rows_alone(getkey):
     """The temporaries of a gradient grow with the chunk and not with the batch."""
     net = jaxprob.diffusion.nn.ResidualMLP(8, width=32, depth=4, key=getkey())
@@ -302,6 +310,7 @@ def test_unknown_weighting_is_refused():
         DenoisingLoss("noise")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["vp_kidger", "vp_linear", "edm", "cosine", "rectified"]
 )
@@ -316,6 +325,7 @@ def test_lognormal_levels_have_their_law(name, getkey):
     assert abs(jnp.std(logs) - 1.2) < 0.02
 
 
+@pytest.mark.slow
 def test_lognormal_levels_are_cut_off_and_not_heaped_at_the_ends(getkey):
     schedule, law = EDM(0.5, 2.0), LogNormalLevels(0.0, 1.0)
     t = jax.vmap(lambda u: law.quantile(schedule, u))(jnp.linspace(0.01, 1.0, 100))
@@ -340,6 +350,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", ["vp_linear", "ve", "cosine"])
 def test_densities_of_times_are_those_of_their_quantiles(law, name, x64):
@@ -350,6 +361,7 @@ def test_densities_of_times_are_those_of_their_quantiles(law, name, x64):
     assert jnp.allclose(density * slope, 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["uniform", "levels", "log_snr"])
 def test_importance_sampling_is_unbiased(law, getkey):
     """The likelihood bound of Gaussian data between two levels, by quadrature."""
@@ -368,6 +380,7 @@ def test_importance_sampling_is_unbiased(law, getkey):
     assert abs(jnp.mean(values) - expected) < 4.0 * error + 2e-3 * expected
 
 
+@pytest.mark.slow
 def test_uniform_log_snr_is_the_quietest_law_of_the_bound(getkey):
     schedule = VP.linear()
     denoiser = gaussian_denoiser(schedule)
@@ -391,6 +404,7 @@ def test_min_snr_is_eps_with_a_cap(x64):
         assert jnp.allclose(MinSNR(5.0)(schedule, t), jnp.minimum(eps, 5.0))
 
 
+@pytest.mark.slow
 def test_likelihood_weighting_bounds_the_divergence(x64, getkey):
     """Between Gaussians of variance c and c', with the prior's part, and with equality
     when the model is the truth."""

@@ -79,6 +79,7 @@ def by_loops(net, t, image):
     return image + np.asarray(net.bias_out)[:, None, None]
 
 
+@pytest.mark.slow
 def test_mixer_is_the_examples_function(x64, getkey):
     net = shuffled(mixer(getkey()), getkey())
     image, t = jax.random.normal(getkey(), SHAPE), jnp.asarray(3.7)
@@ -87,6 +88,7 @@ def test_mixer_is_the_examples_function(x64, getkey):
     np.testing.assert_allclose(net(image, t), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_mixer_is_made_of_equinox_layers_it_stands_for(x64, getkey):
     """The strided convolutions, by Equinox's own."""
     net = shuffled(mixer(getkey(), num_blocks=0), getkey())
@@ -116,6 +118,7 @@ def test_mixer_is_made_of_equinox_layers_it_stands_for(x64, getkey):
     assert jnp.allclose(net(image, jnp.asarray(3.7)), y, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_examples_mixer_has_as_many_parameters():
     """526,981 for the settings of the example on MNIST."""
     import jaxprob
@@ -124,6 +127,7 @@ def test_the_examples_mixer_has_as_many_parameters():
     assert jaxprob.tree.count(denoiser) == 526_981
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["time", "noise"])
 def test_the_examples_mixer_is_told_the_time_or_the_noise(told, getkey):
     """As a share of T = 10, or as a quarter of the logarithm of the noise level."""
@@ -150,11 +154,13 @@ def test_patches_that_do_not_tile_are_refused(shape, getkey):
         nn.Mixer2d(shape, 4, 8, 8, 8, 1, key=getkey())
 
 
+@pytest.mark.slow
 def test_other_images_are_refused(getkey):
     with pytest.raises(ValueError, match=r"images of shape \(3, 8, 12\)"):
         mixer(getkey())(jnp.zeros((3, 12, 8)), jnp.asarray(1.0))
 
 
+@pytest.mark.slow
 def test_sinusoids_tell_noise_levels_apart(getkey):
     embed = nn.Sinusoids(16)
     c = jnp.linspace(-2.0, 2.0, 101)
@@ -167,6 +173,7 @@ def test_sinusoids_tell_noise_levels_apart(getkey):
         nn.Sinusoids(7)
 
 
+@pytest.mark.slow
 def test_embedding_hears_level_class_and_vector(getkey):
     c = jnp.asarray(0.3)
     classes = nn.Embedding(16, num_classes=4, key=getkey())
@@ -266,6 +273,7 @@ def passes(networks):
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_a_function_of_one_example(name, networks, passes):
     net, x, c = networks(name)
@@ -284,6 +292,7 @@ def test_every_leaf_has_a_gradient(name, passes):
         assert np.any(np.asarray(leaf)), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONDITIONAL)
 @pytest.mark.parametrize("kind", ["class", "vector"])
 def test_the_condition_matters(name, kind):
@@ -303,6 +312,7 @@ def test_the_condition_matters(name, kind):
         assert jnp.max(jnp.abs(out[a] - out[b])) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONDITIONAL)
 def test_a_new_network_says_nothing(name):
     """So that with `predict="edm"` a new denoiser is the best linear one."""
@@ -346,6 +356,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_sizes_that_do_not_fit_are_refused(name, getkey):
     make, message = REFUSED[name]
@@ -360,6 +371,7 @@ def test_images_of_another_shape_are_refused(name, networks):
         net(jnp.zeros((3, 12, 8)), jnp.asarray(1.0))
 
 
+@pytest.mark.slow
 def test_attention_is_its_formula(x64, getkey):
     attention = nn.SelfAttention(6, 2, key=getkey())
     attention = jax.tree.map(lambda leaf: leaf.astype(float), attention)

@@ -36,6 +36,7 @@ def eight():
         return problem()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_errors_on_the_mixture(name, eight, x64):
     for evaluations, bound in zip((18, 35, 70), TABLE[name], strict=True):
@@ -141,6 +142,7 @@ STOCHASTIC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
     sampler, step = STOCHASTIC[name]
@@ -154,6 +156,7 @@ def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
     assert (abs(np.cov(x.T) - covariance) < 4.0 * spread).all()
 
 
+@pytest.mark.slow
 def test_langevin_steps_have_the_moments_of_their_scheme(getkey):
     """Ancestral steps with two corrections at each level, on one Gaussian."""
     mixture, num, ratio = one_gaussian(), 100_000, 0.4

@@ -57,6 +57,7 @@ def flows(sampler, denoiser, x, high, low):
     return solve(x)
 
 
+@pytest.mark.slow
 @schedules
 def test_ode_follows_the_exact_flow_of_a_gaussian(name, x64, getkey):
     schedule, mixture = SCHEDULES[name](), one_gaussian()
@@ -76,6 +77,7 @@ def test_ode_follows_the_exact_flow_of_a_gaussian(name, x64, getkey):
 
 # Two that know their inverse, two that search for it; digits are lost in schedules, and
 # `test_schedules.py` has them all.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp_linear", "ve", "vp_square", "sub_vp_numerical"])
 def test_ode_follows_the_exact_flow_in_float32(name, getkey):
     schedule, mixture = SCHEDULES[name](), one_gaussian()
@@ -93,6 +95,7 @@ def test_ode_follows_the_exact_flow_in_float32(name, getkey):
     assert jnp.allclose(schedule.alpha(end) * got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ode_on_a_mixture_in_float32_is_the_reference():
     high, low = 80.0, 0.002
     z = np.random.default_rng(0).normal(size=(32, 2))
@@ -113,6 +116,7 @@ def test_ode_on_a_mixture_in_float32_is_the_reference():
 UNLIKE = ("vp_linear", "ve", "sub_vp_numerical", "rectified", "shifted")
 
 
+@pytest.mark.slow
 def test_schedules_give_one_flow(x64, getkey):
     x = 20.0 * jax.random.normal(getkey(), (8, 2))
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-11, atol=1e-11)
@@ -126,6 +130,7 @@ def test_schedules_give_one_flow(x64, getkey):
         assert jnp.allclose(end, ends[0], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_flow_there_and_back(x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.2), VP.linear())
     x = jax.random.normal(getkey(), (8, 2))
@@ -146,6 +151,7 @@ COUNTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_evaluations_are_counted(name, getkey):
     solver, num_steps = COUNTED[name]
@@ -197,6 +203,7 @@ def assert_moments(x, mean, covariance):
     assert (error < 4.0).all(), error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [1.0, 0.5])
 @pytest.mark.parametrize("tree", [False, True])
 def test_euler_maruyama_has_the_moments_of_its_scheme(eta, tree, getkey):
@@ -251,6 +258,7 @@ def bent(x, c, cond, *, key):
 BENT = Preconditioned(bent, VP.linear())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_do_not_depend_on_their_batch(name, getkey):
     key, sampler, settings = getkey(), SAMPLERS[name], {"num": 5, "shape": (2,)}
@@ -263,6 +271,7 @@ def test_samples_do_not_depend_on_their_batch(name, getkey):
     assert len(np.unique(np.asarray(many)[:, 0])) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_conditions_go_with_their_samples(name, getkey):
     """The denoiser whose data are the condition samples the condition."""
@@ -313,6 +322,7 @@ def nan_net(x, c, cond, *, key):
     return jnp.where(c < 0.0, jnp.nan, x)
 
 
+@pytest.mark.slow
 def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
     sampler = ODESampler(max_steps=3)
     with pytest.raises(RuntimeError, match="maximum of steps for 4 of 4"):
@@ -320,6 +330,7 @@ def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
     assert jnp.isnan(jax.jit(lambda key: sampler(BENT, key, (2,)))(getkey())).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ode", "expab", "churn", "sde", "langevin"])
 def test_a_network_that_is_not_finite_is_an_error_with_its_step(name, getkey):
     denoiser = Preconditioned(nan_net, VP.linear())
@@ -332,6 +343,7 @@ def test_a_network_that_is_not_finite_is_an_error_with_its_step(name, getkey):
     assert (2e-3 / 152.0) ** (1.0 / 4) < level < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_trajectories_lead_to_their_samples(name, getkey):
     denoiser = BENT
@@ -351,6 +363,7 @@ def test_trajectories_lead_to_their_samples(name, getkey):
     assert 0.4 < size < 1.8
 
 
+@pytest.mark.slow
 def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
     mixture, schedule = one_gaussian(), VE(0.01, 50.0)
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
@@ -364,6 +377,7 @@ def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
         assert jnp.allclose(draw.path[i], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_together_the_worst_example_sets_the_steps(x64, getkey):
     """Every example is as accurate as alone, and all take the same steps."""
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.002, 80.0))
@@ -388,6 +402,7 @@ def test_together_the_worst_example_sets_the_steps(x64, getkey):
         sample(denoiser, failed, key=key, num=4, shape=(2,))
 
 
+@pytest.mark.slow
 def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
     def net(x, c, cond, *, key):
         return cond
@@ -410,6 +425,7 @@ def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
     assert jnp.allclose(draws.path[:, -1], cond, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_progress_bar_changes_no_sample(getkey, capsys):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
     settings = {"key": getkey(), "num": 7, "shape": (2,)}
@@ -420,6 +436,7 @@ def test_a_progress_bar_changes_no_sample(getkey, capsys):
     assert jnp.allclose(quiet.x_0, shown.x_0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_unknown_conditions_are_refused_with_their_row(getkey):
     net = nn.ResidualMLP(2, width=8, depth=1, num_classes=3, key=getkey())
     denoiser = Preconditioned(net, VP.linear())
@@ -463,6 +480,7 @@ def test_impossible_settings_are_refused(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_impossible_draws_are_refused(getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
 

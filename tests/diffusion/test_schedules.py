@@ -22,6 +22,7 @@ def moment_residuals(schedule, t):
     return first, second
 
 
+@pytest.mark.slow
 @schedules
 def test_moments_satisfy_their_odes(name, x64):
     schedule = SCHEDULES[name]()
@@ -30,6 +31,7 @@ def test_moments_satisfy_their_odes(name, x64):
     assert jnp.max(jnp.abs(second)) < 1e-10
 
 
+@pytest.mark.slow
 @schedules
 def test_moments_satisfy_their_odes_in_float32(name):
     schedule = SCHEDULES[name]()
@@ -61,6 +63,7 @@ def test_log_snr_is_that_of_alpha_and_sigma_and_falls(name, x64):
     assert jnp.all(jnp.diff(log_snr) < 0)
 
 
+@pytest.mark.slow
 @schedules
 @pytest.mark.parametrize("double", [True, False])
 def test_inverse_in_log_snr_is_exact(name, double):
@@ -102,6 +105,7 @@ def test_ends(name):
     assert schedule.alpha(schedule.t_max) >= 0.0
 
 
+@pytest.mark.slow
 def test_inverse_of_a_numerical_rate_is_differentiable(x64):
     schedule = VP(lambda t: t + jnp.log1p(t), t_max=8.0)
     t = jnp.asarray(1.3)
@@ -119,6 +123,7 @@ def test_a_trainable_rate_has_gradients(x64):
     assert jnp.allclose(jax.grad(time)(2.0), -b / 4.0, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -93,6 +93,7 @@ def test_conditions_are_checked_before_training():
         DiffusionModule(module.learner, module.model, shape=SHAPE, guidance=1.0)
 
 
+@pytest.mark.slow
 def test_guidance_of_strength_zero_is_the_model():
     net = nn.AdaptiveMixer2d(SHAPE, 2, 8, 8, 8, 1, num_classes=3, key=jax.random.key(0))
     keys = iter(jax.random.split(jax.random.key(1), 99))

@@ -26,6 +26,7 @@ def modules_after(statement: str) -> tuple[set[str], set[str]]:
     return set(top.split()), set(ours.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -43,6 +44,7 @@ def test_the_light_half_imports_nothing_heavy(statement):
     assert not top & set(HEAVY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heavy", HEAVY[:4])
 def test_this_listing_would_show_a_heavy_import(heavy):
     # `lightning` is not installed on purpose: a stand-in of the name is enough.
@@ -53,6 +55,7 @@ def test_this_listing_would_show_a_heavy_import(heavy):
     assert heavy in top
 
 
+@pytest.mark.slow
 def test_lightning_is_what_brings_torch():
     top, _ = modules_after("import jaxprob.lightning")
     assert {"torch", "pytorch_lightning"} <= top
@@ -60,6 +63,7 @@ def test_lightning_is_what_brings_torch():
     assert "lightning" not in top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), [("bnn", "diffusion"), ("diffusion", "bnn")])
 def test_the_two_halves_do_not_know_each_other(one, other):
     # `import jaxprob` brings both, so the package's own __init__ is left out here.
@@ -75,6 +79,7 @@ def test_the_two_halves_do_not_know_each_other(one, other):
     assert not {name for name in ours if name.startswith(f"jaxprob.{other}")}
 
 
+@pytest.mark.slow
 def test_importing_takes_little_longer_than_what_it_stands_on():
     timing = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 

@@ -30,6 +30,7 @@ def test_pyright():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_type_checker_allows_runs():
     runpy.run_path(str(ROOT / "tests/house/typed_user.py"))
 

@@ -79,6 +79,7 @@ def case(request, example, tmp_path_factory):
         return Case(example, request.param, folder)
 
 
+@pytest.mark.slow
 def test_lightning_trains_as_a_loop_of_optax(case):
     optimizer = optax.adam(1e-2)
     params, rest = eqx.partition(case.model, eqx.is_inexact_array)
@@ -154,6 +155,7 @@ def dropout_net():
     return net, learner, error
 
 
+@pytest.mark.slow
 def test_dropout_of_flax_is_new_in_each_step_and_off_in_validation(
     tmp_path, dropout_net
 ):

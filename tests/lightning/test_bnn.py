@@ -41,6 +41,7 @@ def regression_data():
     )
 
 
+@pytest.mark.slow
 def test_validation_logs_the_figures_of_the_mixture(tmp_path):
     module, data = regression(), regression_data()
     trainer = make_trainer(tmp_path)
@@ -61,6 +62,7 @@ def test_validation_logs_the_figures_of_the_mixture(tmp_path):
     assert "val_elbo" in found
 
 
+@pytest.mark.slow
 def test_training_improves_the_predictive(tmp_path):
     module, data = regression(), regression_data()
     trainer = make_trainer(tmp_path, max_epochs=30)
@@ -71,6 +73,7 @@ def test_training_improves_the_predictive(tmp_path):
     assert after["test_predictive_nll"] < before["test_predictive_nll"]
 
 
+@pytest.mark.slow
 def test_predict_gives_predictives_and_trains_nothing(tmp_path):
     module, data = regression(), regression_data()
     trainer = make_trainer(tmp_path)
@@ -105,6 +108,7 @@ def test_a_learner_without_a_posterior_is_refused():
         BNNModule(make_learner(), network())
 
 
+@pytest.mark.slow
 def test_the_posterior_of_lightning_is_that_of_the_method(tmp_path):
     module, data = regression(), regression_data()
     make_trainer(tmp_path).fit(module, data)
@@ -113,6 +117,7 @@ def test_the_posterior_of_lightning_is_that_of_the_method(tmp_path):
     assert eqx.tree_equal(module.posterior().mean(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["fit", "validate"])
 def test_validation_waits_for_the_first_draw_of_a_sampler(tmp_path, when):
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=100)
@@ -145,6 +150,7 @@ class Rooted(eqx.Module):
         return self.layer(x) + jnp.sqrt(jnp.abs(self.scale * x))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You have turned on .*detect_anomaly")
 def test_a_broken_step_is_named_and_the_state_before_it_kept(tmp_path):
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=96)

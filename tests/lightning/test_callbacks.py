@@ -73,6 +73,7 @@ def test_a_timer_stops_the_run_within_a_dispatch(tmp_path):
     assert trainer.global_step < 13 * 200
 
 
+@pytest.mark.slow
 def test_early_stopping_stops_where_the_metric_stops_falling(tmp_path):
     seen = []
 
@@ -90,6 +91,7 @@ def test_early_stopping_stops_where_the_metric_stops_falling(tmp_path):
     assert np.isclose(float(stop.best_score), seen[best])
 
 
+@pytest.mark.slow
 def test_early_stopping_notices_a_loss_that_is_not_finite(tmp_path):
     stop = EarlyStopping("val_loss", check_finite=True, patience=100)
     trainer = make_trainer(tmp_path, max_epochs=50, callbacks=[stop])
@@ -112,6 +114,7 @@ def test_device_stats_are_logged_at_the_steps_that_loggers_see(tmp_path):
     assert steps == [4, 9, 14, 19, 24]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profiler", [SimpleProfiler, AdvancedProfiler])
 def test_a_profiler_times_the_hooks(tmp_path, profiler):
     profiler = profiler(dirpath=tmp_path, filename="times")
@@ -137,6 +140,7 @@ class Saves(pl.Callback):
             trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_written_in_a_thread_holds_the_step_it_was_taken_at(tmp_path):
     path, trainer = {}, {}
     for kind in ("plain", "async"):
@@ -177,6 +181,7 @@ def explodes_at(step):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You have turned on .*detect_anomaly")
 def test_detect_anomaly_names_the_step_the_metric_and_the_leaf(tmp_path):
     trainer = make_trainer(tmp_path, detect_anomaly=True)
@@ -188,6 +193,7 @@ def test_detect_anomaly_names_the_step_the_metric_and_the_leaf(tmp_path):
     assert "model.layers.0.weight" in message
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You have turned on .*detect_anomaly")
 def test_detect_anomaly_changes_no_bit(tmp_path):
     with_it, without = make_module(), make_module()
@@ -196,6 +202,7 @@ def test_detect_anomaly_changes_no_bit(tmp_path):
     assert bits(with_it) == bits(without)
 
 
+@pytest.mark.slow
 def test_without_detect_anomaly_the_run_goes_on(tmp_path):
     trainer = make_trainer(tmp_path)
     with pytest.warns(UserWarning, match=r"step 10 broke the run.*layers\.0\.weight"):

@@ -41,6 +41,7 @@ class Keep(pl.Callback):
             self.values[trainer.global_step] = value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_the_best_k_are_those_of_the_monitored_metric(tmp_path, mode):
     keep = Keep()
@@ -59,6 +60,7 @@ def test_the_best_k_are_those_of_the_monitored_metric(tmp_path, mode):
     assert found[0]["val_loss"] == pytest.approx(keep.values[order[0]])
 
 
+@pytest.mark.slow
 def test_a_metric_of_training_steps_is_that_of_the_step_saved(tmp_path):
     seen = {}
 
@@ -82,6 +84,7 @@ def test_a_metric_of_training_steps_is_that_of_the_step_saved(tmp_path):
     assert float(saving.best_model_score) == seen[best]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [True, "link"])
 def test_the_last_one_resumes_to_the_bits_of_the_whole_run(tmp_path, last):
     whole = make_module(8)
@@ -97,12 +100,14 @@ def test_the_last_one_resumes_to_the_bits_of_the_whole_run(tmp_path, last):
     assert bits(module) == bits(whole)
 
 
+@pytest.mark.slow
 def test_every_n_epochs_counts_epochs(tmp_path):
     saving = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=2, save_top_k=-1)
     fit(tmp_path, saving, max_epochs=5)
     assert names(tmp_path) == ["epoch=1.ckpt", "epoch=3.ckpt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4])
 def test_train_time_interval_saves_after_each_dispatch_that_is_late(tmp_path, steps):
     # Lightning itself forgets it in manual optimisation.
@@ -117,6 +122,7 @@ def test_train_time_interval_saves_after_each_dispatch_that_is_late(tmp_path, st
     assert names(tmp_path) == sorted(f"step={step}.ckpt" for step in ends)
 
 
+@pytest.mark.slow
 def test_a_long_train_time_interval_saves_nothing(tmp_path):
     saving = ModelCheckpoint(
         tmp_path, train_time_interval=datetime.timedelta(hours=1), save_top_k=-1
@@ -131,6 +137,7 @@ class Fails(pl.Callback):
             raise RuntimeError("on purpose")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "saving",
     [
@@ -152,6 +159,7 @@ def test_what_is_saved_on_an_exception_resumes_to_the_same_bits(tmp_path, saving
     assert bits(module) == bits(whole)
 
 
+@pytest.mark.slow
 def test_weights_only_leaves_the_optimiser_out(tmp_path):
     saving = ModelCheckpoint(tmp_path, "w", save_weights_only=True)
     fit(tmp_path, saving)
@@ -161,6 +169,7 @@ def test_weights_only_leaves_the_optimiser_out(tmp_path):
     assert "state.model.layers.0.weight" in checkpoint["state_dict"]
 
 
+@pytest.mark.slow
 def test_files_that_are_no_longer_wanted_are_removed(tmp_path):
     saving = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=1)
     fit(tmp_path, saving)

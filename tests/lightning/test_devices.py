@@ -65,6 +65,7 @@ def alone(tmp_path_factory):
     return module
 
 
+@pytest.mark.slow
 def test_four_devices_train_what_one_trains(tmp_path, whole, alone):
     _, many = whole
     one, four = alone.state_dict(), many.state_dict()
@@ -81,6 +82,7 @@ def test_four_devices_train_what_one_trains(tmp_path, whole, alone):
     np.testing.assert_allclose(*rows, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 8])
 @pytest.mark.parametrize("name", ["epoch=0-step=10", "epoch=1-step=20"])
 def test_resuming_on_the_same_layout_gives_the_same_bits(tmp_path, whole, name, steps):
@@ -121,6 +123,7 @@ def test_devices_asked_of_torch_are_refused_with_the_call_that_works(
         trainer.fit(make_module(), make_data())
 
 
+@pytest.mark.slow
 def test_the_strategy_of_one_process_changes_nothing(tmp_path, alone):
     module = make_module(8)
     trainer = make_trainer(tmp_path, max_epochs=3, strategy=JaxStrategy())

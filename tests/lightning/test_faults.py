@@ -92,6 +92,7 @@ def whole(tmp_path_factory):
     return bits(module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=lambda n: signal.Signals(n).name)
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_start"])
 def test_a_signal_saves_and_exits_and_the_run_goes_on_to_the_same_bits(
@@ -120,6 +121,7 @@ class Late(pl.Callback):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_last_step_is_not_lost(tmp_path, whole):
     trainer = make_trainer(
         tmp_path, max_epochs=3, callbacks=[SaveOnSignal(tmp_path), Late()]

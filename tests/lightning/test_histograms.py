@@ -21,6 +21,7 @@ def events_of(logger):
     return events
 
 
+@pytest.mark.slow
 def test_parameters_reach_tensorboard_and_do_not_trouble_csv(tmp_path):
     board = TensorBoardLogger(tmp_path, "tb")
     trainer = make_trainer(

@@ -94,6 +94,7 @@ def counts(tmp_path_factory):
 
 # The torch module's loaders have three batches where ours have three, and so on: with
 # one step in a dispatch every count is that of torch.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*")
 @pytest.mark.parametrize("name", hooks_of(pl.Callback))
 def test_a_hook_of_a_callback_fires_as_often_as_with_torch(counts, name):
@@ -108,6 +109,7 @@ def test_a_hook_of_the_module_fires_as_often_as_with_torch(counts, name):
     assert found[name] == (0 if name in NEVER_HERE else expected[name])
 
 
+@pytest.mark.slow
 def test_with_many_steps_a_batch_hook_sees_the_last_batch_of_each_dispatch(tmp_path):
     seen = []
 

@@ -82,6 +82,7 @@ LOADERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_a_loader_of_another_kind_trains_to_the_same_bits(tmp_path, reference, name):
     assert trained(tmp_path, LOADERS[name]()) == reference
@@ -124,6 +125,7 @@ def test_a_hugging_face_data_set_in_a_dataloader(tmp_path, reference, hugging_fa
     assert trained(tmp_path, loader) == reference
 
 
+@pytest.mark.slow
 def test_a_hugging_face_data_set_as_arrays_in_memory(tmp_path, hugging_face):
     columns = hugging_face[:]
     x, y = (columns[k].astype(np.float32).reshape(-1, 1) for k in ("x", "y"))
@@ -153,6 +155,7 @@ def generator():
         yield tuple(a[start : start + SIZE] for a in arrays(ROWS))
 
 
+@pytest.mark.slow
 def test_a_generator_trains_one_epoch_and_says_so_at_the_next(tmp_path):
     once = trained(tmp_path, generator(), max_epochs=1)
     ours = jaxprob.ArrayLoader(arrays(ROWS), batch_size=SIZE, drop_last=True)
@@ -171,6 +174,7 @@ def test_a_generator_without_an_end_trains_for_a_number_of_steps(tmp_path, refer
     assert trained(tmp_path, endless(), max_epochs=-1, max_steps=steps) == reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "batches",
     [

@@ -27,6 +27,7 @@ def logged(tmp_path_factory):
     return loggers, trainer
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_each_step_under_its_number(logged):
     (board, _), trainer = logged
     events = EventAccumulator(board.log_dir)
@@ -47,6 +48,7 @@ def test_csv_gets_the_same(logged):
     assert [int(row["step"]) for row in rows if row["val_loss"]] == [12, 25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
 def test_a_progress_bar_shows_the_metrics_and_ends_full(tmp_path, bar):
     callback = bar()
@@ -58,6 +60,7 @@ def test_a_progress_bar_shows_the_metrics_and_ends_full(tmp_path, bar):
         assert callback.train_progress_bar.n == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("summary", [ModelSummary, RichModelSummary])
 def test_a_summary_prints_the_real_count(tmp_path, summary, monkeypatch):
     seen = {}
@@ -72,6 +75,7 @@ def test_a_summary_prints_the_real_count(tmp_path, summary, monkeypatch):
     assert "layers.0" in seen["data"]["Name"]
 
 
+@pytest.mark.slow
 def test_a_summary_that_is_asked_for_appears(tmp_path, monkeypatch):
     import rich.console
 

@@ -26,6 +26,7 @@ from .scene import (
 )
 
 
+@pytest.mark.slow
 def test_fit_through_lightning_is_the_plain_loop_bit_for_bit(tmp_path):
     module, data = make_module(steps_per_dispatch=8), make_data()
     make_trainer(tmp_path, max_epochs=3).fit(module, data)
@@ -41,6 +42,7 @@ def test_fit_through_lightning_is_the_plain_loop_bit_for_bit(tmp_path):
     assert bits(module) == bits_of(stepper.state)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_validation_loss(tmp_path):
     module, data = make_module(), make_data(rows=200)
     trainer = make_trainer(tmp_path, max_epochs=15)
@@ -60,6 +62,7 @@ def test_no_stage_but_fit_changes_a_bit(tmp_path, stage):
     assert bits(module) == before
 
 
+@pytest.mark.slow
 def test_validation_inside_fit_changes_no_bit(tmp_path):
     with_validation, without = make_module(), make_module()
     data = make_data()
@@ -68,6 +71,7 @@ def test_validation_inside_fit_changes_no_bit(tmp_path):
     assert bits(with_validation) == bits(without)
 
 
+@pytest.mark.slow
 def test_metrics_are_means_over_examples_not_over_batches(tmp_path):
     # 20 rows in batches of 8: the last batch holds 4 rows and 4 of padding.
     module, data = make_module(), make_data()
@@ -85,6 +89,7 @@ def test_metrics_are_means_over_examples_not_over_batches(tmp_path):
     assert np.isclose(found, total / 20, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_predict_gives_a_row_for_each_row(tmp_path):
     module, data = make_module(), make_data()
     trainer = make_trainer(tmp_path)
@@ -109,6 +114,7 @@ def test_two_validation_loaders_are_reported_apart(tmp_path):
     assert merged["val_loss/dataloader_idx_1"] != alone[0]["val_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5, 64, "auto"])
 def test_the_number_of_steps_in_a_dispatch_changes_no_bit(tmp_path, steps):
     reference, module = make_module(1), make_module(steps)
@@ -121,6 +127,7 @@ def test_the_number_of_steps_in_a_dispatch_changes_no_bit(tmp_path, steps):
         assert 1 < module.capacity <= 16  # of 13 batches in an epoch
 
 
+@pytest.mark.slow
 def test_fitting_again_goes_on(tmp_path):
     module, data = make_module(), make_data()
     make_trainer(tmp_path, max_epochs=1).fit(module, data)
@@ -132,6 +139,7 @@ def test_fitting_again_goes_on(tmp_path):
     assert module.state_dict()["run.step"] == 26
 
 
+@pytest.mark.slow
 def test_the_state_a_user_holds_survives_further_training(tmp_path):
     module, data = make_module(), make_data()
     make_trainer(tmp_path).fit(module, data)
@@ -142,6 +150,7 @@ def test_the_state_a_user_holds_survives_further_training(tmp_path):
     assert np.isfinite(np.asarray(model.layers[0].weight)).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_is_clipped_as_the_trainer_says(tmp_path):
     def run(**kwargs):
         module = make_module(optimizer=optax.sgd(1.0))
@@ -158,6 +167,7 @@ def test_the_gradient_is_clipped_as_the_trainer_says(tmp_path):
     assert np.linalg.norm(by_value) > 1.001e-3
 
 
+@pytest.mark.slow
 def test_jax_and_numpy_scalars_are_logged(tmp_path):
     class Logging(LearnerModule):
         def on_train_epoch_end(self):
@@ -174,6 +184,7 @@ def test_jax_and_numpy_scalars_are_logged(tmp_path):
     assert logged["from_python"] == 3.5
 
 
+@pytest.mark.slow
 def test_a_callback_that_looks_sees_the_metrics_of_its_own_step(tmp_path):
     seen = []
 
@@ -232,6 +243,7 @@ def test_a_stage_without_arrays_says_what_is_missing(tmp_path):
         make_trainer(tmp_path).test(make_module(), data)
 
 
+@pytest.mark.slow
 def test_barebones_trains_to_the_same_bits(tmp_path):
     plain, bare = make_module(), make_module()
     make_trainer(tmp_path).fit(plain, make_data())

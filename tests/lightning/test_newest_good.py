@@ -49,6 +49,7 @@ def damage(path):
     os.utime(path, ns=(stamp, stamp))
 
 
+@pytest.mark.slow
 def test_the_newest_is_the_one_with_the_most_steps(folder):
     # `touch` makes no checkpoint newer.
     os.utime(folder / "epoch=0-step=8.ckpt")

@@ -16,6 +16,7 @@ from jaxprob.lightning import ArrayDataModule, LearnerModule
 from .scene import arrays, bits, make_data, make_module, make_trainer
 
 
+@pytest.mark.slow
 def test_a_copy_goes_on_as_the_original(tmp_path):
     module = make_module()
     make_trainer(tmp_path, max_epochs=1).fit(module, make_data())
@@ -76,6 +77,7 @@ class Regression(LearnerModule):
         self.save_hyperparameters()
 
 
+@pytest.mark.slow
 def test_hyperparameters_rebuild_the_module(tmp_path):
     module = Regression(width=5)
     trainer = make_trainer(tmp_path)
@@ -86,6 +88,7 @@ def test_hyperparameters_rebuild_the_module(tmp_path):
     assert np.array_equal(loaded.model.layers[0].weight, module.model.layers[0].weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hook", ["on_before_batch_transfer", "on_after_batch_transfer"]
 )

@@ -84,6 +84,7 @@ def start():
     return Game(jnp.zeros(2), jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_two_optimisers_find_the_saddle_of_their_game(learner, data):
     state, _ = jaxprob.fit(
         learner, start(), (data,), key=jax.random.key(0), num_epochs=80, batch_size=50,
@@ -94,6 +95,7 @@ def test_two_optimisers_find_the_saddle_of_their_game(learner, data):
     np.testing.assert_allclose(state.model.critic, 0.0, atol=0.2)
 
 
+@pytest.mark.slow
 def test_a_trainer_runs_them_at_any_number_of_steps_per_dispatch(
     learner, data, tmp_path
 ):

@@ -20,6 +20,7 @@ def laplace():
     return BNNModule(bnn.Laplace(bnn.MAP(joint, optax.sgd(1e-2))), model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_data_module", [True, False])
 def test_the_rows_in_memory_are_what_the_posterior_sees(tmp_path, with_data_module):
     module, trainer = laplace(), make_trainer(tmp_path, max_epochs=1)
@@ -51,6 +52,7 @@ def test_validations_in_a_fit_make_no_pass(tmp_path):
     assert np.isfinite(figures["val_predictive_nll"])
 
 
+@pytest.mark.slow
 def test_rows_that_nobody_holds_are_asked_for(tmp_path):
     module, trainer = laplace(), make_trainer(tmp_path, max_epochs=1)
     x, y = arrays(50)

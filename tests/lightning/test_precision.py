@@ -86,6 +86,7 @@ def test_mixed_runs_the_network_low_and_keeps_the_parameters(tmp_path, method):
     assert np.isfinite(found["val_predictive_nll"])
 
 
+@pytest.mark.slow
 def test_mixed_keeps_the_prior_exact_and_the_likelihood_near(tmp_path):
     def first_step(precision):
         module = observed(METHODS["MAP"], set())
@@ -101,6 +102,7 @@ def test_mixed_keeps_the_prior_exact_and_the_likelihood_near(tmp_path):
     assert np.isclose(mixed["nll"], whole["nll"], rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["MAP", "MeanFieldVI"])
 def test_true_stores_and_computes_low(tmp_path, method):
     seen = set()
@@ -147,6 +149,7 @@ def is_scaled(node):
     return isinstance(node, jaxprob.LossScaleState)
 
 
+@pytest.mark.slow
 def test_float16_with_clipping_and_accumulation_ends_near_float32(tmp_path):
     """Both see the true gradient: of a scaled one, every norm would be clipped."""
 
@@ -179,6 +182,7 @@ def test_float16_with_clipping_and_accumulation_ends_near_float32(tmp_path):
         assert float(jnp.max(jnp.abs(a - start))) > 0.01
 
 
+@pytest.mark.slow
 def test_float16_resumes_with_its_scale(tmp_path):
     """The scale is in the checkpoint, beside the optimiser's state."""
     optimizer = jaxprob.dynamic_loss_scale(optax.adam(1e-2), growth_interval=3)
@@ -209,6 +213,7 @@ def test_float16_is_refused_where_no_loss_could_be_scaled(tmp_path, method):
         in_float16(tmp_path).fit(module, make_data())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_low_precision_is_refused_where_a_sampler_accepts_by_it(tmp_path, precision):
     module = observed(lambda joint: bnn.NUTS(joint, 2, 2), set())
@@ -242,6 +247,7 @@ def test_a_precision_that_would_be_ignored_is_refused(tmp_path, precision):
         make_trainer(tmp_path, precision=precision).fit(make_module(), make_data())
 
 
+@pytest.mark.slow
 def test_the_loss_of_evaluation_is_low_as_well(tmp_path):
     seen = {}
 

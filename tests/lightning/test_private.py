@@ -77,6 +77,7 @@ def test_a_lightning_without_it_is_refused_by_name(tmp_path, monkeypatch):
         trainer.fit(make_module(), make_data())
 
 
+@pytest.mark.slow
 def test_many_steps_do_run_in_one_dispatch(tmp_path):
     # If the fetcher were not ours any more, training would be right, and slow.
     class Count(pl.Callback):

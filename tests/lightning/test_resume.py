@@ -42,6 +42,7 @@ def whole(tmp_path_factory):
     return folder, bits(module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 8])
 @pytest.mark.parametrize(
     "name",
@@ -76,6 +77,7 @@ def test_a_checkpoint_loads_with_weights_only_and_holds_no_class_of_ours(whole):
     assert all("opt_state" in name for name in optimizer)
 
 
+@pytest.mark.slow
 def test_weights_alone_leave_the_optimiser_out(tmp_path):
     module = make_module()
     trainer = make_trainer(tmp_path)
@@ -105,6 +107,7 @@ class SaveOnFailure(pl.Callback):
         trainer.save_checkpoint(f"{trainer.default_root_dir}/failed.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 8])
 def test_a_run_that_failed_goes_on_where_it_was(tmp_path, whole, steps):
     _, expected = whole
@@ -192,6 +195,7 @@ class SaveAll(pl.Callback):
 LENGTHS = [({"max_epochs": 3}, True), ({"max_epochs": -1, "max_steps": 39}, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_with_max_steps_an_epoch_that_was_saved_at_its_end_ends_once(
     tmp_path, whole, epoch

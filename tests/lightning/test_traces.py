@@ -25,6 +25,7 @@ def compare(tmp_path, name, steps):
     assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_the_trace_is_that_of_torch(tmp_path, name):
     compare(tmp_path, name, 6)

@@ -45,6 +45,7 @@ def linear_module(optimizer, **kwargs):
     return LearnerModule(learner, linear(), steps_per_dispatch=4, **kwargs)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_one_update_of_their_mean(
     tmp_path, standard_promotion
 ):
@@ -62,6 +63,7 @@ def test_accumulated_batches_make_one_update_of_their_mean(
     assert np.allclose(a.bias, b.bias, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_trainer_keeps_its_options_for_another_fit(tmp_path, standard_promotion):
     trainer = make_trainer(
         tmp_path, max_steps=4, gradient_clip_val=1e-3, accumulate_grad_batches=2
@@ -115,6 +117,7 @@ def test_low_precision_computes_low_and_stores_as_it_says(tmp_path, precision):
     assert module.model.weight.dtype == MIXED[precision]
 
 
+@pytest.mark.slow
 def test_mixed_precision_keeps_updates_that_bfloat16_would_round_away(tmp_path):
     rows = np.ones((8, 1), np.float32), np.full((8, 1), 100.0, np.float32)
 
@@ -135,6 +138,7 @@ def test_mixed_precision_keeps_updates_that_bfloat16_would_round_away(tmp_path):
     assert moved("bf16-true") == 0
 
 
+@pytest.mark.slow
 def test_double_precision_needs_x64_and_then_is_double(tmp_path):
     with pytest.raises(ValueError, match="jax_enable_x64"):
         make_trainer(tmp_path, precision="64-true").fit(
@@ -154,6 +158,7 @@ def test_half_precision_is_refused(tmp_path, precision):
         make_trainer(tmp_path, precision=precision).fit(make_module(), make_data())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 8])
 def test_the_learning_rate_monitor_shows_the_schedule(tmp_path, steps):
     schedule = optax.linear_schedule(1.0, 0.0, 26)
@@ -175,6 +180,7 @@ def test_the_learning_rate_monitor_shows_the_schedule(tmp_path, steps):
     assert np.allclose([lr for _, lr in logged], [schedule(s) for s, _ in logged])
 
 
+@pytest.mark.slow
 def test_an_injected_learning_rate_is_found(tmp_path):
     module = make_module(8, optax.inject_hyperparams(optax.adam)(learning_rate=0.25))
     make_trainer(tmp_path, max_steps=2).fit(module, make_data())
@@ -191,6 +197,7 @@ def test_train_time_interval_saves(tmp_path):
     assert len(list(tmp_path.glob("*.ckpt"))) == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5, 8])
 def test_logging_every_step_gives_each_step_its_own_value(tmp_path, steps):
     values = {}
