@@ -1,12 +1,13 @@
 """What inference costs: a variational step beside a MAP step, memory of prediction.
 
-    python -m benchmarks.inference [--quick] [--part steps|memory|kronecker]
+    python -m benchmarks.inference [--quick] [--part steps|noise|memory|kronecker]
 
 An MLP 8-W-W-1 on batches of 128, Adam, in steps of a compiled loop of 200; widths 50
-and 256. Then 10,000 rows predicted with 10 and with 1,000 posterior samples, each in a
-process of its own: its peak memory. Last, the pass over the data that fits a Kronecker
-Laplace to an MLP 784-256-256-10, on random rows of MNIST's shape; laplace-torch's
-beside it where that is installed (`pip install laplace-torch`).
+and 256. A draw of 65,536 normal numbers, beside `jax.random.normal` under JAX's default
+generator. Then 10,000 rows predicted with 10 and with 1,000 posterior samples, each in
+a process of its own: its peak memory. Last, the pass over the data that fits a
+Kronecker Laplace to an MLP 784-256-256-10, on random rows of MNIST's shape;
+laplace-torch's beside it where that is installed (`pip install laplace-torch`).
 """
 
 import argparse
@@ -74,6 +75,35 @@ def make(name, width):
         begin = time.perf_counter()
         jax.block_until_ready(run(arrays, key))
         return 1e6 * (time.perf_counter() - begin) / STEPS
+
+    return measure
+
+
+DRAWS = 65_536
+NOISE = {
+    "noise": "normal numbers, ns each",
+    "noise-jax": "jax.random.normal, ns each",
+}
+
+
+def make_noise(name):
+    """Nanoseconds for one number of a draw."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxprob.bnn._standard_normal import standard_normal
+
+    draw = jax.random.normal if name == "noise-jax" else standard_normal
+    compiled = jax.jit(lambda key: draw(key, (DRAWS,), jnp.float32))
+    key = jax.random.key(0)
+    jax.block_until_ready(compiled(key))
+
+    def measure():
+        begin = time.perf_counter()
+        for _ in range(STEPS):
+            noise = compiled(key)
+        jax.block_until_ready(noise)
+        return 1e9 * (time.perf_counter() - begin) / STEPS / DRAWS
 
     return measure
 
@@ -165,6 +195,21 @@ def kronecker_rows(rounds, figures):
     return rows
 
 
+def noise_rows(rounds, figures):
+    """Ours beside JAX's."""
+    times = alternate("benchmarks.inference", NOISE, rounds=rounds)
+    ratios = [a / b for a, b in zip(times["noise"], times["noise-jax"], strict=True)]
+    figures["noise_ratio"] = medians({"ratio": ratios})["ratio"]
+    rows = []
+    for name, value in medians(times).items():
+        figures[f"{name}_ns"] = value
+        rows.append((NOISE[name], "", f"{value:.2f}", ""))
+    rows.append(
+        ("noise over jax.random.normal", "", "", f"{figures['noise_ratio']:.2f}")
+    )
+    return rows
+
+
 def peak_megabytes(num_samples: int) -> float:
     """Of this process after one prediction."""
     import jax
@@ -220,20 +265,23 @@ def memory_rows(figures):
     return rows
 
 
-PARTS = ("steps", "memory", "kronecker")
+PARTS = ("steps", "noise", "memory", "kronecker")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--part", choices=PARTS, help="one of the three")
-    choices = (*VARIANTS, *KRONECKER)
+    parser.add_argument("--part", choices=PARTS, help="one of the four")
+    choices = (*VARIANTS, *NOISE, *KRONECKER)
     parser.add_argument("--variant", choices=choices, help=argparse.SUPPRESS)
     parser.add_argument("--width", type=int, default=50, help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variant in KRONECKER:
         serve(KRONECKER[args.variant][1])
+        return
+    if args.variant in NOISE:
+        serve(lambda: make_noise(args.variant))
         return
     if args.variant:
         serve(lambda: make(args.variant, args.width))
@@ -246,6 +294,8 @@ def main() -> None:
     parts = PARTS if args.part is None else (args.part,)
     if "steps" in parts:
         rows += step_rows(5 if args.quick else 15, figures)
+    if "noise" in parts:
+        rows += noise_rows(5 if args.quick else 15, figures)
     if "memory" in parts:
         rows += memory_rows(figures)
     if "kronecker" in parts:
