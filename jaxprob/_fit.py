@@ -51,7 +51,9 @@ def fit(
 
     **Arguments:**
 
-    - `learner`: any `AbstractLearner`: gradient descent or an inference method.
+    - `learner`: any `AbstractLearner`: gradient descent or an inference method. Another
+        `fit` of the same object compiles nothing, so what its functions read beside
+        their arguments stays as it was in the first, as under `jax.jit`.
     - `model`: what to train. It is copied, never changed.
     - `data`: arrays with one leading axis, such as `(x, y)`, which are shuffled anew in
         each epoch; or any re-iterable of batches, such as a list of pairs or
