@@ -97,6 +97,8 @@ def bayesianize(
                 f"{name} is {node.dtype}: a Gaussian leaf is real. Leave it out of "
                 "`where`, or store its real and imaginary parts."
             )
+        # NumPy's double precision is not JAX's, which warns where it is asked for it.
+        node = jnp.asarray(node)
         return Gaussian.of(node, _initial_scale(scale, name, node))
 
     out = jax.tree_util.tree_map_with_path(place, model, flags, is_leaf=is_random)

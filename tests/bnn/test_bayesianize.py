@@ -244,3 +244,10 @@ def test_any_module_trains_by_variational_inference(name, getkey):
     before, after = tree.paths(model), tree.paths(method.model(state))
     moved = [p for p, v in before.items() if eqx.is_array(v)]
     assert all(not jnp.array_equal(before[p], after[p]) for p in moved)
+
+
+def test_a_leaf_of_numpys_double_precision_is_taken_without_a_warning(getkey):
+    tree = bnn.bayesianize({"w": np.ones(3)}).tree
+    assert tree["w"].dtype == jnp.float32
+    drawn = bnn.sample_leaves(tree, key=getkey())
+    assert isinstance(drawn["w"], jax.Array)
