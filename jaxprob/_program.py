@@ -117,10 +117,6 @@ class Program:
         """The first `num` steps of a stack of batches; metrics of each step."""
         return self._in_turn(self._many, carry, key, stack, np.int32(num))
 
-    def num_compiled(self) -> int:
-        """How many shapes of stacks there are programs for."""
-        return self._many._cache_size()
-
     def _in_turn(self, run, carry, *args):
         if self.turns is None:
             return run(carry, *args, np.int32(0))

@@ -298,6 +298,7 @@ class Stepper:
 
     def _run(self, batches, num):
         """Makes the first `num` steps of a stack, or the one of a batch."""
+        assert self._totals is not None  # from the trace on
         carry = (self._arrays, self._step, self._totals)
         if isinstance(batches, Stack):
             stacked = self._placed(batches)

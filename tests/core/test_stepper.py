@@ -107,7 +107,7 @@ def test_single_steps_of_a_loader_round_as_many_do(getkey):
 def test_any_number_of_steps_compiles_one_program(getkey):
     model, key, data = mlp(getkey()), getkey(), batches(12)
     stepper, _ = trained(model, key, data, [2, 5, 9], 4)
-    assert stepper._program.num_compiled() == 1
+    assert stepper._program._many._cache_size() == 1
 
 
 def test_weakly_typed_leaves_compile_no_second_program(getkey):
@@ -129,7 +129,7 @@ def test_weakly_typed_leaves_compile_no_second_program(getkey):
     )
     for _ in range(3):
         stepper([np.ones((4, 2), np.float32)] * 2)
-    assert stepper._program.num_compiled() == 1
+    assert stepper._program._many._cache_size() == 1
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_weakly_typed_leaves_compile_no_second_program(getkey):
 def test_a_lone_step_compiles_one_more_where_batches_are_large(getkey, rows, programs):
     model, key, data = mlp(getkey()), getkey(), batches(12, rows)
     stepper, _ = trained(model, key, data, [1, 5, 6], 4)
-    assert stepper._program.num_compiled() == programs
+    assert stepper._program._many._cache_size() == programs
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_auto_compiles_one_program_where_batches_are_small(getkey):
     stepper(batches(12))
     stepper(batches(1))
     assert (stepper.capacity, stepper.step) == (8, 13)
-    assert stepper._program.num_compiled() == 1
+    assert stepper._program._many._cache_size() == 1
     # Of large ones no stack of eight is copied to time a single step.
     large = DispatchSize("auto")
     large.longest = 8
