@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float, PyTree
 
-from .._keys import leaf_keys
+from .._keys import example_keys
 from .._types import Model, PRNGKey
-from ._layers import AbstractBayesianLayer, variance_layer
+from ._layers import AbstractBayesianLayer, variance_leaves
 from ._random import is_random, mean_leaves, sample_leaves
 from ._signs import random_signs
 from ._standard_normal import standard_normal
@@ -133,24 +133,30 @@ def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
     """
     takes = _is_linear if estimator == "local" else _is_affine
 
-    def is_layer(node):
+    def layer_of(node):
         inner = node.layer if isinstance(node, AbstractBayesianLayer) else node
-        return takes(inner)
-
-    def place(node, key):
-        if not is_layer(node):
-            return sample_leaves(node, key=key) if is_random(node) else node
-        layer = node.layer if isinstance(node, AbstractBayesianLayer) else node
-        mean = mean_leaves(layer)
-        if estimator == "local":
-            return _Unbound((mean, variance_layer(layer)), estimator)
-        return _Unbound((mean, _delta_layer(layer, key)), estimator)
+        return inner if takes(inner) else None
 
     def is_leaf(node):
-        return is_layer(node) or is_random(node)
+        return layer_of(node) is not None or is_random(node)
 
-    keys = leaf_keys(key, tree, is_leaf=is_leaf)
-    return jax.tree.map(place, tree, keys, is_leaf=is_leaf)
+    nodes, structure = jax.tree.flatten(tree, is_leaf=is_leaf)
+    layers = [layer_of(node) for node in nodes]
+    rest = [node for node, layer in zip(nodes, layers, strict=True) if layer is None]
+    taken = [layer for layer in layers if layer is not None]
+    rest_key, *keys = example_keys(key, 1 + len(taken))
+    if estimator == "local":
+        spread = iter(variance_leaves(taken))  # of all at once: small ones share work
+    else:
+        spread = map(_delta_layer, taken, keys)
+    rest = iter(sample_leaves(rest, key=rest_key))
+    placed = [
+        next(rest)
+        if layer is None
+        else _Unbound((mean_leaves(layer), next(spread)), estimator)
+        for layer in layers
+    ]
+    return jax.tree.unflatten(structure, placed)
 
 
 def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from .._types import PRNGKey
 from ._bayesianize import bayesianize
 from ._kl import kl
 from ._prior import Prior
-from ._random import Gaussian, is_random, mean_leaves, sample_leaves
+from ._random import Gaussian, is_random, map_random, mean_leaves, sample_leaves
 
 
 class AbstractBayesianLayer(eqx.Module):
@@ -127,7 +127,7 @@ class BayesianLinear(AbstractBayesianLayer):
         if self.estimator == "weight":
             return sample_leaves(self.layer, key=key)(x)
         mean = mean_leaves(self.layer)(x)
-        variance = variance_layer(self.layer)(x**2)
+        variance = variance_leaves(self.layer)(x**2)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         # At x = 0 without a bias the variance is 0, where sqrt has no gradient.
         tiny = jnp.finfo(variance.dtype).tiny
@@ -195,13 +195,12 @@ def _with_layer(like, layer, scale):
     return eqx.tree_at(lambda b: b.layer, like, bayesianize(layer, scale=scale).tree)
 
 
-def variance_layer(layer):
-    """The layer that maps squared inputs to the variances of the outputs."""
-
-    def squared(node):
-        # A part that is no distribution has no variance.
-        if is_random(node):
-            return node.scale**2
-        return jnp.zeros_like(node) if eqx.is_inexact_array(node) else node
-
-    return jax.tree.map(squared, layer, is_leaf=is_random)
+def variance_leaves(tree):
+    """Layers that map squared inputs to the variances of the outputs."""
+    # A part that is no distribution has no variance.
+    known = jax.tree.map(
+        lambda node: jnp.zeros_like(node) if eqx.is_inexact_array(node) else node,
+        tree,
+        is_leaf=is_random,
+    )
+    return map_random(lambda leaves: [leaf.scale**2 for leaf in leaves], known)

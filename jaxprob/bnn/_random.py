@@ -1,5 +1,6 @@
 """A random leaf: a distribution that stands in a model's tree where an array stood."""
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import equinox as eqx
@@ -143,15 +144,33 @@ def sample_leaves(tree: PyTree, *, key: PRNGKey) -> Model:
     - `tree`: a model with random leaves; all others stay as they are.
     - `key`: of this one draw.
     """
+
+    def draw(leaves):
+        keys = example_keys(philox(key), len(leaves))
+        return [leaf.sample(key=k) for leaf, k in zip(leaves, keys, strict=True)]
+
+    return map_random(draw, tree)
+
+
+def map_random(
+    function: Callable[[list[Gaussian]], list[Array]], tree: PyTree
+) -> PyTree:
+    """The tree with an array of the same shape in the place of each random leaf.
+
+    **Arguments:**
+
+    - `function`: of all random leaves, with the small ones as one vector; gives an
+        array for each.
+    - `tree`: a model with random leaves; all others stay as they are.
+    """
     nodes, structure = jax.tree.flatten(tree, is_leaf=is_random)
     places = [i for i, node in enumerate(nodes) if is_random(node)]
-    groups = together([nodes[i] for i in places])
-    keys = example_keys(philox(key), len(groups))
-    for group, key in zip(groups, keys, strict=True):
-        leaves = [nodes[places[i]] for i in group]
-        drawn = Gaussian.joined(leaves).sample(key=key)
-        for i, array in zip(group, part(drawn, [g.shape for g in leaves]), strict=True):
-            nodes[places[i]] = array
+    groups = [[places[i] for i in g] for g in together(nodes[i] for i in places)]
+    leaves = [Gaussian.joined([nodes[i] for i in group]) for group in groups]
+    for group, whole in zip(groups, function(leaves), strict=True):
+        arrays = part(whole, [nodes[i].shape for i in group])
+        for i, array in zip(group, arrays, strict=True):
+            nodes[i] = array
     return jax.tree.unflatten(structure, nodes)
 
 
