@@ -49,6 +49,7 @@ def test_predictions_are_in_the_units_of_y(regression):
     assert abs(inside - 0.9) < 4 * np.sqrt(0.09 / len(y))
 
 
+@pytest.mark.slow
 def test_a_prediction_does_not_depend_on_its_neighbours(regression):
     model, X, _ = regression
     np.testing.assert_array_equal(model.predict(X)[:7], model.predict(X[:7]))
@@ -131,6 +132,7 @@ def test_one_class_is_refused():
         BNNClassifier().fit(np.ones((4, 1)), np.zeros(4, int))
 
 
+@pytest.mark.slow
 def test_the_folds_of_a_cross_validation_share_what_is_compiled(caplog):
     X, y = load_diabetes(return_X_y=True)
     model = BNNRegressor("mean-field-vi", num_epochs=2, **SMALL)

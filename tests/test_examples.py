@@ -89,6 +89,7 @@ def test_the_score_model_of_mnist_trains_and_draws(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "mnist.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_convolutions_of_mnist_move_with_the_image():
     """Along both axes: shifting the image shifts what the first layers give."""
     net = names_of("08_mnist")["convolutional"](jax.random.key(0))

@@ -98,6 +98,7 @@ def test_jitted_metric_is_the_same_scalar_in_any_order_of_rows(name):
     np.testing.assert_allclose(jitted(*mixed), value, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PER_EXAMPLE)
 def test_values_per_example_have_the_scalar_as_their_mean(name):
     metric, arrays, _ = METRICS[name]

@@ -140,6 +140,7 @@ WHERES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHERES)
 def test_where_chooses(getkey, name):
     where, expected = WHERES[name]

@@ -112,6 +112,7 @@ def test_two_blocks_are_independent_and_conditional_on_each_other(scene):
     assert np.all(np.abs(estimate - correlation) < 4 * error)
 
 
+@pytest.mark.slow
 def test_what_is_no_block_is_refused(scene):
     net, joint, _, _ = scene
     still = bnn.MAP(joint, optax.sgd(0.0))

@@ -73,6 +73,7 @@ def test_the_disk_holds_what_memory_would(whole, tmp_path):
     assert longer.shape == (2, 31)
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(whole):
     method, model, (x, y) = scene()
 

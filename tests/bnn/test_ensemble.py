@@ -94,6 +94,7 @@ def mean_field():
     return bnn.MeanFieldVI(method().log_joint, optax.adam(1e-2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "inner", "members"),
     [

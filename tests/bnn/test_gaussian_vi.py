@@ -129,6 +129,7 @@ def test_algebra_is_that_of_the_dense_gaussian(problem, getkey, name):
     assert np.all(np.abs(white.mean(1)) < 4 / np.sqrt(num))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_closed_form_divergence_is_that_of_the_dense_gaussian(

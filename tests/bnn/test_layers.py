@@ -52,6 +52,7 @@ def test_kl_covers_weight_and_bias(name, getkey):
     assert np.allclose(without.kl(prior), without.weight.kl(prior))
 
 
+@pytest.mark.slow
 def test_of_keeps_the_weights_as_means(getkey):
     linear = eqx.nn.Linear(3, 2, key=getkey())
     layer = bnn.BayesianLinear.of(linear, scale=0.3, estimator="local")

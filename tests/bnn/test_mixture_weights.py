@@ -38,6 +38,7 @@ def test_equal_weights_are_those_of_none(x64):
     assert np.isclose(equal.mean()["w"][0], none.mean()["w"][0], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linearized", [False, True])
 def test_draws_come_from_each_component_as_often_as_it_weighs(linearized, getkey):
     mixture = gaussians(weights=WEIGHTS)
@@ -72,6 +73,7 @@ def test_points_are_drawn_and_not_counted_once_each(getkey):
     assert abs(float(predictive.mean[0]) - 0.75) < 4 * error
 
 
+@pytest.mark.slow
 def test_evidence_weighs_models_by_their_posterior_probability(x64, getkey):
     """Two priors of linear regression: the weights are p(prior | data)."""
     first = LinearGaussian.random(key=getkey(), num_data=12, dim=2, bias=False)

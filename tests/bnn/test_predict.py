@@ -78,6 +78,7 @@ def test_variance_is_the_law_of_total_variance(by_hand):
     assert np.allclose(predictive.std, np.sqrt(second), rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_log_prob_is_the_mixtures_and_beats_the_mean_member(by_hand):
     predictive, mean, scale = by_hand
     y = np.random.default_rng(0).normal(size=(ROWS, 2))

@@ -72,6 +72,7 @@ def test_the_draws_are_standard_normal_and_independent(shape, getkey):
         assert abs(correlation) < 4 / np.sqrt(len(noise) - shift)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 5), (0, 3)])

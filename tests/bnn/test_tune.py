@@ -171,6 +171,7 @@ def test_each_part_has_a_prior_of_its_own_inside_of_others():
     assert scales == {"block.gain": 1.0, "block.inner.weight": 2.0}
 
 
+@pytest.mark.slow
 def test_noise_of_other_likelihoods_and_of_the_fisher_is_refused(x64, getkey):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     batch = (problem.x, problem.y)

@@ -162,6 +162,7 @@ def tanh(x):
 tanh.defvjp(lambda x: (tanh(x), x), lambda x, g: (g / jnp.cosh(x) ** 2,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "kronecker", "low_rank", "diagonal"])
 def test_a_model_with_a_rule_for_backwards_alone_is_linearised(structure, x64):
     data = (jnp.asarray(X, float), jnp.asarray(Y, float))

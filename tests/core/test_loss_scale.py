@@ -178,6 +178,7 @@ def test_float16_alone_has_no_gradient_here(weights):
     np.testing.assert_array_equal(weights["float16"].model.weight, 0.0)
 
 
+@pytest.mark.slow
 def test_with_a_scaled_loss_it_learns_as_float32_does(weights):
     truth = [[1.0, -2.0, 0.5, 3.0]]
     np.testing.assert_allclose(weights["float32"].model.weight, truth, atol=0.02)

@@ -78,6 +78,7 @@ def steps_compiled(caplog, function):
     return sum(any(name in message for name in names) for message in done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_dispatch", [4, "auto"])
 def test_a_second_fit_by_the_same_method_compiles_no_step(caplog, steps_per_dispatch):
     method = mean_field()
@@ -115,6 +116,7 @@ def test_a_second_evaluation_compiles_nothing(caplog):
     assert steps_compiled(caplog, run) == 0
 
 
+@pytest.mark.slow
 def test_models_of_other_settings_get_programs_of_their_own():
     @jaxprob.mean_loss
     def loss(model, example, *, key):
@@ -138,6 +140,7 @@ def test_models_of_other_settings_get_programs_of_their_own():
         assert type(state.model.factor) is type(factor)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_method_stays_behind():
     gc.collect()
     before = len(_PROGRAMS._made)

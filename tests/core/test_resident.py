@@ -56,6 +56,7 @@ def test_the_host_sees_the_same_batches_of_resident_data():
         assert eqx.tree_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", [False, True])
 def test_what_becomes_of_the_callers_arrays_changes_nothing(resident):
     _, untouched = loader(resident)

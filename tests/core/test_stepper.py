@@ -221,6 +221,7 @@ def test_auto_makes_stacks_little_longer_than_what_comes_in_a_row(getkey):
     assert stepper.step == 12
 
 
+@pytest.mark.slow
 def test_auto_compiles_one_program_where_batches_are_small(getkey):
     learner = jaxprob.GradientDescent(noisy_loss, optax.adam(1e-2))
     stepper = jaxprob.Stepper(learner, learner.init(mlp(getkey())), key=getkey())

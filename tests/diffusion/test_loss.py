@@ -89,6 +89,7 @@ def silent(x, c, cond, *, key):
     return jnp.zeros_like(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.03, 7.0])
 def test_a_denoiser_fitted_to_data_has_unit_targets(scale, getkey):
     """The weighted error of a silent network is 1 at every level, in any units."""
@@ -237,6 +238,7 @@ def test_chunks_hold_the_activations_of_their_rows_alone(getkey):
     assert bytes_of(8) < 0.5 * bytes_of(None)
 
 
+@pytest.mark.slow
 def test_conditions_go_with_their_rows(getkey):
     """A network that knows x_0 from its condition has no error."""
 
@@ -334,6 +336,7 @@ def test_lognormal_levels_are_cut_off_and_not_heaped_at_the_ends(getkey):
     assert abs(t[49] - 1.0) < 0.02
 
 
+@pytest.mark.slow
 def test_logit_normal_times_have_their_law(getkey):
     u = uniforms(getkey(), jnp.ones(2000, bool), stratified=True)
     t = jax.vmap(lambda u: LogitNormalTimes(0.3, 0.8).quantile(VP.linear(), u))(u)

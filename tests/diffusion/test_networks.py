@@ -285,6 +285,7 @@ def test_a_network_is_a_function_of_one_example(name, networks, passes):
     assert jnp.max(jnp.abs(one(x[0], c[0]) - one(x[0], c[1]))) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_leaf_has_a_gradient(name, passes):
     gradient, _ = passes(name)[0]
@@ -321,6 +322,7 @@ def test_a_new_network_says_nothing(name):
     assert jnp.all(eqx.filter_jit(make(key_of(0)))(x, jnp.asarray(0.3)) == 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_in_few_digits(name, passes):
     """Near the network itself, in its own dtype, as are the gradients."""

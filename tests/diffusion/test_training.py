@@ -85,6 +85,7 @@ def test_a_trained_class_is_drawn_and_guidance_sharpens_it(tmp_path):
     assert after[2] - after[0] > max(2.0, 1.05 * (before[2] - before[0]))
 
 
+@pytest.mark.slow
 def test_conditions_are_checked_before_training():
     with pytest.raises(ValueError, match="cond row 1 is class 5"):
         make_module(preview_cond=np.array([0, 5]))

@@ -61,6 +61,7 @@ def test_the_tuner_is_refused(tmp_path, method, remedy):
         getattr(tuner, method)(make_module(), datamodule=make_data())
 
 
+@pytest.mark.slow
 def test_a_timer_stops_the_run_within_a_dispatch(tmp_path):
     class Slow(pl.Callback):
         def on_train_batch_start(self, *args):
@@ -101,6 +102,7 @@ def test_early_stopping_notices_a_loss_that_is_not_finite(tmp_path):
     assert "not finite" in stop.stopping_reason_message
 
 
+@pytest.mark.slow
 def test_device_stats_are_logged_at_the_steps_that_loggers_see(tmp_path):
     logger = CSVLogger(tmp_path, "csv")
     trainer = make_trainer(
@@ -157,6 +159,7 @@ def test_a_checkpoint_written_in_a_thread_holds_the_step_it_was_taken_at(tmp_pat
     assert late["run.step"] == 13
 
 
+@pytest.mark.slow
 def test_a_thread_around_a_plugin_of_the_users_is_left_alone(tmp_path):
     class Own(AtomicCheckpointIO):
         pass

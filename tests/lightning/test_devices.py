@@ -93,6 +93,7 @@ def test_resuming_on_the_same_layout_gives_the_same_bits(tmp_path, whole, name, 
     assert bits(module) == bits(expected)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_four_devices_goes_on_with_one(tmp_path, whole, alone):
     folder, _ = whole
     module = make_module(8)

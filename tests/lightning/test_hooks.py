@@ -102,6 +102,7 @@ def test_a_hook_of_a_callback_fires_as_often_as_with_torch(counts, name):
     assert found[name] == (0 if name in NEVER_HERE else expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*")
 @pytest.mark.parametrize("name", hooks_of(pl.LightningModule))
 def test_a_hook_of_the_module_fires_as_often_as_with_torch(counts, name):

@@ -120,6 +120,7 @@ def pair(examples):
     return tuple(a.astype(np.float32).reshape(-1, 1) for a in stacked.values())
 
 
+@pytest.mark.slow
 def test_a_hugging_face_data_set_in_a_dataloader(tmp_path, reference, hugging_face):
     loader = DataLoader(hugging_face, batch_size=SIZE, collate_fn=pair)
     assert trained(tmp_path, loader) == reference

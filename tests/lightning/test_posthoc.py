@@ -42,6 +42,7 @@ def test_the_rows_in_memory_are_what_the_posterior_sees(tmp_path, with_data_modu
         assert np.isfinite(figures["test_predictive_nll"])
 
 
+@pytest.mark.slow
 def test_validations_in_a_fit_make_no_pass(tmp_path):
     module, trainer = laplace(), make_trainer(tmp_path, max_epochs=1)
     data = ArrayDataModule(train=arrays(50), validation=arrays(20, 1), batch_size=8)
