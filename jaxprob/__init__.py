@@ -1,10 +1,11 @@
 """Probabilistic deep learning on Equinox.
 
-The core trains anything. A **learner** is a triple of pure functions,
+The core trains anything. A **learner** is four pure functions,
 
     state = learner.init(model, key=key)
     state, info = learner.update(state, batch, key=key)
     info = learner.evaluate(state, batch, key=key)
+    model = learner.model(state)
 
 and `fit` (a plain JAX loop) and `jaxprob.lightning` (PyTorch Lightning) both run it.
 `GradientDescent` is the plain learner; every inference method in `jaxprob.bnn` is

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree, Shaped
 
 from ._keys import example_keys
 from ._types import Loss
@@ -182,13 +182,16 @@ def weight(batch: PyTree) -> Float[Array, ""]:
 
 
 def masked_mean(
-    values: Float[Array, "batch *shape"], mask: Bool[Array | np.ndarray, " batch"]
-) -> Float[Array, "*shape"]:
+    values: Shaped[Array, "batch *shape"], mask: Bool[Array | np.ndarray, " batch"]
+) -> Inexact[Array, "*shape"]:
     """Mean over the rows that count. Values of padded rows may be anything, even NaN.
 
     `where` stands inside the sum: zero times NaN is NaN, in the gradient too.
     """
     mask = jnp.asarray(mask)
+    if not jnp.issubdtype(values.dtype, jnp.inexact):
+        # Of hits, `True` and `False`: a count of rows is no number of their dtype.
+        values = values.astype(jnp.result_type(float))
     rows = mask.reshape(mask.shape + (1,) * (values.ndim - 1))
     total = jnp.sum(jnp.where(rows, values, jnp.zeros((), values.dtype)), axis=0)
     count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)

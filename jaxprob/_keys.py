@@ -1,15 +1,24 @@
 """Keys, always by `fold_in`: a key depends on what it is for and on nothing else.
 
 `jax.random.split(key, n)[i]` changes with `n`; `fold_in(key, i)` does not. So noise of
-example i is the same whatever the batch size, and a leaf's key is the same whatever
-other leaves there are behind it.
+example i is the same whatever the batch size. (The small leaves of one posterior share
+a draw: `bnn/_together.py`.)
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, PyTree
 
 from ._types import PRNGKey
+
+
+def is_key(x: Any) -> bool:
+    """Whether `x` is an array of typed keys."""
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
+        x.dtype, jax.dtypes.prng_key
+    )
 
 
 def example_keys(key: PRNGKey, num: int, *, start: int = 0) -> Key[Array, " num"]:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from ._batch import RowStack, Stack
+from ._path_name import path_name
 from ._types import State
 
 MAX_BYTES = 2**28  # of batches that are held
@@ -183,9 +184,7 @@ def not_finite(tree: PyTree) -> list[str]:
 def _paths(tree, flags):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for (path, _), flag in zip(leaves, flags, strict=True)
-        if flag
+        path_name(path) for (path, _), flag in zip(leaves, flags, strict=True) if flag
     ]
 
 

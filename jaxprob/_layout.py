@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ._batch import Batch, num_rows
+from ._keys import is_key
 from ._types import State
 
 _DATA, _MEMBERS = "data", "members"
@@ -151,7 +152,7 @@ class Layout:
         """Copies of arrays where `shardings` wants them, of a buffer of their own."""
 
         def host(leaf):
-            if _is_key(leaf):
+            if is_key(leaf):
                 return leaf
             whole = leaf.is_fully_addressable or leaf.is_fully_replicated
             return np.asarray(leaf) if whole else leaf
@@ -251,15 +252,11 @@ def _copies(tree):
     return jax.tree.map(jnp.copy, tree)
 
 
-def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _on_one_device(leaf):
     """The same array on this process's default device."""
     if len(leaf.sharding.device_set) == 1 and leaf.is_fully_addressable:
         return leaf
-    if _is_key(leaf):
+    if is_key(leaf):
         data = jax.random.key_data(leaf)
         local = jnp.asarray(np.asarray(data))
         return jax.random.wrap_key_data(local, impl=jax.random.key_impl(leaf))

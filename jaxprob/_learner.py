@@ -1,6 +1,7 @@
 """What can be trained, one step at a time, as pure functions on pytrees."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -20,6 +21,8 @@ class AbstractLearner(eqx.Module):
     `jaxprob.fit`, the Lightning module and the checkpoints know nothing but these
     methods. All but `check` are pure: jit, vmap and scan them freely.
     """
+
+    moves_by_itself: ClassVar[bool] = False  # without an optax optimiser for all leaves
 
     def check(self, model: Model, data: PyTree) -> None:
         """Refuses a whole data set that cannot be right, before anything is traced.
@@ -148,7 +151,7 @@ class GradientDescent(AbstractLearner):
         return TrainState(
             model=model,
             opt_state=self.optimizer.init(params),
-            ema=None if self.ema is None else params,
+            ema=None if self.ema is None else self.ema.init(params),
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -198,7 +201,9 @@ class GradientDescent(AbstractLearner):
         """The averaged model if there is an EMA, else the model of the last step."""
         if state.ema is None:
             return state.model
-        return eqx.combine(state.ema, state.model)
+        params, rest = tree.partition(state.model, self.trainable)
+        average = jax.tree.map(lambda a, p: a.astype(p.dtype), state.ema, params)
+        return eqx.combine(average, rest)
 
 
 def _metrics_and_held(aux):

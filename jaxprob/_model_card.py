@@ -7,6 +7,8 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
+from ._path_name import path_name
+
 ROLES: tuple[str, ...] = ("random", "point", "frozen")
 
 
@@ -78,7 +80,7 @@ def model_card(
         for path, leaf in leaves:
             if path[: len(prefix)] == prefix:
                 nbytes += leaf.nbytes
-                found = role(_name(path))
+                found = role(path_name(path))
                 if found is not None:
                     counts[found] += leaf.size
         return Part(name, type(node).__name__, counts, nbytes)
@@ -88,7 +90,7 @@ def model_card(
     def walk(node, prefix, level):
         for key, child in _children(node):
             here = (*prefix, *key)
-            row = part(here, _name(here), child)
+            row = part(here, path_name(here), child)
             if row.total:
                 rows.append(row)
                 if depth is None or level < depth:
@@ -105,10 +107,6 @@ def _children(node):
         node, is_leaf=lambda child: child is not node
     )
     return children
-
-
-def _name(path):
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _cells(part):

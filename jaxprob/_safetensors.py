@@ -1,14 +1,14 @@
 """Arrays and a text in one safetensors file: readable by any program, run by none."""
 
-import contextlib
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ._atomic import replace_whole
+from ._keys import is_key
 
 # What safetensors takes from NumPy; all else travels as unsigned integers.
 _NATIVE = {
@@ -20,7 +20,7 @@ _BITS: dict[int, type] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 def describe(array: Any) -> tuple[np.ndarray, dict[str, str]]:
     """The bits of an array as NumPy, and what it takes to read them back."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if is_key(array):
         data = np.asarray(jax.random.key_data(array))
         return data, {"key": str(jax.random.key_impl(array))}
     array = np.ascontiguousarray(np.asarray(array)).reshape(np.shape(array))
@@ -51,19 +51,9 @@ def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -
 
     **Raises:** `OSError` as the file system gives it.
     """
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(partial, "wb") as file:
-            file.write(save(arrays, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    replace_whole(path, lambda partial: save_file(arrays, partial, metadata))
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

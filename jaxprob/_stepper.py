@@ -184,7 +184,7 @@ class Stepper:
                 return StepMetrics([(info, batches.num)])
             batches = batches.unstack()
         batches = list(batches)
-        if self._totals is None:
+        if self._totals is None and batches:
             self._trace(batches[0])
         parts = []
         while batches:

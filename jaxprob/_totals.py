@@ -65,7 +65,7 @@ class StepMetrics(Mapping[str, np.ndarray]):
             parts = [(jax.device_get(info), num) for info, num in self._parts]
             self._fetched = {
                 name: np.concatenate([np.atleast_1d(i[name])[:n] for i, n in parts])
-                for name in parts[0][0]
+                for name in (parts[0][0] if parts else ())
             }
             self._parts = []
         return self._fetched
@@ -74,7 +74,12 @@ class StepMetrics(Mapping[str, np.ndarray]):
         return self.fetch()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts[0][0] if self._fetched is None else self._fetched)
+        return iter(self._names())
 
     def __len__(self) -> int:
-        return len(self._parts[0][0] if self._fetched is None else self._fetched)
+        return len(self._names())
+
+    def _names(self):
+        if self._fetched is not None:
+            return self._fetched
+        return self._parts[0][0] if self._parts else {}

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ._activations import record
 from ._model_card import ModelCard, model_card
+from ._path_name import path_name
 from ._types import Model, Where
 
 __all__ = [
@@ -43,14 +44,10 @@ __all__ = [
 ]
 
 
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 def paths(tree: PyTree) -> dict[str, Any]:
     """All leaves by path: `{"layers.0.weight": Array, ...}`, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
+    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def select(tree: Model, where: Where) -> PyTree[bool]:
@@ -134,7 +131,7 @@ def _select_predicate(tree, predicate):
             "(path, leaf). To choose every inexact array, write where=True."
         )
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: bool(predicate(_name(path), leaf)), tree
+        lambda path, leaf: bool(predicate(path_name(path), leaf)), tree
     )
 
 
@@ -152,7 +149,7 @@ def _select_path(tree, pattern):
         )
     _refuse_integers(hits, pattern)
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: _matches(_name(path), pattern), tree
+        lambda path, _: _matches(path_name(path), pattern), tree
     )
 
 
@@ -325,7 +322,7 @@ def _parts(tree, where):
         return isinstance(node, where)
 
     found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_kind)
-    names = [_name(path) for path, node in found if is_kind(node)]
+    names = [path_name(path) for path, node in found if is_kind(node)]
     if not names:
         raise ValueError(f"where={where.__name__}: the tree holds no such module")
     return names

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .. import tree
+from .._path_name import path_name
 from .._types import Model, Where
 from ._noise import LearnedNoise
 from ._posterior import MeanFieldPosterior
@@ -91,7 +92,7 @@ def bayesianize(
     def place(path, node, flag):
         if is_random(node) or not flag:
             return node
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         if jnp.iscomplexobj(node):
             raise TypeError(
                 f"{name} is {node.dtype}: a Gaussian leaf is real. Leave it out of "

@@ -148,7 +148,7 @@ class CalibratedPredictive(AbstractSpread):
     @functools.cached_property
     def _log_probs(self):
         scaling = TemperatureScaling(self.scale)
-        return scaling(jnp.log(class_axis(self.uncalibrated)))
+        return scaling(self.uncalibrated.class_log_probs)
 
     def _stretch(self, y):
         return self.mean + self.scale * (y - self.mean)
@@ -178,7 +178,7 @@ def _one_label(
 
 
 def _temperature(predictive, y):
-    log_probs = jnp.log(class_axis(predictive))
+    log_probs = predictive.class_log_probs
     flat = log_probs.reshape(-1, log_probs.shape[-1])
     return TemperatureScaling.fit(y.reshape(-1).astype(int), flat).temperature
 

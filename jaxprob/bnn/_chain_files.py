@@ -6,11 +6,8 @@ a shard before the state that counts it: whatever instant a run is killed at, th
 names shards that are there.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +18,16 @@ from jaxtyping import PyTree
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from .._atomic import replace_whole
+from .._keys import is_key
+
 SHARD = "draws-{:05d}.safetensors"
-
-
-def write(path: Path, save: Any) -> None:
-    """`save(partial)` writes a file beside `path`, which then takes its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        save(partial)
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def save_shard(folder: Path, number: int, draws: np.ndarray) -> None:
     """Draws of all chains, in the order of their making."""
     tensors = {"draws": np.ascontiguousarray(draws)}
-    write(folder / SHARD.format(number), lambda path: save_file(tensors, path))
+    replace_whole(folder / SHARD.format(number), lambda path: save_file(tensors, path))
 
 
 def load_shards(folder: Path, count: int) -> list[np.ndarray]:
@@ -53,7 +39,7 @@ def save_state(folder: Path, state: PyTree, shards: int) -> None:
     """All arrays of a state, and how many shards belong to it."""
     tensors = {f"{i:04d}": _as_numpy(a) for i, a in enumerate(_arrays(state))}
     metadata = {"shards": str(shards)}
-    write(
+    replace_whole(
         folder / "state.safetensors",
         lambda path: save_file(tensors, path, metadata=metadata),
     )
@@ -89,7 +75,7 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         if (folder / "state.safetensors").exists():
             raise ValueError(f"{folder} holds a state without run.json: it is no run")
         text = json.dumps(settings, indent=1)
-        write(path, lambda partial: partial.write_text(text))
+        replace_whole(path, lambda partial: partial.write_text(text))
         return
     held = json.loads(path.read_text())
     names = sorted(settings.keys() | held.keys())
@@ -120,24 +106,12 @@ def _arrays(tree):
 
 
 def _as_numpy(leaf):
-    if _is_key(leaf):
+    if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf, order="C")  # ascontiguousarray gives scalars an axis
 
 
 def _from_numpy(array, like):
-    if _is_key(like):
+    if is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
     return jax.numpy.asarray(array)
-
-
-def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -64,6 +64,7 @@ class AbstractChains(AbstractMembers):
     """
 
     refuses: ClassVar = True
+    moves_by_itself: ClassVar = True
     shared_fields: ClassVar = ("model", "step")  # of the state; see `jaxprob.Layout`
     num_draws: AbstractVar[int]
     num_chains: AbstractVar[int]

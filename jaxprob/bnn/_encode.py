@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._path_name import path_name
 from .._safetensors import describe, restore
 from .._types import Model
 from ._encode_numpyro import KINDS, put_together, taken_apart
@@ -45,13 +46,13 @@ class Encoder:
         if isinstance(value, tuple | list):
             items = [self.encode(v, f"{path}.{i}") for i, v in enumerate(value)]
             return {"tuple" if isinstance(value, tuple) else "list": items}
+        if isinstance(value, OrderedDict):
+            pairs = [(k, self.encode(v, f"{path}.{k}")) for k, v in value.items()]
+            return {"pairs": pairs}
         if isinstance(value, dict) and all(isinstance(k, str) for k in value):
             return {
                 "dict": {k: self.encode(v, f"{path}.{k}") for k, v in value.items()}
             }
-        if isinstance(value, OrderedDict):
-            pairs = [(k, self.encode(v, f"{path}.{k}")) for k, v in value.items()]
-            return {"pairs": pairs}
         numpyro = taken_apart(value)
         if numpyro is not None:
             kind, name, fields, settings = numpyro
@@ -250,10 +251,7 @@ class Decoder:
 def leaves(tree: PyTree) -> dict[str, Any]:
     """The leaves of a model by path, `None` and random leaves among them."""
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_leaf)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in nodes
-    }
+    return {path_name(path): leaf for path, leaf in nodes}
 
 
 def _is_leaf(node):

@@ -14,6 +14,7 @@ from .. import tree
 from .._ema import EMA
 from .._keys import example_keys
 from .._learner import GradientDescent, TrainState
+from .._path_name import path_name
 from .._types import Info, Model, PRNGKey, Where
 from ._bayesianize import bayesianize
 from ._correlated import (
@@ -165,7 +166,7 @@ def _keep(params, condition, joint):
     """The leaves whose prior meets a condition, `None` for the others."""
 
     def one(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         return leaf if condition(prior_at(joint.prior, name, leaf)) else None
 
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_random)

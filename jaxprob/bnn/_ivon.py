@@ -9,8 +9,8 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._keys import leaf_keys
+from .._low_precision import single
 from .._types import PRNGKey
-from ._ravel import single
 from ._standard_normal import standard_normal
 
 

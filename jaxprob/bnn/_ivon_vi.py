@@ -1,7 +1,7 @@
 """IVON as an inference method."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from .. import tree
 from .._keys import example_keys
 from .._learner import TrainState
+from .._low_precision import single
 from .._types import Info, Model, PRNGKey, Where
 from ._inference import AbstractInference, Roles, random_or_point
 from ._ivon import ivon, sample_ivon
@@ -21,7 +22,6 @@ from ._log_joint import LogJoint
 from ._posterior import MeanFieldPosterior
 from ._prior import check_prior, prior_at
 from ._random import Gaussian, is_random
-from ._ravel import single
 
 
 class IVON(AbstractInference):
@@ -53,6 +53,7 @@ class IVON(AbstractInference):
     - `optimizer`: any optax transformation, for points alone.
     """
 
+    moves_by_itself: ClassVar = True
     log_joint: LogJoint
     learning_rate: float | Callable[[Any], Any]
     hess_init: float = 1.0

@@ -10,10 +10,12 @@ from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .. import tree
+from .._low_precision import single
+from .._path_name import path_name
 from .._types import Model
 from ._log_joint import LogJoint
 from ._output_hessian import Kind, output_hessian
-from ._ravel import ravel, single
+from ._ravel import ravel
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
 
@@ -95,7 +97,7 @@ def factored_layers(model: Model, flags: PyTree[bool]) -> tuple[FactoredLayer, .
     chosen = tree.paths(eqx.filter(model, flags))
     layers, start, covered = [], 0, set()
     for path, node in nodes:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         prefix = name + "." if name else ""
         if not _has_factors(node) or prefix + "weight" not in chosen:
             continue
@@ -131,9 +133,9 @@ def kronecker_factors(
     y: Array,
     weights: Bool[Array, " rows"],
     kind: Kind,
-) -> tuple[list[tuple[Array, Array]], Float[Array, " rows"]]:
+) -> tuple[list[tuple[Array, Array]], Float[Array, "rows 2"]]:
     r"""Sums over the rows that count of $\sum_t a_t a_t^\top$ and of the mean over t of
-    $J_t^\top H J_t$, for each layer; and the rows' log-likelihoods.
+    $J_t^\top H J_t$, for each layer; and the values of `output_hessian`.
 
     t runs over the uses of the weights for one example, the places of a convolution
     (KFAC-expand). Reference: *Kronecker-factored approximate curvature for modern

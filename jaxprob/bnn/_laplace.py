@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._learner import TrainState
+from .._path_name import path_name
 from .._types import Model, PRNGKey, Where
 from ._bayesianize import choose, nothing_random
 from ._curvature import FullCurvature, KroneckerCurvature
 from ._kronecker import factored_layers
 from ._laplace_pass import Structure, curvature
 from ._laplace_posterior import LaplacePosterior
+from ._likelihood import NormalLikelihood
 from ._map import MAP
 from ._output_hessian import Kind
 from ._prior import check_prior
@@ -112,7 +114,7 @@ class Laplace(AbstractPostHoc):
         # GPUs round the factors of a product to ten bits by default: of a matrix whose
         # largest eigenvalue is a million times the prior's precision nothing is left.
         with jax.default_matmul_precision("highest"):
-            matrix, log_likelihood, targets = curvature(
+            matrix, values, targets = curvature(
                 joint,
                 model,
                 flags,
@@ -121,6 +123,7 @@ class Laplace(AbstractPostHoc):
                 kind=self.kind,
                 rank=self.rank,
             )
+        log_likelihood, slopes = values
         posterior = LaplacePosterior(
             params,
             rest,
@@ -128,6 +131,7 @@ class Laplace(AbstractPostHoc):
             joint.prior,
             joint.likelihood,
             log_likelihood,
+            _squares(joint.likelihood, slopes),
             joint.num_data * targets,
             joint.temperature,
             self.kind,
@@ -152,6 +156,14 @@ class Laplace(AbstractPostHoc):
         return flags
 
 
+def _squares(likelihood, slopes):
+    """The sum of squared residuals, of the squared slopes of the log-likelihood."""
+    if not isinstance(likelihood, NormalLikelihood) or likelihood.scale.ndim:
+        return None
+    variance = likelihood.scale.astype(slopes.dtype) ** 2
+    return slopes * variance * variance
+
+
 def _refuse_batch_statistics(model):
     kinds = (eqx.nn.BatchNorm, Stateful)
     nodes = jax.tree_util.tree_leaves_with_path(
@@ -159,7 +171,7 @@ def _refuse_batch_statistics(model):
     )
     for path, node in nodes:
         if isinstance(node, kinds) and not node.inference:
-            name = jax.tree_util.keystr(path, simple=True, separator=".") or "the model"
+            name = path_name(path) or "the model"
             raise ValueError(
                 f"{name} ({type(node).__name__}) is in training mode: it normalises by "
                 "the statistics of a batch, so an output depends on other rows and the "

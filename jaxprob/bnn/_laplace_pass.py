@@ -41,8 +41,8 @@ def curvature(
     structure: Structure,
     kind: Kind,
     rank: int,
-) -> tuple[AbstractCurvature, Float[Array, ""], int]:
-    """The curvature over a data set and the log-likelihood there, both for N rows; and
+) -> tuple[AbstractCurvature, Float[Array, "2"], int]:
+    """The curvature over a data set and the values of `output_hessian`, for N rows; and
     how many numbers a row's target holds.
 
     **Arguments:**
@@ -73,11 +73,9 @@ def curvature(
 
     if structure == "low_rank":
         vector, _ = ravel(eqx.filter(model, flags))
-        matrix, log_likelihood, count = leading_factor(
-            whole, vector.size, rank, vector.dtype
-        )
+        matrix, values, count = leading_factor(whole, vector.size, rank, vector.dtype)
     else:
-        matrix, log_likelihood, count = whole()
+        matrix, values, count = whole()
     factor = joint.num_data / count
     result: AbstractCurvature
     if structure == "full":
@@ -92,12 +90,12 @@ def curvature(
             for layer, (a, b) in zip(layers, matrix, strict=True)
         ]
         result = KroneckerCurvature(tuple(blocks))
-    return result, factor * log_likelihood, sizes[0]
+    return result, factor * values, sizes[0]
 
 
 @eqx.filter_jit
 def _sums(joint, model, flags, layers, batch, columns, structure, kind):
-    """Matrix, log-likelihood and rows of one batch. Compiled once for all passes."""
+    """Matrix, values and rows of one batch. Compiled once for all passes."""
     data, mask = unpack(batch)
     if isinstance(batch, Batch):
         data = fill_padding(data, mask)
@@ -110,8 +108,8 @@ def _sums(joint, model, flags, layers, batch, columns, structure, kind):
     else:
         part = _dense(joint, model, flags, x, y, weights, kind, structure)
     matrix, values = part
-    values = jnp.where(weights, values, jnp.zeros((), values.dtype))
-    return matrix, jnp.sum(values), jnp.sum(weights).astype(values.dtype)
+    values = jnp.where(weights[:, None], values, jnp.zeros((), values.dtype))
+    return matrix, jnp.sum(values, 0), jnp.sum(weights).astype(values.dtype)
 
 
 def _dense(joint, model, flags, x, y, weights, kind, structure):

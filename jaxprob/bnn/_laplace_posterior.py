@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .. import tree
+from .._low_precision import single
+from .._path_name import path_name
 from .._types import Model, PRNGKey
 from ._apply import call_model
 from ._curvature import AbstractCurvature
@@ -18,7 +20,7 @@ from ._link import probit, softmax_bridge
 from ._output_hessian import Kind
 from ._posterior import AbstractPosterior, chosen
 from ._prior import Prior, density, prior_at
-from ._ravel import ravel, single
+from ._ravel import ravel
 from ._scale import is_traced
 
 
@@ -36,6 +38,8 @@ class LaplacePosterior(AbstractPosterior):
     - `prior`: its precision is $\tau$.
     - `likelihood`: that of the data.
     - `log_likelihood`: of all data at $\hat w$.
+    - `squares`: the sum of squared residuals there, of all data; `None` for likelihoods
+        that are not a `NormalLikelihood` of one scale.
     - `num_targets`: how many numbers all targets hold.
     - `temperature`: T.
     - `kind`: of the curvature, `"ggn"` or `"fisher"`.
@@ -47,6 +51,7 @@ class LaplacePosterior(AbstractPosterior):
     prior: Prior
     likelihood: Likelihood
     log_likelihood: Float[Array, ""]
+    squares: Float[Array, ""] | None
     num_targets: int = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
     kind: Kind = eqx.field(static=True, default="ggn")
@@ -207,7 +212,7 @@ def _precisions(prior, params):
     """Minus the second derivatives of the log prior: as one vector, and by leaf."""
 
     def one(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         p = prior_at(prior, name, leaf)
         if p.event_dim:
             raise ValueError(

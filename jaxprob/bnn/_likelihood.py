@@ -40,6 +40,19 @@ def class_probs(p: Any) -> Array:
     return p.probs
 
 
+def log_class_probs(p: Any) -> Array:
+    """Their logarithms, of all classes along a last axis: two for a Bernoulli."""
+    if isinstance(p, dist.BernoulliLogits):
+        logits = jnp.asarray(p.logits)
+        return jax.nn.log_sigmoid(jnp.stack([-logits, logits], -1))
+    if isinstance(p, dist.BernoulliProbs):
+        probs = jnp.asarray(p.probs)
+        return jnp.stack([jnp.log1p(-probs), jnp.log(probs)], -1)
+    if isinstance(p, dist.CategoricalLogits):
+        return jax.nn.log_softmax(p.logits)
+    return jnp.log(p.probs)
+
+
 class NormalLikelihood(eqx.Module):
     r"""Gaussian noise of a known scale, $y \sim \mathcal N(f(x), s^2)$.
 
@@ -141,7 +154,7 @@ class StudentTLikelihood(eqx.Module):
         if not df > 0:
             raise ValueError(f"df={df}: degrees of freedom are positive")
         self.scale = positive("scale", scale)
-        self.df = df
+        self.df = float(df)
 
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return StudentT(self.df, output, self.scale)

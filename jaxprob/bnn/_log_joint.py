@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, PyTree
 
 from .._batch import Batch, num_rows, unpack
 from .._keys import example_keys
+from .._low_precision import single
 from .._types import Model, PRNGKey
 from .._vmap_last import vmap_last
 from ._apply import call_model
 from ._likelihood import BERNOULLI, Likelihood, check_likelihood, class_probs
 from ._prior import Prior, log_prior
-from ._ravel import single
 from ._stateful import statistics, trains_statistics
 
 

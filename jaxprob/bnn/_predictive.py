@@ -71,6 +71,11 @@ class Predictive(AbstractSpread):
         """
         from ._calibrated import CalibratedPredictive
 
+        if not self.is_classification and self._kind.is_discrete:
+            raise ValueError(
+                f"{self} is of whole numbers, which no factor stretches: calibrate is "
+                "for classes and for real outcomes"
+            )
         held_out = self._at(x)
         return CalibratedPredictive(self, held_out, held_out.check_rows("y", y))
 
@@ -215,6 +220,19 @@ class Predictive(AbstractSpread):
     def is_binary(self) -> bool:
         """Whether y is zero or one, and `probs` the probability of one."""
         return isinstance(self._kind, BERNOULLI)
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether `quantile` and `interval` exist: of real outputs, each by itself."""
+        return row_statistics.has_quantiles(self._kind)
+
+    @property
+    def class_log_probs(self) -> Float[Array, "rows *out classes"]:
+        """Logarithms of all class probabilities, of two for a Bernoulli likelihood.
+
+        Those of `probs` are minus infinity where that is rounded to zero.
+        """
+        return self._map(row_statistics.class_log_probs)
 
     def __repr__(self):
         return (

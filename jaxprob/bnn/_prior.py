@@ -15,9 +15,10 @@ from jaxtyping import Array, Float, PyTree
 
 from .. import tree as trees
 from .._keys import leaf_keys
+from .._low_precision import single
+from .._path_name import path_name
 from .._types import Model, PRNGKey, Where
 from ._random import is_random, mean_leaves
-from ._ravel import single
 from ._scale import is_traced, positive
 
 Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
@@ -235,7 +236,7 @@ def sample_prior(
     keys = leaf_keys(key, params)
 
     def draw(path, leaf, key):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         p = prior_at(prior, name, leaf)
         p = p.expand(leaf.shape[: leaf.ndim - p.event_dim])
         with _leniently():
@@ -259,7 +260,7 @@ def check_prior(prior: Prior, params: PyTree, *, reach: str | None = None) -> No
     """
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_random)
     for path, node in nodes:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         if is_random(node):
             _check_real(prior_at(prior, name, node), name, "its Gaussian posterior")
         elif eqx.is_inexact_array(node):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import tree
+from .._path_name import path_name
 from .._types import Model, PRNGKey, Where
 from ._posterior import AbstractPosterior
 from ._prior import Prior, log_prior, prior_at, sample_prior
@@ -43,7 +44,7 @@ class PriorModels(AbstractPosterior):
         params, rest = tree.partition(mean_leaves(self.model), self.where)
 
         def one(path, leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            name = path_name(path)
             mean = prior_at(self.prior, name, leaf).mean
             return jnp.broadcast_to(jnp.asarray(mean, leaf.dtype), leaf.shape)
 

@@ -10,8 +10,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
 from .._keys import example_keys
+from .._low_precision import single
+from .._path_name import path_name
 from .._types import Model, PRNGKey
-from ._ravel import single
 from ._scale import inverse_softplus
 from ._standard_normal import philox, standard_normal
 from ._together import join, part, together
@@ -184,8 +185,4 @@ def mean_leaves(tree: PyTree) -> Model:
 def random_leaves(tree: PyTree) -> dict[str, Gaussian]:
     """All random leaves by their path: `{"layers.0.weight": Gaussian, ...}`."""
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_random)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): node
-        for path, node in nodes
-        if is_random(node)
-    }
+    return {path_name(path): node for path, node in nodes if is_random(node)}

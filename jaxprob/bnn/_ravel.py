@@ -1,23 +1,11 @@
-"""Leaves in a precision that can be computed with, and as one vector.
-
-Half precision has eight bits: small steps vanish in it, sums over many weights and
-running variances are lost, and no matrix has a root.
-"""
+"""Leaves as one vector, in a precision that can be computed with."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-
-def single(array: Any) -> Any:
-    """An array, or one like it, in single precision at least."""
-    half = (
-        jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 32
-    )
-    return array.astype(jnp.float32) if half else array
+from .._low_precision import single
 
 
 def ravel(

@@ -14,7 +14,13 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Num, PyTree
 
 from .._types import PRNGKey
-from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood, class_probs
+from ._likelihood import (
+    BERNOULLI,
+    CATEGORICAL,
+    Likelihood,
+    class_probs,
+    log_class_probs,
+)
 from ._log_joint import check_target, log_likelihood_of
 
 _BISECTIONS = 50
@@ -187,6 +193,26 @@ def information(
     # Rounding may leave -1e-8 of what Jensen's inequality says is positive.
     gain = jnp.maximum(total - jnp.mean(entropy(each), 0), 0.0)
     return mixture, total, gain
+
+
+def class_log_probs(
+    likelihood: Likelihood, outputs: PyTree
+) -> Float[Array, "*out classes"]:
+    """Logarithms of the mixture's class probabilities, which no rounding empties."""
+    terms = _each(lambda p: log_class_probs(marginal(p)), likelihood, outputs)
+    return jax.nn.logsumexp(terms, 0) - math.log(terms.shape[0])
+
+
+def has_quantiles(p: Any) -> bool:
+    """Whether each output is real and has a distribution function of its own."""
+    p = base(p)
+    if p.is_discrete or p.event_shape:
+        return False
+    try:
+        jax.eval_shape(lambda: _cdf(p, p.mean))
+    except NotImplementedError:
+        return False
+    return True
 
 
 def sample(

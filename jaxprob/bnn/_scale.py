@@ -17,7 +17,16 @@ def positive(name: str, value: Any) -> Array:
     """A positive number as an array; a Python number takes on the dtype it meets."""
     if not is_traced(value) and not (np.asarray(value) > 0).all():
         raise ValueError(f"{name}={value}: it has to be positive")
-    return jnp.asarray(float(value) if isinstance(value, int) else value)
+    return real(value)
+
+
+def real(value: Any) -> Array:
+    """A number or an array in floating point, as it is if it is there already."""
+    if isinstance(value, int):
+        return jnp.asarray(float(value))  # of no dtype of its own, as a Python number
+    array = jnp.asarray(value)
+    inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+    return array if inexact else array.astype(jnp.result_type(float))
 
 
 def inverse_softplus(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

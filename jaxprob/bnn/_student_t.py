@@ -6,6 +6,8 @@ import numpyro.distributions as dist
 from jax.scipy.special import betaln
 from jaxtyping import Array, Float
 
+from ._scale import real
+
 
 class StudentT(dist.StudentT):
     r"""numpyro's, with a density that keeps its digits as $\nu$ grows.
@@ -21,7 +23,8 @@ class StudentT(dist.StudentT):
     """
 
     def log_prob(self, value: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-        df, loc, scale = map(jnp.asarray, (self.df, self.loc, self.scale))
+        # numpyro takes integers, of which 0.5 would be one as well.
+        df, loc, scale = map(real, (self.df, self.loc, self.scale))
         constant = -betaln(jnp.full_like(df, 0.5), 0.5 * df) - 0.5 * jnp.log(df)
         z = (value - loc) / scale
         tail = 0.5 * (df + 1.0) * jnp.log1p(z * z / df)

@@ -47,7 +47,7 @@ def with_noise(
     **Raises:** `ValueError` for another likelihood or kind of curvature.
     """
     likelihood = posterior.likelihood
-    if not isinstance(likelihood, NormalLikelihood) or likelihood.scale.ndim:
+    if posterior.squares is None or not isinstance(likelihood, NormalLikelihood):
         raise ValueError(
             "the noise to change is the one scale of a NormalLikelihood; this "
             f"posterior has {type(likelihood).__name__}. For other likelihoods train "
@@ -61,10 +61,8 @@ def with_noise(
     dtype = posterior.log_likelihood.dtype
     old, new = likelihood.scale.astype(dtype), jnp.asarray(scale, dtype)
     num = posterior.num_targets
-    # -n log s - n/2 log 2 pi - squares / 2 s^2, solved for the squares.
-    constant = 0.5 * num * jnp.log(2 * jnp.pi)
-    halves = -(posterior.log_likelihood + constant + num * jnp.log(old)) * old**2
-    log_likelihood = -constant - num * jnp.log(new) - halves / new**2
+    constant = num * jnp.log(new) + 0.5 * num * jnp.log(2 * jnp.pi)
+    log_likelihood = -constant - 0.5 * posterior.squares / new**2
     return eqx.tree_at(
         lambda q: (q.curvature, q.likelihood, q.log_likelihood),
         posterior,
@@ -126,11 +124,13 @@ def tune_prior(
         log_noise = jnp.log(posterior.likelihood.scale).astype(dtype)
 
     both = _ascend(posterior, (logs, log_noise), rest, num_steps, learning_rate)
-    tuned = _tuned(posterior, both, rest)
-    if not bool(jnp.isfinite(tuned.log_evidence())):
+    finite = all(bool(jnp.isfinite(log).all()) for log in jax.tree.leaves(both))
+    tuned = _tuned(posterior, both, rest) if finite else None
+    if tuned is None or not bool(jnp.isfinite(tuned.log_evidence())):
         raise FloatingPointError(
             "the log evidence is not finite where its ascent ended: lower "
-            f"learning_rate={learning_rate}, or set jax_enable_x64"
+            f"learning_rate={learning_rate}, or set jax_enable_x64. Where the model "
+            "goes through every target there is no noise to be found"
         )
     return tuned
 

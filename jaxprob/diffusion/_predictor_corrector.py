@@ -35,7 +35,9 @@ class PredictorCorrector(AbstractGridSampler):
 
     - `num_steps`: steps of the predictor.
     - `num_corrections`: Langevin steps after each; each is an evaluation.
-    - `ratio`: r, 0.16 in the paper; below 0.7, or the steps are unstable.
+    - `ratio`: r, 0.16 in the paper; below 0.7, beyond which a step leads
+        past the mean of what it looks for. The variance comes out by $1 / (1 - r^2)$
+        too large at most.
     - `eta`: of the predictor, as in `DDIM`; 1 is ancestral sampling.
     - `grid`, `level_min`, `level_max`: as in `ODESampler`.
     """
@@ -63,7 +65,7 @@ class PredictorCorrector(AbstractGridSampler):
             raise ValueError(f"num_corrections={num_corrections}: at least 0")
         if not 0.0 < ratio < math.sqrt(0.5):
             raise ValueError(
-                f"ratio={ratio}: above 0 and below 0.7, where steps diverge"
+                f"ratio={ratio}: above 0 and below 0.7, where a step overshoots"
             )
         if not 0.0 <= eta <= 1.0:
             raise ValueError(f"eta={eta}: between 0 (DDIM) and 1 (DDPM)")

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from pytorch_lightning.callbacks import ModelSummary
 
 from .._batch import Stack, unpack
+from .._keys import is_key
 from .._layout import Layout
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
@@ -29,7 +30,6 @@ from ._precision import for_prediction
 from ._run import Run, is_key_numbers, with_keys, without_keys
 from ._step_log import StepLog
 from ._summary import TreeSummary
-from ._torch_arrays import is_key
 from ._warnings import silence_false_alarms
 
 

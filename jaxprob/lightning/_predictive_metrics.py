@@ -7,7 +7,7 @@ from ..bnn import Predictive
 
 
 class PredictiveMetrics:
-    """NLL, and RMSE with coverage or accuracy, of predictives over a data set.
+    """NLL; accuracy of classes, or RMSE; coverage where there are quantiles.
 
     **Arguments:**
 
@@ -27,12 +27,13 @@ class PredictiveMetrics:
     ) -> None:
         """Adds a batch; only rows in the mask count."""
         values = {"predictive_nll": -np.asarray(predictive.log_prob(y))}
-        if np.issubdtype(y.dtype, np.integer):
+        if predictive.is_classification:
             values["accuracy"] = _correct(np.asarray(predictive.probs), y)
         else:
+            values["rmse"] = _row_mean((np.asarray(predictive.mean) - y) ** 2)
+        if predictive.has_quantiles:
             lower, upper = predictive.interval(self._level)
             covered = (np.asarray(lower) <= y) & (y <= np.asarray(upper))
-            values["rmse"] = _row_mean((np.asarray(predictive.mean) - y) ** 2)
             values[f"coverage_{100 * self._level:g}"] = _row_mean(covered)
         for name, value in values.items():
             total = float(np.sum(value[mask], dtype=np.float64))

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._keys import is_key
 from .._layout import Layout
 from .._learner import AbstractLearner
+from .._path_name import path_name
 from .._stepper import Stepper
 from .._types import Model, PRNGKey, State
-from ._torch_arrays import is_key, leaf_names
+from ._torch_arrays import leaf_names
 from ._trainer_options import Options
 
 _OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
@@ -136,7 +138,7 @@ def is_optimizer_leaf(name: str) -> bool:
 
 def _carried_over(kept, path, leaf):
     """The value that a leaf had before the optimiser was changed, in its new dtype."""
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    name = path_name(path)
     if name not in kept or not eqx.is_array(leaf):
         return leaf
     same = kept[name].dtype == leaf.dtype

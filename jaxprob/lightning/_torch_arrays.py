@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import PyTree
 
+from .._keys import is_key
+from .._path_name import path_name
 from ._errors import CheckpointMismatchError
 
 _NATIVE = {
@@ -40,11 +42,6 @@ _AS_BITS = {
     "float8_e5m2": torch.float8_e5m2,
 }
 _BITS = {1: torch.uint8, 2: torch.int16}
-
-
-def is_key(x: Any) -> bool:
-    """Whether `x` is an array of typed keys."""
-    return eqx.is_array(x) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def to_torch(x: Any) -> torch.Tensor:
@@ -93,7 +90,7 @@ def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
 def leaf_names(tree: PyTree) -> dict[str, Any]:
     """The arrays of a tree by path, `{"model.layers.0.weight": Array}`."""
     leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
-    return {_name(path): leaf for path, leaf in leaves}
+    return {path_name(path): leaf for path, leaf in leaves}
 
 
 def pack(tree: PyTree) -> dict[str, torch.Tensor]:
@@ -105,13 +102,9 @@ def unpack(tree: PyTree, tensors: Mapping[str, torch.Tensor]) -> PyTree:
     """`tree` with the arrays that `tensors` names; the others stay."""
 
     def replace(path, leaf):
-        name = _name(path)
+        name = path_name(path)
         if not eqx.is_array(leaf) or name not in tensors:
             return leaf
         return from_torch(name, tensors[name], leaf)
 
     return jax.tree_util.tree_map_with_path(replace, tree)
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -108,6 +108,12 @@ def wrap_optimizer(
     learner: AbstractLearner, wrap: Callable[[Any], Any], because: str
 ) -> AbstractLearner:
     """`learner` with `wrap(optimizer)` for each optax transformation that it holds."""
+    for node in jax.tree.leaves(learner, is_leaf=_moves_by_itself):
+        if _moves_by_itself(node):
+            raise ValueError(
+                f"{because}: {type(node).__name__} moves its weights by steps of its "
+                "own, which this would leave as they are. Leave it out of the Trainer"
+            )
     found = []
 
     def replace(node):
@@ -123,6 +129,10 @@ def wrap_optimizer(
             "could act on. Leave it out of the Trainer and set it in the learner"
         )
     return wrapped
+
+
+def _moves_by_itself(node):
+    return isinstance(node, AbstractLearner) and node.moves_by_itself
 
 
 def _is_optimizer(node):

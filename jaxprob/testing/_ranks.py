@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Integer
 
-from .._keys import step_key
+from .._keys import example_keys, step_key
 from .._types import PRNGKey
 from ..bnn import AbstractChains
 from ._linear_gaussian import LinearGaussian
@@ -36,7 +36,8 @@ def simulated_ranks(
 
     **Returns:** ranks from 0 to `method.num_draws`, to be given to `rank_p_values`.
     """
-    model = problem.model(key=key)
+    model_key, sims_key = jax.random.split(key)
+    model = problem.model(key=model_key)
 
     def one(key):
         data_key, init_key, run_key = jax.random.split(key, 3)
@@ -51,7 +52,7 @@ def simulated_ranks(
         arrays = jax.lax.fori_loop(0, method.num_steps, body, arrays)
         return jnp.sum(arrays.draws[0] < w[None], axis=0)
 
-    return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(key, num_sims)))
+    return np.asarray(jax.jit(jax.vmap(one))(example_keys(sims_key, num_sims)))
 
 
 def rank_p_values(

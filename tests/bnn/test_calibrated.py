@@ -45,6 +45,17 @@ class Shift(bnn.AbstractPosterior):
         return x + self.shift.astype(x.dtype)
 
 
+class TwoLogits(bnn.AbstractPosterior):
+    def sample(self, key):
+        return self
+
+    def mean(self):
+        return self
+
+    def __call__(self, x):
+        return jnp.stack([-x / 2, x / 2])
+
+
 @pytest.fixture(scope="module")
 def regression():
     """Predictions with half of the true noise: the right scale is about two."""
@@ -195,3 +206,34 @@ def test_moment_matched_is_the_gaussian_of_the_same_moments(regression):
     np.testing.assert_allclose(matched.log_prob(y), expected, rtol=1e-4, atol=1e-5)
     std = calibrated.moment_matched.scale
     np.testing.assert_allclose(std, calibrated.std, rtol=1e-6)
+
+
+def test_two_classes_of_which_rounding_leaves_one_are_calibrated():
+    """As two logits are: 1 - p is zero in single precision beyond a logit of 17."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 100)
+    x = np.where(y, 20.0, -20.0).astype(np.float32)
+    y[:2] = 1 - y[:2]
+    one, two = (
+        bnn.predict(model, likelihood, x, key=jax.random.key(0), num_samples=1)
+        for model, likelihood in (
+            (Shift(jnp.zeros(())), bnn.BernoulliLikelihood()),
+            (TwoLogits(), bnn.CategoricalLikelihood()),
+        )
+    )
+    np.testing.assert_allclose(
+        one.class_log_probs, scipy.special.log_expit(np.stack([-x, x], 1)), rtol=1e-6
+    )
+    one, two = one.calibrate(x, y), two.calibrate(x, y)
+    assert np.isclose(one.scale, two.scale, rtol=2e-3)
+    np.testing.assert_allclose(one.log_prob(y), two.log_prob(y), rtol=5e-3)
+    # Two of a hundred are wrong: the likeliest temperature says so.
+    assert np.isclose(float(one.probs.max()), 0.98, atol=1e-3)
+
+
+def test_counts_are_not_stretched():
+    x = np.zeros(4, np.float32)
+    likelihood = bnn.PoissonLikelihood()
+    predictive = bnn.predict(Constant(), likelihood, x, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="whole numbers, which no factor stretches"):
+        predictive.calibrate(x, np.ones(4, np.int32))

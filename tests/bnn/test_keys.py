@@ -16,6 +16,7 @@ import pytest
 
 from jaxprob import bnn
 from jaxprob.bnn import _hamiltonian
+from jaxprob.testing import LinearGaussian, simulated_ranks
 
 from .modules import ROWS, make
 from .test_every_module import METHODS, SGD, once
@@ -189,6 +190,17 @@ def test_nor_in_predictions(uses):
     key, sample_key = jax.random.split(jax.random.key(9))
     predictive = bnn.predict(posterior, likelihood, x, key=key, num_samples=3)
     predictive.sample(key=sample_key)
+    assert not uses.twice()
+
+
+@pytest.mark.slow
+def test_nor_in_simulations(uses):
+    problem = LinearGaussian.random(key=jax.random.key(0), num_data=5, dim=1)
+    method = bnn.HMC(
+        problem.log_joint(), num_warmup=0, num_draws=2, num_leapfrog=2, step_size=0.1
+    )
+    uses.clear()
+    simulated_ranks(method, problem, key=jax.random.key(10), num_sims=3)
     assert not uses.twice()
 
 

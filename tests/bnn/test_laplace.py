@@ -233,6 +233,21 @@ def test_last_layer_ggn_is_the_hessian_and_structures_are_its_parts(network):
 
 
 @pytest.mark.slow
+def test_the_ggn_of_logistic_regression_is_its_hessian(x64, getkey):
+    model = eqx.nn.Linear(3, "scalar", key=getkey())
+    x = jax.random.normal(getkey(), (40, 3))
+    y = (jax.random.uniform(getkey(), (40,)) < 0.5).astype(int)
+    joint = bnn.LogJoint(bnn.BernoulliLikelihood(), bnn.FanInNormal(), num_data=40)
+    exact = hessian(joint, model, (x, y), True)
+    for structure in ("full", "diagonal"):
+        method = laplace(joint, structure)
+        found = method.posterior(method.init(model), [(x, y)]).curvature
+        part = found.matrix if structure == "full" else np.diag(found.diagonal)
+        expected = exact if structure == "full" else np.diag(np.diag(exact))
+        assert np.allclose(part, expected, rtol=0.0, atol=1e-10)
+
+
+@pytest.mark.slow
 def test_kronecker_factors_are_the_definition(network):
     """Sums over rows of inputs and of the pre-activations' curvature, by hand."""
     joint, model, (x, y) = network

@@ -241,3 +241,23 @@ def test_a_likelihood_without_curvature_is_told_of(structure, getkey):
     variance = flat.curvature.covariance(flat.tau(), jnp.eye(dim))
     assert np.allclose(np.diag(variance), 1.0 / flat.tau(), rtol=1e-6)
     fit(joint, model, batches, structure, kind="fisher")  # without a warning
+
+
+@pytest.mark.parametrize("structure", ["full", "kronecker", "low_rank"])
+def test_single_precision_keeps_the_digits_of_a_small_variance(structure):
+    """A thousand exact rows: the data say a million times what the prior does."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, 3)).astype(np.float32)
+    y = (x @ np.array([1.0, -2.0, 0.5]) + 0.01 * rng.normal(size=1000)).astype("f")
+    w = np.linalg.lstsq(x, y, rcond=None)[0]
+    model = eqx.nn.Linear(3, "scalar", use_bias=False, key=jax.random.key(0))
+    model = eqx.tree_at(lambda m: m.weight, model, jnp.asarray(w)[None])
+    joint = bnn.LogJoint(
+        bnn.NormalLikelihood(0.01), bnn.IsotropicNormal(1.0), num_data=1000
+    )
+    posterior = fit(joint, model, [(jnp.asarray(x), jnp.asarray(y))], structure)
+    x_new = 3.0 * rng.normal(size=(200, 3)).astype("f")
+    _, found = posterior.output_distribution(x_new)
+    precision = x.T.astype(float) @ x / 0.01**2 + np.eye(3)
+    exact = np.sum(x_new @ np.linalg.inv(precision) * x_new, axis=1)
+    np.testing.assert_allclose(found[:, 0, 0], exact, rtol=1e-3)

@@ -63,6 +63,11 @@ def test_no_two_leaves_share_noise(getkey):
     correlation = np.corrcoef(noise)
     limit = 4 / np.sqrt(noise.shape[1])
     assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < limit
+    # Small ones share a draw, of which each has a part of its own.
+    few = bnn.Gaussian.of(jnp.zeros(4000), 1.0)
+    drawn = bnn.sample_leaves(dict.fromkeys(names, few), key=getkey())
+    correlation = np.corrcoef(np.stack([drawn[name] for name in names]))
+    assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < 4 / np.sqrt(4000)
     # Shifted copies as well: a key that is used twice gives two arrays of different
     # size the same first entries.
     small = bnn.sample_leaves(

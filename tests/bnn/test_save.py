@@ -1,5 +1,6 @@
 """Every posterior comes back from its file, bit for bit, in another process too."""
 
+import collections
 import json
 import os
 import subprocess
@@ -285,3 +286,12 @@ def test_mixtures_and_transforms_of_numpyro_come_back(tmp_path, getkey):
         assert eqx.tree_equal(
             again.sample(key), bnn.PriorModels(model, prior).sample(key)
         )
+
+
+def test_an_ordered_dict_comes_back_as_one(tmp_path):
+    path = tmp_path / "ordered.safetensors"
+    params = collections.OrderedDict(b=jnp.zeros(2), a=jnp.ones(3))
+    bnn.save_posterior(path, bnn.PointPosterior(params))
+    again = bnn.load_posterior(path, model=params).mean()
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    assert eqx.tree_equal(again, params)

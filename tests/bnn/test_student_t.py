@@ -76,3 +76,11 @@ def test_quantiles_need_no_variance_and_no_mean(x64, df):
         np.testing.assert_allclose(
             predictive.quantile(q), expected, rtol=1e-8, atol=1e-6
         )
+
+
+def test_whole_numbers_are_numbers():
+    y = jnp.float32(0.6)
+    found = bnn.StudentT(4, 0, 1).log_prob(y)
+    assert np.isclose(found, stats.t.logpdf(0.6, 4), rtol=1e-6)
+    found = bnn.StudentTLikelihood(2.0, df=4)(jnp.zeros(())).log_prob(y)
+    assert np.isclose(found, stats.t.logpdf(0.6, 4, 0, 2), rtol=1e-6)

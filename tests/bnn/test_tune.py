@@ -249,3 +249,28 @@ def test_class_probs_are_near_those_of_many_draws(x64, getkey):
             bridge = posterior.class_probs(x[:8], link="bridge")
             assert np.allclose(bridge.sum(1), 1.0)
             assert np.all(np.abs(bridge - exact) < 0.15)
+
+
+def exact_line(residual):
+    """A thousand rows on a line but for residuals of one size, under noise of one."""
+    x = np.linspace(-1.0, 1.0, 1000, dtype=np.float32)[:, None]
+    y = x[:, 0] + residual * np.where(np.arange(1000) % 2, 1.0, -1.0).astype("f")
+    model = eqx.nn.Linear(1, "scalar", use_bias=False, key=jax.random.key(0))
+    model = eqx.tree_at(lambda m: m.weight, model, jnp.ones((1, 1)))
+    joint = bnn.LogJoint(
+        bnn.NormalLikelihood(1.0), bnn.IsotropicNormal(1.0), num_data=1000
+    )
+    method = laplace(joint)
+    return method.posterior(method.init(model), [(x, y)])
+
+
+@pytest.mark.parametrize("residual", [1e-3, 1e-4])
+def test_noise_far_below_the_first_guess_is_found(residual):
+    """In single precision the log-likelihood under the guess does not hold it."""
+    tuned = bnn.tune_prior(exact_line(residual), noise=True, num_steps=600)
+    assert np.isclose(tuned.likelihood.scale, residual, rtol=1e-2)
+
+
+def test_no_noise_at_all_is_told_of():
+    with pytest.raises(FloatingPointError, match="no noise to be found"):
+        bnn.tune_prior(exact_line(0.0), noise=True, num_steps=1000)

@@ -67,3 +67,11 @@ def test_padding_changes_neither_loss_nor_gradient_nor_noise(getkey):
 def test_data_without_one_common_axis_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         num_rows(data)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
+def test_the_mean_of_hits_is_their_share(dtype):
+    """300 rows: a count that eight bits do not hold, and `True` still less."""
+    hits = np.arange(300) % 3 == 0
+    found = jaxprob.masked_mean(jnp.asarray(hits.astype(dtype)), np.arange(300) < 297)
+    assert np.isclose(found, 1 / 3)

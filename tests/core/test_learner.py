@@ -80,6 +80,32 @@ def test_the_average_is_its_recursion(problem, getkey, warmup):
     assert not np.allclose(state.model.weight, average, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_moves_in_half_precision(dtype, warmup):
+    """Where 0.999 is one: towards parameters that stay where they are."""
+    ema = jaxprob.EMA(0.999, warmup=warmup)
+    ones = jnp.ones(3, dtype)
+    average = jax.lax.fori_loop(
+        0, 3000, lambda k, a: ema.update(a, ones, k), ema.init(jnp.zeros(3, dtype))
+    )
+    wide = jax.lax.fori_loop(
+        0, 3000, lambda k, a: ema.update(a, jnp.ones(3), k), jnp.zeros(3)
+    )
+    assert np.allclose(average, wide, rtol=1e-5)
+    assert average[0] > 0.95
+
+
+def test_the_averaged_model_has_the_dtypes_of_the_model(problem, getkey):
+    model, batch = problem
+    model = jax.tree.map(lambda a: a.astype(jnp.bfloat16), model)
+    batch = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), batch)
+    learner = jaxprob.GradientDescent(squared_error, optax.sgd(1e-2), ema=jaxprob.EMA())
+    state, _ = learner.update(learner.init(model), batch, key=getkey())
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(learner.model(state))}
+    assert dtypes == {jnp.dtype(jnp.bfloat16)}
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
 def test_a_decay_outside_its_range_is_refused(decay):
     with pytest.raises(ValueError, match="decay"):

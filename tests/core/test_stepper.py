@@ -258,3 +258,11 @@ def test_a_wrong_number_of_steps_is_refused(getkey, steps):
     state = learner.init(mlp(getkey()))
     with pytest.raises(ValueError, match="steps_per_dispatch"):
         jaxprob.Stepper(learner, state, key=getkey(), steps_per_dispatch=steps)
+
+
+def test_no_batches_are_no_steps(getkey):
+    model = mlp(getkey())
+    learner = jaxprob.GradientDescent(noisy_loss, optax.adam(1e-2))
+    stepper = jaxprob.Stepper(learner, learner.init(model), key=getkey())
+    assert dict(stepper([])) == {}
+    assert len(stepper(batches(2))["loss"]) == 2

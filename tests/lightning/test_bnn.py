@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from jaxprob.lightning import (
     LearnerModule,
     TabularDataModule,
 )
+from jaxprob.lightning._predictive_metrics import PredictiveMetrics
 
 from .scene import arrays, bits, make_learner, make_trainer, network
 
@@ -60,6 +62,48 @@ def test_validation_logs_the_figures_of_the_mixture(tmp_path):
     assert np.isclose(found["val_coverage_90"], np.mean(np.concatenate(inside)))
     assert np.isclose(found["val_rmse"], np.sqrt(np.mean(np.concatenate(squares))))
     assert "val_elbo" in found
+
+
+WHOLE = np.array([0, 2, 1, 1], np.int32)
+BITS = np.array([[0, 1], [1, 0], [1, 1], [0, 0]])
+REAL = np.array([[0.1, -0.3], [0.4, 0.2], [1.0, -1.0], [0.3, 0.1]], np.float32)
+JUDGED = {
+    "normal": (bnn.NormalLikelihood(0.5), REAL, "coverage_90"),
+    "heteroscedastic": (bnn.HeteroscedasticNormal(), REAL[:, :1], "coverage_90"),
+    "Student": (bnn.StudentTLikelihood(0.5), REAL, "coverage_90"),
+    "classes": (bnn.CategoricalLikelihood(), WHOLE % 2, "accuracy"),
+    "labels of 0 and 1": (bnn.BernoulliLikelihood(), BITS, "accuracy"),
+    "floats of 0 and 1": (
+        bnn.BernoulliLikelihood(), BITS.astype("f"), "accuracy"
+    ),
+    "booleans": (bnn.BernoulliLikelihood(), BITS > 0, "accuracy"),
+    "counts": (bnn.PoissonLikelihood(), np.stack([WHOLE, WHOLE], 1), "rmse"),
+    "correlated": (lambda f: dist.MultivariateNormal(f, jnp.eye(2)), REAL, "rmse"),
+    "log-normal": (lambda f: dist.LogNormal(f, 0.3), np.exp(REAL), "coverage_90"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_every_likelihood_is_judged_by_what_it_has(name):
+    likelihood, y, figure = JUDGED[name]
+    predictive = bnn.predict(
+        bnn.PointPosterior(eqx.nn.Linear(1, 2, key=jax.random.key(0))),
+        likelihood,
+        np.linspace(-1.0, 1.0, 4, dtype=np.float32)[:, None],
+        key=jax.random.key(1),
+        num_samples=1,
+    )
+    metrics = PredictiveMetrics()
+    metrics.add(predictive, y, np.array([True, True, True, False]))
+    found = metrics.means()
+    classes = figure == "accuracy"
+    assert ("rmse" in found) is not classes
+    assert ("coverage_90" in found) is (figure == "coverage_90")
+    mean = np.asarray(predictive.log_prob(y))[:3].mean()
+    assert np.isclose(found["predictive_nll"], -mean)
+    if not classes:
+        errors = (np.asarray(predictive.mean) - y)[:3]
+        assert np.isclose(found["rmse"], np.sqrt(np.mean(errors**2)))
 
 
 @pytest.mark.slow

@@ -16,7 +16,9 @@ from pytorch_lightning.callbacks import (
 )
 
 import jaxprob
+from jaxprob import bnn
 from jaxprob.lightning import ArrayDataModule, LearnerModule
+from jaxprob.lightning._trainer_options import Options
 
 from .scene import arrays, bits, make_data, make_module, make_trainer
 from .traces import Recorder
@@ -221,3 +223,27 @@ def test_logging_every_step_gives_each_step_its_own_value(tmp_path, steps):
     make_trainer(tmp_path, callbacks=[Look()]).fit(reference, make_data())
     assert values == expected
     assert bits(module) == bits(reference)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"gradient_clip_val": 1.0},
+        {"accumulate_grad_batches": 4},
+        {"precision": "16-mixed"},
+    ],
+)
+def test_what_does_not_reach_all_weights_is_refused(option):
+    """The optimiser of IVON is for points alone, as that of a block is for its own."""
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=96)
+    ivon = bnn.IVON(joint, 0.1, optimizer=optax.adam(1e-2))
+    chain = bnn.SGLD(joint, 1e-3, start=0, every=1, num_draws=2)
+    blocks = bnn.Blocks({"weight": chain, "bias": bnn.MAP(joint, optax.adam(1e-2))})
+    options = Options(
+        clip=option.get("gradient_clip_val"),
+        accumulate=option.get("accumulate_grad_batches", 1),
+        precision=option.get("precision", "32-true"),
+    )
+    for method, name in ((ivon, "IVON"), (blocks, "SGLD")):
+        with pytest.raises(ValueError, match=f"{name} moves its weights by steps of"):
+            options.apply(method)
