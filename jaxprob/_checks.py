@@ -19,6 +19,7 @@ def check_arrays(**arrays: Any) -> list[np.ndarray]:
     """Each argument as a NumPy array with at least one row, all of one length."""
     out = []
     for name, value in arrays.items():
+        refuse_masked(name, value)
         array = np.asarray(value)
         if array.dtype == object:
             raise TypeError(
@@ -32,6 +33,15 @@ def check_arrays(**arrays: Any) -> list[np.ndarray]:
         out.append(array)
     check_same_length(**dict(zip(arrays, out, strict=True)))
     return out
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """No entry is masked: what lies below a mask would be taken for data."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} is a masked array, {np.ma.count_masked(value)} of whose entries "
+            "are masked: leave those rows out, or impute them"
+        )
 
 
 def check_same_length(**arrays: Any) -> None:
@@ -60,6 +70,8 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 def check_floating(name: str, array: np.ndarray) -> None:
     """Floating point, not integer."""
+    if array.dtype.kind in "OSU":
+        raise TypeError(f"{name} is {array.dtype} where numbers are needed")
     if not _is(array, np.floating):
         raise TypeError(
             f"{name} is {array.dtype} where floating-point numbers are needed: write "
@@ -82,11 +94,20 @@ def check_columns(name: str, array: np.ndarray, *, remedy: str) -> None:
 def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
     """Integers in `0, ..., num_classes - 1`."""
     if not np.issubdtype(labels.dtype, np.integer):
+        remedy = f"{name}.astype(np.int32)"
+        if labels.dtype.kind in "OSU":
+            remedy = f"np.unique({name}, return_inverse=True)[1]"
+        elif labels.ndim == 2 and labels.shape[1] > 1:
+            remedy = f"{name}.argmax(-1) if its rows are one-hot"
         raise TypeError(
-            f"{name} is {labels.dtype} where class labels are needed: write "
-            f"{name}.astype(np.int32)"
+            f"{name} is {labels.dtype} where class labels are needed: write {remedy}"
         )
-    bad = (labels < 0) | (labels >= num_classes)
+    check_classes(name, labels, num_classes)
+
+
+def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
+    """Whole numbers in `0, ..., num_classes - 1`, of whatever dtype."""
+    bad = (labels < 0) | (labels >= num_classes) | (labels != np.floor(labels))
     if bad.any():
         row = int(np.flatnonzero(bad.reshape(len(labels), -1).any(axis=1))[0])
         raise ValueError(

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ._batch import Batch, own, weight
 from ._host_errors import checks_give_nan
-from ._keys import as_seed
+from ._keys import as_seed, check_key
 from ._last_good import NonFiniteError
 from ._layout import Layout
 from ._learner import AbstractLearner
@@ -74,6 +74,7 @@ def fit(
     breaks the state (see `Stepper.check_state`), with the step and the leaf; or when
     the mean loss over an epoch is not finite.
     """
+    check_key(key)
     if (num_steps is None) == (num_epochs is None):
         raise ValueError(
             "say how long to train: give num_steps or num_epochs, not both"

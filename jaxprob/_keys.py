@@ -21,6 +21,17 @@ def is_key(x: Any) -> bool:
     )
 
 
+def check_key(key: Any) -> None:
+    """Refuses what is no key, such as a seed.
+
+    **Raises:** `TypeError` with what to write.
+    """
+    raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
+    if not (raw or is_key(key)):
+        seed = key if isinstance(key, int) else 0
+        raise TypeError(f"key={key!r}: give a key of JAX's, jax.random.key({seed})")
+
+
 def example_keys(key: PRNGKey, num: int, *, start: int = 0) -> Key[Array, " num"]:
     """Keys of the examples `start, ..., start + num - 1`: `fold_in(key, i)`.
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._batch import RowStack, Stack, as_batches, gather_rows, num_rows
-from ._checks import check_tree_finite
+from ._checks import check_tree_finite, refuse_masked
 
 RESIDENT_FRACTION = 0.25
 """Of a device's memory: the largest data set that is put there without being asked."""
@@ -56,6 +56,8 @@ class ArrayLoader:
         drop_last: bool = False,
         resident: bool | None = None,
     ):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+            refuse_masked("data" + jax.tree_util.keystr(path), leaf)
         data = jax.tree.map(_own, data)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
             if leaf.dtype == object:

@@ -63,7 +63,7 @@ class CalibratedPredictive(AbstractSpread):
         self, y: Num[Array | np.ndarray, "rows *out"]
     ) -> Float[Array, " rows"]:
         """Log-density, or log-probability, of a target for each row."""
-        y = self.uncalibrated.check_rows("y", y)
+        y = self.uncalibrated.check_targets(y)
         if not self._classes:
             return _stretched(self.uncalibrated, y, self.scale)
         terms = jnp.take_along_axis(self._log_probs, y.astype(int)[..., None], axis=-1)[

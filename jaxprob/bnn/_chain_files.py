@@ -6,7 +6,6 @@ a shard before the state that counts it: whatever instant a run is killed at, th
 names shards that are there.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from .._atomic import replace_whole
 from .._keys import is_key
+from ._fingerprint import as_numpy
 
 SHARD = "draws-{:05d}.safetensors"
 
@@ -37,7 +37,7 @@ def load_shards(folder: Path, count: int) -> list[np.ndarray]:
 
 def save_state(folder: Path, state: PyTree, shards: int) -> None:
     """All arrays of a state, and how many shards belong to it."""
-    tensors = {f"{i:04d}": _as_numpy(a) for i, a in enumerate(_arrays(state))}
+    tensors = {f"{i:04d}": as_numpy(a) for i, a in enumerate(_arrays(state))}
     metadata = {"shards": str(shards)}
     replace_whole(
         folder / "state.safetensors",
@@ -91,24 +91,8 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def fingerprint(tree: PyTree) -> str:
-    """Sixteen digits that depend on every bit of a tree's arrays."""
-    digest = hashlib.sha256()
-    for leaf in _arrays(tree):
-        array = _as_numpy(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _arrays(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf)]
-
-
-def _as_numpy(leaf):
-    if is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf, order="C")  # ascontiguousarray gives scalars an axis
 
 
 def _from_numpy(array, like):

@@ -1,6 +1,7 @@
 """Markov chains side by side: where they start, and which draws are kept."""
 
 import abc
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,6 +17,7 @@ from .._types import Info, Model, PRNGKey, Where
 from ._draws import DrawsPosterior
 from ._inference import Roles, random_or_point
 from ._members import AbstractMembers
+from ._noise import LearnedNoise
 from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
 from ._ravel import ravel
@@ -114,6 +116,15 @@ class AbstractChains(AbstractMembers):
             step=jnp.zeros((), jnp.int32),
             model=model,
         )
+
+    def check_training(self, model: Model, data: PyTree) -> None:
+        """As everywhere; and warns of a noise level that no chain would move."""
+        super().check_training(model, data)
+        self._check_noise(model)
+
+    def _check_noise(self, model):
+        if self.random is None:
+            _warn_of_still_noise(model)
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, False)
@@ -252,6 +263,23 @@ class AbstractChains(AbstractMembers):
             f"draw {draw} of chain {chain} is not finite at {leaf_at(params, place)}: "
             "the chain left for infinity. Lower the learning rate or the step size."
         )
+
+
+def _warn_of_still_noise(model):
+    nodes = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, LearnedNoise))
+    for node in nodes:
+        if isinstance(node, LearnedNoise):
+            warnings.warn(
+                "a chain moves random leaves alone, and the noise of LearnedNoise is "
+                f"none by default: it stays at {_short(node.scale)}. Write "
+                "random=True to sample it too, under the prior of the other leaves; "
+                "or, if it was trained before, random=... with the leaves to sample",
+                stacklevel=4,
+            )
+
+
+def _short(array):
+    return np.array2string(np.asarray(array), precision=3)
 
 
 def _layout(model):

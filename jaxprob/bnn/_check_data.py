@@ -23,6 +23,7 @@ from ._likelihood import (
 )
 from ._log_joint import check_target
 from ._random import mean_leaves
+from ._stateful import Stateful
 
 
 def check_data(
@@ -84,23 +85,56 @@ def check_data(
         output = eqx.filter_jit(apply)(mean, first, key=jax.random.key(0))
     except Exception as error:
         shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
-        error.add_note(
+        note = (
             f"The model was called with one row of x, of shape {shapes}: it is written "
             "for one example. One feature of each row is x[:, None]."
         )
+        if not isinstance(model, Stateful) and _keeps_state(model):
+            note = (
+                "The model keeps state, as BatchNorm does, which has to travel with "
+                "it: give bnn.Stateful(*eqx.nn.make_with_state(Net)(...))."
+            )
+        error.add_note(note)
         raise
     _check_output(mean, output)
     p: Any = likelihood(output)
     check_target(p, jnp.asarray(y[0]))
     if isinstance(p, CATEGORICAL):
         check_labels("y", y, class_probs(p).shape[-1])
-    inside = np.asarray(p.support(y)).reshape(rows, -1).all(axis=1)
+
+    def law(x):
+        return likelihood(apply(mean, x, key=jax.random.key(0)))
+
+    if any(map(eqx.is_array, jax.tree.leaves(p.support))):
+        # Bounds that the output may set for each row, such as a number of trials.
+        allowed = eqx.filter_jit(_allowed)(law, jax.tree.map(jnp.asarray, (x, y)))
+    else:
+        allowed = p.support(y)
+    inside = np.asarray(allowed).reshape(rows, -1).all(axis=1)
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])
+        p = law(jax.tree.map(lambda a: jnp.asarray(a[row]), x))
         raise ValueError(
             f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
             f"{p.support}. Correct the row, or use another likelihood."
         )
+
+
+def _allowed(law, data):
+    """Whether each y is in the support of its own row's distribution."""
+
+    def one(row):
+        x, y = row
+        return law(x).support(y)
+
+    return jax.lax.map(one, data, batch_size=256)
+
+
+def _keeps_state(model):
+    def is_kept(node):
+        return isinstance(node, eqx.nn.StateIndex)
+
+    return any(map(is_kept, jax.tree.leaves(model, is_leaf=is_kept)))
 
 
 def _check_output(model, output):

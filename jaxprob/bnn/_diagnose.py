@@ -110,7 +110,8 @@ def diagnose(
     - `x`: inputs to look at the function at.
     - `apply`: as in `LogJoint`.
 
-    **Raises:** `ValueError` with fewer than 4 draws of each chain.
+    **Raises:** `ValueError` with fewer than 4 draws of each chain, or if no output
+    differs between draws. Outputs that do not differ are left out.
     """
     if posterior.shape[1] < 4:
         raise ValueError(
@@ -120,10 +121,15 @@ def diagnose(
         )
 
     def worst(values):
+        values = values.reshape(*posterior.shape, -1)
+        # What is the same in every draw, as a noise level that is known, has no ESS.
+        values = values[..., np.ptp(values, axis=(0, 1)) > 0]
+        if not values.size:
+            return np.nan, np.nan
         return float(np.max(rhat(values))), float(np.min(ess(values)))
 
     weights = {
-        path: worst(leaf)
+        path: worst(np.asarray(leaf))
         for path, leaf in tree.paths(posterior.draws).items()
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     }
@@ -133,6 +139,11 @@ def diagnose(
         for leaf in jax.tree.leaves(predictive.outputs)
     ]
     function = worst(np.concatenate(outputs, axis=-1))
+    if np.isnan(function[1]):
+        raise ValueError(
+            "every output is the same in all draws: at these x the function does not "
+            "depend on the random leaves"
+        )
     return Diagnosis(weights, function, posterior.num_atoms)
 
 

@@ -63,6 +63,7 @@ class AbstractHamiltonian(AbstractChains):
         """`check`; other methods warn of rows that `num_data` does not count."""
         self.check(model, data)
         self._check_rows(data)
+        self._check_noise(model)
 
     @property
     @abc.abstractmethod

@@ -39,6 +39,14 @@ class AbstractInference(AbstractLearner):
 
     log_joint: AbstractVar[LogJoint]
 
+    def __check_init__(self):
+        joint = self.log_joint
+        if not isinstance(joint, LogJoint):
+            raise TypeError(
+                f"log_joint is a {type(joint).__name__}: a method is given likelihood, "
+                "prior and the number of rows, LogJoint(likelihood, prior, num_data=N)"
+            )
+
     def check(self, model: Model, data: PyTree) -> None:
         """`check_data`, with the likelihood and the model at hand."""
         x, y = xy(data)

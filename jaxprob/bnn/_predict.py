@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from .._batch import num_rows
 from .._checks import check_tree_finite
+from .._keys import check_key
 from .._types import PRNGKey
 from ._apply import call_model
 from ._likelihood import Likelihood, check_likelihood
@@ -86,6 +87,7 @@ def predict(
     if isinstance(likelihood, LogJoint):
         raise TypeError("likelihood is a LogJoint: give log_joint.likelihood")
     check_likelihood(likelihood)
+    check_key(key)
     x = jax.tree.map(_as_array, x)
     rows = num_rows(x)
     if rows == 0:
@@ -208,11 +210,16 @@ def _output(posterior, apply, x, key, s, exact, linearized):
 
     def forwards(row):
         out, tangent = jax.jvp(lambda p: output(p, row), (params,), (delta,))
-        return jax.tree.map(jnp.add, out, tangent)
+        return jax.tree.map(_moved, out, tangent)
 
     def backwards(row):
-        out, jacobian = output(params, row), jax.jacrev(output)(params, row)
-        return jax.tree.map(lambda out, j: out + _contract(j, delta), out, jacobian)
+        out = output(params, row)
+        real, whole = eqx.partition(out, eqx.is_inexact_array)
+        jacobian = jax.jacrev(
+            lambda p: eqx.filter(output(p, row), eqx.is_inexact_array)
+        )(params)
+        real = jax.tree.map(lambda out, j: out + _contract(j, delta), real, jacobian)
+        return eqx.combine(real, whole)
 
     try:
         return jax.vmap(forwards)(x)
@@ -222,6 +229,11 @@ def _output(posterior, apply, x, key, s, exact, linearized):
     # A model with a rule for backwards alone, as of an ODE that is solved by diffrax.
     # Row by row: only one Jacobian at a time is in memory.
     return jax.lax.map(backwards, x)
+
+
+def _moved(out, tangent):
+    """Whole numbers, such as a number of trials, do not move with the weights."""
+    return out + tangent if jnp.issubdtype(out.dtype, jnp.inexact) else out
 
 
 def _contract(jacobian, delta):

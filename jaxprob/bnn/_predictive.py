@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
-from .._checks import check_finite
+from .._checks import check_classes, check_finite
 from .._keys import example_keys
 from .._types import PRNGKey
 from . import _row_statistics as row_statistics
@@ -77,7 +77,7 @@ class Predictive(AbstractSpread):
                 "for classes and for real outcomes"
             )
         held_out = self._at(x)
-        return CalibratedPredictive(self, held_out, held_out.check_rows("y", y))
+        return CalibratedPredictive(self, held_out, held_out.check_targets(y))
 
     @property
     def outputs(self) -> PyTree[Num[Array, "rows samples *out"]]:
@@ -118,7 +118,7 @@ class Predictive(AbstractSpread):
 
         - `y`: a target for each row.
         """
-        return self._map(row_statistics.log_prob, self.check_rows("y", y))
+        return self._map(row_statistics.log_prob, self.check_targets(y))
 
     def cdf(self, y: Num[Array | np.ndarray, "rows *out"]) -> Float[Array, "rows *out"]:
         """Distribution function of the mixture at a target for each row."""
@@ -203,6 +203,21 @@ class Predictive(AbstractSpread):
         if not is_traced(array):
             check_finite(name, np.asarray(array))
         return array
+
+    def check_targets(self, y: Num[Array | np.ndarray, "..."]) -> Num[Array, "..."]:
+        """`check_rows`; and labels are of the classes, one for each output."""
+        y = self.check_rows("y", y)
+        if not self.is_classification or is_traced(y):
+            return y
+        kind = self._kind
+        expected = (self.num_rows, *kind.batch_shape)
+        if y.shape != expected:
+            raise ValueError(
+                f"y has shape {y.shape}, and the labels of these predictions have the "
+                f"shape {expected}"
+            )
+        check_classes("y", np.asarray(y), 2 if self.is_binary else kind.probs.shape[-1])
+        return y
 
     @functools.cached_property
     def _kind(self):

@@ -34,7 +34,13 @@ def moments(
 
     def one(p):
         _refuse_classes(p, "mean or variance")
-        return p.mean, p.variance
+        try:
+            return p.mean, p.variance
+        except NotImplementedError:
+            raise NotImplementedError(
+                f"numpyro's {type(p).__name__} has no mean or variance: use log_prob, "
+                "sample, cdf or quantile"
+            ) from None
 
     means, variances = _each(one, likelihood, outputs)
     return jnp.mean(means, 0), jnp.var(means, 0), jnp.mean(variances, 0)
@@ -94,13 +100,14 @@ def quantile(
                 "cdf or sample"
             )
         try:
-            return (
-                p.icdf(jnp.broadcast_to(q, p.batch_shape).astype(p.mean.dtype)),
-                p.mean,
-                p.variance,
-            )
+            mean, variance = p.mean, p.variance
+        except NotImplementedError:
+            mean = variance = jnp.full(p.batch_shape, jnp.nan)
+        try:
+            level = jnp.broadcast_to(q, p.batch_shape).astype(mean.dtype)
+            return p.icdf(level), mean, variance
         except (NotImplementedError, ImportError):
-            return None, p.mean, p.variance
+            return None, mean, variance
 
     values, means, variances = _each(bracket, likelihood, outputs)
     if values is not None:
@@ -209,7 +216,7 @@ def has_quantiles(p: Any) -> bool:
     if p.is_discrete or p.event_shape:
         return False
     try:
-        jax.eval_shape(lambda: _cdf(p, p.mean))
+        jax.eval_shape(lambda: _cdf(p, jnp.zeros(p.batch_shape)))
     except NotImplementedError:
         return False
     return True

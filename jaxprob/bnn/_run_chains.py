@@ -14,11 +14,10 @@ from tqdm.auto import tqdm
 
 from .._batch import num_rows
 from .._host_errors import checks_give_nan
-from .._keys import step_key
+from .._keys import check_key, step_key
 from .._types import Model, PRNGKey
 from ._chain_files import (
     check_settings,
-    fingerprint,
     load_shards,
     load_state,
     save_shard,
@@ -26,6 +25,7 @@ from ._chain_files import (
 )
 from ._chains import AbstractChains, ChainState, leaf_at
 from ._draws import DrawsPosterior
+from ._fingerprint import fingerprint
 from ._hamiltonian import AbstractHamiltonian, advice
 from ._log_joint import xy
 
@@ -93,6 +93,7 @@ def run_chains(
             f"method is a {type(method).__name__}: run_chains(method, model, data) "
             "runs NUTS, HMC, SGLD and SGHMC; others are trained by jaxprob.fit"
         )
+    check_key(key)
     xy(data)
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every}: at least 1 draw")
@@ -279,12 +280,9 @@ def _check_start(method, state, data):
 
 
 def _settings(method, model, data, key, batch_size, checkpoint_every) -> dict[str, Any]:
-    """What must not change between the parts of one run, in words.
-
-    Of arrays a word says no more than the shape; their bits are in the fingerprints.
-    """
+    """What must not change between the parts of one run, in words and fingerprints."""
     fields = {
-        field.name: _words(getattr(method, field.name))
+        field.name: _setting(getattr(method, field.name))
         for field in dataclasses.fields(method)
         if field.name != "num_draws"
     }
@@ -293,12 +291,20 @@ def _settings(method, model, data, key, batch_size, checkpoint_every) -> dict[st
         **fields,
         "batch_size": batch_size,
         "checkpoint_every": checkpoint_every,
-        "arrays of the method": fingerprint(method),
         "structure of the model": _words(model),
         "model": fingerprint(model),
         "data": fingerprint(data),
         "key": fingerprint(key),
     }
+
+
+def _setting(value):
+    words = _words(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return words
+    # Of arrays words say no more than the shape, and of distributions and functions no
+    # more than the name.
+    return f"{words} ({fingerprint(value)})"
 
 
 def _words(value):

@@ -1,9 +1,12 @@
 """Running chains: on disk, interrupted, from an ensemble, and what goes wrong."""
 
 import dataclasses
+import functools
+import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +18,7 @@ import pytest
 import scipy.stats
 
 from jaxprob import bnn
+from jaxprob.bnn._fingerprint import fingerprint
 from jaxprob.testing import LinearGaussian
 
 from .killed_chains import run, scene
@@ -371,3 +375,105 @@ def test_draws_of_a_cycle_must_fit_it(problem):
     with pytest.raises(ValueError, match="are not whole cycles"):
         bnn.SGHMC(joint, cycles, 0, 2, 7)
     assert bnn.SGLD(joint, cycles, 10, 2, 6).num_steps == 30
+
+
+PRIORS = {
+    "numbers of a distribution": lambda s: dist.Normal(0.0, s),
+    "a distribution by path": lambda s: bnn.PriorByPath({"*": dist.Uniform(-s, s)}),
+    "a module": lambda s: bnn.IsotropicNormal(s),
+}
+LIKELIHOODS = {
+    "a constant of a function": lambda s: (
+        (lambda f: dist.Normal(f, 1.0)) if s > 1 else (lambda f: dist.Normal(f, 2.0))
+    ),
+    "what a function closes over": lambda s: lambda f: dist.Normal(f, s),
+    "a default": lambda s: _with_default(s),
+    "a partial function": lambda s: functools.partial(_noisy, scale=s),
+}
+
+
+def _noisy(f, scale):
+    return dist.Normal(f, scale)
+
+
+def _with_default(scale):
+    def likelihood(f, s=scale):
+        return dist.Normal(f, s)
+
+    return likelihood
+
+
+@pytest.mark.parametrize("name", [*PRIORS, *LIKELIHOODS])
+def test_another_prior_or_likelihood_is_another_run(name):
+    """Numbers of numpyro's and the insides of functions are settings as well."""
+
+    def joint(s):
+        prior = PRIORS[name](s) if name in PRIORS else dist.Normal(0.0, 1.0)
+        likelihood = (
+            LIKELIHOODS[name](s) if name in LIKELIHOODS else bnn.NormalLikelihood(0.3)
+        )
+        return bnn.LogJoint(likelihood, prior, num_data=40)
+
+    assert fingerprint(joint(2.0)) == fingerprint(joint(2.0))
+    assert fingerprint(joint(2.0)) != fingerprint(joint(0.5))
+
+
+def test_a_fingerprint_is_the_same_in_another_process():
+    """numpyro gathers its fields in a set, whose order differs between processes."""
+    code = (
+        "import numpyro.distributions as d;"
+        "from jaxprob.bnn._fingerprint import fingerprint as f;"
+        "g = lambda x: x in {'a', 'b', 'c'};"
+        "print(f([d.StudentT(3.0, 0.5, 2.0), d.TruncatedNormal(0.0, 1.0, low=0.5), g]))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
+    assert len(found.pop().strip()) == 16
+
+
+def test_a_chain_says_that_it_does_not_move_the_noise(getkey):
+    model = bnn.LearnedNoise(eqx.nn.Linear(1, "scalar", key=getkey()), scale=0.5)
+    x = np.linspace(-1.0, 1.0, 20, dtype=np.float32)[:, None]
+    joint = bnn.LogJoint(
+        bnn.HeteroscedasticNormal(), dist.Normal(0.0, 1.0), num_data=20
+    )
+    data = (x, x[:, 0])
+    with pytest.warns(UserWarning, match=r"stays at 0\.5\. Write random=True"):
+        bnn.NUTS(joint).check_training(model, data)
+    bnn.NUTS(joint, random=True).check_training(model, data)  # without a warning
+    bnn.NUTS(joint, random="model.*").check_training(model, data)
+
+
+class Scaled(eqx.Module):
+    weight: Any
+
+    def __call__(self, x):
+        return self.weight * x, jnp.ones(())
+
+
+def test_outputs_that_do_not_differ_are_left_out_of_a_diagnosis(getkey):
+    draws = Scaled(jax.random.normal(getkey(), (2, 100)))
+    posterior = bnn.DrawsPosterior(draws, Scaled(None))
+    alone = bnn.diagnose(posterior, np.ones(1, np.float32)).function
+    assert np.isfinite(alone).all()
+    found = bnn.diagnose(posterior, np.array([0.0, 1.0], np.float32)).function
+    assert np.allclose(found, alone)
+    with pytest.raises(ValueError, match="does not depend on the random leaves"):
+        bnn.diagnose(posterior, np.zeros(2, np.float32))
+
+
+def test_chains_that_stand_at_different_places_do_not_agree():
+    weight = jnp.broadcast_to(jnp.array([[0.0], [1.0]]), (2, 100))
+    posterior = bnn.DrawsPosterior(Scaled(weight), Scaled(None))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = bnn.diagnose(posterior, np.ones(1, np.float32)).function
+    assert found[0] > 1e3

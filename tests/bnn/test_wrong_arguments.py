@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
+import jaxprob
 from jaxprob import bnn
 
 from ..unhooked import unhooked
@@ -178,3 +179,149 @@ def test_a_model_with_a_rule_for_backwards_alone_is_linearised(structure, x64):
 
     for found, expected in zip(predicted(tanh), predicted(jnp.tanh), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+class Trials(eqx.Module):
+    linear: eqx.nn.Linear
+
+    def __call__(self, x):
+        return self.linear(x["x"]), x["n"]
+
+
+def binomial(output):
+    logits, n = output
+    return dist.Binomial(total_count=n, logits=logits)
+
+
+def trials():
+    rng = np.random.default_rng(0)
+    n = np.array([2, 5] * 20, np.int32)
+    x = {"x": rng.normal(size=(40, 2)).astype(np.float32), "n": n}
+    return x, np.minimum(rng.binomial(5, 0.6, 40), n).astype(np.int32)
+
+
+def test_each_row_has_a_support_of_its_own():
+    model = Trials(eqx.nn.Linear(2, "scalar", key=jax.random.key(0)))
+    x, y = trials()
+    y[1] = 5
+    bnn.check_data(x, y, likelihood=binomial, model=model)
+    y[4] = 3
+    with pytest.raises(ValueError, match=r"y row 4 is 3, outside .*\(0, 2\)|upper.*2"):
+        bnn.check_data(x, y, likelihood=binomial, model=model)
+
+
+@pytest.fixture
+def standard_promotion():
+    """numpyro's binomial multiplies whole numbers by real ones."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_whole_numbers_of_an_output_stay_where_it_is_linearised(standard_promotion):
+    model = Trials(eqx.nn.Linear(2, "scalar", key=jax.random.key(0)))
+    x, y = trials()
+    joint = bnn.LogJoint(binomial, dist.Normal(0.0, 1.0), num_data=40)
+    method = bnn.Laplace(bnn.MAP(joint, optax.adam(0.05)))
+    posterior = method.posterior(method.init(model), [(x, y)])
+    predictive = bnn.predict(posterior, binomial, x, key=jax.random.key(1))
+    assert (predictive.outputs[1] == x["n"][:, None]).all()
+    assert ((predictive.mean > 0) & (predictive.mean < x["n"])).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.array([0, 1, 3]), "row 2 is 3, outside the classes"),
+        (np.array([0, -1, 2]), "row 1 is -1, outside the classes"),
+        (np.array([0.0, 0.7, 2.0], "f"), "row 1 is 0.69"),
+        (np.array([[0], [1], [2]]), r"y has shape \(3, 1\)"),
+    ],
+)
+def test_a_label_that_is_none_has_no_probability(y, message):
+    model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    x = np.eye(3, 2, dtype=np.float32)
+    predictive = bnn.predict(
+        bnn.PointPosterior(model), bnn.CategoricalLikelihood(), x, key=jax.random.key(1)
+    )
+    calibrated = predictive.calibrate(x, np.array([0, 1, 2]))
+    for each in (predictive, calibrated):
+        with pytest.raises(ValueError, match=message):
+            each.log_prob(y)
+
+
+def test_masked_rows_are_refused():
+    y = np.ma.masked_array(np.zeros(4, np.float32), mask=[True, False, False, False])
+    x = np.ones((4, 2), np.float32)
+    for call in (
+        lambda: jaxprob.ArrayLoader((x, y), batch_size=2),
+        lambda: bnn.check_data(x, y, likelihood=bnn.NormalLikelihood(0.3)),
+    ):
+        with pytest.raises(ValueError, match="1 of whose entries are masked"):
+            call()
+    jaxprob.ArrayLoader((x, np.ma.masked_array(y.data)), batch_size=2)
+
+
+def test_a_distribution_without_moments_has_quantiles():
+    def likelihood(f):
+        return dist.TransformedDistribution(
+            dist.Normal(f, 0.3), dist.transforms.ExpTransform()
+        )
+
+    x = np.linspace(-1.0, 1.0, 5, dtype=np.float32)[:, None]
+    posterior = bnn.PointPosterior(eqx.nn.Linear(1, "scalar", key=jax.random.key(0)))
+    predictive = bnn.predict(posterior, likelihood, x, key=jax.random.key(1))
+    same = bnn.predict(
+        posterior, lambda f: dist.LogNormal(f, 0.3), x, key=jax.random.key(1)
+    )
+    np.testing.assert_allclose(predictive.quantile(0.8), same.quantile(0.8), rtol=1e-4)
+    with pytest.raises(NotImplementedError, match="has no mean or variance: use"):
+        _ = predictive.mean
+
+
+@pytest.mark.parametrize(
+    ("y", "remedy"),
+    [
+        (np.eye(3, dtype=np.float32), "argmax"),
+        (np.array(["a", "b", "c"]), "np.unique"),
+        (np.zeros(3, np.float32), "astype"),
+    ],
+)
+def test_the_remedy_for_labels_is_one(y, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        bnn.check_data(np.ones((3, 2)), y, likelihood=bnn.CategoricalLikelihood())
+
+
+def test_a_seed_is_no_key():
+    method = bnn.NUTS(JOINT, num_warmup=1, num_draws=1)
+    for call in (
+        lambda: jaxprob.fit(MAP, mlp(), (X, Y), key=3, num_steps=1),
+        lambda: bnn.run_chains(method, mlp(), (X, Y), key=3),
+        lambda: bnn.predict(bnn.PointPosterior(mlp()), LIKELIHOOD, X, key=3),
+    ):
+        with unhooked(), pytest.raises(TypeError, match=r"jax\.random\.key\(3\)"):
+            call()
+    old = jax.random.PRNGKey(0)
+    with unhooked():
+        bnn.predict(bnn.PointPosterior(mlp()), LIKELIHOOD, X, key=old)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda joint: bnn.MAP(joint, optax.sgd(0.1)),
+        bnn.NUTS,
+        lambda j: bnn.IVON(j, 0.1),
+    ],
+)
+def test_a_likelihood_is_no_log_joint(make):
+    with unhooked(), pytest.raises(TypeError, match=r"LogJoint\(likelihood, prior"):
+        make(LIKELIHOOD)
+
+
+def test_a_model_with_state_is_told_to_carry_it():
+    model, _ = eqx.nn.make_with_state(
+        lambda: eqx.nn.BatchNorm(3, "batch", mode="ema")
+    )()
+    with pytest.raises(TypeError) as caught:
+        MAP.check(model, (X, X))
+    assert any("bnn.Stateful(" in note for note in caught.value.__notes__)
