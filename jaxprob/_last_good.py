@@ -96,6 +96,7 @@ class Break:
     - `arrays`: of the state before it.
     - `step`, `batch`, `loss`: its number, what it was made on, and its loss.
     - `leaves`: of the state, that it broke.
+    - `said`: what the learner's `check` says against the batch, if anything.
     """
 
     arrays: PyTree
@@ -103,6 +104,7 @@ class Break:
     batch: PyTree
     loss: float
     leaves: list[str]
+    said: str | None = None
 
     def words(self, gradient: PyTree | None) -> str:
         """What happened and what to do, given the gradient of that step."""
@@ -112,11 +114,14 @@ class Break:
         if not where:
             finite = "" if gradient is None else "its gradient is finite, and "
             what = f"{finite}the update left {shown} not finite"
+        loss = f"its loss is {self.loss:.6g}"
+        what = f"step {self.step} broke the run: {loss}, and {what}"
+        if self.said is not None:
+            return f"{what}. Of its batch: {self.said}"
         return (
-            f"step {self.step} broke the run: its loss is {self.loss:.6g}, and {what}. "
-            "Lower the learning rate, clip the gradient (optax.clip_by_global_norm), "
-            "and look at the rows of that batch; jax.config.update('jax_debug_nans', "
-            "True) shows the operation"
+            f"{what}. Lower the learning rate, clip the gradient "
+            "(optax.clip_by_global_norm), and look at the rows of that batch; "
+            "jax.config.update('jax_debug_nans', True) shows the operation"
         )
 
     def error(self, state: State, gradient: PyTree | None) -> NonFiniteError:

@@ -9,6 +9,7 @@ A learner with a convolution on CPU is run step by step (see `can_fuse`), a deci
 taken from the program and never from a clock.
 """
 
+import dataclasses
 import functools
 import time
 import warnings
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ._batch import RowStack, Stack, own
+from ._batch import RowStack, Stack, own, unpack
 from ._dispatch_size import DispatchSize, num_bytes
 from ._host_errors import check_metrics
 from ._keys import step_key
@@ -264,6 +265,8 @@ class Stepper:
     def _fail(self, kept):
         found = first_break(kept, self._again)
         state = eqx.combine(found.arrays, self._static)
+        said = _said_of(self.learner, state, found.batch)
+        found = dataclasses.replace(found, said=said)
         gradient = None
         if not self._program.checked:
             key = step_key(self._key, found.step)
@@ -337,3 +340,17 @@ class Stepper:
         settled = self._program.settled.get(num_bytes(batch))
         if self.tuning and settled is not None:
             self._size.settle(settled)
+
+
+def _said_of(learner, state, batch):
+    """What `check` says against a batch that came from an iterable, unseen."""
+    data, mask = unpack(batch)
+    rows = np.flatnonzero(np.asarray(mask))
+    if len(rows) < 2:  # few for a check that is for whole data sets
+        return None
+    data = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
+    try:
+        learner.check(learner.model(state), data)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None

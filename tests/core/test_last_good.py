@@ -9,6 +9,7 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
+from jaxprob._checks import check_labels
 
 ROWS = 6
 
@@ -285,3 +286,27 @@ def test_on_several_devices(learner):
     stepper(batches(2))
     stepper.check_state()
     assert stepper.step == 8
+
+
+class OfClasses(eqx.Module):
+    """A loss that is NaN for a label outside of three classes, and can tell."""
+
+    def check(self, model, data):
+        check_labels("y", np.asarray(data[1]), 3)
+
+    def __call__(self, model, batch, *, key):
+        (x, y), mask = jaxprob.unpack(batch)
+        logits = jax.vmap(model)(x)
+        own = jnp.take_along_axis(logits, y[:, None] % 3, 1)[:, 0]
+        own = own * jnp.where(y < 3, 1.0, jnp.nan)
+        return -jaxprob.masked_mean(own, mask), {}
+
+
+def test_rows_of_an_iterable_that_break_a_run_are_named(getkey):
+    """A loader's rows are not looked at before; where they break, they are."""
+    learner = jaxprob.GradientDescent(OfClasses(), optax.sgd(0.1))
+    model = eqx.nn.Linear(2, 3, key=getkey())
+    y = np.array([0, 1, 2, 0, 1, 3])
+    batches = [(np.ones((3, 2), np.float32), part) for part in (y[:3], y[3:])]
+    with pytest.raises(jaxprob.NonFiniteError, match=r"batch: y row 2 is 3, outside"):
+        jaxprob.fit(learner, model, batches, key=getkey(), num_epochs=1)
