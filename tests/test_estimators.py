@@ -103,7 +103,10 @@ def test_a_method_of_ones_own():
     X, y = load_diabetes(return_X_y=True)
 
     def chain(log_joint, num_steps):
-        return bnn.SGLD(log_joint, 1e-4, start=num_steps // 2, every=10, num_draws=20)
+        start = num_steps // 2
+        return bnn.SGLD(
+            log_joint, 1e-4, start=start, every=10, num_draws=20, random=True
+        )
 
     model = BNNRegressor(chain, hidden=(8,), num_epochs=30, random_state=0)
     model.fit(X[:200], y[:200])

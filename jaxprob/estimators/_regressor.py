@@ -30,7 +30,8 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
     **Arguments:**
 
     - `method`: `"ensemble"` (five networks), `"map"`, `"laplace"`, `"mean-field-vi"`,
-        or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`.
+        or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`; a
+        sampler with `random=True` samples the noise as well, which else stays.
     - `hidden`: widths of the hidden layers, all alike.
     - `network`: a function `(num_features, num_outputs, key=key) -> module` that
         replaces `hidden`.

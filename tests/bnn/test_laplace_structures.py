@@ -106,7 +106,9 @@ def test_factors_of_a_convolution_inside_a_network_are_the_definition(network):
 
 
 @pytest.mark.slow
-def test_low_rank_is_the_leading_part_and_exact_at_full_rank(network, getkey):
+def test_low_rank_is_the_leading_part_and_exact_at_full_rank(
+    network, getkey, monkeypatch
+):
     joint, net, batch = network
     full = fit(joint, net, [batch], "full")
     dim = len(full.curvature.matrix)
@@ -121,11 +123,16 @@ def test_low_rank_is_the_leading_part_and_exact_at_full_rank(network, getkey):
     own = low.curvature.covariance(tau, eye)
     assert np.allclose(own, covariance)
     assert np.allclose(low.log_evidence(), full.log_evidence(), rtol=0.0, atol=1e-6)
-    # One vector's draw is the inverse root: its square is the covariance.
+    # A draw is linear in its noise: the squares of what each number does add up.
     decomposed = low.curvature.root(tau)
-    root = jax.vmap(lambda v: low.curvature._inverse_root(decomposed, v))(eye)
-    scaled = root / jnp.sqrt(tau)[None]
-    assert np.allclose(scaled.T @ scaled, own, rtol=0.0, atol=1e-10)
+
+    def drawn(noise):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax.random, "normal", lambda key, shape, dtype: noise)
+            return low.curvature.draw(decomposed, key=jax.random.key(0))
+
+    rows = jnp.stack([drawn(noise) for noise in jnp.eye(2 * dim)])
+    assert np.allclose(rows.T @ rows, own, rtol=0.0, atol=1e-10)
 
 
 def student_t(y, f):
