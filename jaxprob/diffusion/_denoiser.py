@@ -1,11 +1,13 @@
 """The one object at which training, sampling, likelihood and guidance meet."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
+from ._kinds import check_kind
 from ._parameterisation import from_x0
 from ._schedule import AbstractSchedule
 from ._types import Cond, Time
@@ -91,6 +93,15 @@ class AbstractDenoiser(eqx.Module):
     def _as(self, name, x_t, t, cond, key):
         x_0 = self(x_t, t, cond, key=key)
         return from_x0(name, x_0, self.schedule, x_t, t)
+
+
+def check_denoiser(denoiser: Any) -> None:
+    """What has a schedule and gives x_0, and not a network alone.
+
+    **Raises:** `TypeError` with how to make one.
+    """
+    remedy = "wrap a network, Preconditioned(net, schedule)"
+    check_kind("denoiser", denoiser, AbstractDenoiser, remedy)
 
 
 def at_noise_level(

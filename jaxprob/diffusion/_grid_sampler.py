@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser
-from ._grids import AbstractGrid, level_range
+from ._grids import AbstractGrid, check_num_steps, falling_levels
 from ._sampler import AbstractSampler, Draw, finish
 from ._types import Cond
 
@@ -21,6 +21,9 @@ class AbstractGridSampler(AbstractSampler):
     grid: eqx.AbstractVar[AbstractGrid]
     level_min: eqx.AbstractVar[float]
     level_max: eqx.AbstractVar[float | None]
+
+    def __check_init__(self):
+        check_num_steps(self.num_steps)
 
     @property
     @abc.abstractmethod
@@ -49,8 +52,13 @@ class AbstractGridSampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
-        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
-        levels = self.grid(denoiser.schedule, high, low, self.num_steps)
+        levels = falling_levels(
+            self.grid,
+            denoiser.schedule,
+            self.level_min,
+            self.level_max,
+            self.num_steps,
+        )
         x = levels[0] * jax.random.normal(start_key, shape)
         x, path = self._walk(denoiser, x, levels, noise_key, cond, trajectory)
         count = self.evaluations_per_step * (len(levels) - 1) + 1

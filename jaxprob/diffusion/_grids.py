@@ -2,13 +2,18 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
 
+from ._kinds import check_count
 from ._schedule import AbstractSchedule
+
+# Schedules know their ends in float32.
+_ROUNDING = 1e-5
 
 
 class AbstractGrid(eqx.Module):
@@ -45,6 +50,10 @@ class Karras(AbstractGrid):
 
     rho: float = eqx.field(default=7.0, static=True)
 
+    def __check_init__(self):
+        if not 0.0 < self.rho < math.inf:
+            raise ValueError(f"Karras(rho={self.rho}): a positive number, 7 is usual")
+
     def __call__(
         self, schedule: AbstractSchedule, level_max: float, level_min: float, num: int
     ) -> np.ndarray:
@@ -71,6 +80,13 @@ class Focused(AbstractGrid):
     centre: float = eqx.field(default=-1.0, static=True)
     width: float = eqx.field(default=2.0, static=True)
     strength: float = eqx.field(default=4.0, static=True)
+
+    def __check_init__(self):
+        if not (self.width > 0.0 and 0.0 <= self.strength < math.inf):
+            raise ValueError(
+                f"Focused(width={self.width}, strength={self.strength}): a positive "
+                "width, and a strength of 0 or more"
+            )
 
     def __call__(
         self, schedule: AbstractSchedule, level_max: float, level_min: float, num: int
@@ -102,9 +118,11 @@ class UniformTime(AbstractGrid):
 class CustomGrid(AbstractGrid):
     """The given levels, whatever the ends and number asked for.
 
+    A sampler begins at the first and stops at the last of them.
+
     **Arguments:**
 
-    - `levels`: falling, all positive.
+    - `levels`: falling, all positive, within those of the schedule.
     """
 
     levels: tuple[float, ...] = eqx.field(static=True)
@@ -123,6 +141,74 @@ class CustomGrid(AbstractGrid):
         return np.asarray(self.levels)
 
 
+def falling_levels(
+    grid: AbstractGrid,
+    schedule: AbstractSchedule,
+    level_min: float,
+    level_max: float | None,
+    num: int,
+) -> np.ndarray:
+    """The levels of a sampler, whose first and last are where it begins and stops.
+
+    A grid may have ends of its own (`CustomGrid`), so these and not those of
+    `level_range` say how large the noise is.
+
+    **Raises:** `ValueError` for levels that the schedule does not have.
+    """
+    high, low = level_range(schedule, level_min, level_max)
+    levels = grid(schedule, high, low, num)
+    most, least = schedule_levels(schedule)
+    if levels[0] > most * (1.0 + _ROUNDING) or levels[-1] < least * (1.0 - _ROUNDING):
+        raise ValueError(
+            f"the grid's levels go from {levels[0]:g} to {levels[-1]:g}, but "
+            f"{type(schedule).__name__} has {most:g} to {least:g} only: leave out the "
+            "levels beyond, or take a schedule that has them"
+        )
+    return levels
+
+
+def levels_between(
+    grid: AbstractGrid,
+    schedule: AbstractSchedule,
+    level_from: float,
+    level_to: float,
+    num: int,
+) -> np.ndarray:
+    """A grid's levels in the direction of a solve, which may be up.
+
+    **Raises:** `ValueError` for a grid with ends of its own, if they are others.
+    """
+    high, low = max(level_from, level_to), min(level_from, level_to)
+    levels = grid(schedule, high, low, num)
+    if not np.allclose(levels[[0, -1]], [high, low], rtol=_ROUNDING, atol=0.0):
+        raise ValueError(
+            f"the grid's levels go from {levels[0]:g} to {levels[-1]:g}, but the flow "
+            f"is asked for between {high:g} and {low:g}: take a CustomGrid with those "
+            "ends, or another grid"
+        )
+    return levels if level_from > level_to else levels[::-1]
+
+
+def schedule_levels(schedule: AbstractSchedule) -> tuple[float, float]:
+    """The largest and the smallest noise level of a schedule, on the host.
+
+    **Raises:** `ValueError` when they are being traced.
+    """
+    # Schedules hold Python numbers, so this is known even while tracing.
+    with jax.ensure_compile_time_eval():
+        ends = (
+            schedule.noise_level(schedule.t_max),
+            schedule.noise_level(schedule.t_min),
+        )
+    if any(isinstance(end, Tracer) for end in ends):
+        raise ValueError(
+            "the schedule is being traced, and the noise levels of a solve must be "
+            "known before: do not give the denoiser to jit as an argument, close over "
+            "it, as in `jax.jit(lambda x: log_prob(denoiser, x))`"
+        )
+    return float(ends[0]), float(ends[1])
+
+
 def level_range(
     schedule: AbstractSchedule, level_min: float, level_max: float | None
 ) -> tuple[float, float]:
@@ -133,29 +219,17 @@ def level_range(
 
     **Raises:** `ValueError` when nothing is left between the ends.
     """
-    # Schedules hold Python numbers, so this is known even while tracing.
-    with jax.ensure_compile_time_eval():
-        ends = (
-            schedule.noise_level(schedule.t_min),
-            schedule.noise_level(schedule.t_max),
-        )
-    if any(isinstance(end, Tracer) for end in ends):
-        raise ValueError(
-            "the schedule's ends are being traced: sample with a schedule whose "
-            "numbers are fixed, or give it to jit as a constant"
-        )
-    low, high = max(float(ends[0]), level_min), float(ends[1])
-    high = min(high, 1e3 if level_max is None else level_max)
+    most, least = schedule_levels(schedule)
+    low = max(least, level_min)
+    high = min(most, 1e3 if level_max is None else level_max)
     if not 0.0 < low < high or not math.isfinite(high):
         raise ValueError(
             f"there is no noise level between level_min={level_min:g} and "
-            f"level_max={level_max}: the schedule has {float(ends[0]):g} to "
-            f"{float(ends[1]):g}"
+            f"level_max={level_max}: the schedule has {least:g} to {most:g}"
         )
     return high, low
 
 
-def check_num_steps(num: int) -> None:
+def check_num_steps(num: Any) -> None:
     """There is a step to take."""
-    if num < 1:
-        raise ValueError(f"num_steps={num}: take at least one step")
+    check_count("num_steps", num, "take at least one step")

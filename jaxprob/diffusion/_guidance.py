@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser
+from ._denoiser import AbstractDenoiser, check_denoiser
 from ._schedule import AbstractSchedule
 from ._types import Cond, Time
-from .nn import no_condition
+from .nn import as_condition, no_condition
 
 
 class Guided(AbstractDenoiser):
@@ -50,6 +50,12 @@ class Guided(AbstractDenoiser):
         *,
         interval: tuple[float, float] = (0.0, math.inf),
     ):
+        check_denoiser(denoiser)
+        if not math.isfinite(strength):
+            raise ValueError(
+                f"strength={strength}: give a finite number; 0 is no guidance, 1 to 5 "
+                "are usual"
+            )
         if not interval[0] < interval[1]:
             raise ValueError(f"interval={interval}: from a lower to a higher level")
         self.denoiser = denoiser
@@ -67,6 +73,7 @@ class Guided(AbstractDenoiser):
     ) -> Float[Array, "*shape"]:
         if self.strength == 0.0 or not jax.tree.leaves(cond):
             return self.denoiser(x_t, t, cond, key=key)
+        cond = as_condition(self.denoiser, cond)
         # One call of the network on a doubled batch.
         both = jax.tree.map(lambda *c: jnp.stack(c), cond, no_condition(cond))
         conditional, free = jax.vmap(lambda cond: self.denoiser(x_t, t, cond, key=key))(

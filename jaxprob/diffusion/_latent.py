@@ -1,21 +1,22 @@
 """Data as noise and back: the flow as an invertible map."""
 
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from ._denoiser import AbstractDenoiser
-from ._grids import level_range
+from ._denoiser import AbstractDenoiser, check_denoiser
+from ._kinds import as_example, check_kind
 from ._ode import ODESampler
-from ._types import Cond, Scalar
+from ._types import Cond, Numbers, Scalar
 
 
 def encode(
     denoiser: AbstractDenoiser,
-    x: Float[Array, "*shape"],
+    x: Numbers,
     *,
     cond: Cond = None,
     sampler: ODESampler | None = None,
-) -> Float[Array, "*shape"]:
+) -> Float[Array, "..."]:
     """The noise, standard normal, that the probability flow pairs with `x`.
 
     NaN if the solver gives up.
@@ -28,28 +29,39 @@ def encode(
     - `sampler`: whose solver, tolerances and levels are used.
     """
     sampler = ODESampler() if sampler is None else sampler
-    high, low = level_range(denoiser.schedule, sampler.level_min, sampler.level_max)
+    high, low = _ends(sampler, denoiser)
+    x = as_example("x", x)
     end, _, failed = sampler.flow(denoiser, x, low, high, cond=cond)
     return jnp.where(failed, jnp.nan, end / high)
 
 
 def decode(
     denoiser: AbstractDenoiser,
-    latent: Float[Array, "*shape"],
+    latent: Numbers,
     *,
     cond: Cond = None,
     sampler: ODESampler | None = None,
-) -> Float[Array, "*shape"]:
+) -> Float[Array, "..."]:
     """The data that the probability flow pairs with noise; the inverse of `encode`."""
     sampler = ODESampler() if sampler is None else sampler
-    high, low = level_range(denoiser.schedule, sampler.level_min, sampler.level_max)
+    high, low = _ends(sampler, denoiser)
+    latent = as_example("latent", latent)
     end, _, failed = sampler.flow(denoiser, high * latent, high, low, cond=cond)
     return jnp.where(failed, jnp.nan, end)
 
 
-def interpolate(
-    a: Float[Array, "*shape"], b: Float[Array, "*shape"], weight: float | Scalar
-) -> Float[Array, "*shape"]:
+# The plane that holds both is lost in rounding: sin(angle) is 1e-3 here.
+_OPPOSITE = -1.0 + 1e-6
+
+
+def _ends(sampler, denoiser):
+    check_denoiser(denoiser)
+    check_kind("sampler", sampler, ODESampler, "give an ODESampler(...)")
+    levels = sampler.levels(denoiser)
+    return float(levels[0]), float(levels[-1])
+
+
+def interpolate(a: Numbers, b: Numbers, weight: float | Scalar) -> Float[Array, "..."]:
     r"""Between two latents along the sphere, where noise of many dimensions lies.
 
     $$\frac{\sin((1 - w)\theta)\, a + \sin(w \theta)\, b}{\sin \theta}$$
@@ -62,9 +74,15 @@ def interpolate(
 
     - `a`, `b`: latents.
     - `weight`: w in [0, 1]; 0 gives a.
+
+    **Raises:** `ValueError` for a latent of zeros, or two that are opposite, between
+    which there is no one way. While traced, as in jit, these give NaN.
     """
+    a, b = as_example("a", a), as_example("b", b)
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    _check_directions(cosine)
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    angle = jnp.where(cosine < _OPPOSITE, jnp.nan, angle)
     # Nearly parallel: the limit is the straight line.
     near = angle < 1e-3
     safe = jnp.where(near, 1.0, angle)
@@ -73,3 +91,18 @@ def interpolate(
     )
     second = jnp.where(near, weight, jnp.sin(weight * safe) / jnp.sin(safe))
     return first * a + second * b
+
+
+def _check_directions(cosine):
+    if isinstance(cosine, Tracer):
+        return
+    if jnp.isnan(cosine):
+        raise ValueError(
+            "a or b is zero or not finite: noise has a direction, so give latents as "
+            "encode or jax.random.normal make them"
+        )
+    if cosine < _OPPOSITE:
+        raise ValueError(
+            "a and b are opposite, and every half circle leads from one to the other: "
+            "go by way of a third latent"
+        )

@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser
+from ._denoiser import AbstractDenoiser, check_denoiser
 from ._grids import level_range
+from ._kinds import as_example
 from ._ode import LARGEST_STEP, begun, bent, flow_field, in_bent, num_evaluations
 from ._trace import AbstractTrace, ExactTrace
-from ._types import Cond
+from ._types import Cond, Numbers
 
 
 class LogProb(eqx.Module):
@@ -46,7 +47,7 @@ class LogProb(eqx.Module):
 
 def log_prob(
     denoiser: AbstractDenoiser,
-    x: Float[Array, "*shape"],
+    x: Numbers,
     *,
     cond: Cond = None,
     trace: AbstractTrace | None = None,
@@ -82,7 +83,7 @@ def log_prob(
     **Arguments:**
 
     - `denoiser`: the model.
-    - `x`: one example.
+    - `x`: one example; integers and half precision become float32.
     - `cond`: its condition.
     - `trace`: how to take the divergence; exactly by default. `Hutchinson` or `HutchPP`
         for images.
@@ -95,6 +96,8 @@ def log_prob(
     - `estimate_error`: solve again at ten times the tolerances for `solver_error`; it
         adds about two thirds to the cost.
     """
+    check_denoiser(denoiser)
+    x = as_example("x", x)
     trace = ExactTrace() if trace is None else trace
     if key is None and not isinstance(trace, ExactTrace):
         raise ValueError(f"{type(trace).__name__} draws probes: give log_prob a key")
@@ -202,11 +205,13 @@ def bits_per_dim(
     return -(log_density + dim * math.log(bin_width)) / (dim * math.log(2.0))
 
 
-def dequantise(
-    x: Float[Array, "*shape"], bin_width: float, *, key: PRNGKey
-) -> Float[Array, "*shape"]:
-    """Spreads each value over its bin: adds a uniform number in +-`bin_width`/2."""
+def dequantise(x: Numbers, bin_width: float, *, key: PRNGKey) -> Float[Array, "..."]:
+    """Spreads each value over its bin: adds a uniform number in +-`bin_width`/2.
+
+    Integers become floats: grey values of 0 to 255 have bins of width 1.
+    """
     _check_width(bin_width)
+    x = as_example("x", x)
     half = bin_width / 2.0
     return x + jax.random.uniform(key, x.shape, x.dtype, -half, half)
 

@@ -10,13 +10,15 @@ from jaxtyping import Array, Float, PyTree
 
 from .._batch import masked_mean, num_rows, unpack
 from .._keys import example_keys
+from .._low_precision import single
 from .._types import Metrics, PRNGKey
 from ._chunks import mean_in_chunks
-from ._denoiser import AbstractDenoiser
-from ._times import AbstractTimes, UniformTimes, uniforms
+from ._denoiser import AbstractDenoiser, check_denoiser
+from ._kinds import check_kind
+from ._times import AbstractTimes, UniformTimes, before_the_end, uniforms
 from ._types import Cond, Scalar, Time
 from ._weighting import ErrorOf, Weighting
-from .nn import check_condition, no_condition
+from .nn import as_condition, check_condition, no_condition
 
 
 def denoising_error(
@@ -36,7 +38,11 @@ def denoising_error(
     - `t`: time to noise it to.
     - `cond`: its condition.
     - `key`: of the noise, and of the network.
+
+    **Returns:** the error, in single precision at least: three digits, which is what
+    bfloat16 has, do not hold the noise of a low level.
     """
+    x_0 = single(x_0)
     noise_key, net_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
     x_t = denoiser.schedule.perturb(x_0, t, noise)
@@ -76,6 +82,8 @@ class DenoisingLoss(eqx.Module):
         classifier-free guidance (`Guided`); 0.1 is usual. The network then sees
         `nn.no_condition`.
 
+    Data in half precision are noised, and their errors weighed, in float32.
+
     Called as `loss(denoiser, batch, *, key)` on a batch `x_0` or `(x_0, cond)`, plain
     or a `jaxprob.Batch`; gives the scalar and metrics (none).
     """
@@ -101,8 +109,13 @@ class DenoisingLoss(eqx.Module):
             raise ValueError(f"rows_at_once={rows_at_once}: at least one row")
         if not 0.0 <= drop_cond <= 1.0:
             raise ValueError(f"drop_cond={drop_cond} is a probability, in [0, 1]")
+        times = UniformTimes() if times is None else times
+        check_kind(
+            "times", times, AbstractTimes, "give a law of times, UniformTimes() say"
+        )
+        _check_weighting(weighting)
         self.weighting = ErrorOf(weighting) if isinstance(weighting, str) else weighting
-        self.times = UniformTimes() if times is None else times
+        self.times = times
         self.stratified = stratified
         self.unbiased = unbiased
         self.rows_at_once = rows_at_once
@@ -114,8 +127,10 @@ class DenoisingLoss(eqx.Module):
         **Raises:** `TypeError` for data that are not floating-point; `ValueError` for
         conditions that the network does not know.
         """
+        check_denoiser(denoiser)
         x_0, cond = split_batch(data)
         check_condition(denoiser, cond)
+        x_0 = single(x_0)
         mean, std = float(jnp.mean(x_0)), float(jnp.std(x_0))
         expected = getattr(denoiser, "sigma_data", 1.0)
         if abs(mean) > 2 * expected or not 0.2 < std / expected < 5:
@@ -129,8 +144,10 @@ class DenoisingLoss(eqx.Module):
     def __call__(
         self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey
     ) -> tuple[Scalar, Metrics]:
+        check_denoiser(denoiser)
         data, mask = unpack(batch)
         x_0, cond = split_batch(data)
+        x_0 = single(x_0)
         time_key, noise_key = jax.random.split(key)
         u = uniforms(time_key, jnp.asarray(mask), stratified=self.stratified)
         rows = x_0, cond, u, example_keys(noise_key, num_rows(x_0))
@@ -145,11 +162,13 @@ class DenoisingLoss(eqx.Module):
 
         def one(x_0, cond, u, key):
             t = self.times.quantile(denoiser.schedule, u.astype(x_0.dtype))
+            t = before_the_end(denoiser.schedule, t)
             weight = self.weighting(denoiser.schedule, t)
             if self.unbiased:
                 weight = weight / self.times.density(denoiser.schedule, t)
             drop_key, key = jax.random.split(key)
             if self.drop_cond > 0.0:
+                cond = as_condition(denoiser, cond)
                 drop = jax.random.bernoulli(drop_key, self.drop_cond)
                 cond = jax.tree.map(
                     lambda none, given: jnp.where(drop, none, given),
@@ -159,6 +178,17 @@ class DenoisingLoss(eqx.Module):
             return weight * denoising_error(denoiser, x_0, t, cond, key=key)
 
         return jax.vmap(one)(*rows)
+
+
+def _check_weighting(weighting):
+    if isinstance(weighting, type):
+        name = weighting.__name__
+        raise TypeError(f"weighting is the class {name}: make one, {name}(...)")
+    if not (isinstance(weighting, str) or callable(weighting)):
+        raise TypeError(
+            f"weighting={weighting!r} is a {type(weighting).__name__}: give the name "
+            "of a parameterisation, 'eps' say, or a function of (schedule, t)"
+        )
 
 
 def split_batch(data: PyTree) -> tuple[Float[Array, "batch *shape"], Cond]:

@@ -11,7 +11,13 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level
-from ._grids import AbstractGrid, LogSNR, level_range
+from ._grids import (
+    AbstractGrid,
+    LogSNR,
+    check_num_steps,
+    falling_levels,
+    levels_between,
+)
 from ._sampler import AbstractSampler, Draw
 from ._types import Cond, Scalar
 
@@ -50,7 +56,8 @@ class ODESampler(AbstractSampler):
     - `rtol`, `atol`: tolerances of the adaptive steps, which differ between examples:
         a batch takes as long as its hardest one.
     - `num_steps`: if given, so many fixed steps instead.
-    - `grid`: where the fixed steps are.
+    - `grid`: where the fixed steps are. A `CustomGrid` says where to begin and to stop
+        as well.
     - `level_min`: noise level to stop at. Choose it well below the finest structure of
         the data; 0.002 in Karras et al.
     - `level_max`: noise level to begin at; the schedule's end by default, at most 1000.
@@ -84,6 +91,8 @@ class ODESampler(AbstractSampler):
         max_steps: int = 4096,
         together: bool = False,
     ):
+        if num_steps is not None:
+            check_num_steps(num_steps)
         self.solver = dfx.Tsit5() if solver is None else solver
         self.rtol = rtol
         self.atol = atol
@@ -103,9 +112,10 @@ class ODESampler(AbstractSampler):
         cond: Cond = None,
         trajectory: bool = False,
     ) -> Draw:
-        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
+        levels = self.levels(denoiser)
+        high, low = float(levels[0]), float(levels[-1])
         x = high * jax.random.normal(key, shape)
-        points = self._points(denoiser, high, low) if trajectory else None
+        points = levels if trajectory else None
         field = functools.partial(flow_field, denoiser)
         x, evaluations, failed, path = self._solve(
             denoiser, x, high, low, lambda u, y: field(y, -u, cond), points
@@ -127,10 +137,10 @@ class ODESampler(AbstractSampler):
             return super().draw_many(
                 denoiser, keys, shape, cond=cond, trajectory=trajectory
             )
-        high, low = level_range(denoiser.schedule, self.level_min, self.level_max)
-        num = len(keys)
+        levels = self.levels(denoiser)
+        high, low, num = float(levels[0]), float(levels[-1]), len(keys)
         x = high * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        points = self._points(denoiser, high, low) if trajectory else None
+        points = levels if trajectory else None
 
         def field(u, y):
             return jax.vmap(lambda y, cond: flow_field(denoiser, y, -u, cond))(y, cond)
@@ -174,9 +184,15 @@ class ODESampler(AbstractSampler):
 
         return self._solve(denoiser, x, level_from, level_to, field, None)[:3]
 
-    def _points(self, denoiser, high, low):
+    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
+        """Falling noise levels from where sampling begins to where it stops.
+
+        Those of the fixed steps; of an adaptive solve, where a trajectory is told.
+        """
         num = 32 if self.num_steps is None else self.num_steps
-        return self.grid(denoiser.schedule, high, low, num)
+        return falling_levels(
+            self.grid, denoiser.schedule, self.level_min, self.level_max, num
+        )
 
     def _solve(self, denoiser, x, level_from, level_to, field, points, norm=None):
         dtype = x.dtype
@@ -194,7 +210,9 @@ class ODESampler(AbstractSampler):
             # diffrax chooses 0.01 for a wrapped term; a rejected step costs less.
             steps, first = self.max_steps, np.copysign(LARGEST_STEP, end - begin)
         else:
-            levels = self.grid(denoiser.schedule, level_from, level_to, self.num_steps)
+            levels = levels_between(
+                self.grid, denoiser.schedule, level_from, level_to, self.num_steps
+            )
             # The grid's logarithms end where the solve ends, to the bit.
             grid = jnp.asarray(-np.log(levels), dtype)
             control, steps, first = dfx.StepTo(grid), len(levels), None

@@ -3,15 +3,17 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from .._checks import check_finite, check_floating
+from .._low_precision import single
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser
 from ._parameterisation import PARAMETERISATIONS, to_x0, unknown
-from ._schedule import AbstractSchedule, check_time
+from ._schedule import AbstractSchedule, check_schedule, check_time
 from ._types import Cond, Scalar, Time
 
 _PREDICTIONS = ("edm", *PARAMETERISATIONS)
@@ -53,6 +55,9 @@ class Preconditioned(AbstractDenoiser):
     - `condition_on`: what the network is given as `c`: `"noise"`, which is
         $\tfrac14 \log(\sigma_t/\alpha_t)$ as in Karras et al., or `"time"`, which is t.
 
+    A network with all its parameters in half precision is given half precision; what
+    stands round it is computed in float32 at least, and so is the output.
+
     **Raises:** `ValueError` for an unknown prediction, a `sigma_data` that is not
     positive, a time outside the schedule, or an output of another shape.
     """
@@ -72,6 +77,7 @@ class Preconditioned(AbstractDenoiser):
         sigma_data: float = 1.0,
         condition_on: str = "noise",
     ):
+        check_schedule(schedule)
         if predict not in _PREDICTIONS:
             raise unknown(predict, _PREDICTIONS)
         if not 0.0 < sigma_data < float("inf"):
@@ -109,6 +115,11 @@ class Preconditioned(AbstractDenoiser):
 
         **Raises:** `ValueError` for data that are not finite, with the row.
         """
+        if isinstance(data, tuple | list):
+            raise TypeError(
+                f"data is a {type(data).__name__} of {len(data)}: give x_0 alone, the "
+                "array data[0] of a pair (x_0, cond)"
+            )
         rows = np.asarray(data)
         check_floating("data", rows)
         check_finite("data", rows)
@@ -124,9 +135,11 @@ class Preconditioned(AbstractDenoiser):
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
         check_time(self.schedule, t)
+        x_t = single(x_t)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         scale = jnp.sqrt((alpha * self.sigma_data) ** 2 + sigma**2)
-        out = self.net(x_t / scale, self._noise_input(t), cond, key=key)
+        x_in = (x_t / scale).astype(_half(self.net) or x_t.dtype)
+        out = single(self.net(x_in, self._noise_input(t), cond, key=key))
         if out.shape != x_t.shape:
             raise ValueError(
                 f"the network turned shape {x_t.shape} into {out.shape}; a denoiser's "
@@ -143,3 +156,13 @@ class Preconditioned(AbstractDenoiser):
         # Clipped: at the very ends the noise level is 0 or infinite.
         log_level = -self.schedule.log_snr(t) / 2.0
         return jnp.clip(log_level, -_LOG_LEVELS, _LOG_LEVELS) / 4.0
+
+
+def _half(net):
+    """The type of a network's parameters if all have the same one, of half precision.
+
+    So are they inside `LowPrecisionLoss`.
+    """
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(net) if eqx.is_inexact_array(leaf)}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return kind if kind in (jnp.bfloat16, jnp.float16) else None

@@ -11,6 +11,7 @@ from ._ddim import DDIM
 from ._denoiser import at_noise_level
 from ._grid_sampler import AbstractGridSampler, needed
 from ._grids import AbstractGrid, LogSNR
+from ._kinds import check_count
 
 
 class PredictorCorrector(AbstractGridSampler):
@@ -61,8 +62,8 @@ class PredictorCorrector(AbstractGridSampler):
         level_min: float = 0.002,
         level_max: float | None = None,
     ):
-        if num_corrections < 0:
-            raise ValueError(f"num_corrections={num_corrections}: at least 0")
+        what = "Langevin steps after each step, at least 0"
+        check_count("num_corrections", num_corrections, what, least=0)
         if not 0.0 < ratio < math.sqrt(0.5):
             raise ValueError(
                 f"ratio={ratio}: above 0 and below 0.7, where a step overshoots"

@@ -1,5 +1,7 @@
 """Known systems, put together from parts."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from .._types import PRNGKey
@@ -9,7 +11,7 @@ from .nn import Mixer2d
 
 
 def kidger_mixer(
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     *,
     patch_size: int = 4,
     hidden_size: int = 64,

@@ -6,12 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from tqdm.auto import tqdm
 
 from .._batch import num_rows
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, at_noise_level
+from ._denoiser import AbstractDenoiser, at_noise_level, check_denoiser
+from ._held import free_schedules, hold_schedules
+from ._kinds import as_shape, check_count, check_kind
 from ._types import Cond
 from .nn import check_condition
 
@@ -143,25 +146,23 @@ def sample(
     finite, with the step at which that began; `ValueError` for a `cond` of another
     length or shape, or an unknown class.
     """
-    if num < 1:
-        raise ValueError(f"num={num}: draw at least one sample")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk={chunk}: a chunk holds at least one sample")
-    if jax.tree.leaves(cond) and num_rows(cond) != num:
-        raise ValueError(
-            f"cond has {num_rows(cond)} rows for num={num} samples; give each sample "
-            "its own, such as jnp.full((num,), label)"
-        )
+    check_denoiser(denoiser)
+    check_kind("sampler", sampler, AbstractSampler, "give a sampler, ExpAB(18) say")
+    check_count("num", num, "draw at least one sample")
+    if chunk is not None:
+        check_count("chunk", chunk, "a chunk holds at least one sample")
+    shape = as_shape(shape)
+    _check_untraced((denoiser, sampler, key, cond))
+    _check_rows(cond, num)
     check_condition(denoiser, cond)
-    shape = tuple(shape)
     if chunk is None:
         chunk = -(-num // 20) if progress else num
     chunk = min(chunk, num)
     index = jnp.arange(num, dtype=jnp.uint32)
-    arguments = denoiser, sampler, key
+    held = hold_schedules(denoiser)
 
     def drawn(index, cond):
-        return _draw_all(*arguments, index, cond, shape, chunk, trajectory)
+        return _draw_all(held, sampler, key, index, cond, shape, chunk, trajectory)
 
     if not progress:
         draws = drawn(index, cond)
@@ -171,12 +172,14 @@ def sample(
             part = drawn(*_cut((index, cond), begin, begin + chunk))
             parts.append(jax.block_until_ready(part))
         draws = _joined(parts)
-    _check(draws, *arguments, cond, shape)
+    _check(draws, held, sampler, key, cond, shape)
     return draws
 
 
 @eqx.filter_jit
-def _draw_all(denoiser, sampler, key, index, cond, shape, chunk, trajectory):
+def _draw_all(held, sampler, key, index, cond, shape, chunk, trajectory):
+    denoiser = free_schedules(held)
+
     def some(rows):
         index, cond = rows
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
@@ -199,6 +202,30 @@ def _draw_all(denoiser, sampler, key, index, cond, shape, chunk, trajectory):
     return _joined([draws, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
 
 
+def _check_untraced(arguments) -> None:
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+        raise ValueError(
+            "sample looks at its draws on the host and cannot be traced by jit, grad "
+            "or vmap. Inside them write jax.vmap(lambda key: sampler(denoiser, key, "
+            "shape))(jax.random.split(key, num))"
+        )
+
+
+def _check_rows(cond, num) -> None:
+    for leaf in jax.tree.leaves(cond):
+        if not np.ndim(leaf) or not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"cond has a {type(leaf).__name__} where an array with a row for each "
+                "sample is needed: write jnp.full((num,), label) for one class, "
+                "jnp.asarray(labels) for a list"
+            )
+    if jax.tree.leaves(cond) and num_rows(cond) != num:
+        raise ValueError(
+            f"cond has {num_rows(cond)} rows for num={num} samples; give each sample "
+            "its own, such as jnp.full((num,), label)"
+        )
+
+
 def _cut(rows, begin, end):
     return jax.tree.map(lambda leaf: leaf[begin:end], rows)
 
@@ -207,7 +234,7 @@ def _joined(parts):
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def _check(draws, denoiser, sampler, key, cond, shape) -> None:
+def _check(draws, held, sampler, key, cond, shape) -> None:
     # On the host: raising from inside a computation hangs on several devices.
     failed = np.asarray(draws.failed)
     finite = np.isfinite(np.asarray(draws.x_0)).reshape(failed.size, -1).all(axis=1)
@@ -216,7 +243,7 @@ def _check(draws, denoiser, sampler, key, cond, shape) -> None:
     first = int(np.argmax(failed | ~finite))
     key = jax.random.fold_in(key, first)
     cond = jax.tree.map(lambda leaf: leaf[first], cond)
-    place = _first_bad(denoiser, sampler, key, cond, shape, failed[first])
+    place = _first_bad(held, sampler, key, cond, shape, failed[first])
     if place is not None:
         step, steps, level = place
         raise RuntimeError(
@@ -232,18 +259,19 @@ def _check(draws, denoiser, sampler, key, cond, shape) -> None:
     )
 
 
-def _first_bad(denoiser, sampler, key, cond, shape, failed):
+def _first_bad(held, sampler, key, cond, shape, failed):
     """Step, steps and noise level at which values are first not finite."""
 
     @eqx.filter_jit
-    def follow(denoiser, key, cond):
+    def follow(held, key, cond):
+        denoiser = free_schedules(held)
         out = sampler.draw(denoiser, key, shape, cond=cond, trajectory=True)
         outputs = jax.vmap(
             lambda x, level: at_noise_level(denoiser, x, jnp.log(level), cond)
         )(out.path, out.levels)
         return out.path, outputs, out.levels
 
-    path, outputs, levels = (np.asarray(a) for a in follow(denoiser, key, cond))
+    path, outputs, levels = (np.asarray(a) for a in follow(held, key, cond))
     for step, level in enumerate(levels):
         if not np.isfinite(path[step]).all():
             # A solver that gave up saves no more, and that reads as infinity.

@@ -1,12 +1,14 @@
 """What every schedule must say, and what follows from it."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ._kinds import check_kind
 from ._types import Scalar, Time
 
 
@@ -81,10 +83,15 @@ def clip_time(schedule: AbstractSchedule, t: Scalar) -> Scalar:
 
 
 def check_time(schedule: AbstractSchedule, t: Time) -> None:
-    """A time that is known (not traced) lies between the schedule's ends.
+    """There is one time; if it is known (not traced), between the schedule's ends.
 
     **Raises:** `ValueError` with the ends.
     """
+    if jnp.ndim(t):
+        raise ValueError(
+            f"t has shape {jnp.shape(t)}: a denoiser takes one example and one time. "
+            "For a batch write jax.vmap(denoiser)(x_t, t)"
+        )
     if isinstance(t, Tracer):
         return
     value, slack = float(t), 1e-6 * (schedule.t_max - schedule.t_min)
@@ -95,6 +102,15 @@ def check_time(schedule: AbstractSchedule, t: Time) -> None:
             f"[{schedule.t_min:g}, {schedule.t_max:g}]. If it is a noise level, turn "
             "it into a time with schedule.time_of_noise_level(level)."
         )
+
+
+def check_schedule(schedule: Any) -> None:
+    """A schedule that was made, `EDM()` and not `EDM`.
+
+    **Raises:** `TypeError` with how to make one.
+    """
+    remedy = "make a schedule, VP.linear() or EDM() say"
+    check_kind("schedule", schedule, AbstractSchedule, remedy)
 
 
 def check_ends(name: str, t_min: float, t_max: float) -> None:

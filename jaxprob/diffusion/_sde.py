@@ -11,7 +11,7 @@ import numpy as np
 
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level
-from ._grids import AbstractGrid, LogSNR, level_range
+from ._grids import AbstractGrid, LogSNR, check_num_steps, falling_levels
 from ._sampler import AbstractSampler, Draw
 from ._types import Cond
 
@@ -71,8 +71,7 @@ class SDESampler(AbstractSampler):
         level_max: float | None = None,
         tree: bool = False,
     ):
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps}: take at least one step")
+        check_num_steps(num_steps)
         if not 0.0 <= eta < math.inf:
             raise ValueError(f"eta={eta}: it is the size of the noise, at least 0")
         self.num_steps = num_steps
@@ -93,9 +92,13 @@ class SDESampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         start_key, path_key = jax.random.split(key)
-        schedule = denoiser.schedule
-        high, low = level_range(schedule, self.level_min, self.level_max)
-        levels = self.grid(schedule, high, low, self.num_steps)
+        levels = falling_levels(
+            self.grid,
+            denoiser.schedule,
+            self.level_min,
+            self.level_max,
+            self.num_steps,
+        )
         x = levels[0] * jax.random.normal(start_key, shape)
         points = jnp.asarray(-np.log(levels), x.dtype)
 

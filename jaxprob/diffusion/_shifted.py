@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from ._schedule import AbstractSchedule
+from ._schedule import AbstractSchedule, check_schedule
 from ._types import Scalar, Time
 
 
@@ -29,6 +29,7 @@ class Shifted(AbstractSchedule):
     t_max: float = eqx.field(static=True)
 
     def __init__(self, inner: AbstractSchedule, factor: float):
+        check_schedule(inner)
         if not 0.0 < factor < float("inf"):
             raise ValueError(f"factor={factor}: noise is multiplied by a positive one")
         self.inner = inner

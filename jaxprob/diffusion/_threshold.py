@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser
+from ._denoiser import AbstractDenoiser, check_denoiser
 from ._schedule import AbstractSchedule
 from ._types import Cond, Time
 
@@ -42,6 +42,7 @@ class Thresholded(AbstractDenoiser):
         *,
         quantile: float | None = None,
     ):
+        check_denoiser(denoiser)
         if not low < high:
             raise ValueError(f"low={low} must be below high={high}")
         if quantile is not None and not 0.0 < quantile <= 1.0:

@@ -12,6 +12,10 @@ from .._types import PRNGKey
 from ._schedule import AbstractSchedule
 from ._types import Scalar
 
+# A power of two: 1 - MARGIN is a number of float32, and the noise level that it leads
+# to, at most about 1e6, has a square.
+MARGIN = 2.0**-20
+
 
 class AbstractTimes(eqx.Module):
     """A law of training times, told by its quantile function.
@@ -21,7 +25,7 @@ class AbstractTimes(eqx.Module):
 
     @abc.abstractmethod
     def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
-        """The time below which a fraction `u` of the law lies, u in (0, 1]."""
+        """The time below which a fraction `u` of the law lies, u in (0, 1)."""
 
     @abc.abstractmethod
     def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
@@ -51,6 +55,9 @@ class LogNormalLevels(AbstractTimes):
 
     mean: float = eqx.field(default=-0.5, static=True)
     std: float = eqx.field(default=1.2, static=True)
+
+    def __check_init__(self):
+        _check_normal(self)
 
     def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
         low, high = self._ends(schedule)
@@ -86,11 +93,16 @@ class LogitNormalTimes(AbstractTimes):
     mean: float = eqx.field(default=0.0, static=True)
     std: float = eqx.field(default=1.0, static=True)
 
+    def __check_init__(self):
+        _check_normal(self)
+
     def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
         inside = jnp.clip(u, 1e-6, 1.0 - 1e-6)
         logit = self.mean + self.std * jax.scipy.special.ndtri(inside)
         span = schedule.t_max - schedule.t_min
-        return schedule.t_min + span * jax.nn.sigmoid(logit)
+        # A wide law rounds to the ends: see `uniforms`.
+        part = jnp.clip(jax.nn.sigmoid(logit), MARGIN, 1.0 - MARGIN)
+        return schedule.t_min + span * part
 
     def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
         span = schedule.t_max - schedule.t_min
@@ -122,6 +134,14 @@ class UniformLogSNR(AbstractTimes):
     level_min: float = eqx.field(default=0.002, static=True)
     level_max: float = eqx.field(default=1e3, static=True)
 
+    def __check_init__(self):
+        if not 0.0 < self.level_min < self.level_max < math.inf:
+            raise ValueError(
+                f"UniformLogSNR(level_min={self.level_min}, level_max="
+                f"{self.level_max}): noise levels must satisfy 0 < level_min < "
+                "level_max, the little noise first"
+            )
+
     def _ends(self, schedule):
         begin = -schedule.log_snr(schedule.t_min) / 2.0
         end = -schedule.log_snr(schedule.t_max) / 2.0
@@ -137,6 +157,16 @@ class UniformLogSNR(AbstractTimes):
         return _log_level_dot(schedule, t) / (high - low)
 
 
+def _check_normal(law):
+    name = type(law).__name__
+    if not 0.0 < law.std < math.inf:
+        raise ValueError(
+            f"{name}(std={law.std}): a standard deviation is a positive number"
+        )
+    if not math.isfinite(law.mean):
+        raise ValueError(f"{name}(mean={law.mean}): give a finite mean")
+
+
 def _log_level_dot(schedule, t):
     r"""$d\log(\sigma/\alpha)/dt = g^2/(2\sigma^2)$."""
     return schedule.diffusion2(t) / (2.0 * schedule.sigma(t) ** 2)
@@ -145,11 +175,15 @@ def _log_level_dot(schedule, t):
 def uniforms(
     key: PRNGKey, mask: Bool[Array, " batch"], *, stratified: bool
 ) -> Float[Array, " batch"]:
-    r"""One number in (0, 1] for each row of a batch.
+    r"""One number in (0, 1) for each row of a batch, `MARGIN` from the ends at least.
 
     If stratified, the n rows that count get one number in each of the n intervals
     $(i/n, (i+1)/n]$: each is uniform still, and their mean varies far less. Padded rows
     take part in no interval.
+
+    At the ends a noise level may be 0 or infinite and a weighted error 0 times
+    infinity. Rounding leads there about once in $2^{24}$ rows, and more often in large
+    batches: (rank + offset) / count is 1 for the last rank and an offset near it.
 
     Reference: *Variational Diffusion Models*, Kingma et al., 2021, appendix I.1, has
     one offset for all rows; independent offsets, as in Kidger's example, keep rows
@@ -161,11 +195,20 @@ def uniforms(
     - `mask`: which rows count.
     - `stratified`: if not, rows are independent.
     """
-    # 1 - u: `uniform` may give 0 but never 1, and at time 0 the noise level is 0.
     offset = 1.0 - jax.random.uniform(key, mask.shape)
     if not stratified:
-        return offset
+        return jnp.clip(offset, MARGIN, 1.0 - MARGIN)
     rank = jnp.cumsum(mask) - 1
     count = jnp.maximum(jnp.sum(mask), 1).astype(offset.dtype)
     u = (jnp.maximum(rank, 0).astype(offset.dtype) + offset) / count
-    return jnp.minimum(u, 1.0)
+    return jnp.clip(u, MARGIN, 1.0 - MARGIN)
+
+
+def before_the_end(schedule: AbstractSchedule, t: Scalar) -> Scalar:
+    """The time, or the last one at which a weighted error is finite.
+
+    A law may come to the end of time without u = 1: the time of a large noise level
+    rounds to it.
+    """
+    span = schedule.t_max - schedule.t_min
+    return jnp.minimum(t, schedule.t_max - MARGIN * span)

@@ -32,7 +32,9 @@ class VP(AbstractSchedule):
     **Arguments:**
 
     - `int_beta`: $B(t)$, any increasing function of one time, at least 0 at `t_min`.
-        An Equinox module with arrays makes the schedule trainable.
+        An Equinox module with arrays makes the schedule trainable. Samplers choose
+        their noise levels on the host: `sample` takes the arrays as constants, and a
+        jit of your own should close over the denoiser.
     - `t_max`: end of time. $e^{-B/2}$ should be small there: 0.0067 for $B = 10$.
     - `t_min`: beginning of time.
     - `inverse`: $B^{-1}$, if there is a closed form; otherwise it is found by bisection
@@ -55,6 +57,12 @@ class VP(AbstractSchedule):
         inverse: Callable | None = None,
     ):
         check_ends("VP", t_min, t_max)
+        if not callable(int_beta):
+            raise TypeError(
+                f"int_beta={int_beta!r} is a {type(int_beta).__name__}: give a "
+                "function of the time, VP(lambda t: t), or VP.linear() for a linear "
+                "rate"
+            )
         self.int_beta = int_beta
         self.inverse = inverse
         self.t_min = float(t_min)
@@ -81,6 +89,8 @@ class VP(AbstractSchedule):
     def beta(self, t: Time) -> Scalar:
         r"""The rate $\beta_t = dB/dt$."""
         t = jnp.asarray(t)
+        # Integers have no derivative.
+        t = t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(float)
         return jax.jvp(self.int_beta, (t,), (jnp.ones_like(t),))[1]
 
     def alpha(self, t: Time) -> Scalar:

@@ -4,6 +4,7 @@ The error of any parameterisation is that of $x_0$ times a number that depends o
 alone, so a loss "on eps" or "on v" is a weighting.
 """
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -84,6 +85,13 @@ class EDMWeighting(eqx.Module):
 
     sigma_data: float = eqx.field(default=1.0, static=True)
 
+    def __check_init__(self):
+        if not 0.0 < self.sigma_data < math.inf:
+            raise ValueError(
+                f"EDMWeighting(sigma_data={self.sigma_data}): give the data's standard "
+                "deviation, a positive number; denoiser.sigma_data has it"
+            )
+
     def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         return (alpha / sigma) ** 2 + 1.0 / self.sigma_data**2
@@ -101,6 +109,14 @@ class MinSNR(eqx.Module):
     """
 
     gamma: float = eqx.field(default=5.0, static=True)
+
+    def __check_init__(self):
+        # Infinity is eps without a cap.
+        if not self.gamma > 0.0:
+            raise ValueError(
+                f"MinSNR(gamma={self.gamma}): the largest weight is a positive number, "
+                "5 in the paper"
+            )
 
     def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
         return jnp.minimum(jnp.exp(schedule.log_snr(t)), self.gamma)

@@ -1,5 +1,6 @@
 """Denoisers made of denoisers: guidance and thresholds; training without condition."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,3 +147,60 @@ def test_embedding_reads_no_condition(getkey):
 def test_impossible_settings_are_refused(make, message, classes):
     with pytest.raises(ValueError, match=message):
         make(classes)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.int32])
+def test_the_last_class_of_few_bits_is_a_class(dtype, getkey):
+    embedding = nn.Embedding(8, num_classes=256, key=getkey())
+    c = jnp.asarray(0.1)
+    last = 255 if dtype != jnp.int8 else 127
+    got = embedding(c, jnp.asarray(last, dtype))
+    assert jnp.array_equal(got, embedding(c, jnp.asarray(last)))
+    assert not jnp.allclose(got, embedding(c))
+    none = nn.no_condition(nn.as_condition(embedding, jnp.asarray(last, dtype)))
+    assert jnp.array_equal(embedding(c, none), embedding(c))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.float32])
+def test_none_of_a_vector_is_none_in_any_dtype(dtype, getkey):
+    embedding = nn.Embedding(8, cond_dim=3, key=getkey())
+    vector, c = jnp.array([0, 1, 0], dtype), jnp.asarray(0.1)
+    assert jnp.array_equal(embedding(c, vector), embedding(c, vector.astype(float)))
+    none = nn.no_condition(nn.as_condition(embedding, vector))
+    assert jnp.array_equal(embedding(c, none), embedding(c))
+
+
+class Hears(eqx.Module):
+    """A network that gives back what it was told."""
+
+    embedding: nn.Embedding
+
+    def __call__(self, x, c, cond, *, key):
+        return x * jnp.sum(self.embedding(c, cond))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+def test_integer_vectors_are_left_out_in_training_and_guidance(dtype, getkey):
+    """Left out always, they train the vector of none, and guidance is to that."""
+    net = Hears(nn.Embedding(8, cond_dim=3, key=getkey()))
+    denoiser = Preconditioned(net, EDM(), "x0")
+    x, cond = jnp.ones((3, 2)), np.eye(3, dtype=dtype)
+    key, loss = getkey(), DenoisingLoss("x0", drop_cond=1.0)
+    none = DenoisingLoss("x0")(denoiser, (x, None), key=key)[0]
+    assert jnp.allclose(loss(denoiser, (x, cond), key=key)[0], none)
+    t = jnp.asarray(1.0)
+    told, free = denoiser(x[0], t, jnp.asarray(cond[0])), denoiser(x[0], t)
+    guided = Guided(denoiser, 2.0)(x[0], t, jnp.asarray(cond[0]))
+    assert jnp.allclose(guided, told + 2.0 * (told - free), rtol=1e-5)
+
+
+def test_booleans_are_refused_as_conditions(getkey):
+    embedding = nn.Embedding(8, cond_dim=3, key=getkey())
+    rows = np.eye(3, dtype=bool)
+    with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):
+        nn.no_condition(rows)
+    with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):
+        nn.check_condition(embedding, rows)
+    with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):
+        embedding(jnp.asarray(0.1), jnp.asarray(rows[0]))

@@ -24,7 +24,7 @@ from jaxprob.diffusion import (
     UniformLogSNR,
     UniformTimes,
 )
-from jaxprob.diffusion._times import uniforms
+from jaxprob.diffusion._times import MARGIN, uniforms
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser
 
 from .cases import SCHEDULES, times
@@ -430,3 +430,106 @@ def test_likelihood_weighting_bounds_the_divergence(x64, getkey):
     assert integral + prior >= divergence * (1.0 - 1e-6)
     # For the score of a diffused Gaussian the bound is tight: the model is a diffusion.
     assert integral < 1.001 * divergence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["vp_linear", "rectified"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_data_in_half_precision_have_the_loss_of_their_values(schedule, dtype, getkey):
+    """The same noise and the same times: the loss of the rounded data, to the bit."""
+    denoiser = Preconditioned(silent, SCHEDULES[schedule](), "edm")
+    x, key = jax.random.normal(getkey(), (256, 4)).astype(dtype), getkey()
+    for loss in (DenoisingLoss(), DenoisingLoss(rows_at_once=64)):
+        value = loss(denoiser, x, key=key)[0]
+        assert value.dtype == jnp.float32
+        assert value == loss(denoiser, x.astype(jnp.float32), key=key)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_loss_in_low_precision_gives_the_network_few_bits(dtype, getkey):
+    """The network alone computes in them: its error is not that of x_t in bfloat16."""
+    seen = []
+
+    class Spy(eqx.Module):
+        net: eqx.Module
+
+        def __call__(self, x, c, cond, *, key):
+            seen.append((x.dtype, c.dtype))
+            return self.net(x, c, cond, key=key)
+
+    net = jaxprob.diffusion.nn.ResidualMLP(4, width=16, depth=1, key=getkey())
+    net = eqx.tree_at(lambda net: net.last.bias, net, jnp.full(4, 0.5))
+    denoiser = Preconditioned(Spy(net), VP.linear())
+    x, key = jax.random.normal(getkey(), (256, 4)), getkey()
+    x = x.astype(dtype).astype(jnp.float32)
+    exact = DenoisingLoss()(denoiser, x, key=key)[0]
+    low = jaxprob.LowPrecisionLoss(DenoisingLoss(), dtype)(denoiser, x, key=key)[0]
+    assert seen[-1] == (jnp.dtype(dtype), jnp.float32)
+    assert abs(low / exact - 1.0) < 0.01
+
+
+@pytest.mark.parametrize("name", ["rectified", "cosine", "shifted", "vp_kidger"])
+def test_times_never_reach_an_infinite_noise_level(name, getkey):
+    """Seed 788 gave NaN: (8191 + offset) / 8192 rounded to 1, and D was x / 0."""
+    denoiser = Preconditioned(silent, SCHEDULES[name](), "eps")
+    x = jax.random.normal(getkey(), (8192, 1))
+    assert jnp.isfinite(DenoisingLoss()(denoiser, x, key=jax.random.key(788))[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "predict"),
+    [("rectified", "eps"), ("cosine", "score"), ("shifted", "edm")],
+)
+def test_losses_are_finite_at_the_last_time(name, predict, getkey):
+    """Value and gradient of each weighting and law, at the u nearest to either end."""
+    net = Linear(jax.random.normal(getkey(), (8,)))
+    denoiser = Preconditioned(net, SCHEDULES[name](), predict)
+    u, keys = jnp.array([MARGIN, 1.0 - MARGIN]), jax.random.split(getkey(), 2)
+    rows = jnp.ones((2, 3)), None, u, keys
+    weightings = ["x0", "eps", "score", "v", "velocity", MinSNR(), EDMWeighting()]
+    wide = [LogitNormalTimes(0.0, 6.0), LogNormalLevels(18.0, 1.0)]
+    losses = [
+        DenoisingLoss(weighting, law)
+        for weighting in [*weightings, LikelihoodWeighting()]
+        for law in [*LAWS.values(), *wide]
+    ]
+
+    @eqx.filter_jit
+    def everything(denoiser):
+        def one(loss):
+            total = eqx.filter_value_and_grad(lambda d: loss._errors(d, rows).sum())
+            value, gradient = total(denoiser)
+            return jnp.append(gradient.net.coefficients, value)
+
+        return jnp.stack([one(loss) for loss in losses])
+
+    finite = jnp.isfinite(everything(denoiser)).all(axis=1)
+    assert finite.all(), [losses[i] for i in jnp.flatnonzero(~finite)]
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_uniform_numbers_stay_inside(stratified):
+    mask = jnp.ones(8192, bool)
+    u = uniforms(jax.random.split(jax.random.key(788))[0], mask, stratified=stratified)
+    assert u.min() >= MARGIN
+    assert u.max() <= 1.0 - MARGIN
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MinSNR(-5.0), r"MinSNR\(gamma=-5.0\)"),
+        (lambda: MinSNR(float("nan")), "gamma=nan"),
+        (lambda: UniformLogSNR(100.0, 0.002), "0 < level_min < level_max"),
+        (lambda: UniformLogSNR(0.0, 1.0), "0 < level_min < level_max"),
+        (lambda: LogNormalLevels(std=-1.0), r"LogNormalLevels\(std=-1.0\)"),
+        (lambda: LogitNormalTimes(std=0.0), r"LogitNormalTimes\(std=0.0\)"),
+        (lambda: LogNormalLevels(float("nan")), "a finite mean"),
+        (lambda: EDMWeighting(0.0), "denoiser.sigma_data has it"),
+    ],
+)
+def test_constants_that_make_no_law_or_weight_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -2,8 +2,10 @@
 
 import itertools
 import re
+from collections.abc import Callable
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ from jaxprob.diffusion import (
     DPMSolverPP,
     ExpAB,
     Focused,
+    Guided,
     Heun,
     Karras,
     LogSNR,
@@ -27,6 +30,8 @@ from jaxprob.diffusion import (
     PredictorCorrector,
     SDESampler,
     UniformTime,
+    decode,
+    encode,
     nn,
     sample,
 )
@@ -496,3 +501,125 @@ def test_impossible_draws_are_refused(getkey):
         draw(cond=jnp.zeros(3))
     with pytest.raises(ValueError, match="no noise level between"):
         draw(SDESampler(5, level_min=1000.0))
+
+
+def plain_gaussian(schedule, std):
+    """Data N(0, std^2) in two dimensions, whose flow is a gain."""
+    covariance = std**2 * jnp.eye(2)[None]
+    mixture = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), covariance)
+    return GaussianMixtureDenoiser(mixture, schedule)
+
+
+def gain(std, level_from, level_to):
+    return np.sqrt((std**2 + level_to**2) / (std**2 + level_from**2))
+
+
+GRIDS_OF_THEIR_OWN = {
+    "adaptive": lambda grid: ODESampler(grid=grid, rtol=1e-6, atol=1e-6),
+    "fixed": lambda grid: ODESampler(num_steps=7, grid=grid),
+    "together": lambda grid: ODESampler(num_steps=7, grid=grid, together=True),
+    "expab": lambda grid: ExpAB(7, grid=grid),
+    "heun": lambda grid: Heun(7, grid=grid),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRIDS_OF_THEIR_OWN)
+def test_a_custom_grid_says_where_sampling_begins_and_stops(name, getkey):
+    """Stopped at level .5, the denoiser's last step shrinks by c^2 / (c^2 + .25)."""
+    std, levels = 0.8, np.geomspace(40.0, 0.5, 61)
+    sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels.tolist()))
+    denoiser = plain_gaussian(VP.linear(), std)
+    out = sample(denoiser, sampler, key=getkey(), num=64, shape=(2,), trajectory=True)
+    assert jnp.allclose(out.levels, jnp.asarray(levels, jnp.float32)[None], rtol=1e-5)
+    latent = out.path[:, 0] / 40.0
+    last = std**2 / (std**2 + 0.25)
+    expected = 40.0 * gain(std, 40.0, 0.5) * last * latent
+    assert jnp.allclose(out.x_0, expected, atol=3e-3)
+    assert abs(float(jnp.std(latent)) - 1.0) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive", "fixed"])
+def test_a_custom_grid_encodes_and_decodes(name, getkey):
+    std, levels = 0.8, np.geomspace(40.0, 0.01, 121)
+    sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels.tolist()))
+    denoiser = plain_gaussian(VP.linear(), std)
+    x = jax.random.normal(getkey(), (2,))
+    latent = encode(denoiser, x, sampler=sampler)
+    assert jnp.allclose(latent, gain(std, 0.01, 40.0) * x / 40.0, rtol=1e-3)
+    assert jnp.allclose(decode(denoiser, latent, sampler=sampler), x, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", GRIDS_OF_THEIR_OWN)
+@pytest.mark.parametrize("levels", [(1000.0, 1.0), (5.0, 1e-5)])
+def test_levels_that_the_schedule_does_not_have_are_refused(name, levels, getkey):
+    denoiser = plain_gaussian(EDM(0.002, 10.0), 1.0)
+    sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels))
+    with pytest.raises(ValueError, match=r"EDM has 10 to 0\.002 only"):
+        sampler.draw(denoiser, getkey(), (2,))
+
+
+def test_a_flow_between_other_levels_than_the_grids_is_refused():
+    sampler = ODESampler(num_steps=2, grid=CustomGrid([10.0, 3.0, 1.0]))
+    denoiser = plain_gaussian(VP.linear(), 1.0)
+    with pytest.raises(ValueError, match=r"asked for between 10 and 0\.1"):
+        sampler.flow(denoiser, jnp.ones(2), 10.0, 0.1)
+
+
+class Rate(eqx.Module):
+    """B(t) = exp(a) t: a schedule that can be trained."""
+
+    a: jax.Array
+
+    def __call__(self, t):
+        return jnp.exp(self.a) * t
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", [ExpAB(8), Heun(8, grid=UniformTime())])
+def test_a_trained_schedule_can_be_sampled(sampler, getkey):
+    """In x_t / alpha_t only the last noise level differs: 148 for B = 10."""
+    key = getkey()
+
+    def draw(int_beta):
+        denoiser = plain_gaussian(VP(int_beta), 0.8)
+        return sample(denoiser, sampler, key=key, num=4, shape=(2,)).x_0
+
+    trained, fixed = draw(Rate(jnp.asarray(0.0))), draw(lambda t: t)
+    assert jnp.allclose(trained, fixed, atol=1e-6)
+    assert not jnp.allclose(draw(Rate(jnp.asarray(-2.0))), fixed, atol=1e-2)
+    guided = Guided(plain_gaussian(VP(Rate(jnp.asarray(0.0))), 0.8), 0.0)
+    again = sample(guided, sampler, key=key, num=4, shape=(2,)).x_0
+    assert jnp.allclose(again, fixed, atol=1e-6)
+
+
+def test_a_schedule_of_numbers_does_not_compile_again(getkey):
+    traces = []
+
+    def net(x, c, cond, *, key):
+        traces.append(1)
+        return x
+
+    for scale in (0.5, 0.7):
+        denoiser = Preconditioned(Scaled(net, jnp.asarray(scale)), VP.linear())
+        sample(denoiser, DDIM(2), key=getkey(), num=2, shape=(2,))
+        if scale == 0.5:
+            first = len(traces)
+    assert len(traces) == first
+
+
+class Scaled(eqx.Module):
+    net: Callable
+    scale: jax.Array
+
+    def __call__(self, x, c, cond, *, key):
+        return self.scale * self.net(x, c, cond, key=key)
+
+
+@pytest.mark.slow
+def test_a_traced_schedule_is_refused_with_the_way_out():
+    denoiser = plain_gaussian(VP(Rate(jnp.asarray(0.0))), 0.8)
+    with pytest.raises(ValueError, match="close over it"):
+        eqx.filter_jit(lambda d: encode(d, jnp.ones(2)))(denoiser)
+    assert jnp.isfinite(jax.jit(lambda x: encode(denoiser, x))(jnp.ones(2))).all()

@@ -4,8 +4,9 @@ They know nothing of diffusion but that `c` is a number that says how much noise
 is in `x`, and can be used alone. Any other callable of this form serves as well.
 
 - `Sinusoids`, `Embedding`: the number and the condition become a vector;
-  `no_condition` is how a row of a batch says that it has none, and `check_condition`
-  refuses rows that an `Embedding` does not know.
+  `no_condition` is how a row of a batch says that it has none, in a dtype that
+  `as_condition` gives, and `check_condition` refuses rows that an `Embedding` does not
+  know.
 - `ResidualMLP`: vectors.
 - `Mixer2d`: images, that of Equinox's diffusion example. `AdaptiveMixer2d` hears the
   noise level in its norms and takes conditions.
@@ -17,6 +18,7 @@ Each is a function of one example; `jax.vmap` makes plain products of matrices o
 
 from ._embedding import Embedding as Embedding, Sinusoids as Sinusoids
 from ._condition import (
+    as_condition as as_condition,
     check_condition as check_condition,
     no_condition as no_condition,
 )

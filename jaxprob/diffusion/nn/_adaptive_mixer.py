@@ -1,5 +1,7 @@
 """A Mixer that hears the noise level and the condition in its norms."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float
@@ -7,7 +9,14 @@ from jaxtyping import Array, Float
 from ..._types import PRNGKey
 from ._batch_second import batch_second
 from ._embedding import Embedding, embedded
-from ._images import check_image, check_patches, from_patches, into_patches, zeroed
+from ._images import (
+    as_image_shape,
+    check_image,
+    check_patches,
+    from_patches,
+    into_patches,
+    zeroed,
+)
 from ._mixing import Mixing, normalise, over_hidden, over_patches
 
 
@@ -53,7 +62,7 @@ class AdaptiveMixer2d(eqx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Sequence[int],
         patch_size: int = 4,
         hidden_size: int = 64,
         mix_patch_size: int = 512,
@@ -64,6 +73,7 @@ class AdaptiveMixer2d(eqx.Module):
         cond_dim: int | None = None,
         key: PRNGKey,
     ):
+        image_shape = as_image_shape(image_shape)
         num_patches = check_patches(image_shape, patch_size)
         channels = image_shape[0]
         pixels = channels * patch_size**2

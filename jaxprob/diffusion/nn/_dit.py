@@ -1,5 +1,7 @@
 """The diffusion transformer."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from ._attention import SelfAttention
 from ._digits import wide
 from ._embedding import Embedding, embedded
 from ._images import (
+    as_image_shape,
     check_image,
     check_patches,
     from_patches,
@@ -57,7 +60,7 @@ class DiT(eqx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Sequence[int],
         patch_size: int = 4,
         *,
         width: int = 128,
@@ -68,6 +71,7 @@ class DiT(eqx.Module):
         cond_dim: int | None = None,
         key: PRNGKey,
     ):
+        image_shape = as_image_shape(image_shape)
         num_patches = check_patches(image_shape, patch_size)
         pixels = image_shape[0] * patch_size**2
         keys = jax.random.split(key, 6)

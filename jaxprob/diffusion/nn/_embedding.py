@@ -1,6 +1,7 @@
 """How a network hears of the noise level and of the condition."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -103,7 +104,8 @@ class Embedding(eqx.Module):
         cond: Array | None = None,
     ) -> Float[Array, " dim"]:
         """The vector for noise level `c` and condition `cond`."""
-        hidden = self.first(self.sinusoids(c))
+        # The angles in the dtype of c, which knows them; weights may have fewer bits.
+        hidden = self.first(self.sinusoids(c).astype(self.first.weight.dtype))
         addition = self._condition(cond)
         if addition is not None:
             hidden = hidden + addition
@@ -112,12 +114,20 @@ class Embedding(eqx.Module):
     def _condition(self, cond):
         if cond is None:
             return self.nothing
+        if not hasattr(cond, "dtype"):
+            raise TypeError(
+                f"cond is a {type(cond).__name__} where an Embedding takes one array: "
+                "give it jnp.asarray(...) of a class or a vector, or the leaf of a "
+                "tree that it is to read"
+            )
         if self.classes is not None:
             if jnp.shape(cond) != () or not jnp.issubdtype(cond.dtype, jnp.integer):
                 raise ValueError(
                     f"cond is {cond.dtype}{list(jnp.shape(cond))} where one class, an "
                     f"integer in 0, ..., {len(self.classes) - 1}, is needed"
                 )
+            # -1 is no class, and uint8 has none: 255 would be taken for it.
+            cond = cond.astype(jnp.int32)
             # An unknown class reads as NaN, which training and sampling report, and
             # not as the last class, which is what an index out of bounds gives.
             index = jnp.where(cond < 0, len(self.classes), cond)
@@ -130,6 +140,7 @@ class Embedding(eqx.Module):
                     f"cond has shape {jnp.shape(cond)} where ({self.cond_dim},) is "
                     "needed"
                 )
+            cond = as_vector(cond).astype(self.vector.weight.dtype)
             none = jnp.any(jnp.isnan(cond))
             # Replaced inside as well: the gradient of a NaN that is not chosen is NaN.
             row = self.vector(jnp.where(none, jnp.zeros_like(cond), cond))
@@ -138,6 +149,22 @@ class Embedding(eqx.Module):
         raise ValueError(
             "the network was given a condition but built without one; build it with "
             "num_classes or cond_dim"
+        )
+
+
+def as_vector(cond: Array) -> Float[Array, "..."]:
+    """A vector of floats: integers have no NaN, which stands for none."""
+    check_not_boolean(cond)
+    integers = jnp.issubdtype(cond.dtype, jnp.integer)
+    return cond.astype(jnp.result_type(float)) if integers else cond
+
+
+def check_not_boolean(cond: Any) -> None:
+    """A Boolean has no value left to say that there is no condition."""
+    if cond.dtype == bool:
+        raise TypeError(
+            f"cond is bool{list(cond.shape)}: write cond.astype(int) if it is a class "
+            "and cond.astype(float) if it is a vector"
         )
 
 

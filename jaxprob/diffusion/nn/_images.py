@@ -58,6 +58,21 @@ def zeroed(layer: Model) -> Model:
     )
 
 
+def as_image_shape(image_shape: Any) -> tuple[int, int, int]:
+    """Channels, height and width as a tuple, which is hashed and compared with x.shape.
+
+    **Raises:** `ValueError` for another number of them.
+    """
+    sizes = tuple(int(size) for size in image_shape)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(
+            f"image_shape={sizes}: give channels, height and width, (1, 28, 28) say "
+            "for grey images of 28 x 28"
+        )
+    channels, height, width = sizes
+    return channels, height, width
+
+
 def check_patches(image_shape: tuple[int, ...], patch_size: int) -> int:
     """The number of patches that tile the image.
 

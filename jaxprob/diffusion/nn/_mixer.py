@@ -1,6 +1,7 @@
 """The MLP-Mixer of Equinox's diffusion example."""
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -9,7 +10,13 @@ from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
 from ._batch_second import batch_second
-from ._images import as_image, check_image, check_patches, into_patches
+from ._images import (
+    as_image,
+    as_image_shape,
+    check_image,
+    check_patches,
+    into_patches,
+)
 from ._mixing import Mixing, normalise, over_hidden, over_patches
 
 
@@ -54,7 +61,7 @@ class Mixer2d(eqx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Sequence[int],
         patch_size: int,
         hidden_size: int,
         mix_patch_size: int,
@@ -64,6 +71,7 @@ class Mixer2d(eqx.Module):
         t_max: float = 1.0,
         key: PRNGKey,
     ):
+        image_shape = as_image_shape(image_shape)
         channels = image_shape[0]
         num_patches = check_patches(image_shape, patch_size)
         in_key, out_key, blocks_key = jax.random.split(key, 3)

@@ -1,6 +1,7 @@
 """The U-Net of diffusion models."""
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 from ..._types import PRNGKey
 from ._attention import SelfAttention
 from ._embedding import Embedding, embedded
-from ._images import check_image, zeroed
+from ._images import as_image_shape, check_image, zeroed
 
 
 class UNet(eqx.Module):
@@ -55,7 +56,7 @@ class UNet(eqx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Sequence[int],
         *,
         widths: tuple[int, ...] = (32, 64, 64),
         blocks_per_level: int = 1,
@@ -65,6 +66,7 @@ class UNet(eqx.Module):
         cond_dim: int | None = None,
         key: PRNGKey,
     ):
+        image_shape = as_image_shape(image_shape)
         channels, height, _ = image_shape
         heights = [height >> level for level in range(len(widths))]
         _check_sizes(image_shape, widths, heights, attention_at)
