@@ -1,22 +1,54 @@
-"""The callback through which a `LearnerModule` follows the Trainer's loop.
+"""The callbacks through which a `LearnerModule` follows the Trainer's loop.
 
 Hooks of a module are the user's to override; these are ours, so nothing breaks when
-one is overridden without a call of `super()`.
+one is overridden without a call of `super()`. There are two, for the user's callbacks
+stand between them: at the end of an epoch they find its means, and what they say at the
+end of a batch (`trainer.should_stop`) is known when the step is closed.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 
 from . import _private
+from ._trainer_options import refuse_callbacks
+
+
+class EpochMeans(pl.Callback):
+    """Before all other callbacks: logs the means of an epoch that has ended."""
+
+    def on_train_start(self, trainer, pl_module: Any) -> None:
+        pl_module.begin_fit()
+
+    def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
+        pl_module.end_epoch()
+
+    def on_validation_epoch_end(self, trainer, pl_module: Any) -> None:
+        pl_module.end_evaluation("val_")
+
+    def on_test_epoch_end(self, trainer, pl_module: Any) -> None:
+        pl_module.end_evaluation("test_")
 
 
 class Bridge(pl.Callback):
-    """Installs the fetcher, begins and ends the sums of a stage, settles accounts."""
+    """After them: installs the fetcher, begins the sums of a stage, settles accounts.
+
+    Checkpoints alone come later, as Lightning has it.
+    """
 
     def __init__(self):
-        self.give_back: Callable[[], None] = _nothing
+        self.undo: Callable[[], None] = _nothing
+
+    def give_back(self) -> None:
+        """Gives the Trainer its options back, once."""
+        undo, self.undo = self.undo, _nothing
+        undo()
+
+    def setup(self, trainer, pl_module: Any, stage: str) -> None:
+        # The module's own callbacks have come since.
+        refuse_callbacks(trainer)
 
     def on_train_start(self, trainer, pl_module: Any) -> None:
         # A run resumed in the middle of an epoch has no `on_train_epoch_start`.
@@ -39,9 +71,6 @@ class Bridge(pl.Callback):
         pl_module.step_log.end_step(trainer)
         _private.save_on_time(trainer)
 
-    def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
-        pl_module.end_epoch()
-
     def on_validation_epoch_start(self, trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
             pl_module.step_log.flush(trainer)
@@ -52,9 +81,6 @@ class Bridge(pl.Callback):
     ) -> None:
         pl_module.note_batch(batch)
 
-    def on_validation_epoch_end(self, trainer, pl_module: Any) -> None:
-        pl_module.end_evaluation("val_")
-
     def on_test_epoch_start(self, trainer, pl_module: Any) -> None:
         pl_module.begin_evaluation()
 
@@ -62,9 +88,6 @@ class Bridge(pl.Callback):
         self, trainer, pl_module: Any, batch, batch_idx, dataloader_idx=0
     ) -> None:
         pl_module.note_batch(batch)
-
-    def on_test_epoch_end(self, trainer, pl_module: Any) -> None:
-        pl_module.end_evaluation("test_")
 
     def on_exception(self, trainer, pl_module: Any, exception: BaseException) -> None:
         # Steps that were counted are made, whatever happens: a checkpoint written from
@@ -75,6 +98,18 @@ class Bridge(pl.Callback):
 
     def teardown(self, trainer, pl_module: Any, stage: str) -> None:
         self.give_back()
+
+
+def attach(trainer: Any) -> Bridge:
+    """Puts both in their places among the Trainer's callbacks, at each run anew."""
+    own = [c for c in trainer.callbacks if isinstance(c, Bridge)]
+    bridge = own[0] if own else Bridge()
+    others = [c for c in trainer.callbacks if not isinstance(c, Bridge | EpochMeans)]
+    checkpoints = [c for c in others if isinstance(c, Checkpoint)]
+    others = [c for c in others if not isinstance(c, Checkpoint)]
+    # A new list: the old one may be the caller's.
+    trainer.callbacks = [EpochMeans(), *others, bridge, *checkpoints]
+    return bridge
 
 
 def _nothing() -> None:

@@ -24,6 +24,8 @@ from ._host_batches import as_arrays
 from ._images import image_grid, log_image
 from ._module import LearnerModule
 
+_BATCHES = 2**24  # from the index of one loader's samples to that of the next
+
 
 class DiffusionModule(LearnerModule):
     """Trains a denoiser and draws previews of its samples.
@@ -124,7 +126,8 @@ class DiffusionModule(LearnerModule):
         """One sample for each row of the batch, without padding."""
         data, mask = unpack(as_arrays(batch))
         cond = data if self.conditional else None
-        draws = self.sample(num_rows(data), index=batch_idx, cond=cond)
+        index = batch_idx + dataloader_idx * _BATCHES
+        draws = self.sample(num_rows(data), index=index, cond=cond)
         return np.asarray(draws.x_0)[: int(np.sum(mask))]
 
     def previews(self) -> np.ndarray:

@@ -33,6 +33,8 @@ class FastForward(_private.PrefetchDataFetcher):
             # Raised one dispatch late: the batches before it have been trained on.
             error, self._error = self._error, None
             raise error
+        # Lightning may have left out the step of the batch before, if it was `None`.
+        self._module.settle()
         trainer = self._module.trainer
         most = steps_until_visible(trainer, self._module.capacity)
         iterator = None if self._transfers else _private.array_iterator(self)
@@ -40,7 +42,7 @@ class FastForward(_private.PrefetchDataFetcher):
             return self._draw_stack(iterator, most)
         item = super().__next__()
         silent = []
-        while len(silent) + 1 < most and not self.done:
+        while len(silent) + 1 < most and not self.done and item[0] is not None:
             try:
                 following = super().__next__()
             except StopIteration:
@@ -74,10 +76,14 @@ class FastForward(_private.PrefetchDataFetcher):
 def install(module: Any) -> None:
     """Puts a `FastForward` in the place of Lightning's fetcher for this epoch.
 
-    A fetcher of any other class (a user's `dataloader_iter` step) is left alone: then
-    each iteration is one step, by public API only.
+    A fetcher of any other class (a user's `dataloader_iter` step) is left alone, and
+    any of a module that must see each batch: then each iteration is one step, by public
+    API only.
     """
     trainer = module.trainer
+    if module.one_by_one:
+        module.bound(1)
+        return
     fetcher = _private.fetcher(trainer)
     if type(fetcher) is _private.PrefetchDataFetcher:
         _private.set_fetcher(trainer, FastForward(fetcher, module))
@@ -116,10 +122,14 @@ def _visits(trainer):
 
 
 def _has_transfer_hooks(module):
-    hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
+    hooks = (
+        "on_before_batch_transfer",
+        "transfer_batch_to_device",
+        "on_after_batch_transfer",
+    )
     data = module.trainer.datamodule
     return any(
-        is_overridden(hook, module)
+        module.overrides(hook)
         or (data is not None and is_overridden(hook, data, pl.LightningDataModule))
         for hook in hooks
     )

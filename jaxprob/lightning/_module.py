@@ -1,6 +1,8 @@
 """Any learner as a LightningModule."""
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import PyTree
 from pytorch_lightning.callbacks import ModelSummary
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from .._batch import Stack, unpack
 from .._keys import is_key
@@ -20,7 +23,7 @@ from .._loader import ArrayLoader
 from .._types import Model, State
 from . import _fast_forward, _run_tensors, _trainer_options
 from ._anomaly import check_epoch
-from ._bridge import Bridge
+from ._bridge import attach
 from ._checkpoint_io import load_verified, make_atomic
 from ._devices import check_devices
 from ._evaluation import Evaluation
@@ -31,6 +34,21 @@ from ._run import Run, is_key_numbers, with_keys, without_keys
 from ._step_log import StepLog
 from ._summary import TreeSummary
 from ._warnings import silence_false_alarms
+
+
+def _prepared(hook):
+    """A `configure_callbacks` that first prepares the Trainer.
+
+    Lightning calls it before it looks at anything else of the module.
+    """
+
+    @functools.wraps(hook)
+    def configure_callbacks(self):
+        self.prepare_trainer()
+        return hook(self)
+
+    vars(configure_callbacks)["prepares"] = True
+    return configure_callbacks
 
 
 class LearnerModule(pl.LightningModule):
@@ -92,6 +110,8 @@ class LearnerModule(pl.LightningModule):
         self._evaluation: Evaluation | None = None
         self._waiting: list[PyTree] | Stack = []
         self._rows = 1
+        self._ahead = 0
+        self._frozen = False
 
     # What a user reads.
 
@@ -109,7 +129,8 @@ class LearnerModule(pl.LightningModule):
     def learning_rate(self) -> float:
         """What `LearningRateMonitor` shows; NaN if the optimiser does not tell."""
         if self.lr_schedule is not None:
-            return float(self.lr_schedule(self.trainer.global_step))
+            steps = self._ahead + self.trainer.global_step
+            return float(self.lr_schedule(steps // self._run.accumulate))
         return _injected_learning_rate(self._run.state)
 
     @property
@@ -122,25 +143,36 @@ class LearnerModule(pl.LightningModule):
         """How long a stack of batches is to be, as `jaxprob.Stepper` says."""
         return self._run.stepper.slots
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a method of a subclass must see each batch before its step is made.
+
+        Its `training_step` may change the batch, and its `on_train_batch_start` may end
+        the epoch by returning -1.
+        """
+        return any(map(self.overrides, ("training_step", "on_train_batch_start")))
+
+    @property
+    def shows_each_batch(self) -> bool:
+        """Whether a dispatch holds one step, so that a callback sees every batch."""
+        return self.one_by_one or self._run.steps_per_dispatch == 1
+
+    def overrides(self, name: str) -> bool:
+        """Whether a subclass, or this object, has a method of its own by that name."""
+        return is_overridden(name, self, LearnerModule)
+
     # Hooks of Lightning.
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Whatever a subclass does in `configure_callbacks`, ours is done before."""
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls.configure_callbacks, "prepares"):
+            cls.configure_callbacks = _prepared(cls.configure_callbacks)
+
+    @_prepared
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Takes over what the Trainer asks of the optimiser; adds our callbacks."""
-        silence_false_alarms()
-        trainer: Any = self.trainer
-        bridges = [c for c in trainer.callbacks if isinstance(c, Bridge)]
-        bridge = bridges[0] if bridges else Bridge()
-        check_devices(trainer, self.layout)
-        options, bridge.give_back = _trainer_options.take_over(trainer)
-        if trainer.training:
-            if self._run.adopt(options):
-                self._evaluation = None
-            make_atomic(trainer.strategy)
-            trainer.callbacks = [
-                TreeSummary(callback) if _is_default_summary(callback) else callback
-                for callback in trainer.callbacks
-            ]
-        return [] if bridges else [bridge]
+        """None of our own: those stand in the Trainer before this is called."""
+        return []
 
     def configure_optimizers(self) -> OptaxOptimizer:
         return OptaxOptimizer(self)
@@ -171,7 +203,7 @@ class LearnerModule(pl.LightningModule):
         model = eqx.nn.inference_mode(
             self.learner.model(self.layout.fetch(self._run.state))
         )
-        outputs = _apply(model, x)
+        outputs = _apply(*for_prediction(self._run.active, (model, x)))
         count = int(np.sum(mask))  # padded rows come last
         return jax.tree.map(lambda out: np.asarray(out)[:count], outputs)
 
@@ -184,6 +216,15 @@ class LearnerModule(pl.LightningModule):
             value = float(value)
         kwargs.setdefault("batch_size", self._rows)
         super().log(name, value, *args, **kwargs)
+
+    def freeze(self) -> Any:
+        """Lightning's, for inference: a fit is refused until `unfreeze`."""
+        self._frozen = True
+        return super().freeze()
+
+    def unfreeze(self) -> None:
+        self._frozen = False
+        super().unfreeze()
 
     # The state as Lightning's checkpoint holds it.
 
@@ -199,18 +240,33 @@ class LearnerModule(pl.LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def state_dict(self, *args, **kwargs) -> dict[str, Any]:
-        """Tensors by path; optax's state apart, so that weights can go alone."""
+        """Tensors by path; optax's state apart, so that weights can go alone.
+
+        What a subclass holds in torch (buffers, modules, metrics) stands beside them.
+        """
         self.settle()
-        return _run_tensors.model_tensors(self._run)
+        torchs = super().state_dict(*args, **kwargs)
+        return {**_run_tensors.model_tensors(self._run), **torchs}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Checks every leaf by name, shape and dtype before any is replaced.
 
+        Outside of a fit, parameters that are stored in another precision bring it with
+        them: a checkpoint of `Trainer(precision="bf16-true")` needs no Trainer to load.
+
         **Raises:** `CheckpointMismatchError`, which names the leaves.
         """
-        differences = _run_tensors.load_model_tensors(self._run, state_dict, strict)
+        if not self._is_fitting():
+            precision = _run_tensors.stored_precision(self._run, state_dict)
+            self._adopt(replace(self._run.options, precision=precision))
+        torchs = super().state_dict()
+        differences = _run_tensors.load_model_tensors(
+            self._run, state_dict, strict, set(torchs)
+        )
+        found = {name: state_dict[name] for name in torchs if name in state_dict}
+        super().load_state_dict(found, strict=False, assign=assign)
         return torch.nn.modules.module._IncompatibleKeys(*differences)
 
     def optimizer_state_dict(self) -> dict[str, Any]:
@@ -277,11 +333,34 @@ class LearnerModule(pl.LightningModule):
         """How many rows count in the batch in hand."""
         self._rows = num_valid(batch)
 
+    def prepare_trainer(self) -> None:
+        """Takes over what the Trainer asks of the optimiser; adds our callbacks.
+
+        Nothing is lost if it is done twice: first all is as the Trainer was told.
+        """
+        silence_false_alarms()
+        trainer: Any = self.trainer
+        bridge = attach(trainer)
+        bridge.give_back()
+        check_devices(trainer, self.layout)
+        options, bridge.undo = _trainer_options.take_over(trainer)
+        if trainer.training:
+            self._prepare_fit(trainer, options)
+        elif self._run.fresh:
+            # Any other is evaluated in the precision it has, and stays as it is.
+            self._adopt(_trainer_options.Options(precision=options.precision))
+
+    def begin_fit(self) -> None:
+        """Notes how far the optimiser is ahead of the Trainer, which counts anew."""
+        self._run.fresh = False
+        self._ahead = self._run.optimizer_steps - self.trainer.global_step
+
     def begin_epoch(self) -> None:
         self._run.stepper.reset_totals()
 
     def end_epoch(self) -> None:
         """Logs the means over the epoch."""
+        self.settle()
         self.step_log.flush(self.trainer)
         totals = self._run.stepper.totals
         if totals is not None:
@@ -323,6 +402,30 @@ class LearnerModule(pl.LightningModule):
         for loader, values in means.items():
             suffix = f"/dataloader_idx_{loader}" if len(means) > 1 else ""
             self._log_all({f"{prefix}{k}{suffix}": v for k, v in values.items()})
+
+    def _prepare_fit(self, trainer, options):
+        if self._frozen:
+            raise ValueError(
+                "module.freeze() holds torch parameters, of which there are none: say "
+                "what moves in the learner, trainable=jaxprob.tree.freeze(model, "
+                "'layers.0'), or call module.unfreeze() before the fit"
+            )
+        self._adopt(options)
+        make_atomic(trainer.strategy)
+        trainer.callbacks = [
+            TreeSummary(callback) if _is_default_summary(callback) else callback
+            for callback in trainer.callbacks
+        ]
+
+    def _adopt(self, options):
+        if self._run.adopt(options):
+            self._evaluation = None
+
+    def _is_fitting(self):
+        if self._trainer is None:
+            return False
+        state = self._trainer.state
+        return state.fn == "fit" and state.status == "running"
 
     def _log_all(self, values):
         if self.trainer.barebones:

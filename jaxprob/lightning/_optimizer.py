@@ -19,8 +19,8 @@ class OptaxOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """One group: `LearningRateMonitor` reads its `"lr"`."""
-        return [{"params": [], "lr": self._module.learning_rate}]
+        """One group, to be read: `LearningRateMonitor` looks at its `"lr"`."""
+        return [_Shown({"params": [], "lr": self._module.learning_rate})]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         pass
@@ -33,3 +33,17 @@ class OptaxOptimizer:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module.load_optimizer_state_dict(state_dict)
+
+
+class _Shown(dict[str, Any]):
+    """A parameter group in which nothing can be set: optax would never see it."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        raise TypeError(
+            f"param_groups only shows what optax does: {key!r} cannot be set in it. "
+            "Give the optimiser a schedule, optax.adam(schedule), which counts steps"
+        )
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value

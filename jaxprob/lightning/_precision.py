@@ -34,8 +34,8 @@ from .._types import Info, Model, PRNGKey, State
 from ..bnn import HMC, NUTS, LogJoint
 
 _MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
-_STORED = {"bf16-true": "bfloat16", "64-true": "float64"}
-_KNOWN = ("32-true", *_MIXED, *_STORED)
+STORED = {"bf16-true": "bfloat16", "64-true": "float64"}
+_KNOWN = ("32-true", *_MIXED, *STORED)
 
 
 def check(precision: str) -> None:
@@ -62,8 +62,8 @@ def in_precision(learner: AbstractLearner, precision: str) -> AbstractLearner:
         _refuse_hmc(learner, precision)
     if precision in _MIXED:
         return _mixed(learner, precision)
-    if precision in _STORED:
-        return CastBatches(learner, _STORED[precision])
+    if precision in STORED:
+        return CastBatches(learner, STORED[precision])
     return learner
 
 

@@ -1,7 +1,7 @@
 """How good a predictive distribution is, summed batch by batch."""
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Bool, Shaped
 
 from ..bnn import Predictive
 
@@ -22,10 +22,12 @@ class PredictiveMetrics:
     def add(
         self,
         predictive: Predictive,
-        y: Num[np.ndarray, "rows *out"],
+        y: Shaped[np.ndarray, "rows *out"],
         mask: Bool[np.ndarray, " rows"],
     ) -> None:
         """Adds a batch; only rows in the mask count."""
+        if y.dtype == bool:
+            y = y.astype(np.int32)
         values = {"predictive_nll": -np.asarray(predictive.log_prob(y))}
         if predictive.is_classification:
             values["accuracy"] = _correct(np.asarray(predictive.probs), y)

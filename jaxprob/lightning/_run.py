@@ -1,6 +1,6 @@
 """The run behind a module: a learner's live state, from one `fit` to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import equinox as eqx
@@ -51,9 +51,11 @@ class Run:
         self._learner = learner
         self._template = model
         self._init_key = init_key
-        self._options = Options()
-        self._initial: State | None = learner.init(model, key=init_key)
+        self.options = Options()
+        self.fresh = True  # until something is trained or loaded
+        self._initial: State | None = self.first_state()
         self._first_step = 0
+        self._optimizer_began = 0
         self._stepper: Stepper | None = None
 
     @property
@@ -73,6 +75,18 @@ class Run:
     def step(self) -> int:
         """The number of the next step. Reading it may wait for the device."""
         return self._first_step if self._stepper is None else self._stepper.step
+
+    @property
+    def optimizer_steps(self) -> int:
+        """How many batches the optimiser has seen, which is younger than the run if a
+        Trainer changed it. Reading it may wait for the device.
+        """
+        return self.step - self._optimizer_began
+
+    @property
+    def accumulate(self) -> int:
+        """Of how many batches the optimiser makes one update."""
+        return self.options.accumulate
 
     @property
     def stepper(self) -> Stepper:
@@ -102,14 +116,16 @@ class Run:
 
         What the model has learnt stays; the optimiser begins anew.
         """
-        if options == self._options:
+        if options == self.options:
             return False
-        self._options = options
+        self.options = options
         self.active = options.apply(self._learner)
-        step = self.step
+        step = self._optimizer_began = self.step
+        # Of a fresh run no precision before this one has rounded anything.
+        before = self.first_state() if self.fresh else self.fetch()
         kept = {
             name: leaf
-            for name, leaf in leaf_names(self.fetch()).items()
+            for name, leaf in leaf_names(before).items()
             if not is_optimizer_leaf(name)
         }
         fresh = self.active.init(self._template, key=self._init_key)
@@ -119,6 +135,13 @@ class Run:
         self._stepper = None
         self.restart(state, step)
         return True
+
+    def first_state(self, precision: str | None = None) -> State:
+        """Where training begins: as the learner says, or in a Trainer's precision."""
+        learner = self._learner
+        if precision is not None:
+            learner = replace(self.options, precision=precision).apply(learner)
+        return learner.init(self._template, key=self._init_key)
 
     # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
 

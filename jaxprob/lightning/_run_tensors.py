@@ -3,14 +3,17 @@
 Optax's state goes where Lightning keeps optimisers, so that weights can go alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import torch
 
 from ._errors import CheckpointMismatchError
+from ._precision import STORED
 from ._run import Run, is_optimizer_leaf
-from ._torch_arrays import from_torch, leaf_names, pack, to_torch, unpack
+from ._torch_arrays import dtype_name, from_torch, leaf_names, pack, to_torch, unpack
 
 
 def model_tensors(run: Run) -> dict[str, torch.Tensor]:
@@ -28,27 +31,60 @@ def model_tensors(run: Run) -> dict[str, torch.Tensor]:
 
 
 def load_model_tensors(
-    run: Run, tensors: Mapping[str, Any], strict: bool
+    run: Run, tensors: Mapping[str, Any], strict: bool, others: Set[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
     """Checks every leaf by name, shape and dtype before any is replaced.
+
+    **Arguments:**
+
+    - `others`: names that are expected too, and left to torch.
 
     **Returns:** the names that are missing, and those that are not expected.
     """
     names = {n for n in leaf_names(run.state) if not is_optimizer_leaf(n)}
-    expected = {f"state.{name}" for name in names} | {"run.key", "run.step"}
+    expected = {f"state.{name}" for name in names} | {"run.key", "run.step"} | others
     missing, unexpected = _differences(expected, tensors)
     if strict:
         _refuse(missing, unexpected)
     leaves = {
         name.removeprefix("state."): tensor
         for name, tensor in tensors.items()
-        if name.startswith("state.")
+        if name.startswith("state.") and name not in others
     }
     state = unpack(run.state, leaves)
     if "run.key" in tensors:
         run.key = from_torch("run.key", tensors["run.key"], run.key)
     run.restart(state, int(tensors.get("run.step", 0)))
+    run.fresh = False
     return missing, unexpected
+
+
+def stored_precision(run: Run, tensors: Mapping[str, Any]) -> str:
+    """The Trainer's precision that a checkpoint was written in, as its dtypes tell.
+
+    That of the run itself, unless another one would give every leaf its dtype.
+    """
+    own = _float_dtypes(run.state)
+    found = {
+        name: dtype_name(tensors[f"state.{name}"])
+        for name in own
+        if isinstance(tensors.get(f"state.{name}"), torch.Tensor)
+    }
+    for precision, dtype in STORED.items():
+        known = jax.dtypes.canonicalize_dtype(dtype).name == dtype  # 64 bits or not
+        if found == own or dtype not in found.values() or not known:
+            continue
+        if found == _float_dtypes(run.first_state(precision)):
+            return precision
+    return run.options.precision
+
+
+def _float_dtypes(state):
+    return {
+        name: leaf.dtype.name
+        for name, leaf in leaf_names(state).items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not is_optimizer_leaf(name)
+    }
 
 
 def optimizer_tensors(run: Run) -> dict[str, torch.Tensor]:

@@ -63,18 +63,27 @@ def to_torch(x: Any) -> torch.Tensor:
     )
 
 
+def dtype_name(tensor: torch.Tensor) -> str:
+    """As NumPy calls it."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
     """The array that `to_torch` was given; `like` says what is expected.
 
     **Raises:** `CheckpointMismatchError`, naming the leaf, for another shape or dtype.
     """
     expected = jax.random.key_data(like) if is_key(like) else like
-    found = str(tensor.dtype).removeprefix("torch.")
+    found = dtype_name(tensor)
     if tuple(tensor.shape) != tuple(expected.shape) or found != expected.dtype.name:
+        wide = found == "float64" and not jax.config.jax_enable_x64  # pyright: ignore
         raise CheckpointMismatchError(
             f"leaf {name}: the checkpoint holds {found}{list(tensor.shape)}, the "
             f"module expects {expected.dtype.name}{list(expected.shape)}. Build the "
-            "module with the settings that the checkpoint was written with"
+            "module with the settings that the checkpoint was written with, and the "
+            "Trainer with its precision"
+            + ", after jax.config.update('jax_enable_x64', True)"
+            * wide
         )
     tensor = tensor.detach().cpu().contiguous()
     if found in _AS_BITS:

@@ -10,9 +10,13 @@ from typing import Any
 import jax
 import optax
 from pytorch_lightning.callbacks import (
+    BaseFinetuning,
     BatchSizeFinder,
+    GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelPruning,
     StochasticWeightAveraging,
+    ThroughputMonitor,
     WeightAveraging,
 )
 from pytorch_lightning.plugins.precision import Precision
@@ -74,7 +78,7 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     **Returns:** the options, and a function that gives them back to the Trainer, so
     that it can be used again.
     """
-    _refuse_callbacks(trainer)
+    refuse_callbacks(trainer)
     _refuse_profiler(trainer)
     _precision.check(trainer.precision)
     before = {
@@ -147,11 +151,26 @@ _REMEDIES = {
     LearningRateFinder: "it sets the rate of a torch optimiser. Compare a few rates in "
     "short runs of jaxprob.fit, or use optax's schedules",
     BatchSizeFinder: "it waits for torch to run out of memory. Give batch_size=...",
+    BaseFinetuning: "it freezes torch parameters, of which there are none. Say what "
+    "moves in the learner: trainable=jaxprob.tree.freeze(model, 'layers.0')",
+    ModelPruning: "it masks torch parameters, of which there are none. Set leaves of "
+    "module.model to zero with equinox.tree_at, and train what comes out",
+    GradientAccumulationScheduler: "it changes an option of torch's loop. Give the "
+    "learner optax.MultiSteps(optimizer, every_k_schedule=...).gradient_transformation"
+    "(), whose schedule counts updates",
 }
 
 
-def _refuse_callbacks(trainer):
+def refuse_callbacks(trainer: Any) -> None:
+    """Raises `ValueError` for a callback that would do nothing, or count wrongly."""
+    module = trainer.lightning_module
     for callback in trainer.callbacks:
+        if isinstance(callback, ThroughputMonitor) and not module.shows_each_batch:
+            raise ValueError(
+                "ThroughputMonitor counts one batch for each dispatch, which holds "
+                f"many: say {type(module).__name__}(..., steps_per_dispatch=1), or "
+                "take the time of a whole epoch"
+            )
         for kind, remedy in _REMEDIES.items():
             if isinstance(callback, kind):
                 name = type(callback).__name__

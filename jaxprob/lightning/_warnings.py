@@ -5,6 +5,7 @@ import warnings
 _FALSE_ALARMS = (
     # Our module passes batches on as they are, whatever the data module is.
     "You have overridden `transfer_batch_to_device` in `LightningModule`",
+    "You have overridden `transfer_batch_to_device` in both",
     # Every `LearnerModule` has one; whether there is data to validate on is a choice.
     "You defined a `validation_step` but have no `val_dataloader`",
     # It describes what a torch user of manual optimisation may have forgotten.

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from . import _private
-from ._bridge import Bridge
+from ._bridge import Bridge, EpochMeans
 from ._save_on_signal import SaveOnSignal
 
 # They look at no metric of a step, or (the checkpoint) tell at which step they will, or
@@ -21,6 +21,7 @@ from ._save_on_signal import SaveOnSignal
 _BLIND = (
     Bridge,
     EarlyStopping,
+    EpochMeans,
     ModelCheckpoint,
     ModelSummary,
     ProgressBar,

@@ -12,12 +12,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
     DeviceStatsMonitor,
     EarlyStopping,
     EMAWeightAveraging,
+    GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelPruning,
     StochasticWeightAveraging,
+    ThroughputMonitor,
     Timer,
 )
 from pytorch_lightning.loggers import CSVLogger
@@ -44,6 +48,10 @@ from .scene import bits, make_data, make_module, make_trainer, network
         (lambda: StochasticWeightAveraging(swa_lrs=0.1), "jaxprob.EMA"),
         (lambda: LearningRateFinder(), "schedules"),
         (lambda: BatchSizeFinder(), "batch_size="),
+        (lambda: BackboneFinetuning(), "trainable="),
+        (lambda: ModelPruning("l1_unstructured", amount=0.5), "tree_at"),
+        (lambda: GradientAccumulationScheduler({0: 2}), "MultiSteps"),
+        (lambda: ThroughputMonitor(len), "steps_per_dispatch=1"),
     ],
 )
 def test_callbacks_that_would_do_nothing_are_refused(tmp_path, callback, remedy):
@@ -59,6 +67,101 @@ def test_the_tuner_is_refused(tmp_path, method, remedy):
     tuner = Tuner(make_trainer(tmp_path))
     with pytest.raises(ValueError, match=remedy):
         getattr(tuner, method)(make_module(), datamodule=make_data())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*you need to define a `flops_per_batch`")
+def test_a_throughput_monitor_counts_every_batch_of_single_steps(tmp_path):
+    logger = CSVLogger(tmp_path, "csv")
+    monitor = ThroughputMonitor(lambda batch: 8, window_size=5)
+    make_trainer(tmp_path, logger=logger, log_every_n_steps=5, callbacks=[monitor]).fit(
+        make_module(1), make_data()
+    )
+    with open(f"{logger.log_dir}/metrics.csv") as file:
+        rows = [row["train/batches"] for row in csv.DictReader(file)]
+    assert [int(float(row)) for row in rows if row] == [5, 10, 15, 20, 25]
+
+
+def test_a_frozen_module_is_not_trained(tmp_path):
+    module = make_module()
+    assert module.freeze() is module
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.validate(module, make_data(), verbose=False)
+    with pytest.raises(ValueError, match="trainable="):
+        trainer.fit(module, make_data())
+    module.unfreeze()
+    trainer.fit(module, make_data())
+    assert trainer.global_step == 1
+
+
+def test_a_learning_rate_that_is_set_from_outside_is_refused(tmp_path):
+    class Set(pl.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = 0.0
+
+    with pytest.raises(TypeError, match=r"'lr' cannot be set.*schedule"):
+        make_trainer(tmp_path, callbacks=[Set()]).fit(make_module(), make_data())
+
+
+@pytest.mark.slow
+def test_a_callback_sees_the_means_of_the_epoch_that_ends(tmp_path):
+    seen, after = {}, {}
+
+    class Look(pl.Callback):
+        def note(self, trainer, name, into):
+            if not trainer.sanity_checking:
+                value = float(trainer.callback_metrics[name])
+                into.setdefault(name, []).append(value)
+
+        def on_train_epoch_end(self, trainer, module):
+            self.note(trainer, "train_loss", seen)
+
+        def on_validation_epoch_end(self, trainer, module):
+            self.note(trainer, "val_loss", seen)
+
+        def on_test_epoch_end(self, trainer, module):
+            self.note(trainer, "test_loss", seen)
+
+        def on_validation_end(self, trainer, module):
+            self.note(trainer, "val_loss", after)
+
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch:
+                self.note(trainer, "train_loss", after)
+
+        def on_fit_end(self, trainer, module):
+            self.note(trainer, "train_loss", after)
+
+        def on_test_end(self, trainer, module):
+            self.note(trainer, "test_loss", after)
+
+    module = make_module()
+    trainer = make_trainer(tmp_path, callbacks=[Look()])
+    for _ in range(2):  # the second fit finds our callbacks in their places
+        trainer.fit_loop.epoch_progress.reset()
+        trainer.fit(module, make_data())
+    trainer.test(module, make_data(), verbose=False)
+    assert [len(seen[name]) for name in sorted(seen)] == [1, 4, 4]
+    assert len(set(seen["train_loss"])) == 4
+    assert seen == after
+
+
+@pytest.mark.slow
+def test_a_run_that_a_callback_stops_logs_its_last_step(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = trainer.global_step >= 8
+
+    logger = CSVLogger(tmp_path, "csv")
+    trainer = make_trainer(
+        tmp_path, logger=logger, log_every_n_steps=5, callbacks=[Stop()]
+    )
+    trainer.fit(make_module(1), make_data())
+    logger.save()
+    with open(f"{logger.log_dir}/metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["train_loss_step"]]
+    assert [int(row["step"]) for row in rows] == [4, 7]
 
 
 @pytest.mark.slow

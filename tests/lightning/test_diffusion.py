@@ -64,6 +64,15 @@ def test_predict_draws_one_sample_for_each_row_and_trains_nothing(tmp_path):
     assert bits(module) == before
 
 
+def test_each_loader_of_predict_has_samples_of_its_own(tmp_path):
+    module = make_module(sampler=diffusion.ODESampler(num_steps=2))
+    rows = jaxprob.ArrayLoader(np.arange(8), batch_size=4)
+    found = make_trainer(tmp_path).predict(module, [rows, rows, rows])
+    batches = [batch.tobytes() for loader in found for batch in loader]
+    assert len(set(batches)) == 6
+    assert batches[1] == np.asarray(module.sample(4, index=1).x_0).tobytes()
+
+
 def test_a_network_that_is_no_denoiser_is_refused():
     learner = jaxprob.GradientDescent(diffusion.DenoisingLoss(), optax.adam(1e-3))
     with pytest.raises(TypeError, match="Preconditioned"):

@@ -9,11 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 import jaxprob
-from jaxprob.lightning import ArrayDataModule, LearnerModule
+from jaxprob.lightning import (
+    ArrayDataModule,
+    CheckpointMismatchError,
+    LearnerModule,
+)
 
-from .scene import arrays, bits, make_data, make_module, make_trainer
+from .scene import (
+    arrays,
+    bits,
+    bits_of,
+    make_data,
+    make_learner,
+    make_module,
+    make_trainer,
+    network,
+)
 
 
 @pytest.mark.slow
@@ -86,6 +100,53 @@ def test_hyperparameters_rebuild_the_module(tmp_path):
     loaded = Regression.load_from_checkpoint(tmp_path / "a.ckpt")
     assert loaded.hparams.width == 5
     assert np.array_equal(loaded.model.layers[0].weight, module.model.layers[0].weight)
+
+
+class WithTorch(LearnerModule):
+    """A module that holds something of torch's beside the model."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("seen", torch.zeros(2))
+        self.head = torch.nn.Linear(2, 1)
+
+
+@pytest.mark.slow
+def test_what_a_subclass_holds_in_torch_is_in_its_checkpoints(tmp_path):
+    module, path = WithTorch(make_learner(), network()), tmp_path / "a.ckpt"
+    module.seen += 5
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, make_data())
+    trainer.save_checkpoint(path)
+    assert set(torch.load(path, weights_only=True)["state_dict"]) > {"seen", "run.step"}
+    resumed = WithTorch(make_learner(), network())
+    make_trainer(tmp_path, max_epochs=1).fit(resumed, make_data(), ckpt_path=path)
+    loaded = WithTorch.load_from_checkpoint(
+        path, learner=make_learner(), model=network()
+    )
+    assert bits(resumed) == bits(module)
+    for each in (resumed, loaded):
+        assert bits_of(each.model) == bits_of(module.model)
+        assert torch.equal(each.seen, module.seen)
+        assert torch.equal(each.head.weight, module.head.weight)
+
+
+def test_torch_names_that_are_missing_or_too_many_are_named():
+    tensors = WithTorch(make_learner(), network()).state_dict()
+    with pytest.raises(CheckpointMismatchError, match=r"the module has no head\.bias"):
+        make_module().load_state_dict(tensors)
+    with pytest.raises(CheckpointMismatchError, match=r"lacks head\.bias"):
+        WithTorch(make_learner(), network()).load_state_dict(make_module().state_dict())
+    missing, unexpected = make_module().load_state_dict(tensors, strict=False)
+    assert not missing
+    assert unexpected == ["head.bias", "head.weight", "seen"]
+
+
+def test_a_module_around_optax_cannot_be_pickled_and_can_be_copied():
+    module = make_module()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(module)
+    assert bits(copy.deepcopy(module)) == bits(module)
 
 
 @pytest.mark.slow

@@ -183,6 +183,39 @@ def test_the_learning_rate_monitor_shows_the_schedule(tmp_path, steps):
 
 
 @pytest.mark.slow
+def test_the_schedule_is_shown_at_the_updates_the_optimiser_has_made(
+    tmp_path, standard_promotion
+):
+    """Of accumulated batches, and in a second Trainer whose own count is zero."""
+    logged = []
+
+    class Keep(Recorder):
+        def log_metrics(self, metrics, step=None):
+            if "lr-OptaxOptimizer" in metrics:
+                logged.append(float(metrics["lr-OptaxOptimizer"]))
+
+    def schedule(count):
+        return 1e-3 * count
+
+    module = make_module(8, optax.sgd(schedule), lr_schedule=schedule)
+    for _ in range(2):
+        make_trainer(
+            tmp_path,
+            max_epochs=1,
+            logger=Keep(),
+            log_every_n_steps=4,
+            accumulate_grad_batches=3,
+            callbacks=[LearningRateMonitor("step")],
+        ).fit(module, make_data())
+    # Thirteen batches in an epoch; the third of each Trainer is its batch 3.
+    counts = [batch // 3 for batch in (3, 7, 11, 13 + 3, 13 + 7, 13 + 11)]
+    assert np.allclose(logged, [1e-3 * count for count in counts])
+    # Another optimiser begins its count anew.
+    make_trainer(tmp_path, max_steps=1).fit(module, make_data())
+    assert module.learning_rate == pytest.approx(1e-3)
+
+
+@pytest.mark.slow
 def test_an_injected_learning_rate_is_found(tmp_path):
     module = make_module(8, optax.inject_hyperparams(optax.adam)(learning_rate=0.25))
     make_trainer(tmp_path, max_steps=2).fit(module, make_data())
@@ -238,7 +271,7 @@ def test_what_does_not_reach_all_weights_is_refused(option):
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=96)
     ivon = bnn.IVON(joint, 0.1, optimizer=optax.adam(1e-2))
     chain = bnn.SGLD(joint, 1e-3, start=0, every=1, num_draws=2)
-    blocks = bnn.Blocks({"weight": chain, "bias": bnn.MAP(joint, optax.adam(1e-2))})
+    blocks = bnn.Blocks(bnn.MAP(joint, optax.adam(1e-2)), {"weight": chain})
     options = Options(
         clip=option.get("gradient_clip_val"),
         accumulate=option.get("accumulate_grad_batches", 1),
