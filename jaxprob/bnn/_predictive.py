@@ -31,7 +31,7 @@ class Predictive(AbstractSpread):
 
     - Regression: `mean`, `variance` = `aleatoric` + `epistemic`, `std`, `quantile`,
       `interval`, `cdf`.
-    - Classification: `probs`, `entropy`, `mutual_information`.
+    - Classification: `probs`, `class_log_probs`, `entropy`, `mutual_information`.
     - Both: `log_prob`, `sample`, `outputs`.
     """
 

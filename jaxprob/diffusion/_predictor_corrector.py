@@ -37,8 +37,8 @@ class PredictorCorrector(AbstractGridSampler):
     - `num_steps`: steps of the predictor.
     - `num_corrections`: Langevin steps after each; each is an evaluation.
     - `ratio`: r, 0.16 in the paper; below 0.7, beyond which a step leads
-        past the mean of what it looks for. The variance comes out by $1 / (1 - r^2)$
-        too large at most.
+        past the mean of what it looks for. The variance comes out up to
+        $1 / (1 - r^2)$ times too large.
     - `eta`: of the predictor, as in `DDIM`; 1 is ancestral sampling.
     - `grid`, `level_min`, `level_max`: as in `ODESampler`.
     """
