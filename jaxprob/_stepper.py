@@ -265,10 +265,10 @@ class Stepper:
     def _fail(self, kept):
         found = first_break(kept, self._again)
         state = eqx.combine(found.arrays, self._static)
-        said = _said_of(self.learner, state, found.batch)
-        found = dataclasses.replace(found, said=said)
         gradient = None
-        if not self._program.checked:
+        if not self._program.checked:  # else arrays lie on several
+            said = _said_of(self.learner, state, found.batch)
+            found = dataclasses.replace(found, said=said)
             key = step_key(self._key, found.step)
             batch = self.layout.put(own(found.batch))
             gradient = eqx.filter_jit(self.learner.gradient)(state, batch, key=key)
