@@ -35,8 +35,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Each learner is compiled anew, the same program or not; here many are the same. A
 # folder for each process: entries are not written atomically.
-_PROGRAMS = tempfile.mkdtemp(prefix="jaxprob-programs-")
-atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+# JAX's own variable keeps the folder from one run to the next, for one process at a time.
+_PROGRAMS = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+if not _PROGRAMS:
+    _PROGRAMS = tempfile.mkdtemp(prefix="jaxprob-programs-")
+    atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
