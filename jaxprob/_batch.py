@@ -18,17 +18,26 @@ class Batch(eqx.Module):
     """Rows of data, of which the last ones may be padding.
 
     A data set of 100 rows in batches of 32 ends in a batch of 4. Handing that to a
-    jitted step compiles it a second time, so the loader pads it to 32 rows with copies
-    of a real row and says in `mask` which rows count.
+    jitted step compiles it a second time, so the loader pads it to 32 rows with other
+    rows of the data set and says in `mask` which rows count.
+
+    A loss whose rows see each other (batch normalisation, contrastive pairs) sees the
+    padded rows too. Those of a loader are different rows of the data set, so that the
+    statistics of a padded batch are those of a full one; the mask belongs on the terms
+    that are summed.
 
     **Arguments:**
 
     - `data`: pytree of arrays, each with leading axis `batch`; often `(x, y)`.
     - `mask`: `True` where a row counts.
+    - `filled`: whether the padded rows hold other rows of the data set, as those of a
+        loader do. By default they may hold anything, and where rows see each other the
+        rows that count are repeated in their place.
     """
 
     data: PyTree
     mask: Bool[Array | np.ndarray, " batch"]
+    filled: bool = eqx.field(static=True, default=False)
 
     def __iter__(self):
         raise TypeError(
@@ -125,14 +134,14 @@ def gather_rows(table: PyTree, rows: np.ndarray, mask: np.ndarray | None) -> PyT
 
 
 def as_batches(data: PyTree, mask: Any) -> PyTree:
-    """A `Batch` of data and mask, or a stack of such; plain data without a mask.
+    """A loader's `Batch` of data and mask, or a stack of such; without a mask the data.
 
     It is put together by its structure: in a stack its fields have an axis more.
     """
     if mask is None:
         return data
     lone = jax.tree.map(lambda leaf: np.zeros(1), data)
-    structure = jax.tree.structure(Batch(lone, np.ones(1, bool)))
+    structure = jax.tree.structure(Batch(lone, np.ones(1, bool), filled=True))
     return jax.tree.unflatten(structure, [*jax.tree.leaves(data), mask])
 
 

@@ -227,7 +227,7 @@ class Layout:
 
         def pad(leaf):
             leaf = np.asarray(leaf)
-            first = np.take(leaf, [0] * short, axis)
+            first = np.take(leaf, np.arange(short) % rows, axis)
             return np.concatenate([leaf, first], axis)
 
         padded = jax.tree.map(pad, batch.data), pad(batch.mask)

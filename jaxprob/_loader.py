@@ -153,7 +153,8 @@ class ArrayLoader:
     def _table(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of an epoch, one line for each batch, and which of them count.
 
-        Padding repeats a real row: the model sees nothing it could choke on.
+        The ragged last batch is filled with the first rows of the epoch. Copies of one
+        row would make a batch without spread, and batch normalisation sees them too.
         """
         order, size = self.order(epoch), self.batch_size
         num, rest = len(self), self.num_rows % self.batch_size
@@ -162,8 +163,7 @@ class ArrayLoader:
             order = order[: num * size]
         else:
             mask[-1, rest:] = False
-            padding = np.repeat(order[(num - 1) * size], size - rest)
-            order = np.concatenate([order, padding])
+            order = np.concatenate([order, order[: size - rest]])
         begin, end, parts = self.share
         here = slice(size * begin // parts, size * end // parts)
         return order.reshape(num, size)[:, here], mask[:, here]

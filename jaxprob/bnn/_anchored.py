@@ -176,7 +176,9 @@ def _perturbed(batch, scale, key):
         return y + jnp.broadcast_to(scale, jnp.shape(y)).astype(y.dtype) * noise
 
     y = jax.vmap(noisy)(jax.tree.map(jnp.asarray, x), jnp.asarray(y))
-    return Batch((x, y), mask) if isinstance(batch, Batch) else (x, y)
+    if not isinstance(batch, Batch):
+        return x, y
+    return Batch((x, y), mask, filled=batch.filled)
 
 
 def _hash(row) -> UInt32[Array, ""]:

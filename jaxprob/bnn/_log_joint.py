@@ -19,6 +19,7 @@ from ._apply import call_model
 from ._likelihood import BERNOULLI, Likelihood, check_likelihood, class_probs
 from ._prior import Prior, log_prior
 from ._stateful import statistics, trains_statistics
+from ._xy import xy
 
 
 class LogJoint(eqx.Module):
@@ -137,7 +138,7 @@ class LogJoint(eqx.Module):
     def _total(self, mapped, batch, key):
         """N/B times the sum over the rows that count, and what else `mapped` gives."""
         data, mask = unpack(batch)
-        if isinstance(batch, Batch):
+        if isinstance(batch, Batch) and not batch.filled:
             data = fill_padding(data, mask)
         x, y = xy(data)
         out = mapped(x, y, example_keys(key, num_rows(data)))
@@ -173,31 +174,17 @@ class LogJoint(eqx.Module):
 
 
 def fill_padding(data: PyTree, mask: Array | np.ndarray) -> PyTree:
-    """Padded rows become copies of one that counts.
+    """Padded rows become copies of those that count, in turn.
 
     A mask on their log-likelihoods alone would leave zero times NaN in the gradient.
+    In turn, because statistics of the batch see the copies too.
     """
-    real = jnp.argmax(mask)
-
-    def fill(array):
-        array = jnp.asarray(array)
-        rows = jnp.reshape(mask, (-1,) + (1,) * (array.ndim - 1))
-        return jnp.where(rows, array, array[real][None])
-
-    return jax.tree.map(fill, data)
-
-
-def xy(data: Any) -> tuple[Any, Any]:
-    """The pair of inputs and targets.
-
-    **Raises:** `TypeError` when the data is no pair.
-    """
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise TypeError(
-            f"a batch is a pair (x, y), and this one is {type(data).__name__}"
-            + (f" of length {len(data)}" if isinstance(data, tuple | list) else "")
-        )
-    return data[0], data[1]
+    mask = jnp.asarray(mask)
+    real = jnp.argsort(~mask, stable=True)  # rows that count come first
+    place = jnp.arange(mask.size)
+    copies = real[place % jnp.maximum(jnp.sum(mask), 1)]
+    rows = jnp.where(mask, place, copies)
+    return jax.tree.map(lambda array: jnp.asarray(array)[rows], data)
 
 
 def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:

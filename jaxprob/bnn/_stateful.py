@@ -15,6 +15,7 @@ from .._types import Model, PRNGKey
 from ._apply import takes_key
 from ._draws import DrawsPosterior
 from ._posterior import AbstractPosterior
+from ._xy import xy
 
 
 class Stateful(eqx.Module):
@@ -33,9 +34,11 @@ class Stateful(eqx.Module):
     `Laplace` and `NUTS` use, the running statistics are constants, so that the network
     is a function of one input.
 
-    While it trains, an output depends on the whole batch: the likelihood has no factor
-    for each row, and padded rows count in the statistics (`drop_last=True` leaves them
-    out). Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or `LayerNorm`.
+    While it trains, an output depends on the whole batch, so the likelihood has no
+    factor for each row. A loader fills its ragged last batch with other rows of the data
+    set, which count in the statistics and not in the loss; a torch `DataLoader` needs
+    `drop_last=True`. Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or
+    `LayerNorm`.
 
     **Arguments:**
 
@@ -113,9 +116,10 @@ def refresh_statistics(
     """Sampled models, each with running statistics of its own from a pass over data.
 
     The statistics of training belong to the weights of that step; those of a posterior
-    sample have to be computed again. Each batch is run from fresh statistics, and their
-    averages are weighed by rows: one batch with all the data is exact, and over several
-    the variances are those within batches.
+    sample have to be computed again. The rows are shared out over as many batches as
+    were given, equal in size, and each is run from fresh statistics. Variances are those
+    within batches plus that of the batches' means. One batch with all the data is
+    exact; so are several for layers that come before any other normalisation.
 
     Reference: *Averaging weights leads to wider optima and better generalization*,
     Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, 2018, section 3.2,
@@ -137,9 +141,7 @@ def refresh_statistics(
     **Raises:** `TypeError` for models that keep no statistics; `ValueError` without a
     batch, or without a number of samples where it is needed.
     """
-    data = [_rows_that_count(batch) for batch in batches]
-    if not data:
-        raise ValueError("batches is empty: the statistics need the training data")
+    data = _equal_batches([_rows_that_count(batch) for batch in batches])
     template = posterior.mean()
     if not isinstance(template, Stateful):
         raise TypeError(
@@ -164,12 +166,12 @@ def refresh_statistics(
         else:
             model = posterior.sample(jax.random.fold_in(sample_key, index))
         call_key = jax.random.fold_in(pass_key, index)
-        each = [
-            statistics(_pass(model, x, jax.random.fold_in(call_key, number)))
+        states = [
+            _pass(model, x, jax.random.fold_in(call_key, number))
             for number, x in enumerate(data)
         ]
-        held = jax.tree.map(lambda *a: _average(weights, a), *each)
-        return eqx.combine(held, eqx.filter(model, varies))
+        pooled = eqx.tree_at(lambda m: m.state, model, _pooled(model, weights, states))
+        return eqx.combine(statistics(pooled), eqx.filter(model, varies))
 
     draws = _each(one, num)
     draws = jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), draws)
@@ -182,9 +184,28 @@ def refresh_statistics(
 
 
 def _rows_that_count(batch):
-    (x, _), mask = unpack(batch)
+    data, mask = unpack(batch)
     keep = np.asarray(mask)
-    return jax.tree.map(lambda a: jnp.asarray(a)[keep], x)
+    return jax.tree.map(lambda a: np.asarray(a)[keep], xy(data)[0])
+
+
+def _equal_batches(parts):
+    """The same rows in as many batches as the largest needs, of equal sizes.
+
+    In a batch of few rows nothing is left of the spread that later layers see.
+    """
+    sizes = [num_rows(x) for x in parts]
+    if not sum(sizes):
+        raise ValueError("batches is empty: the statistics need the training data")
+    num = -(-sum(sizes) // max(sizes))
+    if len(parts) == num and min(sizes) >= max(sizes) - 1:
+        return jax.tree.map(jnp.asarray, parts)
+    rows = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+    ends = np.linspace(0, sum(sizes), num + 1).astype(int)
+    return [
+        jax.tree.map(lambda a, i=i, j=j: jnp.asarray(a[i:j]), rows)
+        for i, j in zip(ends[:-1], ends[1:], strict=True)
+    ]
 
 
 def _present(tree):
@@ -198,7 +219,7 @@ def _each(function, num):
 
 
 def _pass(model, x, key):
-    """The model with the statistics of one batch."""
+    """The statistics of one batch."""
     model = eqx.tree_at(lambda m: m.state, model, _copied(model.fresh))
     # Dropout stays off: its noise is no part of the sampled function.
     training = jax.tree.map(
@@ -215,7 +236,7 @@ def _pass(model, x, key):
     state = jax.vmap(one, out_axes=None, axis_name=model.axis_name)(
         x, example_keys(key, num_rows(x))
     )
-    return eqx.tree_at(lambda m: m.state, model, _settled(model, state))
+    return _settled(model, state)
 
 
 def _settled(model, state):
@@ -247,6 +268,20 @@ def _is_batch_norm(node):
 
 def _is_layer(node):
     return isinstance(node, eqx.nn.StatefulLayer)
+
+
+def _pooled(model, rows, states):
+    """The statistics of all batches together: variances as of their union."""
+    pooled = jax.tree.map(lambda *a: _average(rows, a), *states)
+    layers = jax.tree.leaves(model.net, is_leaf=_is_batch_norm)
+    for layer in filter(_is_batch_norm, layers):
+        index = layer.batch_state_index if layer.mode == "batch" else None
+        index = layer.ema_state_index if index is None else index
+        means, variances = zip(*(state.get(index) for state in states), strict=True)
+        mean = _average(rows, means)
+        between = _average(rows, [(m - mean) ** 2 for m in means])
+        pooled = pooled.set(index, (mean, _average(rows, variances) + between))
+    return pooled
 
 
 def _average(rows, arrays):

@@ -84,10 +84,18 @@ def test_batches_alias_nothing(arrays):
     assert np.array_equal(next(iter(loader)).data[0], arrays[0])
 
 
-def test_padding_repeats_real_rows(arrays):
-    last = list(jaxprob.ArrayLoader(arrays, batch_size=4))[-1]
-    assert list(last.mask) == [True, True, False, False]
-    assert set(last.data[1]) <= {8, 9}
+@pytest.mark.parametrize("size", range(2, N))
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_padded_batch_holds_different_rows_of_the_set(arrays, size, shuffle):
+    """Where rows see each other, copies of one row are a batch without spread."""
+    batches = list(jaxprob.ArrayLoader(arrays, batch_size=size, shuffle=shuffle))
+    for batch in batches:
+        assert batch.filled
+        assert len(set(batch.data[1])) == size
+        assert set(batch.data[1]) <= set(range(N))
+    counted = np.concatenate([b.data[1][b.mask] for b in batches])
+    assert sorted(counted) == list(range(N))
+    assert not batches[-1].mask[N - size * (len(batches) - 1) :].any()
 
 
 def nan_at(row, column):
