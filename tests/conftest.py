@@ -35,7 +35,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Each learner is compiled anew, the same program or not; here many are the same. A
 # folder for each process: entries are not written atomically.
-# JAX's own variable keeps the folder from one run to the next, for one process at a time.
+# JAX's own variable keeps the folder from one run to the next, one process at a time.
 _PROGRAMS = os.environ.get("JAX_COMPILATION_CACHE_DIR")
 if not _PROGRAMS:
     _PROGRAMS = tempfile.mkdtemp(prefix="jaxprob-programs-")

@@ -1,5 +1,6 @@
 """Modules that keep running statistics, such as batch normalisation."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,7 @@ class Stateful(eqx.Module):
     is a function of one input.
 
     While it trains, an output depends on the whole batch, so the likelihood has no
-    factor for each row. A loader fills its ragged last batch with other rows of the data
+    factor for each row. A loader fills its ragged last batch with other rows of the
     set, which count in the statistics and not in the loss; a torch `DataLoader` needs
     `drop_last=True`. Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or
     `LayerNorm`.
@@ -117,8 +118,8 @@ def refresh_statistics(
 
     The statistics of training belong to the weights of that step; those of a posterior
     sample have to be computed again. The rows are shared out over as many batches as
-    were given, equal in size, and each is run from fresh statistics. Variances are those
-    within batches plus that of the batches' means. One batch with all the data is
+    were given, equal in size, and each is run from fresh statistics. Variances are
+    those within batches plus that of the batches' means. One batch with all the data is
     exact; so are several for layers that come before any other normalisation.
 
     Reference: *Averaging weights leads to wider optima and better generalization*,
@@ -204,7 +205,7 @@ def _equal_batches(parts):
     ends = np.linspace(0, sum(sizes), num + 1).astype(int)
     return [
         jax.tree.map(lambda a, i=i, j=j: jnp.asarray(a[i:j]), rows)
-        for i, j in zip(ends[:-1], ends[1:], strict=True)
+        for i, j in itertools.pairwise(ends)
     ]
 
 
