@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree, Shaped
 
+from ._call_loss import checked_metrics, takes_step
 from ._keys import example_keys
 from ._types import Loss
 from ._vmap_last import vmap_last
@@ -219,22 +220,36 @@ def mean_loss(loss: Callable[..., Any]) -> Loss:
 
     **Arguments:**
 
-    - `loss`: `loss(model, example, *, key)`, a scalar or `(scalar, metrics)`.
+    - `loss`: `loss(model, example, *, key)`, a scalar or `(scalar, metrics)`. With a
+        parameter `step` it gets the number of updates made so far, as in
+        `GradientDescent`.
 
     **Returns:** `loss(model, batch, *, key) -> (scalar, metrics)`: means over the rows
     that count. Example i gets the key `fold_in(key, i)`.
     """
 
-    def batch_loss(model, batch, *, key):
+    def mean(model, batch, key, **told):
         data, mask = unpack(batch)
         keys = example_keys(key, num_rows(data))
 
         def one(example, key):
-            out = loss(model, example, key=key)
-            return out if isinstance(out, tuple) else (out, {})
+            out = loss(model, example, key=key, **told)
+            value, metrics = out if isinstance(out, tuple) else (out, {})
+            if jnp.shape(value):
+                raise ValueError(
+                    f"the loss of one example has shape {jnp.shape(value)}: return one "
+                    "number, such as its sum"
+                )
+            return value, checked_metrics(metrics)
 
         values, metrics = vmap_last(one)(data, keys)
         metrics = {name: masked_mean(value, mask) for name, value in metrics.items()}
         return masked_mean(values, mask), metrics
 
-    return batch_loss
+    def batch_loss(model, batch, *, key):
+        return mean(model, batch, key)
+
+    def batch_loss_at_step(model, batch, *, key, step):
+        return mean(model, batch, key, step=step)
+
+    return batch_loss_at_step if takes_step(loss) else batch_loss

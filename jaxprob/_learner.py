@@ -10,8 +10,10 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from . import tree
+from ._call_loss import call_loss, check_loss
 from ._ema import EMA
 from ._loss_scale import loss_scale, scaled, unless_left_out
+from ._optimizer_update import evaluation_params, optimizer_update
 from ._types import Info, Loss, Model, PRNGKey, State, Where
 
 
@@ -108,13 +110,22 @@ class GradientDescent(AbstractLearner):
     **Arguments:**
 
     - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
-        makes one from the loss of one example. It may be an Equinox module; if it has
+        makes one from the loss of one example. A metric is one number and has another
+        name than `"loss"` and `"step"`. It may be an Equinox module; if it has
         a method `check(model, data)`, data sets are shown to it before training. It
         may give `(scalar, (metrics, held))` instead, where `held` is a tree like the
-        model with new running statistics and `None` elsewhere.
+        model with new running statistics and `None` elsewhere. A loss with a parameter
+        `step`, `loss(model, batch, *, key, step)`, gets the number of updates made so
+        far as an array: write weights that change over time as functions of it. Python
+        values that a loss reads from outside are constants of the compiled step.
     - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
-        gradient accumulation (`optax.MultiSteps`) are composed there.
+        gradient accumulation (`optax.MultiSteps`) are composed there. Those that need
+        the loss or its function (`optax.contrib.reduce_on_plateau`, `optax.lbfgs`,
+        line searches) get both; under `optax.MultiSteps` the value is that of the last
+        batch alone, and there is no function.
     - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
+        Without it a schedule-free optimiser (`optax.contrib.schedule_free`) gives the
+        average that it keeps.
     - `trainable`: which leaves move (see `jaxprob.tree`); all others are bit-equal for
         ever. All inexact arrays by default.
     - `evaluation_loss`: what `evaluate` computes, `loss` by default. Equinox's dropout
@@ -134,6 +145,9 @@ class GradientDescent(AbstractLearner):
                 f"optimizer={self.optimizer!r}: give an optax transformation, such as "
                 "optax.adam(1e-3)"
             )
+        check_loss("loss", self.loss)
+        if self.evaluation_loss is not None:
+            check_loss("evaluation_loss", self.evaluation_loss)
 
     def check(self, model: Model, data: PyTree) -> None:
         """What the loss has to say of the data, if it has a method `check`."""
@@ -163,14 +177,24 @@ class GradientDescent(AbstractLearner):
         scale = loss_scale(state.opt_state)
 
         def loss(params):
-            value, aux = self.loss(eqx.combine(params, rest), batch, key=key)
+            model = eqx.combine(params, rest)
+            value, *aux = call_loss(self.loss, model, batch, key=key, step=state.step)
+            return value, aux
+
+        def scaled_loss(params):
+            value, aux = loss(params)
             return scaled(value, scale), (value, aux)
 
-        (_, (value, aux)), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        metrics, held = _metrics_and_held(aux)
-        told = {} if scale is None else {"scale": scale}
-        updates, opt_state = self.optimizer.update(
-            grads, state.opt_state, params, **told
+        (_, (value, aux)), grads = jax.value_and_grad(scaled_loss, has_aux=True)(params)
+        metrics, held = aux
+        updates, opt_state = optimizer_update(
+            self.optimizer,
+            grads,
+            state.opt_state,
+            params,
+            value=value,
+            value_fn=lambda params: loss(params)[0],
+            **({} if scale is None else {"scale": scale}),
         )
         params = optax.apply_updates(params, updates)
         average = state.ema
@@ -186,28 +210,29 @@ class GradientDescent(AbstractLearner):
 
     def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
         params, rest = tree.partition(state.model, self.trainable)
-        return jax.grad(
-            lambda params: self.loss(eqx.combine(params, rest), batch, key=key)[0]
-        )(params)
+
+        def loss(params):
+            model = eqx.combine(params, rest)
+            return call_loss(self.loss, model, batch, key=key, step=state.step)[0]
+
+        return jax.grad(loss)(params)
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = _inference_mode(self.model(state))
         loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
-        value, aux = loss(model, batch, key=key)
-        metrics, _ = _metrics_and_held(aux)
+        value, metrics, _ = call_loss(loss, model, batch, key=key, step=state.step)
         return {"loss": value, **metrics}
 
     def model(self, state: TrainState) -> Model:
-        """The averaged model if there is an EMA, else the model of the last step."""
-        if state.ema is None:
-            return state.model
+        """The averaged model if there is an EMA, else the model of the last step.
+
+        A schedule-free optimiser keeps an average of its own, which is given then.
+        """
         params, rest = tree.partition(state.model, self.trainable)
+        if state.ema is None:
+            return eqx.combine(evaluation_params(state.opt_state, params), rest)
         average = jax.tree.map(lambda a, p: a.astype(p.dtype), state.ema, params)
         return eqx.combine(average, rest)
-
-
-def _metrics_and_held(aux):
-    return aux if isinstance(aux, tuple) else (aux, None)
 
 
 def _inference_mode(model):

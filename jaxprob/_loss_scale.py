@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._last_good import finite_leaves
+from ._optimizer_update import accepts_extra
 
 Tree = TypeVar("Tree", bound=Any)
 
@@ -97,7 +98,7 @@ def dynamic_loss_scale(
         raise ValueError(f"factor={factor}: it has to be above 1")
     if growth_interval < 1:
         raise ValueError(f"growth_interval={growth_interval}: at least one step")
-    inner = optax.with_extra_args_support(optimizer)
+    inner = accepts_extra(optimizer)
 
     def init(params):
         return LossScaleState(
@@ -117,6 +118,8 @@ def dynamic_loss_scale(
             )
         grads = jax.tree.map(lambda g: _divide(g, scale), updates)
         finite = all_finite(grads)
+        if "grad" in extra:
+            extra["grad"] = grads  # a line search goes along the true gradient
         updates, new = inner.update(grads, state.inner, params, **extra)
         updates = jax.tree.map(
             lambda u: jnp.where(finite, u, jnp.zeros((), u.dtype)), updates

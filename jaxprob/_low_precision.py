@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike, PyTree
 
+from ._call_loss import loss_output
 from ._types import Loss, Model, PRNGKey
 
 
@@ -67,6 +68,8 @@ class LowPrecisionLoss(eqx.Module):
         if look is not None:
             look(model, data)
 
-    def __call__(self, model: Model, batch: PyTree, *, key: PRNGKey) -> Any:
+    def __call__(
+        self, model: Model, batch: PyTree, *, key: PRNGKey, step: Any = None
+    ) -> Any:
         low = (cast(model, self.dtype), cast(batch, self.dtype))
-        return cast(self.loss(*low, key=key), jnp.float32)
+        return cast(loss_output(self.loss, *low, key=key, step=step), jnp.float32)
