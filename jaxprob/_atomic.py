@@ -27,7 +27,7 @@ def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
     **Raises:** `OSError` as the file system gives it. A file that stood at `path` is as
     it was.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    partial = path.with_name(partial_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
@@ -37,6 +37,14 @@ def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be gone
             partial.unlink(missing_ok=True)
+
+
+def partial_name() -> str:
+    """Return a new name for a temporary file, short enough for any file system.
+
+    The target's name is no part of it: that may be as long as the system allows.
+    """
+    return f".{uuid.uuid4().hex}{PARTIAL}"
 
 
 def _sync(path):

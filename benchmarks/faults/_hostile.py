@@ -13,7 +13,11 @@ from pathlib import Path
 
 import torch
 
-from jaxprob.lightning import CheckpointCorruptError, CheckpointError
+from jaxprob.lightning import (
+    CheckpointContentError,
+    CheckpointCorruptError,
+    CheckpointError,
+)
 from jaxprob.lightning._checkpoint_io import load_verified
 from jaxprob.lightning._seal import seal
 
@@ -111,7 +115,7 @@ def read(path: Path, honest: Path) -> None:
     before = _peak()
     try:
         load_verified(path)
-    except CheckpointCorruptError:
+    except (CheckpointCorruptError, CheckpointContentError):
         outcome = "typed"
     except CheckpointError:
         outcome = "untyped"

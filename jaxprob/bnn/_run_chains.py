@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from .._batch import num_rows
 from .._host_errors import checks_give_nan
 from .._keys import check_key, step_key
+from .._paths import local_path
 from .._types import Model, PRNGKey
 from ._chain_files import (
     check_settings,
@@ -109,7 +110,7 @@ def run_chains(
     state = eqx.filter_jit(method.init)(model, key=init_key)
     shards = 0
     if folder is not None:
-        folder = Path(folder)
+        folder = local_path("folder", folder)
         settings = _settings(method, model, data, key, batch_size, checkpoint_every)
         check_settings(folder, settings)
         ring = state.draws[:, :checkpoint_every]
@@ -162,7 +163,7 @@ def load_draws(
     """
     if every < 1:
         raise ValueError(f"every={every}: each so-many-th draw, at least 1")
-    folder = Path(folder)
+    folder = local_path("folder", folder)
     shards = len(list(folder.glob("draws-*.safetensors")))
     if not shards:
         raise ValueError(f"{folder} holds no draws yet")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from .. import _safetensors
+from .._paths import local_path
 from .._types import Model
 from ._encode import Decoder, Encoder
 from ._posterior import AbstractPosterior
@@ -31,10 +32,11 @@ def save_posterior(path: str | Path, posterior: AbstractPosterior) -> None:
     **Raises:** `TypeError` naming the part that no file can hold, such as a prior that
     is a function.
     """
+    target = local_path("path", path)
     encoder = Encoder()
     spec = encoder.encode(posterior, "posterior")
     metadata = {"format": FORMAT, "version": VERSION, "posterior": json.dumps(spec)}
-    _safetensors.write(Path(path), encoder.arrays, metadata)
+    _safetensors.write(target, encoder.arrays, metadata)
 
 
 def load_posterior(path: str | Path, *, model: Model) -> AbstractPosterior:
@@ -49,7 +51,7 @@ def load_posterior(path: str | Path, *, model: Model) -> AbstractPosterior:
     **Raises:** `ValueError` when the file is damaged or of another kind, or naming the
     leaf whose path, shape, dtype or setting differs from the model's.
     """
-    arrays, metadata = _safetensors.read(Path(path))
+    arrays, metadata = _safetensors.read(local_path("path", path))
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path} holds no posterior: save_posterior writes them. For the arrays "

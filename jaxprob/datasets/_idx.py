@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._paths import local_path
 from ._folder import PathLike, existing
 
 # The third byte of the magic number says what the numbers are; all are big-endian.
@@ -48,7 +49,9 @@ def read_idx(path: PathLike) -> np.ndarray:
     **Raises:** `FileNotFoundError`; `CorruptFileError` for a wrong magic number, an
     unknown dtype, or more or fewer bytes than the header announces.
     """
-    path = existing("path", Path(path), "It must be an IDX file, gzipped or not.")
+    path = existing(
+        "path", local_path("path", path), "It must be an IDX file, gzipped or not."
+    )
     content = _read_bytes(path)
     if len(content) < 4:
         raise CorruptFileError(f"{path} has {len(content)} bytes: no header fits")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._checks import check_labels, check_same_length
+from .._paths import local_path
 from ._folder import PathLike, existing
 from ._idx import CorruptFileError, read_idx
 from ._split import Split
@@ -56,7 +57,7 @@ def mnist(root: PathLike) -> Split:
 
     **Raises:** `FileNotFoundError`; `CorruptFileError` for damaged files.
     """
-    root = Path(root)
+    root = local_path("root", root)
     parts = {}
     for part, stem in (("train", "train"), ("test", "t10k")):
         parts[f"x_{part}"], parts[f"y_{part}"] = _pair(
@@ -103,7 +104,7 @@ def kmnist_test(root: PathLike) -> Images:
 
     **Raises:** `FileNotFoundError`; `CorruptFileError` for damaged files.
     """
-    root = Path(root)
+    root = local_path("root", root)
     return _pair(
         _npz(root / "kmnist-test-imgs.npz"),
         _npz(root / "kmnist-test-labels.npz"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .._checks import check_finite
+from .._paths import local_path
 from ._folder import PathLike, existing
 from ._seed import Seed, generator
 from ._split import Split
@@ -20,13 +21,13 @@ def _remedy(root: Path) -> str:
 
 
 def _folder(name: str, root: PathLike) -> Path:
-    root = Path(root)
+    root = local_path("root", root)
     return existing("root", root / name / "data", _remedy(root))
 
 
 def uci_sets(root: PathLike) -> list[str]:
     """Names of the sets below `root`, sorted."""
-    root = Path(root)
+    root = local_path("root", root)
     existing("root", root, "It is the folder that holds one folder per set.")
     return sorted(path.parent.parent.name for path in root.glob("*/data/data.txt"))
 
@@ -86,7 +87,7 @@ def uci(
     split that does not exist, index files that do not fit the data, test rows among the
     training rows, or data that are not finite.
     """
-    root = Path(root)
+    root = local_path("root", root)
     folder = _folder(name, root)
     num_splits = uci_num_splits(name, root)
     if not 0 <= split < num_splits:

@@ -33,6 +33,7 @@ from ._safetensors import (
     import_safetensors as import_safetensors,
 )
 from ._errors import (
+    CheckpointContentError as CheckpointContentError,
     CheckpointCorruptError as CheckpointCorruptError,
     CheckpointError as CheckpointError,
     CheckpointLockedError as CheckpointLockedError,

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from . import _private
+from ._fit_folders import enter_folders
 from ._trainer_options import refuse_callbacks
 
 
@@ -49,6 +50,9 @@ class Bridge(pl.Callback):
     def setup(self, trainer, pl_module: Any, stage: str) -> None:
         # The module's own callbacks have come since.
         refuse_callbacks(trainer)
+
+    def on_fit_start(self, trainer, pl_module: Any) -> None:
+        enter_folders(trainer)
 
     def on_train_start(self, trainer, pl_module: Any) -> None:
         # A run resumed in the middle of an epoch has no `on_train_epoch_start`.

@@ -17,5 +17,9 @@ class CheckpointCorruptError(CheckpointError):
     """The file is not what was written: cut short, altered, or no checkpoint at all."""
 
 
+class CheckpointContentError(CheckpointError):
+    """It holds objects that only code could rebuild, and no plain data."""
+
+
 class CheckpointMismatchError(CheckpointError):
     """The checkpoint is of another model: its leaves differ in name, shape or dtype."""

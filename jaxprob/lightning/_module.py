@@ -20,8 +20,9 @@ from .._keys import is_key
 from .._layout import Layout
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
+from .._paths import is_url
 from .._types import Model, State
-from . import _fast_forward, _run_tensors, _trainer_options
+from . import _fast_forward, _remote, _run_tensors, _trainer_options
 from ._anomaly import check_epoch
 from ._bridge import attach
 from ._checkpoint_io import load_verified, make_atomic
@@ -234,9 +235,18 @@ class LearnerModule(pl.LightningModule):
 
         Hyper-parameters saved by `self.save_hyperparameters()` build the module again;
         objects that cannot be saved so are given: `learner=..., model=...`.
+
+        **Arguments:** as Lightning's; `checkpoint_path` may be a path, a URL or a file
+        that is open.
+
+        **Raises:** as reading a checkpoint anywhere else: `CheckpointCorruptError`,
+        `CheckpointContentError`.
         """
-        if "://" not in str(checkpoint_path):
-            load_verified(Path(checkpoint_path))
+        if isinstance(checkpoint_path, str | Path) and is_url(checkpoint_path):
+            checkpoint_path = _remote.read(str(checkpoint_path))  # read it once only
+        load_verified(checkpoint_path, kwargs.get("weights_only") is not False)
+        if hasattr(checkpoint_path, "seek"):
+            checkpoint_path.seek(0)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def state_dict(self, *args, **kwargs) -> dict[str, Any]:
@@ -344,6 +354,7 @@ class LearnerModule(pl.LightningModule):
         bridge.give_back()
         check_devices(trainer, self.layout)
         options, bridge.undo = _trainer_options.take_over(trainer)
+        make_atomic(trainer.strategy)
         if trainer.training:
             self._prepare_fit(trainer, options)
         elif self._run.fresh:
@@ -411,7 +422,6 @@ class LearnerModule(pl.LightningModule):
                 "'layers.0'), or call module.unfreeze() before the fit"
             )
         self._adopt(options)
-        make_atomic(trainer.strategy)
         trainer.callbacks = [
             TreeSummary(callback) if _is_default_summary(callback) else callback
             for callback in trainer.callbacks

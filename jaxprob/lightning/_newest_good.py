@@ -1,56 +1,96 @@
-"""Which checkpoint of a folder to resume from when the newest one is damaged."""
+"""The checkpoint of a folder that a run is to resume from."""
 
+import contextlib
+import os
 import warnings
 from pathlib import Path
 
+from .._paths import is_url, local_path
+from . import _remote
 from ._checkpoint_io import load_verified
-from ._errors import CheckpointCorruptError
+from ._errors import CheckpointContentError, CheckpointCorruptError
 
 
 def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str | None:
-    """The newest checkpoint in a folder that can be trusted, as a path to resume from.
+    """Return the checkpoint of most training steps in a folder that can be trusted.
 
-    Resuming from a damaged checkpoint is refused, and the Trainer does not look for
+    Resuming from a damaged checkpoint is rejected, and the Trainer does not look for
     another by itself: what a run goes on from is for you to say. This says it.
 
     ```python
     trainer.fit(module, data, ckpt_path=newest_good_checkpoint(folder))
     ```
 
-    Newest is the one with the most training steps; of equals, the one written last.
-    Files without a seal, as Lightning alone writes them, are read as far as torch does.
+    Of checkpoints with equally many steps it is the one that was written last. Files
+    without a seal, as Lightning alone writes them, are read as far as torch does.
 
     **Arguments:**
 
-    - `folder`: where the checkpoints are; folders in it are searched too.
+    - `folder`: where the checkpoints are, also as a URL (`s3://...`, through fsspec);
+        folders in it are searched too.
     - `pattern`: of their names.
 
-    **Returns:** the path; `None` where there is no checkpoint, which to the Trainer
-    means a run from the beginning.
+    **Returns:** the path to give to the Trainer; `None` where there is no checkpoint,
+    which to the Trainer means a run from the beginning.
 
-    **Raises:** `CheckpointCorruptError` when there are checkpoints and all are damaged:
-    then it is not for us to begin anew.
+    **Raises:** `CheckpointCorruptError` when there are checkpoints and none can be
+    read: then it is not for us to begin anew. `NotADirectoryError` for a file.
 
-    **Warns:** of each damaged file that might have been newer, by name.
+    **Warns:** of each file that cannot be read and might have been newer, by name.
     """
-    good: list[tuple[int, int, Path]] = []
-    damaged: dict[Path, CheckpointCorruptError] = {}
-    for path in sorted(Path(folder).rglob(pattern)):
+    good: list[tuple[int, int, int, str]] = []
+    unread: dict[str, Exception] = {}
+    written = _find(folder, pattern)
+    for path, stamp in written.items():
         try:
-            steps = int(load_verified(path).get("global_step", 0))
-        except CheckpointCorruptError as error:
-            damaged[path] = error
+            checkpoint = load_verified(path)
+        except (CheckpointCorruptError, CheckpointContentError) as error:
+            unread[path] = error
+        except FileNotFoundError:
+            continue  # the run that wrote it has replaced it since
         else:
-            good.append((steps, path.stat().st_mtime_ns, path))
+            good.append((*_progress(checkpoint), stamp, path))
     if not good:
-        if damaged:
+        if unread:
             raise CheckpointCorruptError(
-                f"every checkpoint in {folder} is damaged: "
-                + "; ".join(map(str, damaged.values()))
+                f"every checkpoint in {os.fspath(folder)} is unreadable: "
+                + "; ".join(map(str, unread.values()))
             )
         return None
-    *_, written, newest = max(good)
-    for path, error in damaged.items():
-        if path.stat().st_mtime_ns >= written:
+    *_, stamp, newest = max(good)
+    for path, error in unread.items():
+        if written[path] >= stamp:
             warnings.warn(f"skipped a checkpoint: {error}", stacklevel=2)
-    return str(newest)
+    return newest
+
+
+def _progress(checkpoint):
+    """Steps of the run, over all Trainers that it has had, and of the last of them."""
+    of_trainer = int(checkpoint.get("global_step", 0))
+    tensors = checkpoint.get("state_dict") or {}
+    return int(tensors.get("run.step", of_trainer)), of_trainer
+
+
+def _find(folder, pattern):
+    """Files by path or URL, and when they were written."""
+    if is_url(folder):
+        url = os.fspath(folder)
+        if _remote.is_file(url):
+            raise NotADirectoryError(_no_folder(url))
+        return dict(sorted(_remote.find(url, pattern).items()))
+    root = local_path("folder", folder)
+    if root.is_file():
+        raise NotADirectoryError(_no_folder(root))
+    found = {}
+    for path in sorted(root.rglob(pattern)):
+        with contextlib.suppress(FileNotFoundError):  # removed by a run meanwhile
+            if path.is_file():
+                found[str(path)] = path.stat().st_mtime_ns
+    return found
+
+
+def _no_folder(path):
+    return (
+        f"{path} is a file: give the folder that holds the checkpoints, or this path "
+        "itself to the Trainer (ckpt_path=...)"
+    )

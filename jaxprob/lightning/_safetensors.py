@@ -1,12 +1,16 @@
 """The weights alone, in a format that any program can read and none can run."""
 
+import io
+import os
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 
+from .._paths import is_url, local_path
 from .._types import Model
+from . import _remote
 from ._atomic_write import atomic_write
 from ._errors import CheckpointCorruptError, CheckpointMismatchError
 from ._torch_arrays import leaf_names, pack, unpack
@@ -23,11 +27,15 @@ def export_safetensors(model: Model, path: str | Path) -> None:
     **Arguments:**
 
     - `model`: any pytree.
-    - `path`: the file, replaced whole or not at all.
+    - `path`: the file, replaced whole or not at all; also a URL (`s3://...`).
     """
     tensors = pack(model)
+    if is_url(path):
+        _remote.write(os.fspath(path), io.BytesIO(safetensors.torch.save(tensors)))
+        return
     atomic_write(
-        Path(path), lambda partial: safetensors.torch.save_file(tensors, partial)
+        local_path("path", path),
+        lambda partial: safetensors.torch.save_file(tensors, partial),
     )
 
 
@@ -37,13 +45,17 @@ def import_safetensors(like: Model, path: str | Path) -> Model:
     **Arguments:**
 
     - `like`: a model built with the same settings; it says what is expected.
-    - `path`: the file.
+    - `path`: the file; also a URL.
 
     **Raises:** `CheckpointMismatchError` naming the leaf that is missing, unexpected,
     or of another shape or dtype; `CheckpointCorruptError` for a damaged file.
     """
     try:
-        tensors: dict[str, Any] = safetensors.torch.load_file(path)
+        if is_url(path):
+            content = _remote.read(os.fspath(path)).getvalue()
+            tensors: dict[str, Any] = safetensors.torch.load(content)
+        else:
+            tensors = safetensors.torch.load_file(local_path("path", path))
     except safetensors.SafetensorError as error:
         raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
     expected = leaf_names(like).keys()

@@ -8,6 +8,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from .._paths import is_url, local_path
+from . import _remote
+from ._newest_good import newest_good_checkpoint
+
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
@@ -30,8 +34,8 @@ class SaveOnSignal(pl.Callback):
 
     **Arguments:**
 
-    - `folder`: where `interrupted.ckpt` goes; by default beside the Trainer's other
-        checkpoints, or `default_root_dir`.
+    - `folder`: where `interrupted.ckpt` goes, also as a URL; by default beside the
+        Trainer's other checkpoints, or `default_root_dir`.
     - `requeue_code`: for SIGUSR1.
     """
 
@@ -51,9 +55,12 @@ class SaveOnSignal(pl.Callback):
 
     @classmethod
     def latest(cls, folder: str | Path) -> str | None:
-        """The checkpoint that an interrupted run left in a folder, if there is one."""
-        path = Path(folder) / cls.NAME
-        return os.fspath(path) if path.exists() else None
+        """Return the checkpoint to go on from, or `None` for a run from the beginning.
+
+        It is the one of most training steps: `interrupted.ckpt`, or another that the
+        run wrote after it. This is `newest_good_checkpoint(folder)`.
+        """
+        return newest_good_checkpoint(folder)
 
     # Lightning installs its handlers after `on_fit_start`; these hooks come later.
 
@@ -131,12 +138,18 @@ class SaveOnSignal(pl.Callback):
                 print(f"{signal.Signals(number).name}: saved {path}", flush=True)
         raise SystemExit(self._codes[signal.Signals(number)])
 
+    def folder(self, trainer: Any) -> Any:
+        """Return the folder or URL that the checkpoint goes into."""
+        if self._folder is not None:
+            return self._folder
+        checkpoint = trainer.checkpoint_callback
+        return getattr(checkpoint, "dirpath", None) or trainer.default_root_dir
+
     def _path(self, trainer):
-        folder = self._folder
-        if folder is None:
-            checkpoint = trainer.checkpoint_callback
-            folder = getattr(checkpoint, "dirpath", None) or trainer.default_root_dir
-        return os.fspath(Path(folder) / self.NAME)
+        folder = self.folder(trainer)
+        if is_url(folder):
+            return _remote.join(os.fspath(folder), self.NAME)
+        return os.fspath(local_path("folder", folder) / self.NAME)
 
 
 def _told(trainer, received):

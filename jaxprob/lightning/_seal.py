@@ -6,9 +6,9 @@ SHA-256 of all bytes before it.
 """
 
 import hashlib
+import io
 import struct
 import zipfile
-from pathlib import Path
 
 from ._errors import CheckpointCorruptError
 
@@ -18,46 +18,47 @@ _MARK = b"jaxprob-sha256:"
 _SEAL = len(_MARK) + 64
 
 
-def seal(path: Path) -> None:
-    """Appends the hash to an archive that torch has just written."""
-    with path.open("r+b") as file:
-        file.seek(-_RECORD, 2)
-        if file.read(4) != _END:
-            raise ValueError(f"{path} does not end as a zip archive without a comment")
-        file.seek(-2, 2)
-        file.write(struct.pack("<H", _SEAL))
-        file.flush()
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0, 2)
-        file.write(_MARK + digest.encode())
+def seal(file: io.BufferedIOBase) -> None:
+    """Append the hash to an archive that torch has just written."""
+    file.seek(-_RECORD, 2)
+    if file.read(4) != _END:
+        raise ValueError("the file does not end as a zip archive without a comment")
+    file.seek(-2, 2)
+    file.write(struct.pack("<H", _SEAL))
+    file.flush()
+    digest = _digest(file, file.seek(0, 2))
+    file.seek(0, 2)
+    file.write(_MARK + digest.encode())
 
 
-def check_seal(path: Path) -> bool:
-    """Whether a file is sealed; one that another program wrote is not.
+def check_seal(file: io.BufferedIOBase, name: str) -> bool:
+    """Return whether a file is sealed; one that another program wrote is not.
+
+    **Arguments:**
+
+    - `file`: open for reading, at any place.
+    - `name`: of the file, for the error.
 
     **Raises:** `CheckpointCorruptError` when the seal does not fit the bytes, or the
     file is cut short, or claims to unpack to more than it holds.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if _is_plain_archive(file, size):
-            _check_claims(path, size)
-            return False
-        if size < _RECORD + _SEAL:
-            raise CheckpointCorruptError(_cut_short(path))
-        file.seek(-_SEAL, 2)
-        mark = file.read(_SEAL)
-        if not mark.startswith(_MARK):
-            raise CheckpointCorruptError(_cut_short(path))
-        file.seek(0)
-        digest = _digest(file, size - _SEAL)
+    size = file.seek(0, 2)
+    if _is_plain_archive(file, size):
+        _check_claims(file, size, name)
+        return False
+    if size < _RECORD + _SEAL:
+        raise CheckpointCorruptError(_cut_short(name))
+    file.seek(-_SEAL, 2)
+    mark = file.read(_SEAL)
+    if not mark.startswith(_MARK):
+        raise CheckpointCorruptError(_cut_short(name))
+    digest = _digest(file, size - _SEAL)
     if digest != mark.removeprefix(_MARK).decode("ascii", "replace"):
         raise CheckpointCorruptError(
-            f"{path} has changed since it was written: its SHA-256 is not the one it "
+            f"{name} has changed since it was written: its SHA-256 is not the one it "
             "carries. Take another checkpoint; this one cannot be trusted"
         )
-    _check_claims(path, size)
+    _check_claims(file, size, name)
     return True
 
 
@@ -69,6 +70,8 @@ def _is_plain_archive(file, size):
 
 
 def _digest(file, count):
+    """The SHA-256 of the first `count` bytes."""
+    file.seek(0)
     digest = hashlib.sha256()
     while count:
         block = file.read(min(count, 2**20))
@@ -77,22 +80,23 @@ def _digest(file, count):
     return digest.hexdigest()
 
 
-def _check_claims(path, size):
+def _check_claims(file, size, name):
     """Torch stores entries as they are; an archive that unpacks to more is hostile."""
+    file.seek(0)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, UnicodeDecodeError) as error:
-        raise CheckpointCorruptError(f"{path} is no checkpoint: {error}") from error
+        raise CheckpointCorruptError(f"{name} is no checkpoint: {error}") from error
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > size:
         raise CheckpointCorruptError(
-            f"{path} claims to unpack to more than it holds: no checkpoint of torch's"
+            f"{name} claims to unpack to more than it holds: no checkpoint of torch's"
         )
 
 
-def _cut_short(path):
+def _cut_short(name):
     return (
-        f"{path} is cut short or no checkpoint: it ends neither as torch writes a file "
+        f"{name} is cut short or no checkpoint: it ends neither as torch writes a file "
         "nor with our seal. Take another checkpoint"
     )

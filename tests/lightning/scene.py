@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
+from jaxprob.lightning._seal import check_seal
 
 
 @jaxprob.mean_loss
@@ -86,3 +87,9 @@ def bits_of(tree):
 def bits(module):
     """All arrays of a module's state, as bytes."""
     return bits_of(module.state)
+
+
+def sealed(path):
+    """Whether a file carries our hash; raises where it does not fit."""
+    with path.open("rb") as file:
+        return check_seal(file, str(path))

@@ -1,5 +1,8 @@
 """Checkpoint files: whole or not at all, verified, one writer, typed errors."""
 
+import contextlib
+import fcntl
+import gc
 import os
 import pickle
 import random
@@ -8,17 +11,21 @@ import subprocess
 import sys
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from jaxprob.lightning import (
     AtomicCheckpointIO,
+    CheckpointContentError,
     CheckpointCorruptError,
     CheckpointError,
     CheckpointLockedError,
     CheckpointWriteError,
 )
 from jaxprob.lightning._checkpoint_io import load_verified
-from jaxprob.lightning._seal import check_seal
+
+from .scene import make_data, make_module, make_trainer, sealed
 
 
 def content(fill=1.0, size=1000):
@@ -38,13 +45,13 @@ def test_what_is_written_is_read_and_torch_alone_reads_it_too(tmp_path, writer):
     for found in (writer.load_checkpoint(path), torch.load(path, weights_only=True)):
         assert torch.equal(found["state_dict"]["w"], content()["state_dict"]["w"])
         assert found["global_step"] == 3
-    assert check_seal(path)
+    assert sealed(path)
 
 
 def test_a_file_that_torch_wrote_is_accepted_unsealed(tmp_path, writer):
     path = tmp_path / "a.ckpt"
     torch.save(content(), path)
-    assert not check_seal(path)
+    assert not sealed(path)
     assert writer.load_checkpoint(path)["global_step"] == 3
 
 
@@ -86,13 +93,12 @@ def test_a_hostile_file_runs_no_code(tmp_path):
         def __reduce__(self):
             return (os.system, (f"touch {tmp_path / 'owned'}",))
 
-    for name, write in {
-        "torch.ckpt": lambda p: torch.save({"state_dict": Evil()}, p),
-        "pickle.ckpt": lambda p: p.write_bytes(pickle.dumps({"state_dict": Evil()})),
-    }.items():
-        write(tmp_path / name)
-        with pytest.raises(CheckpointCorruptError):
-            load_verified(tmp_path / name)
+    torch.save({"state_dict": Evil()}, tmp_path / "torch.ckpt")
+    with pytest.raises(CheckpointContentError, match=r"posix\.system"):
+        load_verified(tmp_path / "torch.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps({"state_dict": Evil()}))
+    with pytest.raises(CheckpointCorruptError):
+        load_verified(tmp_path / "pickle.ckpt")
     assert not (tmp_path / "owned").exists()
 
 
@@ -155,15 +161,84 @@ def other_process(path):
     return done.stdout + done.stderr
 
 
+@contextlib.contextmanager
+def locked(folder):
+    """Another writer in a folder: a lock belongs to an open file, not to a process."""
+    descriptor = os.open(folder / ".jaxprob-writer", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+    os.close(descriptor)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_fit_into_a_folder_of_another_run_is_refused_before_its_first_step(tmp_path):
+    trainer = make_trainer(
+        tmp_path, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path)]
+    )
+    module = make_module(8)
+    with locked(tmp_path), pytest.raises(CheckpointLockedError, match="folder of its"):
+        trainer.fit(module, make_data())
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("hook", ["on_train_start", "on_fit_start"])
+def test_a_fit_that_fails_lets_go_of_its_folder(tmp_path, hook):
+    class Fails(pl.Callback):
+        def on_train_start(self, trainer, module):
+            raise RuntimeError("on purpose")
+
+    def fail(*args):
+        raise RuntimeError("on purpose, too")
+
+    failing = Fails()
+    setattr(failing, hook, fail)
+    trainer = make_trainer(
+        tmp_path,
+        enable_checkpointing=True,
+        callbacks=[ModelCheckpoint(tmp_path), failing],
+    )
+    with pytest.raises(RuntimeError, match="on purpose"):
+        trainer.fit(make_module(8), make_data())
+    del trainer, failing
+    gc.collect()
+    with locked(tmp_path):
+        pass
+
+
 @pytest.mark.slow
 def test_a_second_writer_is_refused_while_the_first_runs(tmp_path):
     first = AtomicCheckpointIO()
-    first.save_checkpoint(content(), tmp_path / "a.ckpt")
+    first.begin([tmp_path])
     answer = other_process(tmp_path / "b.ckpt")
     assert CheckpointLockedError.__name__ in answer
     assert str(os.getpid()) in answer
     first.teardown()
     assert "written" in other_process(tmp_path / "b.ckpt")
+
+
+def test_outside_of_a_fit_a_folder_is_held_only_while_a_file_is_written(tmp_path):
+    AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "a.ckpt")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_writer_that_is_forgotten_lets_go_of_its_folder(tmp_path):
+    AtomicCheckpointIO().begin([tmp_path])
+    gc.collect()
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("length", [1, 250])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, writer, length):
+    path = tmp_path / ("x" * length + ".ckpt")
+    writer.save_checkpoint(content(), path)
+    assert load_verified(path)["global_step"] == 3
+
+
+def test_a_name_that_is_longer_is_a_typed_error(tmp_path, writer):
+    with pytest.raises(CheckpointWriteError, match="File name too long"):
+        writer.save_checkpoint(content(), tmp_path / ("x" * 256))
 
 
 def test_what_a_killed_writer_left_is_collected(tmp_path):

@@ -36,9 +36,8 @@ from pytorch_lightning.tuner import Tuner
 import jaxprob
 from jaxprob.lightning import AtomicCheckpointIO, LearnerModule
 from jaxprob.lightning._checkpoint_io import load_verified
-from jaxprob.lightning._seal import check_seal
 
-from .scene import bits, make_data, make_module, make_trainer, network
+from .scene import bits, make_data, make_module, make_trainer, network, sealed
 
 
 @pytest.mark.parametrize(
@@ -256,7 +255,7 @@ def test_a_checkpoint_written_in_a_thread_holds_the_step_it_was_taken_at(tmp_pat
         )
         trainer[kind].fit(make_module(8), make_data())
     assert isinstance(trainer["async"].strategy.checkpoint_io, AsyncCheckpointIO)
-    assert check_seal(path["async"])
+    assert sealed(path["async"])
     plain, late = (load_verified(path[k])["state_dict"] for k in ("plain", "async"))
     assert all(torch.equal(plain[name], late[name]) for name in plain)
     assert late["run.step"] == 13

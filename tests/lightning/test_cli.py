@@ -6,8 +6,8 @@ import yaml
 from pytorch_lightning.cli import LightningCLI
 
 from jaxprob.lightning import LearnerModule
-from jaxprob.lightning._seal import check_seal
 
+from .scene import sealed
 from .test_objects import Regression
 
 CONFIG = {
@@ -58,4 +58,4 @@ def test_a_yaml_file_builds_module_and_data(tmp_path, monkeypatch):
     assert cli.datamodule.batch_size == 64
     assert cli.trainer.global_step == 3
     (checkpoint,) = tmp_path.rglob("*.ckpt")
-    assert check_seal(checkpoint)
+    assert sealed(checkpoint)
