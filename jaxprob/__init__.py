@@ -32,6 +32,13 @@ from ._batch import (
 )
 from ._ema import EMA as EMA
 from ._fit import evaluate as evaluate, fit as fit
+from ._io import (
+    DamagedFileError as DamagedFileError,
+    FileMismatchError as FileMismatchError,
+    load as load,
+    load_weights as load_weights,
+    save as save,
+)
 from ._key_streams import KeyStreams as KeyStreams
 from ._keys import example_keys as example_keys, leaf_keys as leaf_keys
 from ._last_good import NonFiniteError as NonFiniteError

@@ -14,35 +14,31 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
-from .._atomic import replace_whole
-from .._keys import is_key
-from ._fingerprint import as_numpy
+from .._io.arrays import as_numpy
+from .._io.atomic import replace_whole
 
 SHARD = "draws-{:05d}.safetensors"
 
 
 def save_shard(folder: Path, number: int, draws: np.ndarray) -> None:
     """Draws of all chains, in the order of their making."""
-    tensors = {"draws": np.ascontiguousarray(draws)}
-    replace_whole(folder / SHARD.format(number), lambda path: save_file(tensors, path))
+    tensor_file.write(folder / SHARD.format(number), {"draws": as_numpy(draws)}, {})
 
 
 def load_shards(folder: Path, count: int) -> list[np.ndarray]:
-    """Arrays of shape (chains, draws, numbers), one for each shard."""
-    return [load_file(folder / SHARD.format(i))["draws"] for i in range(count)]
+    """Arrays of shape (chains, draws, numbers), one for each shard.
+
+    **Raises:** `jaxprob.DamagedFileError` for a shard that has changed.
+    """
+    paths = [folder / SHARD.format(i) for i in range(count)]
+    return [tensor_file.read(path)[0]["draws"] for path in paths]
 
 
 def save_state(folder: Path, state: PyTree, shards: int) -> None:
     """All arrays of a state, and how many shards belong to it."""
     tensors = {f"{i:04d}": as_numpy(a) for i, a in enumerate(_arrays(state))}
-    metadata = {"shards": str(shards)}
-    replace_whole(
-        folder / "state.safetensors",
-        lambda path: save_file(tensors, path, metadata=metadata),
-    )
+    tensor_file.write(folder / "state.safetensors", tensors, {"shards": str(shards)})
 
 
 def load_state(folder: Path, like: PyTree) -> tuple[PyTree, int] | None:
@@ -52,16 +48,21 @@ def load_state(folder: Path, like: PyTree) -> tuple[PyTree, int] | None:
 
     - `folder`: of the run.
     - `like`: a state of the same structure.
+
+    **Raises:** `jaxprob.DamagedFileError` for a file that has changed.
     """
     path = folder / "state.safetensors"
     if not path.exists():
         return None
-    with safe_open(path, framework="numpy") as file:
-        shards = int(file.metadata()["shards"])
-    tensors = load_file(path)
+    tensors, metadata = tensor_file.read(path)
+    shards = int(metadata["shards"])
     arrays, rest = eqx.partition(like, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
-    loaded = [_from_numpy(tensors[f"{i:04d}"], leaf) for i, leaf in enumerate(leaves)]
+    names = [f"{i:04d}" for i in range(len(leaves))]
+    loaded = [
+        restore_array(name, tensors[name], describe_array(leaf))
+        for name, leaf in zip(names, leaves, strict=True)
+    ]
     return eqx.combine(jax.tree.unflatten(structure, loaded), rest), shards
 
 
@@ -93,9 +94,3 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 def _arrays(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf)]
-
-
-def _from_numpy(array, like):
-    if is_key(like):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
-    return jax.numpy.asarray(array)

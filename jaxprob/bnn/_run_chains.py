@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .._batch import num_rows
 from .._host_errors import checks_give_nan
+from .._io.fingerprint import fingerprint
 from .._keys import check_key, step_key
 from .._paths import local_path
 from .._types import Model, PRNGKey
@@ -26,7 +27,6 @@ from ._chain_files import (
 )
 from ._chains import AbstractChains, ChainState, leaf_at
 from ._draws import DrawsPosterior
-from ._fingerprint import fingerprint
 from ._hamiltonian import AbstractHamiltonian, advice
 from ._log_joint import xy
 

@@ -1,28 +1,35 @@
 """A posterior in one file, for a fresh process."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from .. import _safetensors
-from .._paths import local_path
+from .._io.describe import Spec, describe
+from .._io.differences import render
+from .._io.errors import DamagedFileError, FileMismatchError
+from .._io.rebuild import MISSING, needs, needs_message, walk
+from .._io.registry import find_class
+from .._io.save import DescribedFile, read_described, write_described
 from .._types import Model
-from ._encode import Decoder, Encoder
 from ._posterior import AbstractPosterior
 
-FORMAT = "jaxprob.posterior"
-VERSION = "1"
+MODEL_FIELDS = ("model", "tree", "params", "rest", "draws")
+"""Fields of posteriors that hold a model, or parts of one of its structure."""
+
+FLAG_FIELDS = ("chosen",)
+"""Fields that hold tuples of trees of bools like the model."""
 
 
 def save_posterior(path: str | Path, posterior: AbstractPosterior) -> None:
-    """Writes a posterior with its settings to one safetensors file.
+    """Write a posterior with its settings to one safetensors file.
 
     ```python
     save_posterior("posterior.safetensors", method.posterior(state))
     posterior = load_posterior("posterior.safetensors", model=make_model(key))
     ```
 
-    Nothing is pickled: arrays stand by the paths of their leaves, classes by name and
-    settings as JSON, which any program can read.
+    It is `jaxprob.save` for posteriors, whose model may be of the user's own class:
+    see there for what the file holds.
 
     **Arguments:**
 
@@ -32,37 +39,104 @@ def save_posterior(path: str | Path, posterior: AbstractPosterior) -> None:
     **Raises:** `TypeError` naming the part that no file can hold, such as a prior that
     is a function.
     """
-    target = local_path("path", path)
-    encoder = Encoder()
-    spec = encoder.encode(posterior, "posterior")
-    metadata = {"format": FORMAT, "version": VERSION, "posterior": json.dumps(spec)}
-    _safetensors.write(target, encoder.arrays, metadata)
+    spec, arrays = describe(posterior)
+    _check_outside_of_models(spec, "posterior")
+    write_described(path, spec, arrays)
 
 
-def load_posterior(path: str | Path, *, model: Model) -> AbstractPosterior:
-    """The posterior that `save_posterior` wrote.
+def load_posterior(
+    path: str | Path, *, model: Model | None = None, using: Iterable[Any] = ()
+) -> AbstractPosterior:
+    """Return the posterior that `save_posterior` wrote.
 
     **Arguments:**
 
     - `path`: the file.
     - `model`: built with the settings of the saved one; its weights do not matter, nor
-        whether it is in inference mode.
+        whether it is in inference mode. Every setting is compared. A model of classes
+        and functions of jaxprob, Equinox and JAX is rebuilt without it.
+    - `using`: classes and functions of your own, in the place of a `model`.
 
-    **Raises:** `ValueError` when the file is damaged or of another kind, or naming the
-    leaf whose path, shape, dtype or setting differs from the model's.
+    **Raises:** `jaxprob.DamagedFileError` (a `ValueError`) when the file is damaged or
+    of another kind; `jaxprob.FileMismatchError` (a `ValueError`) naming each setting,
+    function, shape or dtype that differs from the model's.
     """
-    arrays, metadata = _safetensors.read(local_path("path", path))
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} holds no posterior: save_posterior writes them. For the arrays "
-            "alone use the safetensors library"
+    file = read_described(path)
+    field_like = None
+    if model is not None:
+        expected, _ = describe(model)
+        for node in walk(file.spec):
+            for name in _model_fields(node):
+                file.compare(node["fields"][name], expected, inside_posterior=True)
+
+        def field_like(cls, name, spec):
+            if not issubclass(cls, AbstractPosterior):
+                return MISSING
+            if name in FLAG_FIELDS:
+                return (model,) * len(spec["tuple"])
+            return model if name in MODEL_FIELDS else MISSING
+
+    _check_kind(file)
+    try:
+        posterior = file.rebuild(using=using, field_like=field_like)
+    except FileMismatchError as error:
+        missing = needs(file.spec, using)
+        if model is not None or not missing:
+            raise
+        message = needs_message(missing).replace(
+            "load(path, like=model)", "load_posterior(path, model=model)"
         )
-    if metadata.get("version") != VERSION:
-        raise ValueError(
-            f"{path} has format version {metadata.get('version')}, and this jaxprob "
-            f"reads {VERSION}"
-        )
-    posterior = Decoder(arrays, model).decode(json.loads(metadata["posterior"]))
-    if not isinstance(posterior, AbstractPosterior):
-        raise ValueError(f"{path} holds a {type(posterior).__name__}, no posterior")
+        raise FileMismatchError(f"{path}: {message}", error.differences) from None
     return posterior
+
+
+def _check_kind(file: DescribedFile):
+    cls = _posterior_class(file.spec)
+    if cls is None:
+        raise DamagedFileError(
+            f"{file.path} holds {render(file.spec)}, which is no posterior of "
+            "jaxprob.bnn: read it with jaxprob.load"
+        )
+
+
+def _posterior_class(node: Spec) -> type | None:
+    """The class of a described posterior of ours; `None` for all else."""
+    if not isinstance(node, dict) or "class" not in node:
+        return None
+    try:
+        cls = find_class(node["class"])
+    except KeyError:
+        return None
+    return cls if issubclass(cls, AbstractPosterior) else None
+
+
+def _model_fields(node):
+    if _posterior_class(node) is None:
+        return []
+    return [name for name in MODEL_FIELDS if name in node["fields"]]
+
+
+def _check_outside_of_models(spec: Spec, path: str):
+    """What is not of the model has to come back without the user's code."""
+    if not isinstance(spec, dict):
+        return
+    if "code" in spec:
+        raise TypeError(
+            f"{path} is {render(spec)}, which no file can hold: only jaxprob.bnn's own "
+            "posteriors, priors and likelihoods, numpyro's distributions, arrays and "
+            "numbers are saved. For a prior of your own write a PriorByPath; a "
+            "likelihood that is a function can be set to None by eqx.tree_at first."
+        )
+    ours = _model_fields(spec) if _posterior_class(spec) is not None else []
+    flags = FLAG_FIELDS if _posterior_class(spec) is not None else ()
+    for name, child in spec.get("fields", {}).items():
+        if name not in (*ours, *flags):
+            _check_outside_of_models(child, f"{path}.{name}")
+    for kind in ("tuple", "list", "args"):
+        for i, child in enumerate(spec.get(kind, ())):
+            _check_outside_of_models(child, f"{path}.{i}")
+    for kind in ("dict", "keywords"):
+        for name, child in spec.get(kind, {}).items():
+            _check_outside_of_models(child, f"{path}.{name}")
+    for kind in ("partial", "self"):
+        _check_outside_of_models(spec.get(kind), path)

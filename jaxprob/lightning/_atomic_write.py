@@ -1,10 +1,11 @@
 """Checkpoints are replaced whole, and one that could not be written says why."""
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .._atomic import PARTIAL, replace_whole
+from .._io.atomic import PARTIAL, replace_whole
 from ._errors import CheckpointWriteError
 
 
@@ -14,8 +15,15 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     **Raises:** `CheckpointWriteError` naming the path, the cause and the space left. A
     file that stood at `path` is as it was.
     """
-    try:
+    with explained(path):
         replace_whole(path, write)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of a writer into a `CheckpointWriteError` with a remedy."""
+    try:
+        yield
     except OSError as error:
         raise CheckpointWriteError(_explain(path, error)) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 
-from .._atomic import partial_name
+from .._io.atomic import partial_name
 from ._errors import CheckpointError, CheckpointWriteError
 
 

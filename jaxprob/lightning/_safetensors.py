@@ -1,23 +1,23 @@
-"""The weights alone, in a format that any program can read and none can run."""
+"""`jaxprob.save` and `jaxprob.load` with the bridge's errors, and files of others."""
 
+import contextlib
 import io
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-
+from .._io.errors import DamagedFileError, FileMismatchError
+from .._io.save import is_described, load, load_weights, save
 from .._paths import is_url, local_path
 from .._types import Model
 from . import _remote
-from ._atomic_write import atomic_write
+from ._atomic_write import explained
 from ._errors import CheckpointCorruptError, CheckpointMismatchError
-from ._torch_arrays import leaf_names, pack, unpack
 
 
 def export_safetensors(model: Model, path: str | Path) -> None:
-    """Writes all arrays of a model, by their path in the tree.
+    """Write a model, its structure and its settings to one file: `jaxprob.save`.
 
     ```python
     export_safetensors(module.model, "model.safetensors")
@@ -28,42 +28,49 @@ def export_safetensors(model: Model, path: str | Path) -> None:
 
     - `model`: any pytree.
     - `path`: the file, replaced whole or not at all; also a URL (`s3://...`).
+
+    **Raises:** `CheckpointWriteError` for a full disk or a missing permission.
     """
-    tensors = pack(model)
     if is_url(path):
-        _remote.write(os.fspath(path), io.BytesIO(safetensors.torch.save(tensors)))
+        with _temporary() as local:
+            save(local, model)
+            _remote.write(os.fspath(path), io.BytesIO(local.read_bytes()))
         return
-    atomic_write(
-        local_path("path", path),
-        lambda partial: safetensors.torch.save_file(tensors, partial),
-    )
+    with explained(local_path("path", path)):
+        save(path, model)
 
 
 def import_safetensors(like: Model, path: str | Path) -> Model:
-    """A model with the arrays of a file.
+    """Return a model with the arrays of a file.
+
+    A file of ours is compared setting by setting (`jaxprob.load`). One of another
+    program has no settings, and is compared by names, shapes and dtypes
+    (`jaxprob.load_weights`).
 
     **Arguments:**
 
     - `like`: a model built with the same settings; it says what is expected.
     - `path`: the file; also a URL.
 
-    **Raises:** `CheckpointMismatchError` naming the leaf that is missing, unexpected,
-    or of another shape or dtype; `CheckpointCorruptError` for a damaged file.
+    **Raises:** `CheckpointMismatchError` naming each setting that differs, or the leaf
+    that is missing, unexpected, or of another shape or dtype; `CheckpointCorruptError`
+    for a damaged file.
     """
+    if is_url(path):
+        with _temporary() as local:
+            local.write_bytes(_remote.read(os.fspath(path)).getvalue())
+            return import_safetensors(like, local)
     try:
-        if is_url(path):
-            content = _remote.read(os.fspath(path)).getvalue()
-            tensors: dict[str, Any] = safetensors.torch.load(content)
-        else:
-            tensors = safetensors.torch.load_file(local_path("path", path))
-    except safetensors.SafetensorError as error:
-        raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
-    expected = leaf_names(like).keys()
-    if expected != tensors.keys():
-        missing = sorted(expected - tensors.keys())
-        unexpected = sorted(tensors.keys() - expected)
-        raise CheckpointMismatchError(
-            f"{path}: missing {missing[:5]}, unexpected {unexpected[:5]}. Build the "
-            "model with the settings that the file was written with"
-        )
-    return unpack(like, tensors)
+        if is_described(path):
+            return load(path, like=like)
+        return load_weights(path, like)
+    except DamagedFileError as error:
+        raise CheckpointCorruptError(str(error)) from error
+    except FileMismatchError as error:
+        raise CheckpointMismatchError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "remote.safetensors"

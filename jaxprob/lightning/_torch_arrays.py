@@ -16,51 +16,39 @@ import numpy as np
 import torch
 from jaxtyping import PyTree
 
+from .._io.arrays import as_numpy, unsigned
 from .._keys import is_key
 from .._path_name import path_name
 from ._errors import CheckpointMismatchError
 
+# What torch takes from NumPy's memory.
 _NATIVE = {
-    "bool": torch.bool,
-    "uint8": torch.uint8,
-    "uint16": torch.uint16,
-    "uint32": torch.uint32,
-    "uint64": torch.uint64,
-    "int8": torch.int8,
-    "int16": torch.int16,
-    "int32": torch.int32,
-    "int64": torch.int64,
-    "float16": torch.float16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "complex64": torch.complex64,
-    "complex128": torch.complex128,
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
 }
-_AS_BITS = {
-    "bfloat16": torch.bfloat16,
-    "float8_e4m3fn": torch.float8_e4m3fn,
-    "float8_e5m2": torch.float8_e5m2,
+# What torch has, but not for NumPy's memory.
+_THROUGH_BITS = {
+    *("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2"),
+    "float8_e5m2fnuz",
 }
-_BITS = {1: torch.uint8, 2: torch.int16}
+_SIGNED = {1: torch.uint8, 2: torch.int16}
 
 
 def to_torch(x: Any) -> torch.Tensor:
     """A tensor with the bits of `x`, in memory of its own.
 
+    Dtypes that torch lacks (int4) travel as unsigned integers of the same width.
+
     It must be a copy: a training step donates the array's buffer, and an asynchronous
     checkpoint writer reads the tensor after that.
     """
-    array = np.array(jax.random.key_data(x) if is_key(x) else x)
+    array = np.array(as_numpy(x))
     name = array.dtype.name
-    if name in _NATIVE:
-        return torch.from_numpy(array)
-    if name in _AS_BITS:
-        bits = array.view(np.uint8 if array.itemsize == 1 else np.int16)
-        return torch.from_numpy(bits).view(_AS_BITS[name])
-    raise TypeError(
-        f"an array of dtype {name} has no torch counterpart, so it cannot be kept in a "
-        "checkpoint: keep it in a wider dtype"
-    )
+    if name in _THROUGH_BITS:
+        bits = unsigned(array)
+        bits = bits if array.itemsize == 1 else bits.view(np.int16)
+        return torch.from_numpy(bits).view(getattr(torch, name))
+    return torch.from_numpy(array if name in _NATIVE else unsigned(array))
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
@@ -74,8 +62,10 @@ def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
     **Raises:** `CheckpointMismatchError`, naming the leaf, for another shape or dtype.
     """
     expected = jax.random.key_data(like) if is_key(like) else like
-    found = dtype_name(tensor)
-    if tuple(tensor.shape) != tuple(expected.shape) or found != expected.dtype.name:
+    found, wanted = dtype_name(tensor), expected.dtype.name
+    if wanted not in _NATIVE | _THROUGH_BITS:
+        wanted = f"uint{8 * expected.dtype.itemsize}"
+    if tuple(tensor.shape) != tuple(expected.shape) or found != wanted:
         wide = found == "float64" and not jax.config.jax_enable_x64  # pyright: ignore
         raise CheckpointMismatchError(
             f"leaf {name}: the checkpoint holds {found}{list(tensor.shape)}, the "
@@ -86,10 +76,11 @@ def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
             * wide
         )
     tensor = tensor.detach().cpu().contiguous()
-    if found in _AS_BITS:
-        array = tensor.view(_BITS[tensor.element_size()]).numpy().view(expected.dtype)
-    else:
-        array = tensor.numpy()
+    if found in _THROUGH_BITS:
+        tensor = tensor.view(_SIGNED[tensor.element_size()])
+    array = tensor.numpy()
+    if array.dtype != expected.dtype:
+        array = array.view(expected.dtype)
     array = jnp.array(array, copy=True)
     if is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))

@@ -18,7 +18,7 @@ import pytest
 import scipy.stats
 
 from jaxprob import bnn
-from jaxprob.bnn._fingerprint import fingerprint
+from jaxprob._io.fingerprint import fingerprint
 from jaxprob.testing import LinearGaussian
 
 from .killed_chains import run, scene
@@ -422,7 +422,7 @@ def test_a_fingerprint_is_the_same_in_another_process():
     """numpyro gathers its fields in a set, whose order differs between processes."""
     code = (
         "import numpyro.distributions as d;"
-        "from jaxprob.bnn._fingerprint import fingerprint as f;"
+        "from jaxprob._io.fingerprint import fingerprint as f;"
         "g = lambda x: x in {'a', 'b', 'c'};"
         "print(f([d.StudentT(3.0, 0.5, 2.0), d.TruncatedNormal(0.0, 1.0, low=0.5), g]))"
     )

@@ -224,10 +224,10 @@ def test_odd_dtypes_keys_and_settings_come_back(tmp_path):
     again = bnn.load_posterior(path, model=Odd.make(2)).mean()
     assert eqx.tree_equal(again, Odd.make(1))
     for model, message in (
-        (Odd.make(2, rate=0.4), r"leaf rate: the file holds 0\.5, the model 0\.4"),
-        (Odd.make(2, hook=jnp.sin), "leaf hook: .* tanh"),
-        (Odd.make(2, dtype=jnp.float16), "leaf half"),
-        ([jnp.zeros(3)], r"lacks \['0'\]"),
+        (Odd.make(2, rate=0.4), r": rate: the file has 0\.5, the model has 0\.4"),
+        (Odd.make(2, hook=jnp.sin), "hook: the file has tanh, the model has sin"),
+        (Odd.make(2, dtype=jnp.float16), r"half: the file has bfloat16\[3\]"),
+        ([jnp.zeros(3)], r"the file has Odd.*, the model has list"),
     ):
         with pytest.raises(ValueError, match=message):
             bnn.load_posterior(path, model=model)
@@ -236,7 +236,7 @@ def test_odd_dtypes_keys_and_settings_come_back(tmp_path):
 def test_another_model_and_other_files_are_refused(tmp_path, getkey):
     path = tmp_path / "posterior.safetensors"
     bnn.save_posterior(path, bnn.bayesianize(network(getkey())))
-    with pytest.raises(ValueError, match=r"leaf layers\.0\.weight.*float32\[4, 2\]"):
+    with pytest.raises(ValueError, match=r"layers\.0\.weight: .*float32\[4, 2\]"):
         bnn.load_posterior(path, model=network(getkey(), width=4))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -245,14 +245,14 @@ def test_another_model_and_other_files_are_refused(tmp_path, getkey):
     from safetensors.numpy import save_file
 
     save_file({"a": np.zeros(2)}, path)
-    with pytest.raises(ValueError, match="holds no posterior"):
+    with pytest.raises(ValueError, match="holds no description"):
         bnn.load_posterior(path, model=network(getkey()))
 
 
 def test_what_no_file_can_hold_is_refused_and_nothing_is_written(tmp_path, getkey):
     model, path = network(getkey()), tmp_path / "posterior.safetensors"
     posterior = bnn.PriorModels(model, lambda path, leaf: dist.Normal(0.0, 1.0))
-    with pytest.raises(TypeError, match=r"posterior\.prior is <function"):
+    with pytest.raises(TypeError, match=r"posterior\.prior is <lambda>"):
         bnn.save_posterior(path, posterior)
     assert not list(tmp_path.iterdir())
 
@@ -268,7 +268,7 @@ def test_what_no_file_can_hold_is_refused_and_nothing_is_written(tmp_path, getke
                 return self.model
 
         own = Own(model)
-    with pytest.raises(TypeError, match=r"posterior is .*Own\("):
+    with pytest.raises(TypeError, match=r"posterior is Own\("):
         bnn.save_posterior(path, own)
 
 

@@ -17,6 +17,7 @@ from .scene import bits_of, network
 
 DTYPES = [
     "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64",
+    "float8_e4m3fnuz", "float8_e4m3b11fnuz", "int4", "uint4",
     "int8", "int16", "int32", "uint8", "uint16", "uint32", "bool",
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ is killed at, the name stands for the old content or for the new.
 
 import contextlib
 import os
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,10 @@ PARTIAL = ".jaxprob-partial"  # how the names of temporary files end
 
 
 def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` on a temporary path and moves what it wrote to `path`.
+    """Call `write` on a temporary path and move what it wrote to `path`.
+
+    A new file gets the permissions of the process's umask, as from `open`; a file that
+    is replaced passes its permissions on.
 
     **Arguments:**
 
@@ -30,7 +34,10 @@ def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(partial_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _permissions(path, partial)
         write(partial)
+        with contextlib.suppress(PermissionError):  # file systems without permissions
+            os.chmod(partial, mode)
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
@@ -45,6 +52,20 @@ def partial_name() -> str:
     The target's name is no part of it: that may be as long as the system allows.
     """
     return f".{uuid.uuid4().hex}{PARTIAL}"
+
+
+def _permissions(path, partial):
+    # Created here and looked at: reading the umask itself means changing it, for all
+    # threads. Writers that go through mkstemp (safetensors) would leave 0600.
+    descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        fresh = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return fresh
 
 
 def _sync(path):
