@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from .._io.arrays import as_numpy
+from .._io import tensor_file
+from .._io.arrays import as_numpy, describe_array, restore_array
 from .._io.atomic import replace_whole
 
 SHARD = "draws-{:05d}.safetensors"
