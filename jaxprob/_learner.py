@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, PyTree
 from . import tree
 from ._call_loss import call_loss, check_loss
 from ._ema import EMA
+from ._inference_mode import inference_mode
 from ._loss_scale import loss_scale, scaled, unless_left_out
 from ._optimizer_update import evaluation_params, optimizer_update
 from ._types import Info, Loss, Model, PRNGKey, State, Where
@@ -218,7 +219,7 @@ class GradientDescent(AbstractLearner):
         return jax.grad(loss)(params)
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
-        model = _inference_mode(self.model(state))
+        model = inference_mode(self.model(state))
         loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
         value, metrics, _ = call_loss(loss, model, batch, key=key, step=state.step)
         return {"loss": value, **metrics}
@@ -233,24 +234,3 @@ class GradientDescent(AbstractLearner):
             return eqx.combine(evaluation_params(state.opt_state, params), rest)
         average = jax.tree.map(lambda a, p: a.astype(p.dtype), state.ema, params)
         return eqx.combine(average, rest)
-
-
-def _inference_mode(model):
-    """As Equinox's, for a part of a model too, where flags are `None`."""
-
-    def flags(tree):
-        def is_inner(node):
-            return hasattr(node, "inference") and node is not tree
-
-        found = [tree.inference] if hasattr(tree, "inference") else []
-        # A module with a flag may hold others with flags of their own.
-        for node in filter(is_inner, jax.tree.leaves(tree, is_leaf=is_inner)):
-            found.extend(flags(node))
-        return found
-
-    return eqx.tree_at(
-        flags,
-        model,
-        replace_fn=lambda flag: None if flag is None else True,
-        is_leaf=lambda leaf: leaf is None,
-    )

@@ -6,14 +6,16 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from .._inference_mode import inference_mode
 from .._types import PRNGKey
 from ._kinds import check_kind
 from ._parameterisation import from_x0
 from ._schedule import AbstractSchedule
 from ._types import Cond, Time
+from .nn import AbstractConditioned
 
 
-class AbstractDenoiser(eqx.Module):
+class AbstractDenoiser(AbstractConditioned):
     r"""The posterior mean of the data, $D(x_t, t) = E[x_0 \mid x_t]$, and its schedule.
 
     By Tweedie's formula it is the score in another form,
@@ -26,6 +28,11 @@ class AbstractDenoiser(eqx.Module):
     """
 
     schedule: eqx.AbstractVar[AbstractSchedule]
+
+    @property
+    def reader(self) -> Any:
+        """The `nn.Embedding` that reads `cond`, if it is given it as it is."""
+        return None
 
     @abc.abstractmethod
     def __call__(
@@ -113,8 +120,9 @@ def at_noise_level(
     r"""$E[x_0 \mid x_0 + s z = x]$ for a noise level s given by its logarithm.
 
     In $x = x_t/\alpha_t$ the schedules differ no more: samplers and log_prob know only
-    noise levels and call this.
+    noise levels and call this. There is no key, so the denoiser is in inference mode:
+    a network with dropout that has been trained is sampled without it.
     """
     schedule = denoiser.schedule
     t = schedule.time_of_log_snr(-2.0 * log_level).astype(x.dtype)
-    return denoiser(schedule.alpha(t) * x, t, cond)
+    return inference_mode(denoiser)(schedule.alpha(t) * x, t, cond)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._keys import check_key
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser
 from ._grids import AbstractGrid, check_num_steps, falling_levels
@@ -93,4 +94,5 @@ def needed(key: PRNGKey | None) -> PRNGKey:
     """The key of a scheme that adds noise."""
     if key is None:
         raise ValueError("key=None: this sampler adds noise, give steps(..., key=...)")
+    check_key(key)
     return key

@@ -1,6 +1,7 @@
 """Classifier-free guidance: a denoiser made of a conditional and a free one."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,16 +12,17 @@ from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, check_denoiser
 from ._schedule import AbstractSchedule
 from ._types import Cond, Time
-from .nn import as_condition, no_condition
+from .nn import as_condition, no_condition, null_is_untrained
 
 
 class Guided(AbstractDenoiser):
     r"""Classifier-free guidance, $D = D(x, c) + w\,(D(x, c) - D(x))$.
 
     $D(x)$ is the same denoiser without the condition, so it must have been trained with
-    the condition left out at times: see `DenoisingLoss(drop_cond=...)`. Strength 0 is
-    the conditional denoiser itself; what is sampled otherwise is no distribution that
-    was trained, but sharper. Outside the interval of noise levels it is 0 too.
+    the condition left out at times: see `DenoisingLoss(drop_cond=...)`. A network whose
+    vector for "no condition" was never trained is rejected. Strength 0 is the
+    conditional denoiser itself; what is sampled otherwise is no distribution that was
+    trained, but sharper. Outside the interval of noise levels it is 0 too.
 
     Reference: *Classifier-Free Diffusion Guidance*, Ho and Salimans, 2022; *Applying
     Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
@@ -33,7 +35,8 @@ class Guided(AbstractDenoiser):
 
     **Arguments:**
 
-    - `denoiser`: takes a condition, and `nn.no_condition` for none.
+    - `denoiser`: takes a condition, as an `nn.Condition` that is present or absent; a
+        network of your own reads it by `nn.when_present`.
     - `strength`: w; the "guidance scale" of some libraries is w + 1.
     - `interval`: noise levels $\sigma_t/\alpha_t$ between which it acts.
     """
@@ -58,10 +61,20 @@ class Guided(AbstractDenoiser):
             )
         if not interval[0] < interval[1]:
             raise ValueError(f"interval={interval}: from a lower to a higher level")
+        if strength != 0.0 and null_is_untrained(denoiser):
+            raise ValueError(
+                f"strength={strength}: the network's vector for no condition is zero, "
+                "so it was never trained, and there is no denoiser to guide away from. "
+                "Train with DenoisingLoss(drop_cond=0.1), or sample without guidance"
+            )
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.strength = float(strength)
         self.interval = interval
+
+    @property
+    def reader(self) -> Any:
+        return self.denoiser.reader
 
     def __call__(
         self,
@@ -73,9 +86,9 @@ class Guided(AbstractDenoiser):
     ) -> Float[Array, "*shape"]:
         if self.strength == 0.0 or not jax.tree.leaves(cond):
             return self.denoiser(x_t, t, cond, key=key)
-        cond = as_condition(self.denoiser, cond)
         # One call of the network on a doubled batch.
-        both = jax.tree.map(lambda *c: jnp.stack(c), cond, no_condition(cond))
+        pair = as_condition(cond), no_condition(cond)
+        both = jax.tree.map(lambda *c: jnp.stack(c), *pair)
         conditional, free = jax.vmap(lambda cond: self.denoiser(x_t, t, cond, key=key))(
             both
         )

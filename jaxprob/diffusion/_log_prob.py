@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._keys import check_key
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, check_denoiser
 from ._grids import level_range
@@ -101,6 +102,8 @@ def log_prob(
     trace = ExactTrace() if trace is None else trace
     if key is None and not isinstance(trace, ExactTrace):
         raise ValueError(f"{type(trace).__name__} draws probes: give log_prob a key")
+    if key is not None:
+        check_key(key)
     solver = dfx.Tsit5() if solver is None else solver
     high, low = level_range(denoiser.schedule, level_min, level_max)
     shape, dim = x.shape, x.size
@@ -211,6 +214,7 @@ def dequantise(x: Numbers, bin_width: float, *, key: PRNGKey) -> Float[Array, ".
     Integers become floats: grey values of 0 to 255 have bins of width 1.
     """
     _check_width(bin_width)
+    check_key(key)
     x = as_example("x", x)
     half = bin_width / 2.0
     return x + jax.random.uniform(key, x.shape, x.dtype, -half, half)

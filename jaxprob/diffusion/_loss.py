@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._batch import masked_mean, num_rows, unpack
-from .._keys import example_keys
+from .._keys import check_key, example_keys
 from .._low_precision import single
 from .._types import Metrics, PRNGKey
 from ._chunks import mean_in_chunks
@@ -18,7 +18,7 @@ from ._kinds import check_kind
 from ._times import AbstractTimes, UniformTimes, before_the_end, uniforms
 from ._types import Cond, Scalar, Time
 from ._weighting import ErrorOf, Weighting
-from .nn import as_condition, check_condition, no_condition
+from .nn import as_condition, check_condition
 
 
 def denoising_error(
@@ -79,8 +79,8 @@ class DenoisingLoss(eqx.Module):
         several times slower, as XLA's loops there leave the fast library. Gradients
         only: a loss made so cannot be differentiated twice or forwards.
     - `drop_cond`: probability with which a row's condition is left out, for
-        classifier-free guidance (`Guided`); 0.1 is usual. The network then sees
-        `nn.no_condition`.
+        classifier-free guidance (`Guided`); 0.1 is usual. The network then gets an
+        `nn.Condition`, which says whether it is there.
 
     Data in half precision are noised, and their errors weighed, in float32.
 
@@ -145,6 +145,7 @@ class DenoisingLoss(eqx.Module):
         self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey
     ) -> tuple[Scalar, Metrics]:
         check_denoiser(denoiser)
+        check_key(key)
         data, mask = unpack(batch)
         x_0, cond = split_batch(data)
         x_0 = single(x_0)
@@ -168,13 +169,8 @@ class DenoisingLoss(eqx.Module):
                 weight = weight / self.times.density(denoiser.schedule, t)
             drop_key, key = jax.random.split(key)
             if self.drop_cond > 0.0:
-                cond = as_condition(denoiser, cond)
                 drop = jax.random.bernoulli(drop_key, self.drop_cond)
-                cond = jax.tree.map(
-                    lambda none, given: jnp.where(drop, none, given),
-                    no_condition(cond),
-                    cond,
-                )
+                cond = as_condition(cond, ~drop)
             return weight * denoising_error(denoiser, x_0, t, cond, key=key)
 
         return jax.vmap(one)(*rows)

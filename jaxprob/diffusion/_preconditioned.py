@@ -1,6 +1,7 @@
 """A denoiser from any network."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from ._denoiser import AbstractDenoiser
 from ._parameterisation import PARAMETERISATIONS, to_x0, unknown
 from ._schedule import AbstractSchedule, check_schedule, check_time
 from ._types import Cond, Scalar, Time
+from .nn import read_condition, reader_of, with_checked_tables
 
 _PREDICTIONS = ("edm", *PARAMETERISATIONS)
 _LOG_LEVELS = 16.0
@@ -55,8 +57,9 @@ class Preconditioned(AbstractDenoiser):
     - `condition_on`: what the network is given as `c`: `"noise"`, which is
         $\tfrac14 \log(\sigma_t/\alpha_t)$ as in Karras et al., or `"time"`, which is t.
 
-    A network with all its parameters in half precision is given half precision; what
-    stands round it is computed in float32 at least, and so is the output.
+    A network whose parameters all have one dtype is given its input in that dtype. What
+    surrounds it is computed in the dtype of `x_t`, in float32 at least, and so is the
+    output.
 
     **Raises:** `ValueError` for an unknown prediction, a `sigma_data` that is not
     positive, a time outside the schedule, or an output of another shape.
@@ -126,6 +129,10 @@ class Preconditioned(AbstractDenoiser):
         scale = float(np.sqrt(np.mean(np.square(rows, dtype=np.float64))))
         return cls(net, schedule, predict, sigma_data=scale, condition_on=condition_on)
 
+    @property
+    def reader(self) -> Any:
+        return reader_of(self.net)
+
     def __call__(
         self,
         x_t: Float[Array, "*shape"],
@@ -138,8 +145,14 @@ class Preconditioned(AbstractDenoiser):
         x_t = single(x_t)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         scale = jnp.sqrt((alpha * self.sigma_data) ** 2 + sigma**2)
-        x_in = (x_t / scale).astype(_half(self.net) or x_t.dtype)
-        out = single(self.net(x_in, self._noise_input(t), cond, key=key))
+        net = with_checked_tables(self.net)
+        dtype = _dtype(net) or x_t.dtype
+        x_in, c = (x_t / scale).astype(dtype), self._noise_input(t)
+        # Never in half precision: its digits do not tell nearby noise levels apart.
+        c = c.astype(jnp.promote_types(dtype, jnp.float32))
+        out = single(
+            read_condition(lambda cond: net(x_in, c, cond, key=key), cond)
+        ).astype(x_t.dtype)
         if out.shape != x_t.shape:
             raise ValueError(
                 f"the network turned shape {x_t.shape} into {out.shape}; a denoiser's "
@@ -158,11 +171,13 @@ class Preconditioned(AbstractDenoiser):
         return jnp.clip(log_level, -_LOG_LEVELS, _LOG_LEVELS) / 4.0
 
 
-def _half(net):
-    """The type of a network's parameters if all have the same one, of half precision.
+def _dtype(net):
+    """Return the dtype of a network's parameters if all have the same one.
 
-    So are they inside `LowPrecisionLoss`.
+    Convolutions take no operands of two dtypes: a network of float32 under
+    `jax_enable_x64` is given float32, and one in half precision (as inside
+    `LowPrecisionLoss`) half precision.
     """
     kinds = {leaf.dtype for leaf in jax.tree.leaves(net) if eqx.is_inexact_array(leaf)}
     kind = kinds.pop() if len(kinds) == 1 else None
-    return kind if kind in (jnp.bfloat16, jnp.float16) else None
+    return kind if kind is not None and jnp.issubdtype(kind, jnp.floating) else None

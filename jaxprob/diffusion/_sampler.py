@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from tqdm.auto import tqdm
 
 from .._batch import num_rows
+from .._keys import check_key
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level, check_denoiser
 from ._held import free_schedules, hold_schedules
@@ -87,6 +88,7 @@ class AbstractSampler(eqx.Module):
         cond: Cond = None,
     ) -> Float[Array, "..."]:
         """One sample, NaN if the solver failed (raising inside jit can hang)."""
+        check_key(key)
         out = self.draw(denoiser, key, shape, cond=cond)
         return jnp.where(out.failed, jnp.nan, out.x_0)
 
@@ -148,6 +150,7 @@ def sample(
     """
     check_denoiser(denoiser)
     check_kind("sampler", sampler, AbstractSampler, "give a sampler, ExpAB(18) say")
+    check_key(key)
     check_count("num", num, "draw at least one sample")
     if chunk is not None:
         check_count("chunk", chunk, "a chunk holds at least one sample")
@@ -250,12 +253,27 @@ def _check(draws, held, sampler, key, cond, shape) -> None:
             f"{(failed | ~finite).sum()} of {finite.size} samples are not finite, "
             f"first sample {first}: the denoiser gave NaN or infinity, there at step "
             f"{step} of {steps}, noise level {level:.3g}. Look at its parameters and "
-            "at the last training losses."
+            f"at the last training losses.{_about(cond)}"
         )
     raise RuntimeError(
         f"the solver reached its maximum of steps for {failed.sum()} of {failed.size} "
         f"samples, first sample {first}. Raise max_steps, loosen rtol and atol, or "
         "raise level_min: an untrained or diverged network makes the equation stiff."
+    )
+
+
+def _about(cond):
+    classes = [
+        np.asarray(leaf)
+        for leaf in jax.tree.leaves(cond)
+        if jnp.issubdtype(leaf.dtype, jnp.integer)
+    ]
+    if not classes:
+        return ""
+    listing = ", ".join(str(np.ravel(leaf)[:4].tolist()) for leaf in classes)
+    return (
+        f" Or the network has no such class as in the sample's cond, {listing}: a "
+        "table gives NaN for a row that it does not have."
     )
 
 

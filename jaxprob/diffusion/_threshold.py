@@ -1,5 +1,7 @@
 """Keeping predicted data within the range of real data."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -52,6 +54,10 @@ class Thresholded(AbstractDenoiser):
         self.low = float(low)
         self.high = float(high)
         self.quantile = quantile
+
+    @property
+    def reader(self) -> Any:
+        return self.denoiser.reader
 
     def __call__(
         self,

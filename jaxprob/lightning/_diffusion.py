@@ -10,16 +10,18 @@ import pytorch_lightning as pl
 
 from .._batch import num_rows, unpack
 from .._learner import AbstractLearner
+from .._low_precision import LowPrecisionLoss
 from .._types import Model
 from ..diffusion import (
     AbstractDenoiser,
     AbstractSampler,
+    DenoisingLoss,
     Draw,
     Guided,
     ODESampler,
     sample,
 )
-from ..diffusion.nn import check_condition
+from ..diffusion.nn import check_condition, null_is_untrained, reader_of
 from ._host_batches import as_arrays
 from ._images import image_grid, log_image
 from ._module import LearnerModule
@@ -94,6 +96,8 @@ class DiffusionModule(LearnerModule):
             raise ValueError(
                 f"guidance={guidance} acts on a condition: say conditional=True"
             )
+        if guidance:
+            _check_dropped(learner, denoiser, guidance)
         super().__init__(learner, denoiser, **kwargs)
         self.shape = tuple(shape)
         self.sampler = ODESampler() if sampler is None else sampler
@@ -145,6 +149,24 @@ class DiffusionModule(LearnerModule):
         )
 
 
+def _check_dropped(learner, denoiser, guidance):
+    """Check that training leaves conditions out, where the loss is one of ours."""
+    loss = getattr(learner, "loss", None)
+    while isinstance(loss, LowPrecisionLoss):
+        loss = loss.loss
+    if not isinstance(loss, DenoisingLoss) or loss.drop_cond > 0.0:
+        return
+    problem = (
+        f"guidance={guidance} needs the denoiser without its condition, which "
+        "DenoisingLoss(drop_cond=0.0) does not train: write "
+        "DenoisingLoss(drop_cond=0.1)"
+    )
+    if null_is_untrained(denoiser):
+        raise ValueError(problem)
+    if reader_of(denoiser) is None:
+        warnings.warn(problem + ", unless it was trained before", stacklevel=3)
+
+
 class _Previews(pl.Callback):
     """Logs a grid of samples at the end of an epoch."""
 
@@ -155,7 +177,9 @@ class _Previews(pl.Callback):
             return
         try:
             grid = image_grid(pl_module.previews())
-        except RuntimeError as error:  # a young network may be too stiff to sample
+        # A young network may be too stiff to sample, or not have seen a row whose
+        # condition was left out, without which it cannot be guided.
+        except (RuntimeError, ValueError) as error:
             warnings.warn(f"no preview of samples: {error}", stacklevel=2)
             return
         log_image(trainer, "samples", grid, trainer.global_step)

@@ -34,9 +34,9 @@ class TwoClasses(AbstractDenoiser):
         return GaussianMixtureDenoiser(mixture, self.schedule)
 
     def __call__(self, x_t, t, cond=None, *, key=None):
-        none = jnp.asarray(True) if cond is None else cond == -1
-        chosen = jnp.zeros(2) if cond is None else jax.nn.one_hot(cond, 2)
-        weights = jnp.where(none, 0.5, chosen) + 1e-30
+        both = jnp.full(2, 0.5)
+        chosen = nn.when_present(cond, lambda k: jax.nn.one_hot(k, 2), both)
+        weights = chosen + 1e-30
         return self._law(weights)(x_t, t)
 
 
@@ -67,7 +67,7 @@ def test_guidance_is_one_call_on_a_doubled_batch():
 
     def net(x, c, cond, *, key):
         calls.append(1)
-        return x * cond
+        return x * nn.when_present(cond, lambda scale: scale, jnp.asarray(0.0))
 
     denoiser = Preconditioned(net, EDM(), "x0")
     Guided(denoiser, 1.0)(jnp.ones(2), jnp.asarray(1.0), jnp.asarray(2.0))
@@ -110,7 +110,8 @@ def test_thresholds():
 @pytest.mark.slow
 def test_conditions_are_left_out_at_the_rate_asked_for(getkey):
     def net(x, c, cond, *, key):
-        return jnp.where(cond == -1, 1.0, 0.0) * jnp.ones_like(x)
+        left_out = nn.when_present(cond, lambda cond: jnp.zeros(()), jnp.ones(()))
+        return left_out * jnp.ones_like(x)
 
     denoiser = Preconditioned(net, EDM(), "x0")
     x, cond = jnp.zeros((4000, 1)), jnp.full((4000,), 3)
@@ -127,12 +128,16 @@ def test_embedding_reads_no_condition(getkey):
     classes = nn.Embedding(16, num_classes=3, key=getkey())
     none = nn.no_condition(jnp.asarray(2))
     assert jnp.array_equal(classes(c, none), classes(c))
-    assert jnp.isnan(classes(c, jnp.asarray(-2))).all()
+    assert jnp.isnan(classes(c, jnp.asarray(-1))).all()
     vector = nn.Embedding(16, cond_dim=3, key=getkey())
     none = nn.no_condition(jnp.ones(3))
     assert jnp.array_equal(vector(c, none), vector(c))
-    grads = jax.grad(lambda v: jnp.sum(v))(vector(c, none))
-    assert jnp.isfinite(grads).all()
+    # A value that is not there may be anything, and has no gradient.
+    absent = nn.Condition(jnp.full(3, jnp.nan), False)
+    grads = eqx.filter_grad(lambda net: jnp.sum(net(c, absent)))(vector)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert jnp.abs(grads.nothing).sum() > 0.0
+    assert not grads.vector.weight.any()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_the_last_class_of_few_bits_is_a_class(dtype, getkey):
     got = embedding(c, jnp.asarray(last, dtype))
     assert jnp.array_equal(got, embedding(c, jnp.asarray(last)))
     assert not jnp.allclose(got, embedding(c))
-    none = nn.no_condition(nn.as_condition(embedding, jnp.asarray(last, dtype)))
+    none = nn.no_condition(jnp.asarray(last, dtype))
     assert jnp.array_equal(embedding(c, none), embedding(c))
 
 
@@ -166,7 +171,7 @@ def test_none_of_a_vector_is_none_in_any_dtype(dtype, getkey):
     embedding = nn.Embedding(8, cond_dim=3, key=getkey())
     vector, c = jnp.array([0, 1, 0], dtype), jnp.asarray(0.1)
     assert jnp.array_equal(embedding(c, vector), embedding(c, vector.astype(float)))
-    none = nn.no_condition(nn.as_condition(embedding, vector))
+    none = nn.no_condition(vector)
     assert jnp.array_equal(embedding(c, none), embedding(c))
 
 
@@ -198,8 +203,6 @@ def test_integer_vectors_are_left_out_in_training_and_guidance(dtype, getkey):
 def test_booleans_are_refused_as_conditions(getkey):
     embedding = nn.Embedding(8, cond_dim=3, key=getkey())
     rows = np.eye(3, dtype=bool)
-    with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):
-        nn.no_condition(rows)
     with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):
         nn.check_condition(embedding, rows)
     with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):

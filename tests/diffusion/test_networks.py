@@ -302,9 +302,8 @@ def test_the_condition_matters(name, kind):
     of_class = kind == "class"
     settings = {"num_classes": 3} if of_class else {"cond_dim": 2}
     net = shuffled(make(key_of(0), **settings), key_of(1))
-    cond = jnp.array([0, 2, -1]) if of_class else jnp.array([[0.0, 1.0], [1.0, 1.0]])
-    if not of_class:
-        cond = jnp.concatenate([cond, jnp.full((1, 2), jnp.nan)])
+    values = jnp.array([0, 2, 1]) if of_class else jnp.eye(3, 2)
+    cond = nn.Condition(values, jnp.array([True, True, False]))
     x, c = jax.random.normal(key_of(2), shape), jnp.asarray(0.3)
     out = eqx.filter_jit(eqx.filter_vmap(net, in_axes=(None, None, 0)))(x, c, cond)
     without = eqx.filter_jit(net)(x, c)

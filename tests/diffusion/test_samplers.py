@@ -451,8 +451,10 @@ def test_unknown_conditions_are_refused_with_their_row(getkey):
 
     with pytest.raises(ValueError, match="cond row 2 is class 3, outside 0"):
         draw(jnp.array([0, 2, 3, 1]))
-    with pytest.raises(ValueError, match="cond is float32"):
+    with pytest.raises(TypeError, match=r"cond is float32.*cond.astype\(int\)"):
         draw(jnp.zeros(4))
+    with pytest.raises(ValueError, match=r"row 1 is class -1.*stands for no class"):
+        draw(jnp.array([0, -1, 1, 1]))
     with pytest.raises(ValueError, match="cond row 1 is class 7"):
         DenoisingLoss().check(
             denoiser, (np.zeros((2, 2), np.float32), np.array([0, 7]))
@@ -461,6 +463,11 @@ def test_unknown_conditions_are_refused_with_their_row(getkey):
     denoiser = Preconditioned(net, VP.linear())
     with pytest.raises(ValueError, match=r"rows of shape \(2,\) where \(3,\)"):
         draw(jnp.zeros((4, 2)))
+    partly = jnp.zeros((4, 3)).at[2, 1].set(jnp.nan)
+    with pytest.raises(ValueError, match="cond row 2 is not finite, first in column 1"):
+        draw(partly)
+    known = np.isfinite(partly).all(axis=1)
+    draw(nn.Condition(jnp.nan_to_num(partly), known))
     denoiser = Preconditioned(
         nn.ResidualMLP(2, width=8, depth=1, key=getkey()), VP.linear()
     )

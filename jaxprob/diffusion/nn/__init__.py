@@ -3,10 +3,9 @@
 They know nothing of diffusion but that `c` is a number that says how much noise there
 is in `x`, and can be used alone. Any other callable of this form serves as well.
 
-- `Sinusoids`, `Embedding`: the number and the condition become a vector;
-  `no_condition` is how a row of a batch says that it has none, in a dtype that
-  `as_condition` gives, and `check_condition` refuses rows that an `Embedding` does not
-  know.
+- `Sinusoids`, `Embedding`: the number and the condition become a vector.
+- `Condition`: a condition that may be absent; a network of your own reads it by
+  `when_present`. `check_condition` rejects rows that a network does not know.
 - `ResidualMLP`: vectors.
 - `Mixer2d`: images, that of Equinox's diffusion example. `AdaptiveMixer2d` hears the
   noise level in its norms and takes conditions.
@@ -18,9 +17,18 @@ Each is a function of one example; `jax.vmap` makes plain products of matrices o
 
 from ._embedding import Embedding as Embedding, Sinusoids as Sinusoids
 from ._condition import (
+    AbstractConditioned as AbstractConditioned,
+    Condition as Condition,
     as_condition as as_condition,
     check_condition as check_condition,
     no_condition as no_condition,
+    null_is_untrained as null_is_untrained,
+    reader_of as reader_of,
+    when_present as when_present,
+)
+from ._entrance import (
+    read_condition as read_condition,
+    with_checked_tables as with_checked_tables,
 )
 from ._mlp import ResidualBlock as ResidualBlock, ResidualMLP as ResidualMLP
 from ._mixing import Mixing as Mixing

@@ -6,8 +6,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from ..._keys import check_key
 from ..._types import PRNGKey
 from ._batch_second import batch_second
+from ._condition import AbstractConditioned, Condition
 from ._embedding import Embedding, embedded
 from ._images import (
     as_image_shape,
@@ -20,7 +22,7 @@ from ._images import (
 from ._mixing import Mixing, normalise, over_hidden, over_patches
 
 
-class AdaptiveMixer2d(eqx.Module):
+class AdaptiveMixer2d(AbstractConditioned):
     r"""MLP-Mixer for images whose norms are scaled and shifted by the noise level.
 
     $$y \leftarrow y + g(e)\,\mathrm{mix}\big[(1 + a(e))\,\mathrm{norm}(y) + b(e)\big]$$
@@ -74,6 +76,7 @@ class AdaptiveMixer2d(eqx.Module):
         key: PRNGKey,
     ):
         image_shape = as_image_shape(image_shape)
+        check_key(key)
         num_patches = check_patches(image_shape, patch_size)
         channels = image_shape[0]
         pixels = channels * patch_size**2
@@ -99,11 +102,15 @@ class AdaptiveMixer2d(eqx.Module):
         self.image_shape = image_shape
         self.patch_size = patch_size
 
+    @property
+    def reader(self) -> Embedding:
+        return self.embedding
+
     def __call__(
         self,
         x: Float[Array, "channels height width"],
         c: Float[Array, ""],
-        cond: Array | None = None,
+        cond: Array | Condition | None = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:

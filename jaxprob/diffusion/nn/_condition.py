@@ -1,106 +1,239 @@
-"""How "no condition" is said inside a batch, where every row has one."""
+"""Conditions that may be absent, and their check at a network's entrance."""
 
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from ..._types import Model
-from ._embedding import Embedding, as_vector, check_not_boolean
+
+
+class Condition(eqx.Module):
+    """A condition, and whether it is there.
+
+    Rows of one batch differ in whether their condition is left out
+    (`DenoisingLoss(drop_cond=0.1)`), and the two calls of classifier-free guidance are
+    one batch. So "no condition" is a flag beside the value, and never a value: -1 is
+    the last row of a table, and every float is a number that a network may be given.
+
+    `Embedding` reads it. A network of your own reads it by `when_present`. In a data
+    set it marks the rows that have no condition:
+
+    ```python
+    known = labels >= 0
+    cond = nn.Condition(np.where(known, labels, 0), known)
+    jaxprob.fit(learner, denoiser, (x, cond), key=key, num_steps=1000)
+    ```
+
+    **Arguments:**
+
+    - `value`: an array; any valid one where the condition is absent.
+    - `present`: Boolean, of one example; with a leading axis, of several.
+    """
+
+    value: PyTree
+    present: Any
+
+    def __init__(self, value: PyTree, present: bool | Bool[Any, "..."]):
+        if isinstance(value, Condition):
+            raise TypeError("value is a Condition already: give the array it holds")
+        if isinstance(present, bool):
+            present = jnp.asarray(present)
+        kind = getattr(present, "dtype", type(present).__name__)
+        if kind != np.dtype(bool):
+            raise TypeError(
+                f"present is {kind}: give "
+                "Booleans, e.g. labels >= 0, that are True where the condition is there"
+            )
+        axes = len(present.shape)
+        for leaf in jax.tree.leaves(value):
+            if jnp.shape(leaf)[:axes] != present.shape:
+                raise ValueError(
+                    f"present has shape {present.shape} and the value "
+                    f"{jnp.shape(leaf)}: give one Boolean for each row of the value"
+                )
+        self.value = value
+        self.present = present
+
+
+def is_condition(node: Any) -> bool:
+    """Return whether this is a `Condition`."""
+    return isinstance(node, Condition)
+
+
+def as_condition(cond: PyTree, present: bool | Bool[Array, ""] = True) -> PyTree:
+    """Return the condition with each of its arrays as a `Condition`.
+
+    **Arguments:**
+
+    - `cond`: of one example, an array or a tree of arrays. A `Condition` in it is
+        absent if it was so before.
+    - `present`: whether it is there.
+    """
+
+    def one(leaf):
+        if is_condition(leaf):
+            return Condition(leaf.value, leaf.present & present)
+        return Condition(leaf, jnp.asarray(present))
+
+    return jax.tree.map(one, cond, is_leaf=is_condition)
 
 
 def no_condition(cond: PyTree) -> PyTree:
-    """A condition of the same shape that means none: -1 in integers, NaN in floats.
+    """Return a condition of the same structure and shapes that is absent."""
+    return as_condition(cond, False)
 
-    Give classes as integers and vectors, one-hot ones too, as floats: an integer vector
-    of -1 is a vector. `DenoisingLoss` and `Guided` do so by `as_condition`.
 
-    Rows of a batch differ in whether their condition is left out, and the two calls of
-    classifier-free guidance are one batch, so it cannot be `None`. `Embedding` reads it
-    as `None`; a network of your own has to know it.
+def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> Array:
+    """Return what a network reads from a condition, or `nothing` where it is absent.
 
-    **Raises:** `TypeError` for Booleans, which have no third value.
+    ```python
+    class Net(eqx.Module):
+        table: eqx.nn.Embedding
+        nothing: Array  # trained, as the rows of the table are
+
+        def __call__(self, x, c, cond=None, *, key=None):
+            e = nn.when_present(cond, self.table, self.nothing)
+    ```
+
+    **Arguments:**
+
+    - `cond`: `None`, a `Condition`, or a condition that is there.
+    - `read`: the function of the condition, e.g. a table or a linear map.
+    - `nothing`: of the shape that `read` gives.
+    """
+    if cond is None:
+        return nothing
+    if not is_condition(cond):
+        return read(cond)
+
+    # Replaced before reading too: the gradient of a NaN that is not chosen is NaN.
+    def safe(leaf):
+        leaf = jnp.asarray(leaf)
+        return jnp.where(cond.present, leaf, jnp.zeros_like(leaf))
+
+    return jnp.where(cond.present, read(jax.tree.map(safe, cond.value)), nothing)
+
+
+class AbstractConditioned(eqx.Module):
+    """Capability: says which part reads all of the condition, at the entrance.
+
+    Of a network that is made of others it cannot be guessed from the parts inside: an
+    encoder may stand before them, or the condition may be an image beside the input.
     """
 
-    def nothing(leaf):
-        leaf = _signed(leaf)
-        empty = -1 if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.nan
-        return jnp.full_like(leaf, empty)
-
-    return jax.tree.map(nothing, cond)
+    @property
+    @abc.abstractmethod
+    def reader(self) -> Any:
+        """The `Embedding` that is given `cond` as it is; `None` where none is known."""
 
 
-def as_condition(model: Model, cond: PyTree) -> PyTree:
-    """A condition in a dtype in which "none" can be said, before `no_condition`.
+def reader_of(model: Model) -> Any:
+    """Return the `Embedding` at the entrance of a model, or `None`."""
+    return model.reader if isinstance(model, AbstractConditioned) else None
 
-    Unsigned classes become int32, as -1 would be the last of them; the vectors of an
-    `Embedding(cond_dim=...)` become floats, as -1 is a number in them.
 
-    **Raises:** `TypeError` for Booleans.
+def null_is_untrained(model: Model) -> bool:
+    """Return whether the vector for "no condition" is at its initial value, zero.
+
+    `False` where the entrance of the model is not known, or is being traced.
     """
-    cond = jax.tree.map(_signed, cond)
-    vectors = any(e.cond_dim is not None for e in _embeddings(model))
-    if vectors and hasattr(cond, "dtype"):
-        return as_vector(cond)
-    return cond
-
-
-def _signed(leaf):
-    leaf = jnp.asarray(leaf)
-    check_not_boolean(leaf)
-    unsigned = jnp.issubdtype(leaf.dtype, jnp.unsignedinteger)
-    return leaf.astype(jnp.int32) if unsigned else leaf
-
-
-def _embeddings(model):
-    leaves = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, Embedding))
-    return [leaf for leaf in leaves if isinstance(leaf, Embedding)]
+    nothing = getattr(reader_of(model), "nothing", None)
+    if nothing is None or isinstance(nothing, Tracer):
+        return False
+    return not np.asarray(nothing).any()
 
 
 def check_condition(model: Model, cond: PyTree) -> None:
-    """Rows of conditions are ones that the model's `Embedding` knows.
+    """Check that the rows of a condition are ones that the model knows.
 
     Inside a traced computation an unknown class can only read as NaN; here, on the
-    host, it is named. A model without an `Embedding` may take any condition.
+    host, it is named. Only the part at the model's entrance is asked (`reader`), so a
+    network of your own may take any condition.
 
     **Arguments:**
 
     - `model`: a network or a denoiser.
     - `cond`: conditions of several examples, or `None`.
 
-    **Raises:** `ValueError` that names the row; `TypeError` for Booleans.
+    **Raises:** `ValueError` that names the row; `TypeError` for Booleans and for
+    classes that are no integers.
     """
-    if not hasattr(cond, "dtype") or isinstance(cond, Tracer):
+    reader = reader_of(model)
+    rows, present = cond, None
+    if is_condition(cond):
+        rows, present = cond.value, cond.present
+    leaves = (rows, present)
+    if reader is None or not hasattr(rows, "dtype"):
         return
-    rows = np.asarray(cond)
-    for embedding in _embeddings(model):
-        if embedding.num_classes is not None:
-            _check_classes(rows, embedding.num_classes)
-        elif embedding.cond_dim is not None:
-            check_not_boolean(rows)
-            if rows.shape[1:] != (embedding.cond_dim,):
-                raise ValueError(
-                    f"cond has rows of shape {rows.shape[1:]} where "
-                    f"({embedding.cond_dim},) is needed"
-                )
-        else:
-            raise ValueError(
-                "there is a condition, but the network was built without one; build "
-                "it with num_classes or cond_dim"
-            )
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return
+    if reader.num_classes is None and reader.cond_dim is None:
+        raise ValueError(
+            "there is a condition, but the network was built without one; build it "
+            "with num_classes or cond_dim"
+        )
+    check_not_boolean(rows)
+    rows = np.asarray(rows)
+    known = np.ones(rows.shape[:1], bool) if present is None else np.asarray(present)
+    if reader.num_classes is not None:
+        _check_classes(rows, known, reader.num_classes)
+    else:
+        _check_vectors(rows, known, reader.cond_dim)
 
 
-def _check_classes(rows, num_classes):
-    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+def _check_classes(rows, present, num_classes):
+    if rows.ndim != 1:
         raise ValueError(
             f"cond is {rows.dtype}{list(rows.shape)} where classes are needed, one "
             f"integer in 0, ..., {num_classes - 1} for each row"
         )
-    bad = (rows < -1) | (rows >= num_classes)
+    if not np.issubdtype(rows.dtype, np.integer):
+        raise TypeError(
+            f"cond is {rows.dtype}{list(rows.shape)} where classes are needed, "
+            f"integers in 0, ..., {num_classes - 1}: write cond.astype(int)"
+        )
+    bad = present & ((rows < 0) | (rows >= num_classes))
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"cond row {row} is class {rows[row]}, outside 0, ..., {num_classes - 1} "
-            "(-1 is no class). Relabel the rows or raise num_classes."
+            f"cond row {row} is class {rows[row]}, outside 0, ..., {num_classes - 1}. "
+            "Relabel the rows or raise num_classes. If it stands for no class, write "
+            "nn.Condition(np.where(known, cond, 0), known) with known = cond >= 0"
+        )
+
+
+def _check_vectors(rows, present, dim):
+    if rows.shape[1:] != (dim,):
+        raise ValueError(
+            f"cond has rows of shape {rows.shape[1:]} where ({dim},) is needed"
+        )
+    finite = np.isfinite(rows) if np.issubdtype(rows.dtype, np.inexact) else None
+    if finite is None or finite[present].all():
+        return
+    row = int(np.argmax(present & ~finite.all(axis=1)))
+    column = int(np.argmax(~finite[row]))
+    raise ValueError(
+        f"cond row {row} is not finite, first in column {column}. If the row has no "
+        "condition, write nn.Condition(np.nan_to_num(cond), known) with known = "
+        "np.isfinite(cond).all(axis=1). If single entries are missing, impute them, "
+        "and give the network a mask as further entries"
+    )
+
+
+def check_not_boolean(cond: Any) -> None:
+    """Check that a condition is a class or a vector, as a Boolean may be either.
+
+    **Raises:** `TypeError` with what to write for each.
+    """
+    if cond.dtype == bool:
+        raise TypeError(
+            f"cond is bool{list(cond.shape)}: write cond.astype(int) if it is a class "
+            "and cond.astype(float) if it is a vector"
         )

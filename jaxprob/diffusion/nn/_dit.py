@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._keys import check_key
 from ..._types import PRNGKey
 from ._attention import SelfAttention
+from ._condition import AbstractConditioned, Condition
 from ._digits import wide
 from ._embedding import Embedding, embedded
 from ._images import (
@@ -22,7 +24,7 @@ from ._images import (
 )
 
 
-class DiT(eqx.Module):
+class DiT(AbstractConditioned):
     r"""A transformer over the patches of an image, with adaLN-Zero.
 
     Norms are scaled and shifted, and branches gated, by linear maps of the embedding
@@ -72,6 +74,7 @@ class DiT(eqx.Module):
         key: PRNGKey,
     ):
         image_shape = as_image_shape(image_shape)
+        check_key(key)
         num_patches = check_patches(image_shape, patch_size)
         pixels = image_shape[0] * patch_size**2
         keys = jax.random.split(key, 6)
@@ -90,11 +93,15 @@ class DiT(eqx.Module):
         self.image_shape = image_shape
         self.patch_size = patch_size
 
+    @property
+    def reader(self) -> Embedding:
+        return self.embedding
+
     def __call__(
         self,
         x: Float[Array, "channels height width"],
         c: Float[Array, ""],
-        cond: Array | None = None,
+        cond: Array | Condition | None = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:

@@ -1,14 +1,20 @@
 """How a network hears of the noise level and of the condition."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._keys import check_key
 from ..._types import PRNGKey
+from ._condition import (
+    AbstractConditioned,
+    Condition,
+    check_not_boolean,
+    when_present,
+)
 
 
 class Sinusoids(eqx.Module):
@@ -47,14 +53,15 @@ class Sinusoids(eqx.Module):
         return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
 
 
-class Embedding(eqx.Module):
+class Embedding(AbstractConditioned):
     r"""The vector that tells a network its noise level and its condition.
 
     $$e = W_2\,\mathrm{silu}(W_1 \sin(c) + \mathrm{cond}), $$
 
     where a class has a row of a table and a vector a linear map. No condition (`None`,
-    or what `no_condition` gives: class -1, NaN) has a vector of its own, which
-    classifier-free guidance needs.
+    or a `Condition` that is absent) has a vector of its own, which classifier-free
+    guidance needs. It is zero until `DenoisingLoss(drop_cond=...)` or a data set with
+    absent conditions has trained it.
 
     **Arguments:**
 
@@ -83,7 +90,8 @@ class Embedding(eqx.Module):
     ):
         if num_classes is not None and cond_dim is not None:
             raise ValueError("give num_classes or cond_dim, not both")
-        first_key, second_key, cond_key, nothing_key = jax.random.split(key, 4)
+        check_key(key)
+        first_key, second_key, cond_key, _ = jax.random.split(key, 4)
         features = 2 * max(8, dim // 4)
         self.sinusoids = Sinusoids(features)
         self.first = eqx.nn.Linear(features, dim, key=first_key)
@@ -94,14 +102,15 @@ class Embedding(eqx.Module):
         if cond_dim is not None:
             self.vector = eqx.nn.Linear(cond_dim, dim, key=cond_key)
         if num_classes is not None or cond_dim is not None:
-            self.nothing = jax.random.normal(nothing_key, (dim,))
+            # Zero and not random, so that `Guided` sees that it was never trained.
+            self.nothing = jnp.zeros((dim,))
         self.num_classes = num_classes
         self.cond_dim = cond_dim
 
     def __call__(
         self,
         c: Float[Array, ""],
-        cond: Array | None = None,
+        cond: Array | Condition | None = None,
     ) -> Float[Array, " dim"]:
         """The vector for noise level `c` and condition `cond`."""
         # The angles in the dtype of c, which knows them; weights may have fewer bits.
@@ -111,65 +120,53 @@ class Embedding(eqx.Module):
             hidden = hidden + addition
         return self.second(jax.nn.silu(hidden))
 
+    @property
+    def reader(self) -> "Embedding":
+        return self
+
     def _condition(self, cond):
-        if cond is None:
-            return self.nothing
+        if self.nothing is None:
+            if cond is None:
+                return None
+            raise ValueError(
+                "the network was given a condition but built without one; build it "
+                "with num_classes or cond_dim"
+            )
+        return when_present(cond, self._row, self.nothing)
+
+    def _row(self, cond):
         if not hasattr(cond, "dtype"):
             raise TypeError(
                 f"cond is a {type(cond).__name__} where an Embedding takes one array: "
                 "give it jnp.asarray(...) of a class or a vector, or the leaf of a "
                 "tree that it is to read"
             )
+        check_not_boolean(cond)
         if self.classes is not None:
             if jnp.shape(cond) != () or not jnp.issubdtype(cond.dtype, jnp.integer):
                 raise ValueError(
                     f"cond is {cond.dtype}{list(jnp.shape(cond))} where one class, an "
                     f"integer in 0, ..., {len(self.classes) - 1}, is needed"
                 )
-            # -1 is no class, and uint8 has none: 255 would be taken for it.
-            cond = cond.astype(jnp.int32)
             # An unknown class reads as NaN, which training and sampling report, and
-            # not as the last class, which is what an index out of bounds gives.
+            # not as the last class, which is what an index out of bounds gives. uint8
+            # cannot hold the number of 256 classes.
+            cond = cond.astype(jnp.int32)
             index = jnp.where(cond < 0, len(self.classes), cond)
-            row = self.classes.at[index].get(mode="fill", fill_value=jnp.nan)
-            assert self.nothing is not None
-            return jnp.where(cond == -1, self.nothing, row)
-        if self.vector is not None:
-            if jnp.shape(cond) != (self.cond_dim,):
-                raise ValueError(
-                    f"cond has shape {jnp.shape(cond)} where ({self.cond_dim},) is "
-                    "needed"
-                )
-            cond = as_vector(cond).astype(self.vector.weight.dtype)
-            none = jnp.any(jnp.isnan(cond))
-            # Replaced inside as well: the gradient of a NaN that is not chosen is NaN.
-            row = self.vector(jnp.where(none, jnp.zeros_like(cond), cond))
-            assert self.nothing is not None
-            return jnp.where(none, self.nothing, row)
-        raise ValueError(
-            "the network was given a condition but built without one; build it with "
-            "num_classes or cond_dim"
-        )
-
-
-def as_vector(cond: Array) -> Float[Array, "..."]:
-    """A vector of floats: integers have no NaN, which stands for none."""
-    check_not_boolean(cond)
-    integers = jnp.issubdtype(cond.dtype, jnp.integer)
-    return cond.astype(jnp.result_type(float)) if integers else cond
-
-
-def check_not_boolean(cond: Any) -> None:
-    """A Boolean has no value left to say that there is no condition."""
-    if cond.dtype == bool:
-        raise TypeError(
-            f"cond is bool{list(cond.shape)}: write cond.astype(int) if it is a class "
-            "and cond.astype(float) if it is a vector"
-        )
+            return self.classes.at[index].get(mode="fill", fill_value=jnp.nan)
+        assert self.vector is not None
+        if jnp.shape(cond) != (self.cond_dim,):
+            raise ValueError(
+                f"cond has shape {jnp.shape(cond)} where ({self.cond_dim},) is needed"
+            )
+        return self.vector(cond.astype(self.vector.weight.dtype))
 
 
 def embedded(
-    embedding: Embedding, c: Float[Array, ""], cond: Array | None, dtype
+    embedding: Embedding,
+    c: Float[Array, ""],
+    cond: Array | Condition | None,
+    dtype,
 ) -> Float[Array, " dim"]:
     """What the layers of a network multiply: silu of the embedding, in their dtype.
 

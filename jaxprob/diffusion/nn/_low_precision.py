@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
+from ._condition import AbstractConditioned, reader_of
 from ._embedding import Embedding
 
 
-class LowPrecision(eqx.Module):
+class LowPrecision(AbstractConditioned):
     """Computes in bfloat16; parameters, gradients and the optimiser stay in float32.
 
     Parameters and input are cast at each call, so derivatives with respect to them
@@ -43,6 +44,10 @@ class LowPrecision(eqx.Module):
             raise TypeError(f"dtype={dtype}: give a floating-point type")
         self.net = net
         self.dtype = jnp.dtype(dtype)
+
+    @property
+    def reader(self) -> Any:
+        return reader_of(self.net)
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._keys import check_key
 from ..._types import PRNGKey
 from ._batch_second import batch_second
 from ._images import (
@@ -72,6 +73,7 @@ class Mixer2d(eqx.Module):
         key: PRNGKey,
     ):
         image_shape = as_image_shape(image_shape)
+        check_key(key)
         channels = image_shape[0]
         num_patches = check_patches(image_shape, patch_size)
         in_key, out_key, blocks_key = jax.random.split(key, 3)

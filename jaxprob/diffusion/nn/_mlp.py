@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._keys import check_key
 from ..._types import PRNGKey
+from ._condition import AbstractConditioned, Condition
 from ._embedding import Embedding, embedded
 
 
-class ResidualMLP(eqx.Module):
+class ResidualMLP(AbstractConditioned):
     r"""Residual MLP whose blocks are scaled and shifted by the noise level.
 
     $$h \leftarrow h + W_2\,\mathrm{silu}\big(W_1 [(1 + a(e))\,\mathrm{norm}(h)
@@ -51,6 +53,7 @@ class ResidualMLP(eqx.Module):
         cond_dim: int | None = None,
         key: PRNGKey,
     ):
+        check_key(key)
         embed_key, first_key, last_key, blocks_key = jax.random.split(key, 4)
         self.embedding = Embedding(
             width, num_classes=num_classes, cond_dim=cond_dim, key=embed_key
@@ -64,15 +67,28 @@ class ResidualMLP(eqx.Module):
         last = eqx.nn.Linear(width, dim, key=last_key)
         self.last = jax.tree.map(jnp.zeros_like, last)
 
+    @property
+    def reader(self) -> Embedding:
+        return self.embedding
+
     def __call__(
         self,
         x: Float[Array, " dim"],
         c: Float[Array, ""],
-        cond: Array | None = None,
+        cond: Array | Condition | None = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, " dim"]:
         """The network's output for `x` at noise level `c`; `key` is not used."""
+        dim = self.first.in_features
+        if x.shape != (dim,):
+            remedy = "map over a batch with jax.vmap"
+            if x.ndim == 1:
+                remedy = f"give data of that size, or build it with dim={x.size}"
+            raise ValueError(
+                f"this ResidualMLP is for one vector of shape ({dim},); got shape "
+                f"{x.shape}: {remedy}"
+            )
         e = embedded(self.embedding, c, cond, x.dtype)
         h = self.first(x)
         for block in self.blocks:

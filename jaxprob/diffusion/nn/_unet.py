@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._keys import check_key
 from ..._types import PRNGKey
 from ._attention import SelfAttention
+from ._condition import AbstractConditioned, Condition
 from ._embedding import Embedding, embedded
 from ._images import as_image_shape, check_image, zeroed
 
 
-class UNet(eqx.Module):
+class UNet(AbstractConditioned):
     r"""Residual blocks at falling and rising resolutions, with skips between them.
 
     Each level has half the height and width of the one before. Norms inside residual
@@ -67,6 +69,7 @@ class UNet(eqx.Module):
         key: PRNGKey,
     ):
         image_shape = as_image_shape(image_shape)
+        check_key(key)
         channels, height, _ = image_shape
         heights = [height >> level for level in range(len(widths))]
         _check_sizes(image_shape, widths, heights, attention_at)
@@ -112,11 +115,15 @@ class UNet(eqx.Module):
         self.conv_out = zeroed(conv(now, channels))
         self.image_shape = image_shape
 
+    @property
+    def reader(self) -> Embedding:
+        return self.embedding
+
     def __call__(
         self,
         x: Float[Array, "channels height width"],
         c: Float[Array, ""],
-        cond: Array | None = None,
+        cond: Array | Condition | None = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:

@@ -1,0 +1,74 @@
+"""A network of any kind at its entrance: what it looks up, how it reads a condition."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ..._types import Model
+from ._condition import is_condition
+
+
+class _CheckedTable(eqx.nn.Embedding):
+    """A table that gives NaN for a row it does not have.
+
+    JAX clamps an index beyond the end and counts a negative one from the end, so that
+    an unknown class would be read as another class.
+    """
+
+    def __call__(self, x: Any, *, key: Any = None) -> Array:
+        row = super().__call__(x, key=key)
+        index = jnp.asarray(x)
+        return jnp.where((index >= 0) & (index < len(self.weight)), row, jnp.nan)
+
+
+def with_checked_tables(net: Model) -> Model:
+    """Return the network with each `eqx.nn.Embedding` giving NaN for unknown rows."""
+
+    def is_table(node):
+        return type(node) is eqx.nn.Embedding
+
+    def check(node):
+        known = is_table(node) and eqx.is_inexact_array(node.weight)
+        return _CheckedTable(weight=node.weight) if known else node
+
+    return jax.tree.map(check, net, is_leaf=is_table)
+
+
+def read_condition(call: Callable[[Any], Array], cond: PyTree) -> Array:
+    """Return `call(cond)`, and name the cause if it cannot read a `Condition`.
+
+    **Raises:** `TypeError` when the call fails on a `Condition` but not on the value in
+    it; what the call raises otherwise.
+    """
+    leaves = jax.tree.leaves(cond, is_leaf=is_condition)
+    if not any(map(is_condition, leaves)):
+        return call(cond)
+    try:
+        return call(cond)
+    except Exception as error:
+        values = jax.tree.map(
+            lambda leaf: leaf.value if is_condition(leaf) else leaf,
+            cond,
+            is_leaf=is_condition,
+        )
+        if not _works(call, values):
+            raise
+        raise TypeError(
+            "the network was given an nn.Condition, a condition that may be absent (by "
+            "drop_cond, guidance or a data set with absent ones), and cannot read it: "
+            f"{type(error).__name__}: {error}. Where it reads cond, write "
+            "nn.when_present(cond, read, nothing), with a trained array `nothing` for "
+            "no condition"
+        ) from error
+
+
+def _works(call, cond):
+    try:
+        jax.eval_shape(call, cond)
+    except Exception:
+        return False
+    return True
