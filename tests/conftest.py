@@ -64,6 +64,24 @@ optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
 optax.cosine_decay_schedule = _schedules_leniently(optax.cosine_decay_schedule)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--reseed",
+        type=int,
+        default=0,
+        help="fold this number into every key made of a seed; 0 leaves keys as they are",
+    )
+
+
+def pytest_configure(config):
+    number = config.getoption("--reseed")
+    if number:
+        make = jax.random.key
+        jax.random.key = lambda *args, **kwargs: jax.random.fold_in(
+            make(*args, **kwargs), number
+        )
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_dropped():
     """Each test file ends with its compiled programs unloaded.
