@@ -69,7 +69,7 @@ def pytest_addoption(parser):
         "--reseed",
         type=int,
         default=0,
-        help="fold this number into every key made of a seed; 0 leaves keys as they are",
+        help="fold this number into every key that is made of a seed",
     )
 
 

@@ -145,6 +145,7 @@ from ._posterior import (
     MeanFieldPosterior as MeanFieldPosterior,
     PointPosterior as PointPosterior,
 )
+from ._linearized import LinearizedModel as LinearizedModel
 from ._mixture import Mixture as Mixture
 from ._blocks import Blocks as Blocks, BlocksPosterior as BlocksPosterior
 from ._prior_models import PriorModels as PriorModels

@@ -1,5 +1,6 @@
 """Randomised MAP: an optimum that is a posterior draw where the model is linear."""
 
+import functools
 from collections.abc import Iterable
 
 import equinox as eqx
@@ -10,12 +11,11 @@ import optax
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from .. import tree as trees
-from .._batch import Batch, unpack
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey, Where
 from ._inference import AbstractInference, Roles, random_or_point
-from ._likelihood import NormalLikelihood
-from ._log_joint import LogJoint, xy
+from ._log_joint import LogJoint, plain_term
+from ._perturbation import perturbed_log_likelihood, row_key
 from ._posterior import PointPosterior
 from ._prior import check_prior, prior_at, sample_prior
 
@@ -37,24 +37,31 @@ class AnchoredState(eqx.Module):
 
 
 class AnchoredMAP(AbstractInference):
-    r"""MAP with a prior centred on a draw from the prior and noise on the targets.
+    r"""MAP with a prior centred on a draw from the prior, and randomised rows.
 
     $$\hat w = \arg\max_w \sum_i \log p(y_i + e_i \mid f_w(x_i)) + \log \mathcal N(w;
       w_0, \tau^{-1}), \quad w_0 \sim \mathcal N(0, \tau^{-1}), \quad e_i \sim
       \mathcal N(0, s^2)$$
 
-    For a model that is linear in w the optimum is an **exact** draw from the posterior,
-    so `DeepEnsemble(AnchoredMAP(...), 50)` is 50 independent draws. For a network it is
-    an ensemble whose spread does not collapse where there are no data. Where the
-    likelihood is no `NormalLikelihood` only the anchor is random.
+    With Gaussian noise of known scale and a model that is linear in w the optimum is an
+    **exact** draw from the posterior, so `DeepEnsemble(AnchoredMAP(...), 50)` is 50
+    independent draws. For a network it is an ensemble whose spread does not collapse
+    where there are no data.
 
-    The noise of a row is a function of the member and of the row's bits, so that it is
-    the same in each epoch, whatever the order; two rows that are equal in x and y have
-    the same noise.
+    For every other likelihood (classes, counts, Student's t) row i is weighted by
+    $u_i \sim \mathrm{Exp}(1)$ instead, and the spread is that of the posterior as the
+    number of rows grows (weighted-likelihood bootstrap). So is a noise level that is
+    learned (`LearnedNoise`, `HeteroscedasticNormal`), which does not see the $e_i$.
+
+    What is random in a row is a function of the member and of the row's bits, so that
+    it is the same in each epoch, whatever the order; two rows that are equal in x and y
+    are perturbed alike.
 
     References: *Randomize-then-optimize*, Bardsley, Solonen, Haario and Laine, 2014;
     *Uncertainty in neural networks: approximately Bayesian ensembling*, Pearce,
-    Leibfried, Brintrup, Zaki and Neely, 2020, https://arxiv.org/abs/1810.05546.
+    Leibfried, Brintrup, Zaki and Neely, 2020, https://arxiv.org/abs/1810.05546;
+    *Approximate Bayesian inference with the weighted likelihood bootstrap*, Newton and
+    Raftery, 1994.
 
     **Arguments:**
 
@@ -137,15 +144,17 @@ class AnchoredMAP(AbstractInference):
         roles = Roles.of(model, self.random, self.point)
         joint = self.log_joint
 
-        def perturbed(model, batch, *, key):
-            likelihood = joint.likelihood
-            if isinstance(likelihood, NormalLikelihood):
-                scale = likelihood.scale * joint.temperature**0.5
-                batch = _perturbed(batch, scale, noise_key)
-            return loss(model, batch, key=key)
+        def perturbed(p, x, y):
+            return perturbed_log_likelihood(
+                p, y, key=row_key(noise_key, (x, y)), temperature=joint.temperature
+            )
 
-        def loss(model, batch, *, key) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
-            log_likelihood, held = joint.with_statistics(model, batch, key=key)
+        def loss(
+            model, batch, *, key, term=plain_term
+        ) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
+            log_likelihood, held = joint.with_statistics(
+                model, batch, key=key, term=term
+            )
             params = trees.paths(eqx.filter(model, roles.random))
             centres = trees.paths(anchor)
 
@@ -162,36 +171,8 @@ class AnchoredMAP(AbstractInference):
             return -log_density / joint.num_data, (info, held)
 
         return GradientDescent(
-            perturbed, self.optimizer, trainable=roles.trained, evaluation_loss=loss
+            functools.partial(loss, term=perturbed),
+            self.optimizer,
+            trainable=roles.trained,
+            evaluation_loss=loss,
         )
-
-
-def _perturbed(batch, scale, key):
-    data, mask = unpack(batch)
-    x, y = xy(data)
-
-    def noisy(x, y):
-        row_key = jax.random.fold_in(key, _hash((x, y)))
-        noise = jax.random.normal(row_key, jnp.shape(y), y.dtype)
-        return y + jnp.broadcast_to(scale, jnp.shape(y)).astype(y.dtype) * noise
-
-    y = jax.vmap(noisy)(jax.tree.map(jnp.asarray, x), jnp.asarray(y))
-    if not isinstance(batch, Batch):
-        return x, y
-    return Batch((x, y), mask, filled=batch.filled)
-
-
-def _hash(row) -> UInt32[Array, ""]:
-    """32 bits that depend on every bit of a row: a polynomial over its words."""
-    words = []
-    for leaf in jax.tree.leaves(row):
-        # As integers of the same width: a cast would drop the fraction of a half.
-        if leaf.dtype != jnp.bool_:
-            kind = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
-            leaf = jax.lax.bitcast_convert_type(leaf, kind)
-        words.append(leaf.astype(jnp.uint32).ravel())
-    words = jnp.concatenate(words)
-    multiplier = jnp.uint32(0x9E3779B1)
-    powers = multiplier ** jnp.arange(1, len(words) + 1, dtype=jnp.uint32)
-    mixed = (words ^ (words >> jnp.uint32(15))) * powers
-    return jnp.sum(mixed, dtype=jnp.uint32)

@@ -62,6 +62,12 @@ class LaplacePosterior(AbstractPosterior):
         return True
 
     def sample(self, key: PRNGKey) -> Model:
+        """Draw a model from the Gaussian over weights.
+
+        Run as a network it is wider than the posterior, often many times where the
+        curvature is small, because the Gaussian holds for the linearised network alone.
+        For functions take `sample_function`, which is what `predict` uses.
+        """
         return self.prepared().sample(key)
 
     def prepared(self) -> "PreparedLaplace":
@@ -113,6 +119,28 @@ class LaplacePosterior(AbstractPosterior):
             self, self.tau(), jax.tree.map(jnp.asarray, x), apply
         )
 
+    def joint_output_distribution(
+        self, x: PyTree, *, apply: Any = call_model
+    ) -> tuple[Float[Array, "rows out"], Float[Array, "rows out rows out"]]:
+        r"""Return the linearised network's Gaussian over the outputs of all rows.
+
+        $$\mathrm{Cov}[f_i(x), f_j(x')] = J_i(x) \Sigma J_j(x')^\top$$
+
+        It is a Gaussian process at these inputs; memory grows with rows x outputs x
+        weights. For each row by itself take `output_distribution`, for draws
+        `sample_function`.
+
+        **Arguments:**
+
+        - `x`: rows.
+        - `apply`: as in `LogJoint`.
+
+        **Returns:** the mean, outputs flattened, and the covariance of each output of
+        each row with each other.
+        """
+        x = jax.tree.map(jnp.asarray, x)
+        return _joint_output_distribution(self, self.tau(), x, apply)
+
     def class_probs(
         self,
         x: PyTree,
@@ -145,12 +173,17 @@ class LaplacePosterior(AbstractPosterior):
             )
         if binary and link == "bridge":
             raise ValueError("the bridge is for several classes: link='probit'")
-        if link == "bridge":
-            alpha = jax.vmap(softmax_bridge)(mean, covariance)
-            return alpha / jnp.sum(alpha, -1, keepdims=True)
-        out = jax.vmap(functools.partial(probit, binary=binary))(mean, covariance)
         shape = eqx.filter_eval_shape(self._one_output, x, apply).shape
-        return out.reshape(-1, *shape)
+        if binary:
+            flat = jax.vmap(functools.partial(probit, binary=True))(mean, covariance)
+            return flat.reshape(-1, *shape)
+        mean, covariance = _each_label(mean, covariance, num_classes=shape[-1])
+        if link == "bridge":
+            alpha = jax.vmap(jax.vmap(softmax_bridge))(mean, covariance)
+            probs = alpha / jnp.sum(alpha, -1, keepdims=True)
+        else:
+            probs = jax.vmap(jax.vmap(probit))(mean, covariance)
+        return probs.reshape(-1, *shape)
 
     def _one_output(self, x, apply):
         model = eqx.nn.inference_mode(self.mean())
@@ -197,6 +230,14 @@ class PreparedLaplace(AbstractPosterior):
 
     def mean(self) -> Model:
         return eqx.combine(self.params, self.rest)
+
+
+def _each_label(mean, covariance, num_classes):
+    """Logits of one label each: axes (rows, labels, classes), and their covariances."""
+    labels = mean.shape[-1] // num_classes
+    blocks = covariance.reshape(-1, labels, num_classes, labels, num_classes)
+    own = jnp.moveaxis(jnp.diagonal(blocks, axis1=1, axis2=3), -1, 1)
+    return mean.reshape(-1, labels, num_classes), own
 
 
 # Compiled whole: one by one, each of their lines would be a program for each shape.
@@ -247,17 +288,34 @@ def _log_evidence(posterior, tau):
 
 @eqx.filter_jit
 def _output_distribution(posterior, tau, x, apply):
-    vector, unravel = ravel(posterior.params)
-    rest = eqx.nn.inference_mode(posterior.rest)
     root = posterior.curvature.root(tau)
 
     def one(x):
-        def output(vector):
-            model = eqx.combine(unravel(vector), rest)
-            return ravel(apply(model, x, key=jax.random.key(0)))[0]
-
-        jacobian = jax.jacrev(output)(vector)
+        mean, jacobian = _with_jacobian(posterior, x, apply)
         covariance = posterior.curvature.spread(root, jacobian)
-        return output(vector), posterior.temperature * covariance
+        return mean, posterior.temperature * covariance
 
     return jax.lax.map(one, x, batch_size=64)
+
+
+@eqx.filter_jit
+def _joint_output_distribution(posterior, tau, x, apply):
+    mean, jacobian = jax.lax.map(
+        lambda x: _with_jacobian(posterior, x, apply), x, batch_size=64
+    )
+    rows = jacobian.reshape(-1, jacobian.shape[-1])
+    covariance = posterior.curvature.spread(posterior.curvature.root(tau), rows)
+    shape = mean.shape + mean.shape
+    return mean, posterior.temperature * covariance.reshape(shape)
+
+
+def _with_jacobian(posterior, x, apply):
+    """Outputs of one row at the mode, flattened, and their Jacobian in the weights."""
+    vector, unravel = ravel(posterior.params)
+    rest = eqx.nn.inference_mode(posterior.rest)
+
+    def output(vector):
+        model = eqx.combine(unravel(vector), rest)
+        return ravel(apply(model, x, key=jax.random.key(0)))[0]
+
+    return output(vector), jax.jacrev(output)(vector)

@@ -116,9 +116,12 @@ class HeteroscedasticNormal(eqx.Module):
 
 
 class CategoricalLikelihood(eqx.Module):
-    r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the output holds one logit each."""
+    r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the output holds one logit each.
 
-    def __call__(self, output: Float[Array, " classes"]) -> dist.Distribution:
+    Classes lie along the last axis; axes before it are labels, each with its own.
+    """
+
+    def __call__(self, output: Float[Array, "*labels classes"]) -> dist.Distribution:
         if output.ndim == 0:
             raise ValueError(
                 "the model's output has shape (): one logit for each class is needed, "

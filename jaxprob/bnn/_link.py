@@ -11,17 +11,19 @@ def probit(
     *,
     binary: bool = False,
 ) -> Float[Array, " out"]:
-    r"""MacKay's approximation of $\mathbb E[\mathrm{softmax}(f)]$ for Gaussian f.
+    r"""Approximate $\mathbb E[\mathrm{softmax}(f)]$ for Gaussian f, after MacKay.
 
-    $$p = \mathrm{softmax}(\mu / \sqrt{1 + \pi v / 8}), \qquad v = \mathrm{diag}
-      \Sigma$$
+    $$p_k \propto \Big( \sum_l \exp \frac{\mu_l - \mu_k}{\sqrt{1 + \pi v_{kl} / 8}}
+      \Big)^{-1}, \qquad v_{kl} = \Sigma_{kk} + \Sigma_{ll} - 2 \Sigma_{kl}$$
 
-    For one logit the softmax is a logistic function, and the error at most 0.016. For
-    several it uses variances alone; where they are large and differ, take the bridge or
-    draws.
+    Only differences of logits enter, so that uncertainty common to all of them, which
+    the softmax does not see, changes nothing. For two classes, and for one logit, it is
+    MacKay's formula, with an error of at most 0.016. For more classes the error grows
+    with the variances; draws (`predict`) are exact as their number grows.
 
-    Reference: *The evidence framework applied to classification networks*, MacKay,
-    1992.
+    References: *The evidence framework applied to classification networks*, MacKay,
+    1992; *Mean-field approximation to Gaussian-softmax integral with application to
+    uncertainty estimation*, Lu, Ie and Sha, 2020, https://arxiv.org/abs/2006.07584.
 
     **Arguments:**
 
@@ -29,8 +31,14 @@ def probit(
     - `covariance`: $\Sigma$.
     - `binary`: each logit is a two-class problem of its own.
     """
-    scaled = mean / jnp.sqrt(1.0 + jnp.pi / 8.0 * jnp.diag(covariance))
-    return jax.nn.sigmoid(scaled) if binary else jax.nn.softmax(scaled)
+    variance = jnp.diag(covariance)
+    if binary:
+        return jax.nn.sigmoid(mean / jnp.sqrt(1.0 + jnp.pi / 8.0 * variance))
+    # Of logits that move together the difference is rounding, of either sign.
+    spread = variance[:, None] + variance[None, :] - 2.0 * covariance
+    scale = jnp.sqrt(1.0 + jnp.pi / 8.0 * jnp.maximum(spread, 0.0))
+    ratios = (mean[None, :] - mean[:, None]) / scale
+    return jax.nn.softmax(-jax.nn.logsumexp(ratios, axis=1))
 
 
 def softmax_bridge(

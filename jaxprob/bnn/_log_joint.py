@@ -1,7 +1,7 @@
 """The log of likelihood times prior, in nats for the whole data set."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -20,6 +20,9 @@ from ._likelihood import BERNOULLI, Likelihood, check_likelihood, class_probs
 from ._prior import Prior, log_prior
 from ._stateful import statistics, trains_statistics
 from ._xy import xy
+
+RowTerm: TypeAlias = Callable[[dist.Distribution, PyTree, Array], Array]
+"""`term(p, x, y)`: a scalar for one row with target y under the distribution p."""
 
 
 class LogJoint(eqx.Module):
@@ -90,7 +93,12 @@ class LogJoint(eqx.Module):
         self.apply = apply
 
     def log_likelihood(
-        self, model: Model, batch: PyTree, *, key: PRNGKey
+        self,
+        model: Model,
+        batch: PyTree,
+        *,
+        key: PRNGKey,
+        term: RowTerm | None = None,
     ) -> Float[Array, ""]:
         r"""$\frac{N}{B} \sum_i \log p(y_i \mid f_w(x_i))$, without the temperature.
 
@@ -99,16 +107,23 @@ class LogJoint(eqx.Module):
         - `model`: all leaves are arrays.
         - `batch`: `(x, y)`, or a `jaxprob.Batch` of it.
         - `key`: for models with noise of their own; example i gets `fold_in(key, i)`.
+        - `term`: what stands for a row's log-likelihood, `term(p, x, y)`, where p is
+            the likelihood's distribution; $\log p(y)$ by default.
         """
+        term = plain_term if term is None else term
 
         def one(x, y, key):
-            p = self.likelihood(self.apply(model, x, key=key))
-            return log_likelihood_of(p, y)
+            return term(self.likelihood(self.apply(model, x, key=key)), x, y)
 
         return self._total(vmap_last(one), batch, key)[0]
 
     def with_statistics(
-        self, model: Model, batch: PyTree, *, key: PRNGKey
+        self,
+        model: Model,
+        batch: PyTree,
+        *,
+        key: PRNGKey,
+        term: RowTerm | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """`log_likelihood`, and the running statistics after this batch.
 
@@ -119,7 +134,8 @@ class LogJoint(eqx.Module):
         statistics and `None` elsewhere, or `None` if it keeps none.
         """
         if not trains_statistics(model):
-            return self.log_likelihood(model, batch, key=key), None
+            return self.log_likelihood(model, batch, key=key, term=term), None
+        term = plain_term if term is None else term
         if self.apply is not call_model:
             raise ValueError(
                 "apply=... gives the output for one input, and a Stateful model in "
@@ -129,7 +145,7 @@ class LogJoint(eqx.Module):
 
         def one(x, y, key):
             out, state = model.advance(x, key=key)
-            return log_likelihood_of(self.likelihood(out), y), state
+            return term(self.likelihood(out), x, y), state
 
         mapped = jax.vmap(one, out_axes=(0, None), axis_name=model.axis_name)
         value, state = self._total(mapped, batch, key)
@@ -185,6 +201,11 @@ def fill_padding(data: PyTree, mask: Array | np.ndarray) -> PyTree:
     copies = real[place % jnp.maximum(jnp.sum(mask), 1)]
     rows = jnp.where(mask, place, copies)
     return jax.tree.map(lambda array: jnp.asarray(array)[rows], data)
+
+
+def plain_term(p: Any, x: PyTree, y: Array) -> Float[Array, ""]:
+    """Return the row's log-likelihood itself; see `RowTerm`."""
+    return log_likelihood_of(p, y)
 
 
 def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:

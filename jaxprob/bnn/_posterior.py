@@ -1,6 +1,7 @@
 """What inference gives: a distribution over models of the user's own class."""
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Integer, PyTree
 
 from .._types import Model, PRNGKey
 from ._kl import kl
+from ._linearized import LinearizedModel
 from ._prior import Prior
 from ._random import is_random, mean_leaves, sample_leaves
 
@@ -43,6 +45,24 @@ class AbstractPosterior(eqx.Module):
         unless this is a mixture, whose components have their own.
         """
         return self.sample(key), self.mean()
+
+    def sample_function(self, key: PRNGKey) -> Callable[..., PyTree]:
+        """Draw one function x -> output, as `predict` uses it.
+
+        It is the model that `sample` draws, or its linearisation where `predict`
+        linearises by default (Laplace): there the drawn weights alone are much wider as
+        functions than the posterior is. Use it for Thompson sampling.
+
+        **Arguments:**
+
+        - `key`: of the draw.
+
+        **Returns:** a function for one example, in inference mode: `jax.vmap(f)(x)`.
+        """
+        if not self.linearized:
+            return eqx.nn.inference_mode(self.sample(key))
+        draw, mean = eqx.nn.inference_mode(self.expansion(key))
+        return LinearizedModel(mean, draw)
 
     def prepared(self) -> "AbstractPosterior":
         """The same distribution, with what all draws share computed once.

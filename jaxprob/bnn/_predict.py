@@ -17,6 +17,7 @@ from .._keys import check_key
 from .._types import PRNGKey
 from ._apply import call_model
 from ._likelihood import Likelihood, check_likelihood
+from ._linearized import backwards, forwards, lacks_forward_rule
 from ._log_joint import LogJoint
 from ._posterior import AbstractPosterior
 from ._predictive import Predictive, pad
@@ -197,49 +198,17 @@ def _output(posterior, apply, x, key, s, exact, linearized):
     if not linearized:
         return jax.vmap(direct)(x)
     mean = eqx.nn.inference_mode(mean)
-    # A leaf that the draw shares with the mean is no variable of the expansion: under a
-    # head with uncertain weights, what comes before it is computed once for all draws.
-    moves = jax.tree.map(
-        lambda a, b: eqx.is_inexact_array(a) and a is not b, mean, model
-    )
-    params, rest = eqx.partition(mean, moves)
-    delta = jax.tree.map(jnp.subtract, eqx.filter(model, moves), params)
 
-    def output(params, row):
-        return apply(eqx.combine(params, rest), row, key=call_key)
-
-    def forwards(row):
-        out, tangent = jax.jvp(lambda p: output(p, row), (params,), (delta,))
-        return jax.tree.map(_moved, out, tangent)
-
-    def backwards(row):
-        out = output(params, row)
-        real, whole = eqx.partition(out, eqx.is_inexact_array)
-        jacobian = jax.jacrev(
-            lambda p: eqx.filter(output(p, row), eqx.is_inexact_array)
-        )(params)
-        real = jax.tree.map(lambda out, j: out + _contract(j, delta), real, jacobian)
-        return eqx.combine(real, whole)
+    def linearized_by(rule):
+        return lambda row: rule(lambda m: apply(m, row, key=call_key), mean, model)
 
     try:
-        return jax.vmap(forwards)(x)
+        return jax.vmap(linearized_by(forwards))(x)
     except TypeError as error:
-        if "custom_vjp" not in str(error):
+        if not lacks_forward_rule(error):
             raise
-    # A model with a rule for backwards alone, as of an ODE that is solved by diffrax.
     # Row by row: only one Jacobian at a time is in memory.
-    return jax.lax.map(backwards, x)
-
-
-def _moved(out, tangent):
-    """Whole numbers, such as a number of trials, do not move with the weights."""
-    return out + tangent if jnp.issubdtype(out.dtype, jnp.inexact) else out
-
-
-def _contract(jacobian, delta):
-    """J times a direction, both of them trees."""
-    pairs = zip(jax.tree.leaves(jacobian), jax.tree.leaves(delta), strict=True)
-    return sum(jnp.tensordot(j, move, move.ndim) for j, move in pairs)
+    return jax.lax.map(linearized_by(backwards), x)
 
 
 def _as_array(leaf):

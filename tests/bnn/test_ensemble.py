@@ -260,37 +260,6 @@ def test_anchored_members_are_exact_posterior_draws(x64, getkey, temperature):
 
 
 @pytest.mark.slow
-def test_target_noise_is_the_same_in_each_epoch_and_differs_by_row(data, getkey):
-    from jaxprob.bnn._anchored import _perturbed
-
-    x, y = data
-    key = getkey()
-    order = np.random.default_rng(0).permutation(20)
-    noisy = _perturbed((x, y), jnp.asarray(1.0), key)[1] - y
-    again = _perturbed(
-        jaxprob.Batch((x[order], y[order]), jnp.ones(20, bool)), jnp.asarray(1.0), key
-    ).data[1]
-    assert np.allclose(again, (y + noisy)[order], atol=1e-6)
-    assert len(np.unique(np.asarray(noisy))) == 20
-    # One bit of x is another row.
-    other = _perturbed((np.nextafter(x, 9.0), y), jnp.asarray(1.0), key)[1] - y
-    assert not np.isclose(other, noisy).any()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int8])
-def test_rows_of_short_numbers_have_noise_of_their_own(dtype):
-    """Two of them differ in the fraction alone, or in the sign."""
-    from jaxprob.bnn._anchored import _perturbed
-
-    x = jnp.array([0.25, 0.5, -0.5, 3.0, -3.0, 0.0]).astype(dtype)
-    x = x[3:] if dtype == jnp.int8 else x
-    y = jnp.zeros(len(x))
-    noise = _perturbed((x, y), jnp.asarray(1.0), jax.random.key(0))[1]
-    assert len(np.unique(np.asarray(noise))) == len(x)
-
-
-@pytest.mark.slow
 def test_held_out_targets_are_taken_as_they_are(getkey):
     """Noise of the training targets would add half a nat to each row of validation."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=20)
