@@ -48,7 +48,7 @@ def converged(joint, model, batch, num_steps=300):
 
 def exact_moments(log_likelihood, x, y):
     """Means and standard deviations of two weights with prior N(0, 1), on a grid."""
-    edge = np.linspace(-0.6, 0.6, 161)
+    edge = np.linspace(-0.9, 0.9, 161)
     w = np.stack(np.meshgrid(1.0 + edge, -0.5 + edge, indexing="ij"), -1)
     f = np.einsum("abi,ni->abn", w, x)
     log_p = np.asarray(log_likelihood(f, y)).sum(-1) - 0.5 * (w**2).sum(-1)
