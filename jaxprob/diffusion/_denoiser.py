@@ -10,7 +10,7 @@ from .._inference_mode import inference_mode
 from .._types import PRNGKey
 from ._kinds import check_kind
 from ._parameterisation import from_x0
-from ._schedule import AbstractSchedule
+from ._schedule import AbstractSchedule, check_schedule
 from ._types import Cond, Time
 from .nn import AbstractConditioned
 
@@ -109,6 +109,7 @@ def check_denoiser(denoiser: Any) -> None:
     """
     remedy = "wrap a network, Preconditioned(net, schedule)"
     check_kind("denoiser", denoiser, AbstractDenoiser, remedy)
+    check_schedule(denoiser.schedule)
 
 
 def at_noise_level(

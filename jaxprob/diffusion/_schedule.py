@@ -4,11 +4,13 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ._kinds import check_kind
+from ._schedule_equations import check_equations
 from ._types import Scalar, Time
 
 
@@ -23,11 +25,24 @@ class AbstractSchedule(eqx.Module):
     another once $x_t$ is divided by $\alpha_t$.
 
     Times are scalars; `jax.vmap` the methods over several. A subclass gives closed
-    forms that keep their relative precision at both ends, in float32 too.
+    forms that keep their relative precision at both ends, in float32 too. It is checked
+    against these equations when it is made (`check`).
     """
 
     t_min: eqx.AbstractVar[float]
     t_max: eqx.AbstractVar[float]
+
+    def __check_init__(self):
+        # The closed forms of this package are checked by its tests instead.
+        if not type(self).__module__.startswith(__package__ + "."):
+            check_equations(self)
+
+    def check(self) -> None:
+        """Check the schedule against its own equations, unless it is being traced.
+
+        **Raises:** `ValueError` or `TypeError` that names the method and the time.
+        """
+        check_equations(self)
 
     @abc.abstractmethod
     def alpha(self, t: Time) -> Scalar:
@@ -105,12 +120,17 @@ def check_time(schedule: AbstractSchedule, t: Time) -> None:
 
 
 def check_schedule(schedule: Any) -> None:
-    """A schedule that was made, `EDM()` and not `EDM`.
+    """A schedule that was made, `EDM()` and not `EDM`, and that is one still.
 
-    **Raises:** `TypeError` with how to make one.
+    A trained one is checked again against its equations.
+
+    **Raises:** `TypeError` with how to make one, `ValueError` as `check` does.
     """
     remedy = "make a schedule, VP.linear() or EDM() say"
     check_kind("schedule", schedule, AbstractSchedule, remedy)
+    # Without arrays it is what it was when it was made.
+    if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(schedule)):
+        schedule.check()
 
 
 def check_ends(name: str, t_min: float, t_max: float) -> None:

@@ -37,6 +37,9 @@ class Shifted(AbstractSchedule):
         self.t_min = inner.t_min
         self.t_max = inner.t_max
 
+    def check(self) -> None:
+        self.inner.check()
+
     def alpha(self, t: Time) -> Scalar:
         return self.inner.alpha(t)
 

@@ -33,6 +33,9 @@ class SubVP(AbstractSchedule):
         self.t_min = self.vp.t_min
         self.t_max = self.vp.t_max
 
+    def check(self) -> None:
+        self.vp.check()
+
     def alpha(self, t: Time) -> Scalar:
         return self.vp.alpha(t)
 

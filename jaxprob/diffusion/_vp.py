@@ -1,5 +1,6 @@
 """The variance-preserving schedule of any noise rate."""
 
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ._schedule import AbstractSchedule, check_ends, clip_time
+from ._schedule_equations import CLEAN, CUT
 from ._types import Scalar, Time
 
 
@@ -31,7 +33,7 @@ class VP(AbstractSchedule):
 
     **Arguments:**
 
-    - `int_beta`: $B(t)$, any increasing function of one time, at least 0 at `t_min`.
+    - `int_beta`: $B(t)$, any increasing function of one time, 0 at time 0.
         An Equinox module with arrays makes the schedule trainable. Samplers choose
         their noise levels on the host: `sample` takes the arrays as constants, and a
         jit of your own should close over the denoiser.
@@ -40,7 +42,8 @@ class VP(AbstractSchedule):
     - `inverse`: $B^{-1}$, if there is a closed form; otherwise it is found by bisection
         and Newton's method, to the last bits.
 
-    **Raises:** `ValueError` when `int_beta` is not finite or does not increase.
+    **Raises:** `ValueError` when `int_beta` is not finite, does not increase or is not
+    0 at time 0 (a rate is not), or when `inverse` is not its inverse.
     """
 
     int_beta: Callable[..., Scalar]
@@ -67,7 +70,7 @@ class VP(AbstractSchedule):
         self.inverse = inverse
         self.t_min = float(t_min)
         self.t_max = float(t_max)
-        _check_increasing(int_beta, t_min, t_max)
+        self.check()
 
     @classmethod
     def linear(cls, beta_min: float = 0.1, beta_max: float = 20.0) -> "VP":
@@ -85,6 +88,9 @@ class VP(AbstractSchedule):
             )
         rate = _LinearRate(float(beta_min), float(beta_max))
         return cls(rate.integral, 1.0, inverse=rate.inverse_integral)
+
+    def check(self) -> None:
+        _check_integral(self)
 
     def beta(self, t: Time) -> Scalar:
         r"""The rate $\beta_t = dB/dt$."""
@@ -165,25 +171,71 @@ def _solve(schedule: VP, target: Scalar) -> Scalar:
     return root - (residual - jax.lax.stop_gradient(residual)) / beta
 
 
-def _check_increasing(int_beta, t_min, t_max):
-    times = np.linspace(t_min, t_max, 65)
-    values = [int_beta(jnp.asarray(t, jnp.result_type(float))) for t in times]
+def _check_integral(vp: VP) -> None:
+    """Check that `int_beta` is the integral of a rate, and `inverse` its inverse.
+
+    **Raises:** `ValueError` or `TypeError` with the time and the value.
+    """
+    times = np.linspace(vp.t_min, vp.t_max, 129)
+
+    def at(t):
+        value = jnp.asarray(vp.int_beta(t))
+        if value.shape != ():
+            raise ValueError(
+                f"int_beta(t) has shape {value.shape}: it is one number for one time"
+            )
+        back = t if vp.inverse is None else vp.inverse(value)
+        return value, vp.beta(t), vp.int_beta(back)
+
+    try:
+        with jax.ensure_compile_time_eval():
+            values = jax.vmap(at)(jnp.asarray(times, jnp.result_type(float)))
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            "int_beta or its inverse cannot be traced by JAX, and samplers and losses "
+            "are compiled: write them with jax.numpy, without `if` on the time"
+        ) from error
     if any(isinstance(value, Tracer) for value in values):
-        return
-    values = np.asarray(values, dtype=float)
-    if not np.isfinite(values).all():
-        t = times[~np.isfinite(values)][0]
-        raise ValueError(f"int_beta({t:g}) is not finite")
-    if values[0] < 0:
+        return  # in training
+    integral, rate, back = (np.asarray(value, np.float64) for value in values)
+    if not np.isfinite(integral).all():
         raise ValueError(
-            f"int_beta({t_min:g}) = {values[0]:g}: an integral of a positive rate "
+            f"int_beta({times[~np.isfinite(integral)][0]:g}) is not finite"
+        )
+    if integral[0] < 0:
+        raise ValueError(
+            f"int_beta({vp.t_min:g}) = {integral[0]:g}: an integral of a positive rate "
             "from 0 on cannot be negative"
         )
-    if (np.diff(values) <= 0).any():
-        place = int(np.argmax(np.diff(values) <= 0))
+    falls = np.append(np.diff(integral) <= 0, False)
+    if falls.any():
+        place = int(np.argmax(falls))
         raise ValueError(
             f"int_beta must increase, but int_beta({times[place]:g}) = "
-            f"{values[place]:g} and int_beta({times[place + 1]:g}) = "
-            f"{values[place + 1]:g}. It is the integral of the noise rate, not the "
+            f"{integral[place]:g} and int_beta({times[place + 1]:g}) = "
+            f"{integral[place + 1]:g}. It is the integral of the noise rate, not the "
             "rate itself."
+        )
+    if (rate < 0).any():
+        place = int(np.argmax(rate < 0))
+        raise ValueError(
+            f"int_beta must increase, but its derivative at t={times[place]:g} is "
+            f"{rate[place]:g}"
+        )
+    level = math.sqrt(math.expm1(min(integral[0], 50.0)))
+    limit = CLEAN if vp.t_min == 0.0 else CUT
+    if level > limit:
+        raise ValueError(
+            f"int_beta({vp.t_min:g}) = {integral[0]:g}, so the schedule begins at "
+            f"noise level {level:.3g} and not at the data. int_beta is the integral of "
+            "the rate from 0 on, not the rate: for beta(t) = 0.1 + 19.9 t write "
+            "VP(lambda t: 0.1 * t + 9.95 * t**2, 1.0), or VP.linear(0.1, 20.0)"
+        )
+    wrong = ~(np.abs(back - integral) <= 1e-3 * integral[-1] + 1e-2 * integral)
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise ValueError(
+            f"inverse is not the inverse of int_beta: int_beta({times[place]:g}) = "
+            f"{integral[place]:g}, and int_beta(inverse({integral[place]:g})) = "
+            f"{back[place]:g}. Leave it out to have it found numerically"
         )

@@ -1,0 +1,255 @@
+r"""The equations that the methods of a schedule satisfy, checked at some times.
+
+$\log\mathrm{SNR} = 2 \log(\alpha/\sigma)$ falls, $f = d\log\alpha/dt$ and
+$g^2 = d\sigma^2/dt - 2 f \sigma^2$. A schedule that breaks one of them gives samples
+and densities that are finite and wrong.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+# Interior times, thick near the ends: the ends themselves may be singular.
+_TIMES = (1.0 - np.cos(np.pi * np.linspace(0.05, 0.95, 33))) / 2.0
+
+# Relative. A slip is a factor of two or a missing term, and float32 has digits enough.
+_TOLERANCE = 0.02
+
+# The largest noise level of data that are said to be clean, at time 0 and at a later
+# beginning, where alpha says that the data are of order one.
+CLEAN, CUT = 0.01, 0.05
+
+# The same, as a part of the last level, where the data may have any scale.
+_CLEAN_PART = 0.01
+
+
+def check_equations(schedule: Any) -> None:
+    """Check a schedule against its own equations.
+
+    A schedule that is being traced, as one in training is, is not checked.
+
+    **Raises:** `ValueError` or `TypeError` that names the method and the time.
+    """
+    name = type(schedule).__name__
+    t_min, t_max = _ends(schedule, name)
+    times = t_min + (t_max - t_min) * _TIMES
+    with jax.ensure_compile_time_eval():
+        at = _Values(schedule, name, times)
+        if at.traced:
+            return
+        at_ends = _Values(schedule, name, np.array([t_min, t_max]))
+    _check_values(name, at, at_ends)
+    _check_log_snr(name, at)
+    _check_beginning(name, at_ends)
+    _check_rates(name, at)
+    _check_inverse(name, at)
+
+
+class _Values:
+    """All methods of a schedule at some times, and derivatives."""
+
+    def __init__(self, schedule, name, times):
+        self.times = times
+        t = jnp.asarray(times, jnp.result_type(float))
+        methods = ("alpha", "sigma", "log_snr", "drift", "diffusion2")
+        others = ("alpha_dot", "sigma_dot", "noise_level")
+        self.values, self.slopes = {}, {}
+        for method in (*methods, *others):
+            call = getattr(schedule, method)
+            slope = method in ("alpha", "sigma")
+            self.values[method], self.slopes[method] = _evaluated(
+                call, f"{name}.{method}", t, slope
+            )
+        self.traced = any(isinstance(v, Tracer) for v in self.values.values())
+        if self.traced:
+            return
+        back, _ = _evaluated(
+            lambda log_snr: schedule.log_snr(schedule.time_of_log_snr(log_snr)),
+            f"{name}.time_of_log_snr",
+            jnp.asarray(self.values["log_snr"]),
+            False,
+        )
+        self.values["log_snr of time_of_log_snr"] = back
+        self.values = {k: np.asarray(v, np.float64) for k, v in self.values.items()}
+        self.slopes = {
+            k: None if v is None else np.asarray(v, np.float64)
+            for k, v in self.slopes.items()
+        }
+
+    def __getitem__(self, method):
+        return self.values[method]
+
+    def slope(self, method):
+        slope = self.slopes[method]
+        assert slope is not None
+        return slope
+
+    def worst(self, excess):
+        """Index and time at which a residual exceeds what is allowed most, or None."""
+        excess = np.where(np.isnan(excess), np.inf, excess)
+        index = int(np.argmax(excess))
+        return None if excess[index] <= 0 else (index, self.times[index])
+
+
+def _evaluated(call, name, t, slope):
+    """The values of a function of one time, and its derivatives if asked for."""
+
+    def one(t):
+        value = jnp.asarray(call(t))
+        if value.shape != ():
+            raise ValueError(
+                f"{name}(t) has shape {value.shape}: it is one number for one time"
+            )
+        return value
+
+    try:
+        if slope:
+            return jax.vmap(lambda t: jax.jvp(one, (t,), (jnp.ones_like(t),)))(t)
+        return jax.vmap(one)(t), None
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            f"{name}(t) cannot be traced by JAX, and samplers and losses are compiled: "
+            "write it with jax.numpy, without `if` on the time"
+        ) from error
+
+
+def _ends(schedule, name):
+    ends = []
+    for end in ("t_min", "t_max"):
+        value = getattr(schedule, end)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{name}.{end} is a {type(value).__name__}: give a number")
+        ends.append(float(value))
+    if not (np.isfinite(ends).all() and ends[0] < ends[1]):
+        raise ValueError(
+            f"{name} has t_min={ends[0]:g} and t_max={ends[1]:g}; it needs "
+            "t_min < t_max (data first, noise at the end)"
+        )
+    return ends
+
+
+def _check_values(name, at, at_ends):
+    for method in ("alpha", "sigma", "log_snr", "drift", "diffusion2"):
+        bad = at.worst(np.where(np.isfinite(at[method]), -1.0, 1.0))
+        if bad is not None:
+            raise ValueError(
+                f"{name}.{method}({bad[1]:.4g}) = {at[method][bad[0]]}: it must be "
+                "finite between t_min and t_max"
+            )
+    for method in ("alpha", "sigma", "log_snr"):
+        bad = at_ends.worst(np.where(np.isnan(at_ends[method]), 1.0, -1.0))
+        if bad is not None:
+            raise ValueError(
+                f"{name}.{method} is NaN at the end of time t={bad[1]:g}: write a form "
+                "that is defined there (a log-SNR may be infinite), or move the end"
+            )
+    for method in ("alpha", "sigma"):
+        bad = at.worst(np.where(at[method] > 0, -1.0, 1.0))
+        if bad is not None:
+            raise ValueError(
+                f"{name}.{method}({bad[1]:.4g}) = {at[method][bad[0]]:g}: it must be "
+                "positive"
+            )
+
+
+def _check_log_snr(name, at):
+    expected = 2.0 * np.log(at["alpha"] / at["sigma"])
+    error = np.abs(at["log_snr"] - expected)
+    bad = at.worst(error - _TOLERANCE * (1.0 + 0.5 * np.abs(expected)))
+    if bad is not None:
+        i, t = bad
+        hint = ""
+        if np.allclose(at["log_snr"], expected / 2.0, rtol=_TOLERANCE, atol=_TOLERANCE):
+            hint = " It is log(alpha / sigma), half of the log-SNR."
+        raise ValueError(
+            f"{name}.log_snr({t:.4g}) = {at['log_snr'][i]:.4g}, but "
+            f"2 log(alpha / sigma) = {expected[i]:.4g} there.{hint} Write "
+            "2.0 * jnp.log(self.alpha(t) / self.sigma(t))"
+        )
+    rising = np.append(np.diff(at["log_snr"]), -1.0) >= 0
+    bad = at.worst(np.where(rising, 1.0, -1.0))
+    if bad is not None:
+        i, t = bad
+        raise ValueError(
+            f"the noise level of {name} must rise with time, but sigma / alpha is "
+            f"{np.exp(-at['log_snr'][i] / 2.0):.4g} at t={t:.4g} and "
+            f"{np.exp(-at['log_snr'][i + 1] / 2.0):.4g} at t={at.times[i + 1]:.4g}: "
+            "data are at t_min, noise at t_max"
+        )
+    level = np.exp(-at["log_snr"] / 2.0)
+    bad = at.worst(np.abs(at["noise_level"] - level) - _TOLERANCE * level)
+    if bad is not None:
+        i, t = bad
+        raise ValueError(
+            f"{name}.noise_level({t:.4g}) = {at['noise_level'][i]:.4g}, but sigma / "
+            f"alpha = {level[i]:.4g} there: leave the method out, it is derived"
+        )
+
+
+def _check_beginning(name, at_ends):
+    (alpha, _), (first, last) = at_ends["alpha"], np.exp(-at_ends["log_snr"] / 2.0)
+    t_min = at_ends.times[0]
+    if not abs(alpha - 1.0) <= 0.02:
+        raise ValueError(
+            f"{name}.alpha(t_min={t_min:g}) = {alpha:.4g}: x_t = alpha x_0 + sigma z "
+            "begins at the data, so alpha must be 1 there"
+        )
+    _, alpha_last = at_ends["alpha"]
+    limit = (CLEAN if t_min == 0.0 else CUT) if alpha_last < 0.5 else None
+    if limit is None:
+        limit = _CLEAN_PART * last
+    if first > limit:
+        raise ValueError(
+            f"the noise level of {name} is {first:.3g} at t_min={t_min:g}, where the "
+            f"data must be clean (below {limit:.2g}): whatever is finer is lost. Begin "
+            "the schedule at sigma = 0, or at a smaller t_min"
+        )
+
+
+def _check_rates(name, at):
+    alpha, sigma, f, g2 = (at[m] for m in ("alpha", "sigma", "drift", "diffusion2"))
+    alpha_dot, sigma_dot = at.slope("alpha"), at.slope("sigma")
+    span = at.times[-1] - at.times[0]
+    _compare(
+        at, f"{name}.drift", f, alpha_dot / alpha, 1e-3 / span, "d log(alpha) / dt"
+    )
+    terms = 2.0 * sigma * sigma_dot, 2.0 * alpha_dot / alpha * sigma**2
+    rounding = 1e-3 * (np.abs(terms[0]) + np.abs(terms[1]))
+    _compare(
+        at,
+        f"{name}.diffusion2",
+        g2,
+        terms[0] - terms[1],
+        rounding,
+        "d(sigma^2) / dt - 2 f sigma^2",
+    )
+    for method, slope in (("alpha_dot", alpha_dot), ("sigma_dot", sigma_dot)):
+        what = f"the derivative of {method[:5]}"
+        _compare(at, f"{name}.{method}", at[method], slope, 1e-3 / span, what)
+
+
+def _compare(at, method, value, expected, rounding, what):
+    bad = at.worst(np.abs(value - expected) - _TOLERANCE * np.abs(expected) - rounding)
+    if bad is not None:
+        i, t = bad
+        raise ValueError(
+            f"{method}({t:.4g}) = {value[i]:.4g}, but {what} = {expected[i]:.4g} "
+            "there, by automatic differentiation of the schedule's own alpha and sigma"
+        )
+
+
+def _check_inverse(name, at):
+    back, expected = at["log_snr of time_of_log_snr"], at["log_snr"]
+    bad = at.worst(
+        np.abs(back - expected) - _TOLERANCE * (1.0 + 0.5 * np.abs(expected))
+    )
+    if bad is not None:
+        i, t = bad
+        raise ValueError(
+            f"{name}.time_of_log_snr is not the inverse of log_snr: of the log-SNR "
+            f"{expected[i]:.4g}, which t={t:.4g} has, it gives a time with the log-SNR "
+            f"{back[i]:.4g}"
+        )
