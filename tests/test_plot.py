@@ -142,6 +142,32 @@ def test_image_grid_holds_every_image_in_its_place():
     np.testing.assert_allclose(left[2], 1.0)
 
 
+def test_standardised_images_are_drawn_between_their_extremes():
+    """By the range of the real ones, so that both grids have one scale."""
+    real = np.linspace(-1.0, 3.0, 16).reshape(1, 4, 4)
+    figure = plot.sample_grid(2 * real, real=real)
+    samples, drawn = (ax.images[0].get_array() for ax in figure.axes)
+    np.testing.assert_allclose(drawn, (real[0] + 1) / 4)
+    np.testing.assert_allclose(samples, np.clip((2 * real[0] + 1) / 4, 0, 1))
+    (alone,) = plot.sample_grid(real).axes
+    np.testing.assert_allclose(alone.images[0].get_array(), drawn)
+
+
+def test_paths_have_the_axes_that_sample_gives():
+    """Each line is the path of one sample; starts and ends are where it begins."""
+    paths = RNG.normal(size=(3, 7, 2))
+    ax = plot.trajectories(paths)
+    for line, path in zip(ax.lines, paths, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), path)
+    start, end = (c.get_offsets() for c in ax.collections)
+    np.testing.assert_array_equal(start, paths[:, 0])
+    np.testing.assert_array_equal(end, paths[:, -1])
+    levels = np.sort(RNG.uniform(size=(3, 7)), 1)
+    ax = plot.trajectories(paths[..., 0], times=levels)
+    for line, path, level in zip(ax.lines, paths, levels, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.c_[level, path[:, 0]])
+
+
 def test_images_in_colour_and_beyond_their_limits():
     images = np.stack([np.full((3, 4, 4), -2.0), np.full((3, 4, 4), 0.0)])
     figure = plot.sample_grid(images, limits=(-1.0, 1.0))
@@ -165,9 +191,15 @@ def test_images_in_colour_and_beyond_their_limits():
         (lambda: plot.prior_draws(X, np.ones((3, 9))), "50 values"),
         (lambda: plot.epistemic_map(GRID[:-1], GRID[:-1, 0]), "plane_grid"),
         (lambda: plot.trajectories(np.ones((3, 4, 5))), "paths has shape"),
-        (lambda: plot.trajectories(np.ones((3, 4)), times=np.ones(4)), "one time"),
+        (lambda: plot.trajectories(np.ones((3, 4)), times=np.ones(3)), "one time"),
         (lambda: plot.pit_histogram(np.array([0.5, 1.5])), r"\[0, 1\]"),
         (lambda: plot.sample_grid(np.ones((3, 2, 4, 4))), "1 or 3 channels"),
+        (
+            lambda: plot.sample_grid(
+                np.array([np.zeros((4, 4)), np.full((4, 4), np.nan)])
+            ),
+            r"samples\[1\] has NaN",
+        ),
     ],
 )
 def test_bad_input_is_named(call, match):

@@ -9,6 +9,7 @@ from .. import datasets
 from ..datasets import Split
 from ._data import ArrayDataModule
 
+CHANNELS = (1, 3, 4)
 _BUNDLED = ("diabetes", "digits", "breast_cancer", "iris", "wine")
 
 
@@ -37,7 +38,7 @@ class TabularDataModule(ArrayDataModule):
 
 
 class ImageDataModule(ArrayDataModule):
-    """Images with a channel axis, standardised by one mean and scale for all pixels.
+    """Images, channels first, standardised by one mean and scale for all pixels.
 
     ```python
     data = ImageDataModule("digits", labels=False, batch_size=256)   # for diffusion
@@ -47,6 +48,8 @@ class ImageDataModule(ArrayDataModule):
     **Arguments:**
 
     - `split`: from `jaxprob.datasets`, or the name of a set bundled with scikit-learn.
+        Rows are `(height, width)`, `(channels, height, width)` or `(height, width,
+        channels)`, with 1, 3 or 4 channels; a batch has the channels first.
     - `labels`: whether a batch is `(x, y)`, or `x` alone.
     - `batch_size`, `seed`: as in `ArrayDataModule`.
 
@@ -92,14 +95,27 @@ def _stages(split):
 
 
 def _with_channels(split):
-    if split.x_train.ndim != 3:
+    """Images with the channels first, whichever way their file has them."""
+    shape = split.x_train.shape[1:]
+    colour = len(shape) == 3 and (shape[0] in CHANNELS or shape[-1] in CHANNELS)
+    if len(shape) != 2 and not colour:
+        remedy = "use TabularDataModule" if len(shape) == 1 else "move its axes"
         raise ValueError(
-            f"{split!r} holds no images of shape (rows, height, width): use "
-            "TabularDataModule"
+            f"{split!r} has rows of shape {shape}: images are (height, width), "
+            "(channels, height, width) or (height, width, channels) with "
+            f"{' or '.join(map(str, CHANNELS))} channels: {remedy}"
         )
     images = {
-        name: getattr(split, name)[:, np.newaxis]
+        name: _channels_first(getattr(split, name))
         for name in ("x_train", "x_test", "x_val")
         if getattr(split, name) is not None
     }
     return replace(split, **images)
+
+
+def _channels_first(x):
+    if x.ndim == 3:
+        return x[:, np.newaxis]
+    if x.shape[1] in CHANNELS:
+        return x
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1))

@@ -15,8 +15,17 @@ def _tile(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return sheet
 
 
-def _images(name: str, images: ArrayLike, limits: tuple[float, float]) -> np.ndarray:
-    """Shape (num, height, width, 1 or 3), in [0, 1]."""
+def _limits(reference: ArrayLike) -> tuple[float, float]:
+    """Values of black and white: 0 and 1 if all lie between, else the extremes."""
+    array = np.asarray(reference, float)
+    low, high = float(array.min()), float(array.max())
+    if low >= 0.0 and high <= 1.0:
+        return 0.0, 1.0
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _images(name: str, images: ArrayLike) -> np.ndarray:
+    """Shape (num, height, width, 1 or 3), all finite."""
     array = np.asarray(images, float)
     if array.ndim == 3:
         array = array[:, None]
@@ -25,8 +34,13 @@ def _images(name: str, images: ArrayLike, limits: tuple[float, float]) -> np.nda
             f"{name} has shape {np.shape(images)}: images are (num, height, width) or "
             "(num, channels, height, width) with 1 or 3 channels"
         )
-    low, high = limits
-    return np.clip((array.transpose(0, 2, 3, 1) - low) / (high - low), 0.0, 1.0)
+    broken = ~np.isfinite(array).all((1, 2, 3))
+    if broken.any():
+        raise ValueError(
+            f"{name}[{int(np.argmax(broken))}] has NaN or infinite values: "
+            f"{int(broken.sum())} of {len(array)} images do. Leave them out"
+        )
+    return array.transpose(0, 2, 3, 1)
 
 
 def sample_grid(
@@ -35,24 +49,30 @@ def sample_grid(
     real: ArrayLike | None = None,
     columns: int = 10,
     max_rows: int = 10,
-    limits: tuple[float, float] = (0.0, 1.0),
+    limits: tuple[float, float] | None = None,
     titles: tuple[str, str] = ("samples", "real"),
 ) -> Figure:
-    """Images in a grid; with `real`, a second grid of as many real ones beside it.
+    """Draw images in a grid, and beside it a second grid of as many real ones.
 
     **Arguments:**
 
     - `samples`, `real`: shape `(num, height, width)` or `(num, channels, height,
         width)`, with 1 or 3 channels.
     - `columns`, `max_rows`: of each grid; what does not fit is left out.
-    - `limits`: values of black and of white; what lies beyond is clipped.
+    - `limits`: values of black and of white; what lies beyond is clipped. By default 0
+        and 1 for images between them, and else the smallest and the largest value: of
+        `real` where it is given, so that both grids have the same scale.
     - `titles`: over the grids.
 
     **Returns:** the figure.
+
+    **Raises:** `ValueError` for another shape, and for images that are not finite.
     """
-    grids = [_images("samples", samples, limits)]
+    grids = [_images("samples", samples)]
     if real is not None:
-        grids.append(_images("real", real, limits)[: len(grids[0])])
+        grids.append(_images("real", real)[: len(grids[0])])
+    low, high = _limits(grids[-1]) if limits is None else limits
+    grids = [np.clip((grid - low) / (high - low), 0.0, 1.0) for grid in grids]
     columns = min(columns, len(grids[0]))
     rows = min(max_rows, -(-len(grids[0]) // columns))
     height, width = grids[0].shape[1:3]

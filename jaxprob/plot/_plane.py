@@ -105,13 +105,19 @@ def trajectories(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Paths of samples, from where they start to where they end.
+    """Draw the paths of samples, from where they start to where they end.
+
+    ```python
+    draws = diffusion.sample(..., trajectory=True)
+    plot.trajectories(draws.path)
+    ```
 
     **Arguments:**
 
-    - `paths`: shape `(times, samples, 2)`, drawn in the plane, or `(times, samples)`,
-        drawn over time.
-    - `times`: of the paths' points, for paths on the line.
+    - `paths`: shape `(samples, times, 2)`, drawn in the plane, or `(samples, times)`
+        or `(samples, times, 1)`, drawn over time; as `diffusion.sample` gives them.
+    - `times`: of the paths' points, for paths on the line: shape `(times,)`, or
+        `(samples, times)` where each path has its own.
     - `data`: real points, in the plane.
     - `labels`, `title`: texts.
     - `ax`: where to draw; a new figure by default.
@@ -124,8 +130,8 @@ def trajectories(
     plane = paths.ndim == 3
     if paths.ndim not in (2, 3) or (plane and paths.shape[2] != 2):
         raise ValueError(
-            f"paths has shape {paths.shape}: it must be (times, samples, 2), or "
-            "(times, samples) for samples on the line"
+            f"paths has shape {paths.shape}: it must be (samples, times, 2), or "
+            "(samples, times) for samples on the line"
         )
     if plane:
         ax = axes(ax, size=(5.0, 4.6))
@@ -133,30 +139,29 @@ def trajectories(
             ax.scatter(
                 *np.asarray(data, float).T, s=8, color=GREY, linewidths=0, label="data"
             )
-        ax.plot(paths[..., 0], paths[..., 1], color=BLUE, alpha=0.35, linewidth=0.7)
-        ax.scatter(*paths[0].T, s=10, color=CYCLE[3], linewidths=0, label="start")
-        ax.scatter(
-            *paths[-1].T, s=10, color=VERMILION, linewidths=0, zorder=3, label="end"
-        )
+        ax.plot(paths[..., 0].T, paths[..., 1].T, color=BLUE, alpha=0.35, linewidth=0.7)
+        ends = ((paths[:, 0], CYCLE[3], "start"), (paths[:, -1], VERMILION, "end"))
+        for points, color, label in ends:
+            ax.scatter(
+                *points.T, s=10, color=color, linewidths=0, zorder=3, label=label
+            )
         ax.set_aspect("equal", adjustable="datalim")
-        tidy(
-            ax,
-            x=(labels or ("x1", "x2"))[0],
-            y=(labels or ("x1", "x2"))[1],
-            title=title,
-        )
-        legend_above(ax, 3)
+        default = ("x1", "x2")
     else:
         ax = axes(ax)
-        clock = np.arange(len(paths)) if times is None else np.asarray(times, float)
-        if clock.shape != (len(paths),):
+        num = paths.shape[1]
+        clock = np.arange(num) if times is None else np.asarray(times, float)
+        if clock.shape not in ((num,), paths.shape):
             raise ValueError(
                 f"times has shape {clock.shape} and paths {paths.shape}: one time for "
-                "each row of paths"
+                "each point of a path"
             )
-        ax.plot(clock, paths, color=BLUE, alpha=0.35, linewidth=0.7)
+        ax.plot(clock.T, paths.T, color=BLUE, alpha=0.35, linewidth=0.7)
         ax.margins(x=0.01)
         default = ("step" if times is None else "t", "x_t")
-        tidy(ax, x=(labels or default)[0], y=(labels or default)[1], title=title)
+    labels = default if labels is None else labels
+    tidy(ax, x=labels[0], y=labels[1], title=title)
+    if plane:
+        legend_above(ax, 3)
     few_ticks(ax)
     return ax

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import jaxprob
 from jaxprob import diffusion
 from jaxprob.lightning import ArrayDataModule, DiffusionModule, ImageDataModule
+from jaxprob.lightning._diffusion import _extremes, _grid
 from jaxprob.lightning._images import image_grid
 
 from .scene import bits, make_trainer
@@ -88,7 +89,51 @@ def test_the_grid_holds_each_image_in_its_place():
     assert (grid[1:3, 1:3] == 0.0).all()
     assert (grid[1:3, 4:6] == 0.5).all()
     assert (grid[4:6, 1:3] == 1.0).all()
-    assert (grid[4:6, 4:6] == 0.0).all()
+    assert (grid[4:6, 4:6] == 1.0).all()
+
+
+def test_classes_have_a_column_each_with_their_number_and_black_is_black():
+    """Whether the conditions are tiled or repeated; samples beyond the data are cut."""
+    classes = np.arange(10)
+    for cond in (np.tile(classes, 3), np.repeat(classes, 3)):
+        images = np.zeros((30, 1, 8, 8), np.float32) + cond[:, None, None, None]
+        images[0, 0, 0, 0] = -100.0
+        grid = _grid(images, cond, (0.0, 9.0))
+        assert grid.shape == (6 + 3 * 9 + 1, 10 * 9 + 1, 1)
+        cells = grid[7:].reshape(-1)[: 27 * 91].reshape(27, 91)[4::9, 4::9]
+        assert np.allclose(cells, np.tile(classes / 9, (3, 1)), atol=1e-6)
+        assert grid[7, 1] == 0.0
+    heads = [grid[1:6, 1 + 9 * c : 9 + 9 * c] for c in classes]
+    assert len({head.tobytes() for head in heads}) == 10
+    assert all((head == 0).any() for head in heads)
+
+
+def test_the_limits_of_previews_are_those_of_the_training_images():
+    images = np.random.default_rng(0).uniform(-3, 7, (6, 1, 8, 8))
+    loader = jaxprob.ArrayLoader((images, np.arange(6)), batch_size=2)
+    assert _extremes(loader, (1, 8, 8)) == (images.min(), images.max())
+    assert _extremes([loader], (1, 8, 9)) is None
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6), (8, 6, 3), (8, 6, 1), (4, 8, 6)])
+def test_colour_images_come_with_their_channels_first(shape):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(10, *shape)).astype(np.float32)
+    y = np.arange(10) % 3
+    split = jaxprob.datasets.Split(x[:7], y[:7], x[7:], y[7:])
+    data = ImageDataModule(split, batch_size=7)
+    channels = shape[0] if shape[0] in (3, 4) else shape[-1]
+    assert data.split.x_train.shape == (7, channels, 8, 6)
+    first = x[0] if shape[0] in (3, 4) else np.moveaxis(x[0], -1, 0)
+    found = data.split.x_train[0] * x[:7].std() + x[:7].mean()
+    assert np.allclose(found, first, atol=1e-5)
+
+
+def test_images_of_two_channels_are_rejected():
+    x = np.random.default_rng(0).uniform(size=(10, 8, 6, 2)).astype(np.float32)
+    y = np.arange(10) % 3
+    with pytest.raises(ValueError, match=r"shape \(8, 6, 2\).*move its axes"):
+        ImageDataModule(jaxprob.datasets.Split(x[:7], y[:7], x[7:], y[7:]))
 
 
 def test_a_grid_of_points_is_refused():
