@@ -18,6 +18,10 @@ from ._vmap_last import vmap_last
 class Batch(eqx.Module):
     """Rows of data, of which the last ones may be padding.
 
+    It also says how many rows a batch has whose arrays differ in length, such as the
+    nodes and edges of a few graphs: `Batch(graphs, np.ones(num_graphs, bool))`, with
+    one entry of the mask for each graph, and a loss that reads `batch.data`.
+
     A data set of 100 rows in batches of 32 ends in a batch of 4. Handing that to a
     jitted step compiles it a second time, so the loader pads it to 32 rows with other
     rows of the data set and says in `mask` which rows count.
@@ -29,7 +33,8 @@ class Batch(eqx.Module):
 
     **Arguments:**
 
-    - `data`: pytree of arrays, each with leading axis `batch`; often `(x, y)`.
+    - `data`: pytree of arrays, each with leading axis `batch`; often `(x, y)`. Padding,
+        `mean_loss` and `masked_mean` need that axis; any loss of your own decides.
     - `mask`: `True` where a row counts.
     - `filled`: whether the padded rows hold other rows of the data set, as those of a
         loader do. By default they may hold anything, and where rows see each other the
@@ -186,9 +191,16 @@ def unpack(batch: PyTree) -> tuple[PyTree, Bool[Array | np.ndarray, " batch"]]:
 
 
 def weight(batch: PyTree) -> Float[Array, ""]:
-    """How many examples of the batch count."""
-    _, mask = unpack(batch)
-    return jnp.sum(jnp.asarray(mask), dtype=jnp.float32)
+    """How many examples of the batch count: its weight in means over an epoch.
+
+    That is the number of entries of the mask that are `True`, for a `Batch`. For plain
+    data it is the length of the leading axis of the first array that has one, whose
+    length all others share in most cases; 1 where there is none.
+    """
+    if isinstance(batch, Batch):
+        return jnp.sum(jnp.asarray(batch.mask), dtype=jnp.float32)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    return jnp.asarray(float(next((s[0] for s in shapes if s), 1)), jnp.float32)
 
 
 def masked_mean(

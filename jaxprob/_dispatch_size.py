@@ -26,7 +26,7 @@ class DispatchSize:
     def __init__(self, steps: int | Literal["auto"]):
         auto = steps == "auto"
         self._auto = auto
-        self._chosen = 1 if auto else int(steps)
+        self.chosen = 1 if auto else int(steps)
         self.trials = TRIALS if auto else 0
         self.longest = math.inf
         self._times: list[float] = []
@@ -38,7 +38,7 @@ class DispatchSize:
 
         Epochs of lengths that change a little then change no program.
         """
-        return self._up_to(self._chosen) if self._auto else self._chosen
+        return self._up_to(self.chosen) if self._auto else self.chosen
 
     def slots(self, num: int, nbytes: int) -> int:
         """How long the stack is to be that holds so many batches of a size.
@@ -67,7 +67,7 @@ class DispatchSize:
 
     def settle(self, steps: int) -> None:
         """Fixes the choice, on which all processes agree."""
-        self._chosen = steps
+        self.chosen = steps
         self.trials = 0
 
     def _up_to(self, most):

@@ -13,12 +13,14 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from ._batch import Batch, own, weight
+from ._host_batch import host_batch
 from ._host_errors import checks_give_nan
 from ._keys import as_seed, check_key
 from ._last_good import NonFiniteError
 from ._layout import Layout
 from ._learner import AbstractLearner
 from ._loader import ArrayLoader
+from ._outside import Outside, is_current
 from ._per_object import PerObject
 from ._stepper import Stepper
 from ._totals import Totals
@@ -52,8 +54,8 @@ def fit(
     **Arguments:**
 
     - `learner`: any `AbstractLearner`: gradient descent or an inference method. Another
-        `fit` of the same object compiles nothing, so what its functions read beside
-        their arguments stays as it was in the first, as under `jax.jit`.
+        `fit` of the same object compiles nothing, unless a Python value that its
+        functions read beside their arguments has changed, which raises a warning.
     - `model`: what to train. It is copied, never changed.
     - `data`: arrays with one leading axis, such as `(x, y)`, which are shuffled anew in
         each epoch; or any re-iterable of batches, such as a list of pairs or
@@ -166,15 +168,24 @@ class Evaluator:
     def __init__(self, learner: AbstractLearner, layout: Layout | None = None):
         self._learner = learner
         self._layout = layout = Layout() if layout is None else layout
-        self._step = _EVALUATIONS.get(learner, layout, lambda: _step(learner, layout))
+        self._outside, self._step = _EVALUATIONS.get(
+            learner,
+            layout,
+            lambda: (Outside(learner), _step(learner, layout)),
+            lambda made: is_current(learner, made[0], Outside(learner)),
+        )
 
     def __call__(
         self, state: State, loader: Iterable[PyTree], *, key: PRNGKey
     ) -> dict[str, float]:
         totals = None
         for index, batch in enumerate(loader):
-            batch = self._layout.put(own(_arrays(batch)))
+            batch = self._layout.put(own(host_batch(batch)))
+            first = totals is None
             totals = self._step(state, batch, totals, key, np.uint32(index))
+            if first:
+                now = Outside(self._learner)
+                self._outside.leave_out(self._outside.changed(now))
         if totals is None:
             raise ValueError("the data to evaluate on gave no batch")
         return totals.means()
@@ -202,7 +213,7 @@ def _step(learner, layout):
     return step
 
 
-_EVALUATIONS: PerObject[Callable[..., Totals]] = PerObject()
+_EVALUATIONS: PerObject[tuple[Outside, Callable[..., Totals]]] = PerObject()
 
 
 def _means(totals: Totals | None) -> dict[str, float]:
@@ -216,11 +227,12 @@ def _as_loader(
     if _is_list_of_batches(data):
         return data
     if isinstance(data, dict | tuple | list) or hasattr(data, "shape"):
-        for leaf in jax.tree.leaves(data):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(data):
             if not hasattr(leaf, "shape"):
                 raise TypeError(
-                    "data is to be a pytree of arrays, or an iterable of batches; it "
-                    f"holds a {type(leaf).__name__}"
+                    f"data{jax.tree_util.keystr(path)} is a {type(leaf).__name__}: "
+                    "data is to be a pytree of arrays with one leading axis, or an "
+                    "iterable of batches"
                 )
         return ArrayLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
     return data
@@ -230,13 +242,6 @@ def _is_list_of_batches(data):
     """A list of arrays is one data set; a list of trees of them is many batches."""
     trees = dict | tuple | list | Batch
     return isinstance(data, list) and all(isinstance(entry, trees) for entry in data)
-
-
-def _arrays(batch):
-    """What can be made an array, such as a tensor of torch, is made one."""
-    return jax.tree.map(
-        lambda a: a if isinstance(a, jax.Array | np.ndarray) else np.asarray(a), batch
-    )
 
 
 def _total(loader, num_epochs):
@@ -256,7 +261,7 @@ def _chunks(loader, stepper, limit):
     for index, batch in enumerate(loader):
         if index >= limit:
             break
-        chunk.append(_arrays(batch))
+        chunk.append(host_batch(batch))
         if len(chunk) >= stepper.capacity:
             yield chunk
             chunk = []

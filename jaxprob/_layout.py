@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ._batch import Batch, num_rows
+from ._batch import Batch
 from ._keys import is_key
 from ._types import State
 
@@ -171,12 +171,14 @@ class Layout:
         if jax.process_count() == 1:
             batch = self._padded(batch, axis)
         spec = self._sharding(*([None] * axis), _DATA)
-        if jax.process_count() == 1:
-            return jax.device_put(batch, spec)
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_process_local_data(spec, np.asarray(leaf)),
-            batch,
-        )
+
+        def place(leaf):
+            whole = self.everywhere if np.ndim(leaf) == axis else spec  # a scalar
+            if jax.process_count() == 1:
+                return jax.device_put(leaf, whole)
+            return jax.make_array_from_process_local_data(whole, np.asarray(leaf))
+
+        return jax.tree.map(place, batch)
 
     def fetch(self, tree: PyTree) -> PyTree:
         """The arrays of a tree whole, on this process's own default device.
@@ -213,8 +215,15 @@ class Layout:
         return jax.tree.map(_on_one_device, arrays)
 
     def _padded(self, batch, axis):
-        leaves = jax.tree.leaves(batch)
-        rows = np.shape(leaves[0])[axis] if leaves else num_rows(batch)
+        leaves = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf) > axis]
+        lengths = {np.shape(leaf)[axis] for leaf in leaves}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"a batch whose arrays have {sorted(lengths)} rows cannot be shared by "
+                f"{self.data} devices: give arrays with one leading axis, or train on "
+                "one device"
+            )
+        (rows,) = lengths
         short = -rows % self.data
         if not short:
             return batch
@@ -227,6 +236,8 @@ class Layout:
 
         def pad(leaf):
             leaf = np.asarray(leaf)
+            if leaf.ndim <= axis:
+                return leaf
             first = np.take(leaf, np.arange(short) % rows, axis)
             return np.concatenate([leaf, first], axis)
 

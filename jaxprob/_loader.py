@@ -60,9 +60,13 @@ class ArrayLoader:
             refuse_masked("data" + jax.tree_util.keystr(path), leaf)
         data = jax.tree.map(_own, data)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-            if leaf.dtype == object:
+            if leaf.dtype.kind in "OSUMm":
                 name = "data" + jax.tree_util.keystr(path)
-                raise TypeError(f"{name} is no rectangular array of numbers")
+                raise TypeError(
+                    f"{name} is no rectangular array of numbers: its dtype is "
+                    f"{leaf.dtype}. Encode text as integers, and look up by row "
+                    "numbers (a column np.arange(num_rows)) what is no number"
+                )
         rows = num_rows(data)
         if rows == 0:
             raise ValueError("data is empty: its leading axis has length 0")
@@ -167,6 +171,11 @@ class ArrayLoader:
         begin, end, parts = self.share
         here = slice(size * begin // parts, size * end // parts)
         return order.reshape(num, size)[:, here], mask[:, here]
+
+    def row_numbers(self) -> list[list[int]]:
+        """The rows that count of each batch of this epoch, by number."""
+        rows, mask = self._table(self.epoch)
+        return [row[which].tolist() for row, which in zip(rows, mask, strict=True)]
 
     def state_dict(self) -> dict[str, int]:
         """Where we are: the epoch, and how many of its batches were handed out."""

@@ -18,8 +18,15 @@ class PerObject(Generic[Made]):
     def __init__(self):
         self._made: dict[int, dict[Any, Made]] = {}
 
-    def get(self, owner: object, key: Any, make: Callable[[], Made]) -> Made:
-        """What was made for this object under this key; `make()` if nothing was.
+    def get(
+        self,
+        owner: object,
+        key: Any,
+        make: Callable[[], Made],
+        is_current: Callable[[Made], bool] = lambda made: True,
+    ) -> Made:
+        """What was made for this object under this key; `make()` if nothing was, or if
+        what was made is not current any more.
 
         A key that has no hash is never found again.
         """
@@ -31,6 +38,6 @@ class PerObject(Generic[Made]):
             self._made[id(owner)] = {}
             weakref.finalize(owner, self._made.pop, id(owner), None)
         own = self._made[id(owner)]
-        if key not in own:
+        if key not in own or not is_current(own[key]):
             own[key] = make()
         return own[key]

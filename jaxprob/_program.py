@@ -19,6 +19,7 @@ from ._host_errors import checks_give_nan, has_checks
 from ._keys import step_key
 from ._layout import Layout
 from ._learner import AbstractLearner
+from ._outside import Outside, is_current
 from ._per_object import PerObject
 from ._stacking import at, gather, strong
 from ._totals import Totals, over_members
@@ -52,6 +53,7 @@ class Program:
         self._learner = weakref.ref(learner)
         self._static = static
         self.fused, self.checked = True, False
+        self.outside = Outside(learner, static)
         self._metrics: Metrics | None = None  # their shapes
         out: dict[str, Any] = {}
         if not layout.is_single:
@@ -75,7 +77,12 @@ class Program:
         # Where members lie depends on the shapes of the arrays.
         shapes = () if layout.is_single else _shapes(arrays)
         key = (layout, structure, kinds, shapes)
-        return _PROGRAMS.get(learner, key, lambda: cls(learner, arrays, static, layout))
+        return _PROGRAMS.get(
+            learner,
+            key,
+            lambda: cls(learner, arrays, static, layout),
+            lambda made: is_current(learner, made.outside, Outside(learner, static)),
+        )
 
     def trace(self, arrays: PyTree, key: PRNGKey, batch: PyTree) -> None:
         """Reads off the step, before it first runs, its metrics and how it is to run.
@@ -95,6 +102,8 @@ class Program:
         jaxpr, self._metrics = jax.make_jaxpr(info, return_shape=True)(
             arrays, key, batch
         )
+        after = Outside(self._learner(), self._static)
+        self.outside.leave_out(self.outside.changed(after))
         self.fused = can_fuse(jaxpr.jaxpr)
         self.checked = self.shardings is not None and has_checks(jaxpr.jaxpr)
 

@@ -93,12 +93,18 @@ class Stepper:
         self._begin(arrays, key, step)
         self._kept: Kept | None = None
         self._totals: Totals | None = None
+        self._carried: Totals | None = None  # from a program to the one after it
         self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
 
     @property
     def capacity(self) -> int:
         """How many steps a dispatch may hold now."""
         return self._size.steps
+
+    @property
+    def affordable(self) -> int:
+        """How many steps a dispatch would hold if as many batches came in a row."""
+        return self._size.chosen if self._program.fused else 1
 
     def bound(self, longest: int | float) -> None:
         """Says how many batches come in a row at most, such as those of an epoch.
@@ -133,6 +139,20 @@ class Stepper:
         self._begin(arrays, key, step)
         self._kept = None
 
+    def refresh(self) -> None:
+        """Compiles anew if a value that the learner reads from outside has changed.
+
+        The state and the sums of the metrics stay as they are.
+        """
+        if not self._program.outside.values:
+            return
+        program = Program.of(self.learner, self._arrays, self._static, self.layout)
+        if program is self._program:
+            return
+        self.check_state()
+        self._kept = None
+        self._program, self._carried, self._totals = program, self._totals, None
+
     @property
     def step(self) -> int:
         """The number of the next step. Reading it waits for the device."""
@@ -150,6 +170,7 @@ class Stepper:
 
     def reset_totals(self) -> None:
         """Starts the sums anew, as at the start of an epoch."""
+        self._carried = None
         if self._totals is not None:
             self._totals = self._program.no_totals()
 
@@ -337,6 +358,9 @@ class Stepper:
     def _trace(self, batch):
         self._program.trace(self._arrays, self._key, batch)
         self._totals = self._program.no_totals()
+        carried, self._carried = self._carried, None
+        if carried is not None and carried.sums.keys() == self._totals.sums.keys():
+            self._totals = carried
         settled = self._program.settled.get(num_bytes(batch))
         if self.tuning and settled is not None:
             self._size.settle(settled)
@@ -344,7 +368,10 @@ class Stepper:
 
 def _said_of(learner, state, batch):
     """What `check` says against a batch that came from an iterable, unseen."""
-    data, mask = unpack(batch)
+    try:
+        data, mask = unpack(batch)
+    except ValueError:  # no table of rows
+        return None
     rows = np.flatnonzero(np.asarray(mask))
     if len(rows) < 2:  # few for a check that is for whole data sets
         return None

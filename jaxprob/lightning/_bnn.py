@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 from pytorch_lightning.utilities import rank_zero_info
 
 from .._batch import unpack
+from .._host_batch import host_batch
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
 from .._types import Model
@@ -20,7 +21,6 @@ from ..bnn import (
     predict,
 )
 from ._data import ArrayDataModule
-from ._host_batches import as_arrays
 from ._module import LearnerModule
 from ._precision import for_prediction
 from ._predictive_metrics import PredictiveMetrics
@@ -86,8 +86,6 @@ class BNNModule(LearnerModule):
         self.num_samples = num_samples
         self.level = level
         self.batches = batches
-        posterior_key, predict_key = jax.random.split(self._draw_key)
-        self._posterior_key, self._predict_key = posterior_key, predict_key
         self._held: AbstractPosterior | None = None
         self._metrics: dict[int, PredictiveMetrics] = {}
 
@@ -139,11 +137,15 @@ class BNNModule(LearnerModule):
     def on_predict_epoch_end(self) -> None:
         self._held = None
 
-    def predict_step(
-        self, batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> Predictive:
+    def _use_seed(self, seed):
+        keys = super()._use_seed(seed)
+        posterior_key, predict_key = jax.random.split(self._draw_key)
+        self._posterior_key, self._predict_key = posterior_key, predict_key
+        return keys
+
+    def _predict(self, batch, batch_idx, dataloader_idx):
         """The predictive distribution of a batch `x` or `(x, y)`, without padding."""
-        data, mask = unpack(as_arrays(batch))
+        data, mask = unpack(host_batch(batch))
         x = data[0] if isinstance(data, tuple | list) else data
         count = int(np.sum(mask))  # padded rows come last
         x = jax.tree.map(lambda a: a[:count], x)
@@ -178,7 +180,7 @@ class BNNModule(LearnerModule):
     def _judge(self, batch, index, loader):
         if self._held is None:
             return
-        (x, y), mask = unpack(as_arrays(batch))
+        (x, y), mask = unpack(host_batch(batch))
         metrics = self._metrics.setdefault(loader, PredictiveMetrics(self.level))
         predictive = self.predictive(x, index=index)
         metrics.add(predictive, np.asarray(y), np.asarray(mask))

@@ -72,6 +72,7 @@ class Bridge(pl.Callback):
     def on_train_batch_end(
         self, trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        pl_module.check_step_made(outputs)
         pl_module.step_log.end_step(trainer)
         _private.save_on_time(trainer)
 

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 from jaxtyping import PyTree
 
 from .._loader import ArrayLoader
+from ._seed import resolve_seed
 
 
 class ArrayDataModule(pl.LightningDataModule):
@@ -23,7 +24,8 @@ class ArrayDataModule(pl.LightningDataModule):
     - `train`, `validation`, `test`, `predict`: the arrays of each stage; those that
         are missing leave their stage out.
     - `batch_size`: rows in a batch.
-    - `seed`: of the order.
+    - `seed`: of the order; by default that of `pl.seed_everything` if it was called,
+        else 0.
     - `drop_last`: leave out the ragged last training batch, and yield plain data.
 
     **Raises:** as `jaxprob.ArrayLoader`, here and not in the middle of training: for
@@ -38,7 +40,7 @@ class ArrayDataModule(pl.LightningDataModule):
         predict: PyTree = None,
         *,
         batch_size: int = 32,
-        seed: int = 0,
+        seed: int | None = None,
         drop_last: bool = False,
     ):
         super().__init__()
@@ -49,6 +51,7 @@ class ArrayDataModule(pl.LightningDataModule):
             "predict": predict,
         }
         self.batch_size = batch_size
+        self.seed = resolve_seed(seed)
         self._loaders: dict[str, ArrayLoader] = {}
         for stage, arrays in given.items():
             if arrays is None:
@@ -59,7 +62,7 @@ class ArrayDataModule(pl.LightningDataModule):
                     arrays,
                     batch_size=batch_size,
                     shuffle=training,
-                    seed=seed,
+                    seed=self.seed,
                     drop_last=drop_last and training,
                 )
             except (ValueError, TypeError) as error:

@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from .._batch import num_rows, unpack
+from .._host_batch import host_batch
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
 from .._low_precision import LowPrecisionLoss
@@ -23,7 +24,6 @@ from ..diffusion import (
     sample,
 )
 from ..diffusion.nn import check_condition, null_is_untrained, reader_of
-from ._host_batches import as_arrays
 from ._images import image_grid, log_image
 from ._module import LearnerModule
 
@@ -108,7 +108,6 @@ class DiffusionModule(LearnerModule):
         self.preview_cond = preview_cond
         self.num_previews = num_previews
         self.previews_every_n_epochs = previews_every_n_epochs
-        self._preview_key, self._sample_key = jax.random.split(self._draw_key)
 
     def sample(self, num: int, *, index: int = 0, cond: Any = None) -> Draw:
         """Draws from the model of now; `index` chooses which samples.
@@ -126,11 +125,14 @@ class DiffusionModule(LearnerModule):
         )
         return callbacks + ([_Previews()] if wanted and not known else [])
 
-    def predict_step(
-        self, batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> np.ndarray:
+    def _use_seed(self, seed):
+        keys = super()._use_seed(seed)
+        self._preview_key, self._sample_key = jax.random.split(self._draw_key)
+        return keys
+
+    def _predict(self, batch, batch_idx, dataloader_idx):
         """One sample for each row of the batch, without padding."""
-        data, mask = unpack(as_arrays(batch))
+        data, mask = unpack(host_batch(batch))
         cond = data if self.conditional else None
         index = batch_idx + dataloader_idx * _BATCHES
         draws = self.sample(num_rows(data), index=index, cond=cond)

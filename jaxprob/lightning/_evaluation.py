@@ -11,6 +11,7 @@ from .._batch import own, weight
 from .._host_errors import checks_give_nan
 from .._layout import Layout
 from .._learner import AbstractLearner
+from .._outside import Outside, is_current
 from .._totals import Totals
 from .._types import PRNGKey, State
 
@@ -31,13 +32,18 @@ class Evaluation:
         self._static: Any = None
         self._arrays: Any = None
         self._totals: dict[int, Totals] = {}
+        self._outside = Outside()
+        self._first = True
 
     def start(self, state: State) -> None:
         """Begins a stage; `state` is what is evaluated."""
         self._arrays, static = eqx.partition(state, eqx.is_array)
-        if self._static is None or not eqx.tree_equal(static, self._static):
+        now = Outside(self._learner, static)
+        same = self._static is not None and eqx.tree_equal(static, self._static)
+        if not same or not is_current(self._learner, self._outside, now):
             self._static = static
             self._compiled = jax.jit(self._step)
+            self._outside, self._first = now, True
         self._totals = {}
 
     def __call__(self, batch: PyTree, index: int, loader: int = 0) -> None:
@@ -57,6 +63,11 @@ class Evaluation:
         """Means over examples for each loader. This waits for the device."""
         means = {loader: totals.means() for loader, totals in self._totals.items()}
         self._arrays, self._totals = None, {}
+        if self._first and means:
+            # What tracing changed are counters of the functions themselves.
+            now = Outside(self._learner, self._static)
+            self._outside.leave_out(self._outside.changed(now))
+            self._first = False
         return means
 
     def _info(self, arrays, batch, key, loader, index):

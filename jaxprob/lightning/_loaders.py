@@ -10,13 +10,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from .._loader import ArrayLoader
+from . import _private
 
 
-def check_loader(loader: Any) -> Any:
+def check_loader(loader: Any, *, predicting: bool = False) -> Any:
     """The loader that Lightning is to iterate.
 
     - A torch `DataLoader` is taken, unless its workers would be forked.
-    - An `ArrayLoader` is taken.
+    - An `ArrayLoader` is taken; for predictions it tells writers its rows.
     - Any other iterable is taken as a `Handed` one.
 
     **Raises:** `ValueError` for workers that may hang, and for arrays: Lightning takes
@@ -32,7 +33,9 @@ def check_loader(loader: Any) -> Any:
     if isinstance(loader, DataLoader):
         _check_workers(loader)
         return loader
-    return loader if isinstance(loader, ArrayLoader | Handed) else Handed(loader)
+    if isinstance(loader, ArrayLoader):
+        return _private.IndexedLoader(loader) if predicting else loader
+    return loader if isinstance(loader, Handed) else Handed(loader)
 
 
 class Handed:

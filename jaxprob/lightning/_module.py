@@ -15,26 +15,35 @@ from jaxtyping import PyTree
 from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from .._batch import Stack, unpack
-from .._keys import is_key
+from .._batch import Batch, Stack, num_rows
+from .._host_batch import count_rows, host_batch
+from .._keys import is_key, step_key
 from .._layout import Layout
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
 from .._paths import is_url
 from .._types import Model, State
-from . import _fast_forward, _remote, _run_tensors, _trainer_options
+from . import _fast_forward, _private, _remote, _run_tensors, _trainer_options
 from ._anomaly import check_epoch
 from ._bridge import attach
 from ._checkpoint_io import load_verified, make_atomic
+from ._conventions import check_overrides
 from ._devices import check_devices
+from ._each_batch import EachBatch
 from ._evaluation import Evaluation
-from ._host_batches import as_arrays, num_valid
+from ._foreign import mentions
 from ._optimizer import OptaxOptimizer
+from ._packages import check_trainer
 from ._precision import for_prediction
 from ._run import Run, is_key_numbers, with_keys, without_keys
+from ._seed import resolve_seed
 from ._step_log import StepLog
 from ._summary import TreeSummary
 from ._warnings import silence_false_alarms
+from ._watchers import overrides_any
+from ._without_parameters import WithoutParameters
+
+_SEED = "run.seed"  # beside the tensors of the run in a checkpoint
 
 
 def _prepared(hook):
@@ -52,7 +61,7 @@ def _prepared(hook):
     return configure_callbacks
 
 
-class LearnerModule(pl.LightningModule):
+class LearnerModule(WithoutParameters):
     """Trains any `jaxprob.AbstractLearner` in a Lightning Trainer.
 
     ```python
@@ -73,8 +82,13 @@ class LearnerModule(pl.LightningModule):
 
     - `learner`: what trains: `jaxprob.GradientDescent`, or an inference method.
     - `model`: what is trained. It is copied, never changed.
-    - `seed`: of everything random in the run.
-    - `steps_per_dispatch`: as in `jaxprob.Stepper`. With 1 a callback sees every batch.
+    - `seed`: of everything random in the run. By default that of
+        `pl.seed_everything`, or of LightningCLI's `--seed_everything`, if it was
+        called, else 0. A run that is resumed has the seed of its checkpoint.
+    - `steps_per_dispatch`: as in `jaxprob.Stepper`. With `"auto"` a callback of yours
+        with a hook that Lightning calls for each batch is shown every batch, in
+        dispatches of one step, unless it has `sees_every_batch = False`. With a number
+        it is shown the last batch of each dispatch.
     - `lr_schedule`: the schedule given to the optimiser, `step -> learning rate`, only
         to be shown by `LearningRateMonitor`. `optax.inject_hyperparams` is found alone.
     - `layout`: the devices, such as `jaxprob.Layout(data=4)`. The Trainer is not told:
@@ -86,20 +100,19 @@ class LearnerModule(pl.LightningModule):
         learner: AbstractLearner,
         model: Model,
         *,
-        seed: int = 0,
+        seed: int | None = None,
         steps_per_dispatch: int | Literal["auto"] = "auto",
         lr_schedule: Callable[[Any], Any] | None = None,
         layout: Layout | None = None,
     ):
         super().__init__()
+        _check_arguments(learner, model)
         self.automatic_optimization = False
         self.learner = learner
-        self.seed = seed
+        init_key, run_key = self._use_seed(resolve_seed(seed))
         self.lr_schedule = lr_schedule
         self.layout = Layout() if layout is None else layout
         self.step_log = StepLog()
-        keys = jax.random.split(jax.random.key(seed), 4)
-        init_key, run_key, self._eval_key, self._draw_key = keys
         self._run = Run(
             learner,
             model,
@@ -113,6 +126,10 @@ class LearnerModule(pl.LightningModule):
         self._rows = 1
         self._ahead = 0
         self._frozen = False
+        self._each_batch = EachBatch()
+        self._one_by_one = False
+        self._steps_made = self._steps_in_epoch = self._left_out = 0
+        self._fires_zero_grad = self._begins_epoch = False
 
     # What a user reads.
 
@@ -146,17 +163,29 @@ class LearnerModule(pl.LightningModule):
 
     @property
     def one_by_one(self) -> bool:
-        """Whether a method of a subclass must see each batch before its step is made.
+        """Whether each batch is shown to somebody, so that a dispatch holds one step.
 
-        Its `training_step` may change the batch, and its `on_train_batch_start` may end
-        the epoch by returning -1.
+        A `training_step` of a subclass may change the batch, its `on_train_batch_start`
+        may end the epoch by returning -1, and a callback may count steps.
         """
-        return any(map(self.overrides, ("training_step", "on_train_batch_start")))
+        return self._one_by_one or any(
+            map(self.overrides, ("training_step", "on_train_batch_start"))
+        )
 
     @property
     def shows_each_batch(self) -> bool:
         """Whether a dispatch holds one step, so that a callback sees every batch."""
         return self.one_by_one or self._run.steps_per_dispatch == 1
+
+    def gradient(self, batch: PyTree) -> PyTree:
+        """The gradient of the loss on a batch at the weights of now.
+
+        It is a tree like the trained leaves, computed for this call; the key is that of
+        the next step. `None` of a learner that follows no gradient.
+        """
+        key = step_key(self._run.key, self._run.step)
+        gradient = eqx.filter_jit(self._run.active.gradient)
+        return gradient(self.state, host_batch(batch), key=key)
 
     def overrides(self, name: str) -> bool:
         """Whether a subclass, or this object, has a method of its own by that name."""
@@ -182,10 +211,17 @@ class LearnerModule(pl.LightningModule):
         """The batch as it is: handing host memory to the step is the fastest way."""
         return batch
 
+    def forward(self, batch: Any) -> Any:
+        """The prediction for a batch, as `predict_step` gives it for the first one."""
+        return self._predict(batch, 0, 0)
+
     def training_step(self, batch, batch_idx: int) -> None:
+        self._steps_made += 1
         if isinstance(self._waiting, list):  # a stack has the batch in it
-            self._waiting.append(as_arrays(batch))
+            self._waiting.append(host_batch(batch))
         optimizer: Any = self.optimizers()
+        if self._fires_zero_grad:
+            _private.before_zero_grad(self.trainer, optimizer)
         optimizer.step(self._dispatch)
 
     def validation_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -197,15 +233,29 @@ class LearnerModule(pl.LightningModule):
     def predict_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """The model's output for each row of `x`, where a batch is `x` or `(x, ...)`.
 
-        Override it for a model that is not called as `model(x)`.
+        Override it, or `forward`, for a model that is not called as `model(x)`.
         """
-        data, mask = unpack(as_arrays(batch))
+        if self.overrides("forward"):
+            return self(batch)
+        return self._predict(batch, batch_idx, dataloader_idx)
+
+    def _predict(self, batch, batch_idx, dataloader_idx):
+        batch = host_batch(batch)
+        data = batch.data if isinstance(batch, Batch) else batch
         x = data[0] if isinstance(data, tuple | list) else data
+        try:
+            rows = num_rows(x)
+        except ValueError as error:
+            raise ValueError(
+                f"prediction calls model(x) for each row of x, and {error}. Override "
+                "predict_step(self, batch, batch_idx)"
+            ) from None
         model = eqx.nn.inference_mode(
             self.learner.model(self.layout.fetch(self._run.state))
         )
         outputs = _apply(*for_prediction(self._run.active, (model, x)))
-        count = int(np.sum(mask))  # padded rows come last
+        # Padded rows come last.
+        count = int(np.sum(batch.mask)) if isinstance(batch, Batch) else rows
         return jax.tree.map(lambda out: np.asarray(out)[:count], outputs)
 
     def log(self, name: str, value: Any, *args, **kwargs) -> None:
@@ -221,11 +271,11 @@ class LearnerModule(pl.LightningModule):
     def freeze(self) -> Any:
         """Lightning's, for inference: a fit is refused until `unfreeze`."""
         self._frozen = True
-        return super().freeze()
+        return self.eval()
 
-    def unfreeze(self) -> None:
+    def unfreeze(self) -> Any:
         self._frozen = False
-        super().unfreeze()
+        return self.train()
 
     # The state as Lightning's checkpoint holds it.
 
@@ -256,7 +306,8 @@ class LearnerModule(pl.LightningModule):
         """
         self.settle()
         torchs = super().state_dict(*args, **kwargs)
-        return {**_run_tensors.model_tensors(self._run), **torchs}
+        seed = {_SEED: torch.tensor(self.seed)}
+        return {**_run_tensors.model_tensors(self._run), **seed, **torchs}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -273,8 +324,11 @@ class LearnerModule(pl.LightningModule):
             self._adopt(replace(self._run.options, precision=precision))
         torchs = super().state_dict()
         differences = _run_tensors.load_model_tensors(
-            self._run, state_dict, strict, set(torchs)
+            self._run, state_dict, strict, {_SEED, *torchs}
         )
+        if _SEED in state_dict and int(state_dict[_SEED]) != self.seed:
+            self._use_seed(int(state_dict[_SEED]))
+            self._evaluation = None
         found = {name: state_dict[name] for name in torchs if name in state_dict}
         super().load_state_dict(found, strict=False, assign=assign)
         return torch.nn.modules.module._IncompatibleKeys(*differences)
@@ -309,10 +363,13 @@ class LearnerModule(pl.LightningModule):
         if isinstance(batches, Stack):
             self._waiting = batches
         else:
-            self._waiting = [as_arrays(batch) for batch in batches]
+            self._waiting = [host_batch(batch) for batch in batches]
 
     def install_fetcher(self) -> None:
-        """So that batches come many at a time."""
+        """So that batches come many at a time, unless each is to be shown."""
+        trainer: Any = self.trainer
+        self._one_by_one = self._each_batch.look(trainer, self._run.steps_per_dispatch)
+        self._fires_zero_grad = overrides_any(trainer, "on_before_zero_grad")
         _fast_forward.install(self)
 
     def bound(self, longest: int | float) -> None:
@@ -339,9 +396,22 @@ class LearnerModule(pl.LightningModule):
                     check = self.learner.check_training
                 check(model, for_prediction(self._run.active, loader.data))
 
+    def check_step_made(self, outputs: Any) -> None:
+        """Raises `TypeError` where a subclass's `training_step` trains nothing.
+
+        It may leave out a batch by returning nothing; it cannot return a loss.
+        """
+        made, self._steps_made = self._steps_made, 0
+        self._steps_in_epoch += made
+        if made or not self.overrides("training_step"):
+            return
+        self._left_out += 1
+        if outputs or not mentions(type(self).training_step, "training_step"):
+            raise TypeError(_no_step(self))
+
     def note_batch(self, batch: PyTree) -> None:
         """How many rows count in the batch in hand."""
-        self._rows = num_valid(batch)
+        self._rows = count_rows(batch)
 
     def prepare_trainer(self) -> None:
         """Takes over what the Trainer asks of the optimiser; adds our callbacks.
@@ -350,6 +420,7 @@ class LearnerModule(pl.LightningModule):
         """
         silence_false_alarms()
         trainer: Any = self.trainer
+        check_trainer(trainer)
         bridge = attach(trainer)
         bridge.give_back()
         check_devices(trainer, self.layout)
@@ -367,6 +438,8 @@ class LearnerModule(pl.LightningModule):
         self._ahead = self._run.optimizer_steps - self.trainer.global_step
 
     def begin_epoch(self) -> None:
+        self._steps_in_epoch = self._left_out = 0
+        self._begins_epoch = True
         self._run.stepper.reset_totals()
 
     def end_epoch(self) -> None:
@@ -374,6 +447,8 @@ class LearnerModule(pl.LightningModule):
         self.settle()
         self.step_log.flush(self.trainer)
         totals = self._run.stepper.totals
+        if self._left_out and not self._steps_in_epoch:
+            raise TypeError(_no_step(self))
         if totals is not None:
             check_epoch(self)
             self._log_all({f"train_{k}": v for k, v in totals.means().items()})
@@ -414,7 +489,15 @@ class LearnerModule(pl.LightningModule):
             suffix = f"/dataloader_idx_{loader}" if len(means) > 1 else ""
             self._log_all({f"{prefix}{k}{suffix}": v for k, v in values.items()})
 
+    def _use_seed(self, seed):
+        """Derives all keys; returns those of the initial state and of the steps."""
+        self.seed = seed
+        keys = jax.random.split(jax.random.key(seed), 4)
+        init_key, run_key, self._eval_key, self._draw_key = keys
+        return init_key, run_key
+
     def _prepare_fit(self, trainer, options):
+        check_overrides(self)
         if self._frozen:
             raise ValueError(
                 "module.freeze() holds torch parameters, of which there are none: say "
@@ -447,11 +530,39 @@ class LearnerModule(pl.LightningModule):
 
     def _dispatch(self):
         batches, self._waiting = self._waiting, []
+        if self._begins_epoch or self._each_batch.anybody or self.one_by_one:
+            self._begins_epoch = False
+            self._run.stepper.refresh()
         self.step_log.take(self.trainer, self._run.stepper(batches))
+        self._each_batch.step_made(self._run.stepper)
 
     def _evaluate(self, batch, index, loader):
         assert self._evaluation is not None
-        self._evaluation(as_arrays(batch), index, loader)
+        self._evaluation(host_batch(batch), index, loader)
+
+
+def _check_arguments(learner, model):
+    kind = type(learner).__name__
+    if isinstance(model, AbstractLearner) and not isinstance(learner, AbstractLearner):
+        raise TypeError(
+            f"the learner comes first and the model second: a {kind} was given as the "
+            f"learner and a {type(model).__name__} as the model"
+        )
+    if not isinstance(learner, AbstractLearner):
+        raise TypeError(
+            f"learner is a {kind}: give what trains, such as jaxprob.GradientDescent("
+            "loss, optax.adam(1e-3)) or a method of jaxprob.bnn"
+        )
+
+
+def _no_step(module):
+    name = type(module).__name__
+    return (
+        f"{name}.training_step made no step: the loss is that of the learner and is "
+        "differentiated inside the compiled step. Write `return "
+        "super().training_step(batch, batch_idx)` in it, with the batch to train on, "
+        f"and put the loss into jaxprob.GradientDescent(loss, optimizer)"
+    )
 
 
 def _injected_learning_rate(state):

@@ -21,6 +21,8 @@ training wrongly.
 | `ModelCheckpoint._save_topk_checkpoint` and five more | `train_time_interval` | 2.0 |
 | `ModelSummary._max_depth` | the depth the user asked for | 1.5 |
 | `LightningModule._on_before_batch_transfer` | the transfer hooks | 1.7 |
+| `trainer.call._call_callback_hooks` and its like | `on_before_zero_grad` | 1.6 |
+| `overrides.distributed._IndexBatchSamplerWrapper` | rows in prediction writers | 1.4 |
 """
 
 import time
@@ -34,9 +36,10 @@ from pytorch_lightning.loops.fetchers import (
     _PrefetchDataFetcher as PrefetchDataFetcher,
 )
 from pytorch_lightning.loops.loop import _Loop as Loop
+from pytorch_lightning.overrides.distributed import _IndexBatchSamplerWrapper
 from pytorch_lightning.trainer import call as _call
 
-from .._loader import ArrayIterator
+from .._loader import ArrayIterator, ArrayLoader
 
 CONTRACT = (
     "fit_loop._data_fetcher",
@@ -87,8 +90,14 @@ def set_fetcher(trainer: Any, fetcher: Any) -> None:
 
 
 def array_iterator(fetcher: Any) -> ArrayIterator | None:
-    """The iterator of an `ArrayLoader`, where a fetcher draws from nothing else."""
-    mode = getattr(fetcher.combined_loader, "_iterator", None)
+    """The iterator of an `ArrayLoader`, where a fetcher draws from nothing else.
+
+    A list or dict of one loader is something else: a batch is a list or dict then.
+    """
+    combined = fetcher.combined_loader
+    if any(combined.iterables is not one for one in combined.flattened):
+        return None
+    mode = getattr(combined, "_iterator", None)
     iterators = getattr(mode, "iterators", [])
     known = fetcher.length is not None and len(iterators) == 1
     if known and isinstance(iterators[0], ArrayIterator):
@@ -202,6 +211,43 @@ def save_on_time(trainer: Any) -> None:
 def summary_depth(callback: ModelSummary) -> int:
     """`max_depth` of a model summary."""
     return callback._max_depth
+
+
+class IndexedLoader:
+    """An `ArrayLoader` whose row numbers Lightning hands to prediction writers.
+
+    They are those of the rows that count, as predictions are.
+    """
+
+    def __init__(self, loader: ArrayLoader):
+        self._loader = loader
+        self.batch_sampler = _RowNumbers(loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> ArrayIterator:
+        self.batch_sampler.seen_batch_indices = self._loader.row_numbers()
+        return iter(self._loader)
+
+
+class _RowNumbers(_IndexBatchSamplerWrapper):
+    """What Lightning looks for: the row numbers of each batch, batch by batch."""
+
+    def __init__(self, loader: ArrayLoader):
+        self._batch_sampler = loader
+        self.seen_batch_indices = []
+
+
+def before_zero_grad(trainer: Any, optimizer: Any) -> None:
+    """The hook that Lightning calls before a step, which fires in no manual loop."""
+    _call._call_callback_hooks(trainer, "on_before_zero_grad", optimizer)
+    _call._call_lightning_module_hook(trainer, "on_before_zero_grad", optimizer)
 
 
 def transfer(trainer: Any, batch: Any) -> Any:

@@ -31,7 +31,9 @@ class TabularDataModule(ArrayDataModule):
     labels.
     """
 
-    def __init__(self, split: Split | str, *, batch_size: int = 32, seed: int = 0):
+    def __init__(
+        self, split: Split | str, *, batch_size: int = 32, seed: int | None = None
+    ):
         self.split, self.x_scaler, self.y_scaler = _load(split).standardize()
         stages: Any = _stages(self.split)
         super().__init__(**stages, batch_size=batch_size, seed=seed)
@@ -62,7 +64,7 @@ class ImageDataModule(ArrayDataModule):
         *,
         labels: bool = True,
         batch_size: int = 128,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         standardized, self.x_scaler, _ = _load(split).standardize(shared=True)
         self.split = _with_channels(standardized)

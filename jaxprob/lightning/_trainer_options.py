@@ -25,6 +25,7 @@ from pytorch_lightning.profilers import PyTorchProfiler
 from .._learner import AbstractLearner
 from .._loss_scale import dynamic_loss_scale
 from . import _precision
+from ._conventions import check_callback
 from ._loaders import check_loader
 
 
@@ -97,7 +98,9 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
     # Torch's plugin would look for tensors in our batches, and the cast is ours.
     strategy.precision_plugin = Precision()
-    strategy.process_dataloader = lambda loader: process(check_loader(loader))
+    strategy.process_dataloader = lambda loader: process(
+        check_loader(loader, predicting=trainer.predicting)
+    )
 
     def give_back():
         for name, value in before.items():
@@ -165,6 +168,7 @@ def refuse_callbacks(trainer: Any) -> None:
     """Raises `ValueError` for a callback that would do nothing, or count wrongly."""
     module = trainer.lightning_module
     for callback in trainer.callbacks:
+        check_callback(callback)
         if isinstance(callback, ThroughputMonitor) and not module.shows_each_batch:
             raise ValueError(
                 "ThroughputMonitor counts one batch for each dispatch, which holds "

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from . import _private
 from ._bridge import Bridge, EpochMeans
+from ._foreign import is_foreign
 from ._save_on_signal import SaveOnSignal
 
 # They look at no metric of a step, or (the checkpoint) tell at which step they will, or
@@ -29,6 +30,23 @@ _BLIND = (
     Timer,
 )
 _BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
+_STEP_HOOKS = (*_BATCH_HOOKS, "on_before_optimizer_step", "on_before_zero_grad")
+
+
+def each_batch_watchers(trainer: Any) -> list[str]:
+    """Names of the classes that are to be shown every batch.
+
+    They are the callbacks, and the module, with a hook of the user's that Lightning
+    calls once for a batch. One that has `sees_every_batch = False` says that it may be
+    shown the last batch of a dispatch alone.
+    """
+    watchers = [trainer.lightning_module, *trainer.callbacks]
+    return [
+        type(watcher).__name__
+        for watcher in watchers
+        if getattr(watcher, "sees_every_batch", True)
+        and any(is_foreign(watcher, hook) for hook in _STEP_HOOKS)
+    ]
 
 
 def somebody_looks(trainer: Any) -> bool:
@@ -49,6 +67,12 @@ def checkpoint_looks(trainer: Any) -> bool:
     """Whether a checkpoint callback looks at metrics when the step in hand is over."""
     step = trainer.global_step + 1
     return any(step % every == 0 for every in _private.checkpoint_intervals(trainer))
+
+
+def overrides_any(trainer: Any, hook: str) -> bool:
+    """Whether a callback, or the module, has a hook of the user's."""
+    watchers = [trainer.lightning_module, *trainer.callbacks]
+    return any(is_foreign(watcher, hook) for watcher in watchers)
 
 
 def _overrides(trainer, hooks):

@@ -1,0 +1,50 @@
+"""Two packages of one code: `pytorch_lightning`, which is ours, and `lightning`.
+
+Their classes have the same names and know nothing of each other.
+"""
+
+import sys
+import warnings
+from typing import Any
+
+_REMEDY = (
+    "jaxprob is built on the package pytorch_lightning: write `import "
+    "pytorch_lightning as pl` in place of `import lightning as L`, and take the "
+    "Trainer, callbacks and loggers from pl"
+)
+_warned = False
+
+
+def is_of_other_package(thing: Any) -> bool:
+    """Whether a class of an object, or a base of it, comes from `lightning`."""
+    return any(
+        kind.__module__ == "lightning" or kind.__module__.startswith("lightning.")
+        for kind in type(thing).__mro__
+    )
+
+
+def check_trainer(trainer: Any) -> None:
+    """Raises `TypeError` for a Trainer of `lightning`, or what it holds of it."""
+    held = [trainer]
+    for name in ("callbacks", "loggers"):
+        held += list(getattr(trainer, name, None) or ())
+    held += [getattr(trainer, name, None) for name in ("strategy", "datamodule")]
+    for thing in held:
+        if is_of_other_package(thing):
+            kind = type(thing)
+            raise TypeError(
+                f"{kind.__module__}.{kind.__qualname__} was given: {_REMEDY}"
+            )
+
+
+def warn_of_other_package() -> None:
+    """Warns, once, where `lightning` is imported too.
+
+    Its Trainer would say of a module of ours no more than that it is none.
+    """
+    global _warned
+    if "lightning.pytorch" in sys.modules and not _warned:
+        _warned = True
+        warnings.warn(
+            f"the package lightning is imported as well. {_REMEDY}", stacklevel=4
+        )
