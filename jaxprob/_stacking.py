@@ -31,8 +31,8 @@ def stack_into(slots: int, *leaves: Any) -> np.ndarray:
     """
     first = np.asarray(leaves[0])
     out = np.zeros((slots, *first.shape), first.dtype)
-    for place, leaf in zip(out, leaves, strict=False):
-        place[...] = leaf
+    for place, leaf in enumerate(leaves):
+        out[place] = leaf
     return out
 
 

@@ -95,6 +95,13 @@ def programs_are_dropped():
     gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def no_global_seed(monkeypatch):
+    """`pl.seed_everything` of one test, or of LightningCLI, ends with it."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # remembered as it was
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+
+
 class KeyMaker:
     """Calling it gives a new key each time; its repr says how to get the same again."""
 

@@ -11,6 +11,8 @@ from ._run import hash_of, make_data, make_module, make_trainer, quiet
 
 
 class SaveEachDispatch(pl.Callback):
+    sees_every_batch = False
+
     def __init__(self, path: Path):
         self.path = path
 

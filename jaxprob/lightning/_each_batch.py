@@ -17,8 +17,8 @@ class EachBatch:
         self._names: list[str] = []
         self._warned: set[str] = set()
 
-    def look(self, trainer: Any, steps_per_dispatch: Any) -> bool:
-        """Whether each dispatch is to hold one step.
+    def look(self, trainer: Any, steps_per_dispatch: Any, one_by_one: bool) -> bool:
+        """Whether each dispatch is to hold one step, which it may do for other reasons.
 
         A number of steps that the user gave is what counts; then somebody who is shown
         fewer batches than he may expect is named in a warning.
@@ -26,7 +26,7 @@ class EachBatch:
         names = each_batch_watchers(trainer)
         self.anybody = bool(names)
         self._names = names if steps_per_dispatch == "auto" else []
-        if names and steps_per_dispatch not in ("auto", 1):
+        if names and not one_by_one and steps_per_dispatch not in ("auto", 1):
             self._warn(
                 f"{_listing(names)}: the hooks of a batch are called for the last one "
                 f"of each dispatch, of up to {steps_per_dispatch} steps "

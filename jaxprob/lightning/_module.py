@@ -368,7 +368,10 @@ class LearnerModule(WithoutParameters):
     def install_fetcher(self) -> None:
         """So that batches come many at a time, unless each is to be shown."""
         trainer: Any = self.trainer
-        self._one_by_one = self._each_batch.look(trainer, self._run.steps_per_dispatch)
+        self._one_by_one = False
+        self._one_by_one = self._each_batch.look(
+            trainer, self._run.steps_per_dispatch, self.one_by_one
+        )
         self._fires_zero_grad = overrides_any(trainer, "on_before_zero_grad")
         _fast_forward.install(self)
 

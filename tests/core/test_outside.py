@@ -26,10 +26,10 @@ def used(learner):
     _, history = jaxprob.fit(
         learner,
         line(),
-        [X],
+        [(X,)],
         key=jax.random.key(0),
         num_steps=1,
-        validation=[X],
+        validation=[(X,)],
         progress=False,
     )
     return history[-1]["loss"], history[-1]["val_loss"]
@@ -47,16 +47,6 @@ def learner_of(value):
 def of_closure():
     held = [1.0]
     return learner_of(lambda: held[0]), lambda v: held.__setitem__(0, v)
-
-
-def of_variable():
-    held = 1.0
-
-    def change(value):
-        nonlocal held
-        held = value
-
-    return learner_of(lambda: held), change
 
 
 def of_global():
@@ -94,16 +84,6 @@ def of_method():
     return learner_of(owner.value), lambda v: setattr(owner, "beta", v)
 
 
-def of_jitted():
-    held = [1.0]
-
-    @jax.jit
-    def inner(x):
-        return x * held[0]
-
-    return learner_of(lambda: inner(1.0)), lambda v: held.__setitem__(0, v)
-
-
 def of_scan():
     held = [1.0]
 
@@ -120,7 +100,8 @@ def of_mean_loss():
     held = [1.0]
 
     @jaxprob.mean_loss
-    def loss(model, x, *, key):
+    def loss(model, example, *, key):
+        (x,) = example
         return 0 * jnp.sum(model(x)) + held[0]
 
     learner = jaxprob.GradientDescent(loss, optax.sgd(0.0))
@@ -132,12 +113,10 @@ def of_mean_loss():
     "make",
     [
         of_closure,
-        of_variable,
         of_global,
         of_attribute,
         of_array,
         of_method,
-        of_jitted,
         of_scan,
         of_mean_loss,
     ],

@@ -149,6 +149,8 @@ def test_a_callback_sees_the_means_of_the_epoch_that_ends(tmp_path):
 @pytest.mark.slow
 def test_a_run_that_a_callback_stops_logs_its_last_step(tmp_path):
     class Stop(pl.Callback):
+        sees_every_batch = False
+
         def on_train_batch_end(self, trainer, *args):
             trainer.should_stop = trainer.global_step >= 8
 
@@ -166,6 +168,8 @@ def test_a_run_that_a_callback_stops_logs_its_last_step(tmp_path):
 @pytest.mark.slow
 def test_a_timer_stops_the_run_within_a_dispatch(tmp_path):
     class Slow(pl.Callback):
+        sees_every_batch = False
+
         def on_train_batch_start(self, *args):
             time.sleep(0.05)
 
@@ -236,6 +240,8 @@ def test_the_profiler_of_torch_is_refused(tmp_path):
 
 
 class Saves(pl.Callback):
+    sees_every_batch = False
+
     def __init__(self, path):
         self.path = path
 

@@ -65,6 +65,8 @@ def test_a_metric_of_training_steps_is_that_of_the_step_saved(tmp_path):
     seen = {}
 
     class Look(pl.Callback):
+        sees_every_batch = False
+
         def on_train_batch_end(self, trainer, *args):
             value = float(trainer.callback_metrics["train_loss_step"])
             seen[trainer.global_step] = value
@@ -132,6 +134,8 @@ def test_a_long_train_time_interval_saves_nothing(tmp_path):
 
 
 class Fails(pl.Callback):
+    sees_every_batch = False
+
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step >= 17:
             raise RuntimeError("on purpose")

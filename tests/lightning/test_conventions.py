@@ -50,13 +50,6 @@ def make(kind=LearnerModule, **kwargs):
 # Seeds.
 
 
-@pytest.fixture
-def no_global_seed(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.delenv("PL_GLOBAL_SEED")
-
-
-@pytest.mark.usefixtures("no_global_seed")
 def test_the_default_seed_is_that_of_seed_everything():
     assert make().seed == make_data().seed == 0
     pl.seed_everything(7, verbose=False)
@@ -67,7 +60,6 @@ def test_the_default_seed_is_that_of_seed_everything():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_global_seed")
 def test_seed_everything_changes_the_run_and_a_checkpoint_brings_its_own(tmp_path):
     def fitted(seed, epochs=2, **kwargs):
         pl.seed_everything(seed, verbose=False)

@@ -138,6 +138,8 @@ def test_a_hugging_face_data_set_as_arrays_in_memory(tmp_path, hugging_face):
 class Spoil(pl.Callback):
     """Overwrites each batch that it is shown, after the step on it was handed over."""
 
+    sees_every_batch = False
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         for leaf in jax.tree.leaves(batch):
             if leaf.dtype != bool:

@@ -189,6 +189,8 @@ def test_a_callback_that_looks_sees_the_metrics_of_its_own_step(tmp_path):
     seen = []
 
     class Look(pl.Callback):
+        sees_every_batch = False
+
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             seen.append(
                 (

@@ -58,6 +58,8 @@ def float_dtypes(tree):
 class Forget(pl.Callback):
     """What was seen before training: the rows are checked with the model as it is."""
 
+    sees_every_batch = False
+
     def __init__(self, seen):
         self.seen = seen
 

@@ -81,6 +81,8 @@ def test_a_lightning_without_it_is_refused_by_name(tmp_path, monkeypatch):
 def test_many_steps_do_run_in_one_dispatch(tmp_path):
     # If the fetcher were not ours any more, training would be right, and slow.
     class Count(pl.Callback):
+        sees_every_batch = False
+
         calls = 0
 
         def on_train_batch_start(self, *args):

@@ -178,6 +178,8 @@ def test_two_leaves_swapped_are_refused_where_shapes_differ(whole):
 class SaveAll(pl.Callback):
     """A checkpoint after each dispatch, and perhaps at the end of each epoch."""
 
+    sees_every_batch = False
+
     def __init__(self, folder, epochs):
         self.folder = folder
         self.epochs = epochs

@@ -249,6 +249,8 @@ def test_logging_every_step_gives_each_step_its_own_value(tmp_path, steps):
     expected = {}
 
     class Look(pl.Callback):
+        sees_every_batch = False
+
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             step = trainer.global_step - 1
             expected[step] = float(trainer.callback_metrics["train_loss_step"])
