@@ -36,22 +36,30 @@ Spec = Any
 """A description: what JSON can hold."""
 
 
-def describe(tree: PyTree) -> tuple[Spec, dict[str, Any]]:
+def describe(tree: PyTree, *, code: bool = True) -> tuple[Spec, dict[str, Any]]:
     """Return the description of a tree and its arrays by the paths of their leaves.
 
     Nothing is refused here but what has no fixed value, such as a traced array: a
     function or an object of the user's is described by a fingerprint, which tells it
     from another and cannot bring it back.
 
+    **Arguments:**
+
+    - `tree`: any tree.
+    - `code`: whether functions of the user's get their fingerprint, which takes all
+        that they close over; otherwise only their names are written.
+
     **Raises:** `TypeError` naming the leaf.
     """
-    describer = _Describer()
+    describer = _Describer(code)
     return describer(tree, ""), describer.arrays
 
 
 class _Describer:
-    def __init__(self):
+    def __init__(self, code: bool):
         self.arrays: dict[str, Any] = {}
+        self._digits = fingerprint if code else lambda value: ""
+        self._methods = methods if code else lambda cls: {}
 
     def __call__(self, value: Any, path: str) -> Spec:
         for rule in (
@@ -160,14 +168,14 @@ class _Describer:
             known = registry.class_name(value)
             if known is not None:
                 return {"type": known}
-            return {"type": _qualified(value), "code": fingerprint(value)}
+            return {"type": _qualified(value), "code": self._digits(value)}
         owner = getattr(value, "__self__", None)
         if isinstance(value, eqx.Module) and isinstance(owner, eqx.Module):
             return {"method": value.__name__, "self": self(owner, path)}  # pyright: ignore
         if isinstance(value, eqx.Module) or dataclasses.is_dataclass(value):
             return _UNKNOWN
         if callable(value):
-            return {"function": _qualified(value), "code": fingerprint(value)}
+            return {"function": _qualified(value), "code": self._digits(value)}
         return _UNKNOWN
 
     def _object(self, value, path):
@@ -193,14 +201,14 @@ class _Describer:
             return {"node": _qualified(value), "children": items, "code": fingerprint(
                 str(structure)
             )}  # fmt: skip
-        return {"object": _qualified(value), "code": fingerprint(value)}
+        return {"object": _qualified(value), "code": self._digits(value)}
 
     def _fields(self, value, path, fields):
         cls = type(value)
         name = registry.class_name(cls)
         user = {}
         if name is None:
-            code = {} if is_library(cls.__module__) else methods(cls)
+            code = {} if is_library(cls.__module__) else self._methods(cls)
             name, user = _qualified(cls), {"code": code}
         inner = {str(k): self(v, _join(path, k)) for k, v in fields.items()}
         return {"class": name, "fields": inner, **user}

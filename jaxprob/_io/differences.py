@@ -17,10 +17,10 @@ class Comparison:
 
     **Arguments:**
 
-    - `thing`: what the tree is called in the sentences.
+    - `thing`, `source`: what the tree and the file are called in the sentences.
     - `python`: version of Python that wrote the file. The code of functions compares
         within one version only.
-    - `arrays`: whether shapes and dtypes are compared.
+    - `dtypes`: whether dtypes of arrays are compared.
     - `inside_posterior`: whether the file's tree is a part of a posterior over the
         model: leaves may be random, missing, or have leading axes of draws or members.
 
@@ -35,15 +35,17 @@ class Comparison:
         self,
         thing: str = "the model",
         *,
+        source: str = "the file",
         python: str = PYTHON,
-        arrays: bool = True,
+        dtypes: bool = True,
         inside_posterior: bool = False,
     ):
         self.differences: list[str] = []
         self.changed_code: list[str] = []
         self._thing = thing
+        self._source = source
         self._same_python = python == PYTHON
-        self._arrays = arrays
+        self._dtypes = dtypes
         self._inside = inside_posterior
         self._lead: list[int] | None = None
 
@@ -79,7 +81,9 @@ class Comparison:
         elif kind in ("function", "object", "type") and "code" in file:
             self._compare_code(kind, file, tree, path)
         elif kind in ("partial", "pairs", "set", "frozenset"):
-            inner = Comparison(self._thing, python=_python(self._same_python))
+            inner = Comparison(
+                self._thing, source=self._source, python=_python(self._same_python)
+            )
             inner._compare_parts(file, tree)
             self.changed_code += [_join(path, name) for name in inner.changed_code]
             if inner.differences:
@@ -88,8 +92,6 @@ class Comparison:
             self._note(path, file, tree)
 
     def _compare_arrays(self, file, tree, path):
-        if not self._arrays:
-            return
         shape, dtype = file["shape"], file.get("dtype")
         expected, wanted = tree["shape"], tree.get("dtype")
         lead = shape[: len(shape) - len(expected)] if self._inside else []
@@ -99,7 +101,7 @@ class Comparison:
         # As JAX takes it: NumPy's float64 is float32 in a process of that precision.
         if "numpy" in file or "numpy" in tree:
             dtype, wanted = (d and canonical(np.dtype(d)) for d in (dtype, wanted))
-        if not fits or dtype != wanted:
+        if not fits or (self._dtypes and dtype != wanted):
             self._note(path, file, tree)
 
     def _compare_sequences(self, file, tree, path):
@@ -107,7 +109,7 @@ class Comparison:
         if len(file[kind]) != len(tree[kind]):
             self._say(
                 path,
-                f"the file has {len(file[kind])} items, {self._thing} has "
+                f"{self._source} has {len(file[kind])} items, {self._thing} has "
                 f"{len(tree[kind])}",
             )
             return
@@ -125,7 +127,7 @@ class Comparison:
                 if name not in b:
                     self._say(_join(path, name), f"{self._thing} has no such part")
                 elif name not in a:
-                    self._say(_join(path, name), "the file has no such part")
+                    self._say(_join(path, name), f"{self._source} has no such part")
             for name in a:
                 # No setting but a mode: what was trained is used in the other one.
                 mode = name == "inference" and _are_bools(a[name], b.get(name))
@@ -152,7 +154,7 @@ class Comparison:
         elif file["code"] != tree["code"]:
             self._say(
                 path,
-                f"the file has {render(file)} with code or values "
+                f"{self._source} has {render(file)} with code or values "
                 f"{file['code']}, {self._thing} has another of this name with "
                 f"{tree['code']}",
             )
@@ -169,7 +171,7 @@ class Comparison:
 
     def _note(self, path, file, tree):
         self._say(
-            path, f"the file has {render(file)}, {self._thing} has {render(tree)}"
+            path, f"{self._source} has {render(file)}, {self._thing} has {render(tree)}"
         )
 
     def _say(self, path, text):

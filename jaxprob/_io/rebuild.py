@@ -36,6 +36,8 @@ class Rebuilder:
     - `using`: classes and functions of the user's that a description may name.
     - `field_like`: the `like` of a field, from its class, name and description, where
         it is not the field of the whole's `like`.
+    - `stand_in`: from the description of a function or object that nothing else
+        gives, what stands in for it.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class Rebuilder:
         arrays: dict[str, np.ndarray],
         using: Iterable[Any] = (),
         field_like: Callable[[type, str, Spec], Any] | None = None,
+        stand_in: Callable[[Spec], Any] | None = None,
     ):
         self.arrays = arrays
         self.used: set[str] = set()
         self._field_like = field_like
+        self._stand_in = stand_in
         self._using = {_named(described): thing for thing, described in _each(using)}
 
     def __call__(self, spec: Spec, like: Any = MISSING) -> Any:
@@ -145,6 +149,8 @@ class Rebuilder:
             return self._using[_named(spec)]
         if like is not MISSING:
             return like
+        if self._stand_in is not None:
+            return self._stand_in(spec)
         raise FileMismatchError(needs_message([_needed(spec)]))
 
     def _partial(self, spec, like):

@@ -101,6 +101,16 @@ class Standardizer:
         scale = np.asarray(scale)
         return (self.std * scale).astype(scale.dtype)
 
+    def equals(self, other: "Standardizer") -> bool:
+        """Whether both are the same map, but for rounding."""
+        pairs = ((self.mean, other.mean), (self.std, other.std))
+        scale = np.max(self.std)
+        return all(
+            np.shape(a) == np.shape(b)
+            and np.allclose(a, b, rtol=1e-5, atol=1e-6 * scale)
+            for a, b in pairs
+        )
+
     @property
     def log_det(self) -> float:
         """What is added to log p(z), summed over columns, to give log p(x).

@@ -1,7 +1,7 @@
 """Bayesian inference as a LightningModule."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -55,6 +55,8 @@ class BNNModule(LearnerModule):
     - the others: as in `LearnerModule`.
     """
 
+    argument_names: ClassVar[dict[str, str]] = {"learner": "inference"}
+
     def __init__(
         self,
         inference: AbstractLearner,
@@ -86,6 +88,9 @@ class BNNModule(LearnerModule):
         self.num_samples = num_samples
         self.level = level
         self.batches = batches
+        self._description.add(
+            likelihood=likelihood, num_samples=num_samples, level=level
+        )
         self._held: AbstractPosterior | None = None
         self._metrics: dict[int, PredictiveMetrics] = {}
 

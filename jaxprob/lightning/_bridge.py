@@ -58,6 +58,7 @@ class Bridge(pl.Callback):
         # A run resumed in the middle of an epoch has no `on_train_epoch_start`.
         _private.check(trainer)
         _private.resume_after_epoch(trainer)
+        pl_module.note_scalers()
         pl_module.check_rows()
         pl_module.install_fetcher()
 
@@ -87,7 +88,11 @@ class Bridge(pl.Callback):
         pl_module.note_batch(batch)
 
     def on_test_epoch_start(self, trainer, pl_module: Any) -> None:
+        pl_module.note_scalers()
         pl_module.begin_evaluation()
+
+    def on_predict_epoch_start(self, trainer, pl_module: Any) -> None:
+        pl_module.note_scalers()
 
     def on_test_batch_start(
         self, trainer, pl_module: Any, batch, batch_idx, dataloader_idx=0

@@ -1,7 +1,7 @@
 """A denoiser in training as a LightningModule, with samples to look at."""
 
 import warnings
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,8 @@ class DiffusionModule(LearnerModule):
     - the others: as in `LearnerModule`.
     """
 
+    argument_names: ClassVar[dict[str, str]] = {"model": "denoiser"}
+
     def __init__(
         self,
         learner: AbstractLearner,
@@ -108,6 +110,15 @@ class DiffusionModule(LearnerModule):
         self.preview_cond = preview_cond
         self.num_previews = num_previews
         self.previews_every_n_epochs = previews_every_n_epochs
+        self._description.add(
+            shape=self.shape,
+            sampler=self.sampler,
+            conditional=conditional,
+            guidance=float(guidance),
+            num_previews=num_previews,
+            preview_cond=jax.tree.map(np.asarray, preview_cond),
+            previews_every_n_epochs=previews_every_n_epochs,
+        )
 
     def sample(self, num: int, *, index: int = 0, cond: Any = None) -> Draw:
         """Draws from the model of now; `index` chooses which samples.

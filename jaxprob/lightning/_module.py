@@ -1,10 +1,11 @@
 """Any learner as a LightningModule."""
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -23,13 +24,23 @@ from .._learner import AbstractLearner
 from .._loader import ArrayLoader
 from .._paths import is_url
 from .._types import Model, State
+from ..datasets import Standardizer
 from . import _fast_forward, _private, _remote, _run_tensors, _trainer_options
 from ._anomaly import check_epoch
 from ._bridge import attach
 from ._checkpoint_io import load_verified, make_atomic
 from ._conventions import check_overrides
+from ._description import (
+    TEXT,
+    Description,
+    Saved,
+    rebuilt_arguments,
+    scalers_of,
+    without_description,
+)
 from ._devices import check_devices
 from ._each_batch import EachBatch
+from ._errors import CheckpointMismatchError
 from ._evaluation import Evaluation
 from ._foreign import mentions
 from ._optimizer import OptaxOptimizer
@@ -95,6 +106,9 @@ class LearnerModule(WithoutParameters):
         `devices=1` there, whatever the layout.
     """
 
+    argument_names: ClassVar[dict[str, str]] = {}
+    """What a subclass calls `learner` and `model` in its constructor."""
+
     def __init__(
         self,
         learner: AbstractLearner,
@@ -122,6 +136,8 @@ class LearnerModule(WithoutParameters):
             layout=self.layout,
         )
         self._evaluation: Evaluation | None = None
+        self._description = Description(learner, model)
+        self._scalers: dict[str, Standardizer] = {}
         self._waiting: list[PyTree] | Stack = []
         self._rows = 1
         self._ahead = 0
@@ -142,6 +158,19 @@ class LearnerModule(WithoutParameters):
     def model(self) -> Model:
         """The one model to use: the average if there is one, as the learner says."""
         return self.learner.model(self.state)
+
+    @property
+    def x_scaler(self) -> Standardizer | None:
+        """Scaler of the inputs of the data module that trained it, also after loading.
+
+        `module.x_scaler.inverse(samples)` are samples in the units of the data.
+        """
+        return self._scalers.get("x_scaler")
+
+    @property
+    def y_scaler(self) -> Standardizer | None:
+        """Scaler of the targets, in the same way."""
+        return self._scalers.get("y_scaler")
 
     @property
     def learning_rate(self) -> float:
@@ -283,8 +312,12 @@ class LearnerModule(WithoutParameters):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args, **kwargs) -> Any:
         """Lightning's, after the file has been verified.
 
-        Hyper-parameters saved by `self.save_hyperparameters()` build the module again;
-        objects that cannot be saved so are given: `learner=..., model=...`.
+        A checkpoint holds the arguments of the module, and builds it again:
+        `load_from_checkpoint(path)` where all classes of the model are from jaxprob or
+        Equinox. The optimiser and functions of your own are in no file. The module
+        predicts without them; to train, give `learner=...`. Models of other classes are
+        given, `learner=..., model=...`, and compared with the checkpoint. A class that
+        called `self.save_hyperparameters()` is built from those.
 
         **Arguments:** as Lightning's; `checkpoint_path` may be a path, a URL or a file
         that is open.
@@ -294,9 +327,12 @@ class LearnerModule(WithoutParameters):
         """
         if isinstance(checkpoint_path, str | Path) and is_url(checkpoint_path):
             checkpoint_path = _remote.read(str(checkpoint_path))  # read it once only
-        load_verified(checkpoint_path, kwargs.get("weights_only") is not False)
+        checkpoint = load_verified(
+            checkpoint_path, kwargs.get("weights_only") is not False
+        )
         if hasattr(checkpoint_path, "seek"):
             checkpoint_path.seek(0)
+        kwargs |= rebuilt_arguments(cls, checkpoint, cls.argument_names, kwargs)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def state_dict(self, *args, **kwargs) -> dict[str, Any]:
@@ -307,7 +343,8 @@ class LearnerModule(WithoutParameters):
         self.settle()
         torchs = super().state_dict(*args, **kwargs)
         seed = {_SEED: torch.tensor(self.seed)}
-        return {**_run_tensors.model_tensors(self._run), **seed, **torchs}
+        described = self._description.tensors(self._scalers)
+        return {**_run_tensors.model_tensors(self._run), **seed, **described, **torchs}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -317,8 +354,20 @@ class LearnerModule(WithoutParameters):
         Outside of a fit, parameters that are stored in another precision bring it with
         them: a checkpoint of `Trainer(precision="bf16-true")` needs no Trainer to load.
 
-        **Raises:** `CheckpointMismatchError`, which names the leaves.
+        The settings of the model are compared before, as the state dict describes them.
+
+        **Raises:** `CheckpointMismatchError`, which names the settings or the leaves.
         """
+        if TEXT in state_dict:
+            saved = Saved(state_dict)
+            self._description.compare(saved, strict)
+            self._scalers = saved.scalers()
+        elif strict:
+            raise CheckpointMismatchError(
+                f"the state dict lacks {TEXT}, which says what model it is of: take it "
+                "from module.state_dict() or a checkpoint, or give strict=False"
+            )
+        state_dict = without_description(state_dict)
         if not self._is_fitting():
             precision = _run_tensors.stored_precision(self._run, state_dict)
             self._adopt(replace(self._run.options, precision=precision))
@@ -411,6 +460,25 @@ class LearnerModule(WithoutParameters):
         self._left_out += 1
         if outputs or not mentions(type(self).training_step, "training_step"):
             raise TypeError(_no_step(self))
+
+    def note_scalers(self) -> None:
+        """Takes over the scalers of the Trainer's data module.
+
+        Warns where they are not those that the module was trained with.
+        """
+        found = scalers_of(getattr(self.trainer, "datamodule", None))
+        for name, scaler in found.items():
+            before = self._scalers.setdefault(name, scaler)
+            if not before.equals(scaler):
+                warnings.warn(
+                    f"the data module's {name} has mean {scaler.mean} and std "
+                    f"{scaler.std}, and the module was trained with mean {before.mean} "
+                    f"and std {before.std}: its inputs or outputs are in other units. "
+                    "Standardise by the scaler of the training data, module.x_scaler",
+                    stacklevel=2,
+                )
+            if self._is_fitting():
+                self._scalers[name] = scaler
 
     def note_batch(self, batch: PyTree) -> None:
         """How many rows count in the batch in hand."""
