@@ -123,9 +123,34 @@ def _is(array, kind):
     return jax.dtypes.issubdtype(array.dtype, kind)
 
 
-def check_tree_finite(name: str, tree: PyTree) -> None:
-    """Every array of a tree of data is finite."""
+def check_tree_values(name: str, tree: PyTree) -> None:
+    """Every array of a tree of data is finite, and stays so in the dtype of JAX."""
     import jax
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        check_finite(name + jax.tree_util.keystr(path), np.asarray(leaf))
+        array = np.asarray(leaf)
+        check_finite(name + jax.tree_util.keystr(path), array)
+        check_range(name + jax.tree_util.keystr(path), array)
+
+
+def check_range(name: str, array: np.ndarray) -> None:
+    """Values of 64 bits that JAX turns into 32 bits fit there.
+
+    It would wrap integers and make large floating-point numbers infinite.
+    """
+    import jax
+
+    narrow = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
+    kind = narrow.get(array.dtype.name)
+    if kind is None or jax.config.read("jax_enable_x64") or not array.size:
+        return
+    limits = np.finfo(kind) if kind is np.float32 else np.iinfo(kind)
+    if array.min() >= limits.min and array.max() <= limits.max:
+        return
+    bad = (array < limits.min) | (array > limits.max)
+    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise ValueError(
+        f"{name} row {place[0] if place else 0} holds {array[place]}, and JAX computes "
+        f"with {np.dtype(kind).name}, which ends at {limits.max}: rescale the values, "
+        "or call jax.config.update('jax_enable_x64', True) first"
+    )

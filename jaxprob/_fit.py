@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from ._batch import Batch, own, weight
+from ._data_check import DataCheck
 from ._host_batch import host_batch
 from ._host_errors import checks_give_nan
 from ._keys import as_seed, check_key
@@ -95,11 +96,11 @@ def fit(
     held_out = None
     if validation is not None:
         held_out = _as_loader(validation, batch_size, shuffle=False, seed=0)
-    checks = ((loader, learner.check_training), (held_out, learner.check))
-    for rows, check in checks:
+    for rows in (loader, held_out):
         if isinstance(rows, ArrayLoader):
-            check(model, rows.data)
             rows.share = (Layout() if layout is None else layout).share()
+    training_check = _checked(loader, learner, model, training=True)
+    validation_check = _checked(held_out, learner, model, training=False)
     stepper = Stepper(
         learner,
         learner.init(model, key=init_key),
@@ -123,7 +124,7 @@ def fit(
             stepper.reset_totals()
             before = done
             limit = math.inf if num_steps is None else num_steps - done
-            for chunk in _chunks(loader, stepper, limit):
+            for chunk in _chunks(loader, stepper, limit, training_check):
                 stepper(chunk)
                 done += len(chunk)
                 bar.update(len(chunk))
@@ -135,7 +136,8 @@ def fit(
             entry = {"step": float(done), **_means(stepper.totals)}
             _check_loss(entry, stepper)
             if held_out is not None:
-                means = evaluator(stepper.state, held_out, key=eval_key)
+                batches = validation_check.over(held_out)
+                means = evaluator(stepper.state, batches, key=eval_key)
                 entry |= {f"val_{name}": value for name, value in means.items()}
             history.append(entry)
             figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
@@ -159,7 +161,8 @@ def evaluate(
     **Returns:** metrics by name, each example counted once.
     """
     loader = _as_loader(data, batch_size, shuffle=False, seed=0)
-    return Evaluator(learner)(state, loader, key=key)
+    check = _checked(loader, learner, learner.model(state), training=False)
+    return Evaluator(learner)(state, check.over(loader), key=key)
 
 
 class Evaluator:
@@ -238,6 +241,18 @@ def _as_loader(
     return data
 
 
+def _checked(data, learner, model, *, training):
+    """The check of what comes batch by batch; what is in memory is checked at once."""
+    check = DataCheck(learner, model, training=training)
+    if isinstance(data, ArrayLoader):
+        (learner.check_training if training else learner.check)(model, data.data)
+        check.done = True
+    elif isinstance(data, list):
+        for _ in check.over(data):
+            pass
+    return check
+
+
 def _is_list_of_batches(data):
     """A list of arrays is one data set; a list of trees of them is many batches."""
     trees = dict | tuple | list | Batch
@@ -252,19 +267,26 @@ def _finished(done, epoch, num_steps, num_epochs):
     return epoch >= num_epochs if num_steps is None else done >= num_steps
 
 
-def _chunks(loader, stepper, limit):
+def _chunks(loader, stepper, limit, check):
     """Lists of batches, as many as the stepper takes, `limit` in all."""
     if isinstance(loader, ArrayLoader):
         yield from _stacks(iter(loader), stepper, limit)
         return
     chunk = []
+    index = -1
     for index, batch in enumerate(loader):
         if index >= limit:
+            check.end(whole=False)
             break
-        chunk.append(host_batch(batch))
+        batch = host_batch(batch)
+        check(batch)
+        chunk.append(batch)
         if len(chunk) >= stepper.capacity:
             yield chunk
             chunk = []
+    else:
+        if index >= 0:
+            check.end()
     if chunk:
         yield chunk
 

@@ -1,6 +1,7 @@
 """What can be trained, one step at a time, as pure functions on pytrees."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -39,6 +40,38 @@ class AbstractLearner(eqx.Module):
     def check_training(self, model: Model, data: PyTree) -> None:
         """`check`, and what is to hold of the rows that are trained on alone."""
         self.check(model, data)
+
+    def check_batches(
+        self, model: Model, *, training: bool
+    ) -> Callable[[PyTree], None]:
+        """Return a check to call with each batch of a data set that is not in memory.
+
+        By default `check` is called with the first batch.
+
+        **Arguments:**
+
+        - `model`: as in `check`.
+        - `training`: whether the rows are trained on.
+        """
+        first = iter((True,))
+
+        def look(data: PyTree) -> None:
+            if next(first, False):
+                self.check(model, data)
+
+        return look
+
+    def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
+        """Warn of a training set whose number of rows is not the one stated.
+
+        By default nothing is stated.
+
+        **Arguments:**
+
+        - `rows`: those of one epoch.
+        - `largest`: rows of its largest batch. A loader that drops the ragged last one
+            leaves out fewer than that.
+        """
 
     @abc.abstractmethod
     def init(self, model: Model, *, key: PRNGKey) -> State:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._batch import RowStack, Stack, as_batches, gather_rows, num_rows
-from ._checks import check_tree_finite, refuse_masked
+from ._checks import check_tree_values, refuse_masked
 
 RESIDENT_FRACTION = 0.25
 """Of a device's memory: the largest data set that is put there without being asked."""
@@ -72,7 +72,7 @@ class ArrayLoader:
             raise ValueError("data is empty: its leading axis has length 0")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: it must be at least 1")
-        check_tree_finite("data", data)
+        check_tree_values("data", data)
         self.data = data
         self.num_rows = rows
         self.batch_size = min(batch_size, rows)

@@ -63,7 +63,28 @@ def test_a_label_without_probability_is_named():
     log_probs[1, 1] = -np.inf
     with pytest.raises(ValueError, match="log_probs row 1"):
         TemperatureScaling.fit(np.asarray([0, 1]), log_probs)
-    TemperatureScaling.fit(np.asarray([0, 0]), log_probs)
+    more = np.concatenate([log_probs, np.log([[0.8, 0.2]] * 4)])
+    TemperatureScaling.fit(np.asarray([0, 0, 0, 0, 0, 1]), more)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1.0, 1e4])
+def test_the_temperature_is_found_wherever_it_is(x64, temperature):
+    labels, logits = classes(300, temperature=1.0)
+    expected = TemperatureScaling.fit(labels, logits).temperature
+    found = TemperatureScaling.fit(labels, logits / temperature).temperature
+    np.testing.assert_allclose(found * temperature, expected, rtol=1e-6)
+
+
+def test_labels_without_an_error_have_no_best_temperature():
+    logits = np.asarray(classes(50)[1], np.float32)
+    right = np.argmax(logits, axis=1)
+    with pytest.warns(UserWarning, match="the 50 labels is the most probable class"):
+        fitted = TemperatureScaling.fit(right, logits)
+    log_probs = np.take_along_axis(np.asarray(fitted(logits)), right[:, None], 1)
+    assert np.exp(log_probs.sum()) == pytest.approx(0.5, rel=1e-3)
+    with pytest.warns(UserWarning, match="worse than chance"):
+        fitted = TemperatureScaling.fit(np.argmin(logits, axis=1), logits)
+    np.testing.assert_allclose(np.exp(fitted(logits)), 0.2, atol=1e-3)
 
 
 def test_variance_scaling_is_the_maximum_of_the_likelihood(x64):

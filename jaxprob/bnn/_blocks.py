@@ -20,6 +20,7 @@ from ._laplace import Laplace
 from ._posterior import AbstractPosterior, part_expansion
 from ._run_chains import run_chains
 from ._run_steps import run_steps
+from ._training_batches import TrainingBatches
 from ._wrapper import AbstractPostHoc
 
 
@@ -165,8 +166,8 @@ class Blocks(AbstractPostHoc):
                 "the blocks are inferred here: give the training data and a key, "
                 "posterior(state, [(x, y)], key=key)"
             )
-        data = _joined_rows(batches)
         model = eqx.nn.inference_mode(self.model(state))
+        data = _joined_rows(TrainingBatches(self, model, batches))
         chosen = self._chosen(model)
         parts = tuple(
             self._infer(block, model, data, jax.random.fold_in(key, index))

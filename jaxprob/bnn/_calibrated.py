@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._types import PRNGKey
 from ..recalibrate import AdaptiveSets, ConformalQuantiles, TemperatureScaling
-from ..recalibrate._temperature import best_logarithm
+from ..recalibrate._best_logarithm import best_logarithm
 from ._predictive import Predictive
 from ._spread import AbstractSpread
 
@@ -188,7 +188,18 @@ def _scale(predictive, y):
         scale = jnp.exp(jnp.asarray(log_scale, predictive.mean.dtype))
         return -float(jnp.mean(_stretched(predictive, y, scale)))
 
-    return jnp.exp(jnp.asarray(best_logarithm(loss), predictive.mean.dtype))
+    # In units of the stated spread, however far off that is.
+    residuals = np.asarray(y, np.float64) - np.asarray(predictive.mean, np.float64)
+    start = 0.5 * np.log(np.mean((residuals / np.asarray(predictive.std)) ** 2))
+    best, end = best_logarithm(loss, float(start) if np.isfinite(start) else 0.0)
+    if end:
+        raise ValueError(
+            "the likelihood of the held-out rows has no maximum in the scale: it rises "
+            f"without end as the scale {'grows' if end > 0 else 'falls to zero'}. The "
+            "residuals are zero, or the predictive has no spread: give rows that the "
+            "model was not trained on"
+        )
+    return jnp.exp(jnp.asarray(best, predictive.mean.dtype))
 
 
 def _stretched(predictive, y, scale):

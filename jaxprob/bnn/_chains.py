@@ -22,6 +22,7 @@ from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
 from ._ravel import ravel
 from ._stateful import refresh_statistics, statistics, trains_statistics
+from ._training_batches import TrainingBatches
 
 if TYPE_CHECKING:  # see bnn/_inference.py
     from typing import ClassVar as AbstractVar
@@ -117,12 +118,8 @@ class AbstractChains(AbstractMembers):
             model=model,
         )
 
-    def check_training(self, model: Model, data: PyTree) -> None:
-        """As everywhere; and warns of a noise level that no chain would move."""
-        super().check_training(model, data)
-        self._check_noise(model)
-
-    def _check_noise(self, model):
+    def check_start(self, model: Model, data: PyTree) -> None:
+        """Warn of a noise level that no chain would move."""
         if self.random is None:
             _warn_of_still_noise(model)
 
@@ -198,7 +195,7 @@ class AbstractChains(AbstractMembers):
                 "step belong to no draw: give the training data again, "
                 "posterior(state, batches), to compute each draw's own"
             )
-        return refresh_statistics(posterior, batches)
+        return refresh_statistics(posterior, TrainingBatches(self, model, batches))
 
     def _judge(self, state):
         """Looks at the state before its draws are used."""

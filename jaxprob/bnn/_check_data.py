@@ -7,9 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 
 from .._batch import num_rows
-from .._checks import check_arrays, check_floating, check_labels, check_tree_finite
+from .._checks import check_arrays, check_floating, check_labels, check_tree_values
 from .._last_good import not_finite
 from .._types import Model
 from ._apply import call_model
@@ -34,7 +35,7 @@ def check_data(
     model: Model | None = None,
     apply: Callable[..., Any] = call_model,
 ) -> None:
-    """Refuses data that the likelihood cannot be right about.
+    """Check a data set against a likelihood before anything is trained.
 
     With a model, its output for the first row says which shape, kind of number and
     values y may have, for any likelihood at all.
@@ -56,68 +57,125 @@ def check_data(
     argument, the row and the remedy. `ValueError` for a model whose first output is not
     finite, with its leaf.
     """
-    (y,) = check_arrays(y=y)
-    rows = num_rows(x)
-    if rows != len(y):
-        raise ValueError(f"x has {rows} rows and y has {len(y)}: they have to agree")
+    RowCheck(likelihood, model, apply)(x, y)
+    check_row_count(num_rows(x))
+
+
+def check_row_count(rows: int) -> None:
+    """Reject a data set of fewer than two rows."""
     if rows < 2:
         raise ValueError(
             f"the data set has {rows} row: at least two are needed to learn anything"
         )
-    for leaf in jax.tree.leaves(x):
-        if np.asarray(leaf).dtype.kind in "OSU":
-            raise TypeError(
-                f"x is {np.asarray(leaf).dtype}, no array of numbers: strings become "
-                "the integers of an embedding, or columns of zeros and ones"
+
+
+class RowCheck:
+    """Check of rows against a likelihood: of a whole data set, or batch after batch.
+
+    The model is called once, with the first row.
+
+    **Arguments:** as in `check_data`.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        model: Model | None = None,
+        apply: Callable[..., Any] = call_model,
+    ):
+        self._likelihood = likelihood
+        self._model = model
+        self._apply = apply
+        self._mean: Model = None
+        self._first: Any = None  # the distribution of the first row
+        self._target: Any = None  # shape and dtype that it has been compared with
+
+    def __call__(self, x: Any, y: Any) -> None:
+        """Check rows.
+
+        **Raises:** as `check_data`.
+        """
+        (y,) = check_arrays(y=y)
+        rows = num_rows(x)
+        if rows != len(y):
+            raise ValueError(
+                f"x has {rows} rows and y has {len(y)}: they have to agree"
             )
-    check_tree_finite("x", x)
-    check_tree_finite("y", y)
-    if isinstance(likelihood, NormalLikelihood | HeteroscedasticNormal):
-        check_floating("y", y)
-    if isinstance(likelihood, CategoricalLikelihood):
-        check_labels("y", y, np.iinfo(np.int32).max)
-    if model is None:
-        return
-    first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
-    mean = eqx.nn.inference_mode(mean_leaves(model))
-    try:
-        _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
-        output = eqx.filter_jit(apply)(mean, first, key=jax.random.key(0))
-    except Exception as error:
-        shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
-        note = (
-            f"The model was called with one row of x, of shape {shapes}: it is written "
-            "for one example. One feature of each row is x[:, None]."
-        )
-        if not isinstance(model, Stateful) and _keeps_state(model):
+        for leaf in jax.tree.leaves(x):
+            if np.asarray(leaf).dtype.kind in "OSU":
+                raise TypeError(
+                    f"x is {np.asarray(leaf).dtype}, no array of numbers: strings "
+                    "become the integers of an embedding, or columns of zeros and ones"
+                )
+        check_tree_values("x", x)
+        check_tree_values("y", y)
+        if isinstance(self._likelihood, NormalLikelihood | HeteroscedasticNormal):
+            check_floating("y", y)
+        if isinstance(self._likelihood, CategoricalLikelihood):
+            check_labels("y", y, np.iinfo(np.int32).max)
+        if self._model is None:
+            return
+        if self._first is None:
+            self._first = self._distribution(x)
+        if self._target != (y.shape[1:], y.dtype):
+            check_target(self._first, jnp.asarray(y[0]))
+            self._target = y.shape[1:], y.dtype
+        if isinstance(self._first, CATEGORICAL):
+            check_labels("y", y, class_probs(self._first).shape[-1])
+        self._check_support(x, y)
+
+    def _distribution(self, x):
+        """The likelihood of the first row, and all that can be wrong on the way."""
+        first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
+        self._mean = mean = eqx.nn.inference_mode(mean_leaves(self._model))
+        apply = self._apply
+        try:
+            _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
+            output = _call(apply, mean, first)
+        except Exception as error:
+            shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
             note = (
-                "The model keeps state, as BatchNorm does, which has to travel with "
-                "it: give bnn.Stateful(*eqx.nn.make_with_state(Net)(...))."
+                f"The model was called with one row of x, of shape {shapes}: it is "
+                "written for one example. One feature of each row is x[:, None]."
             )
-        error.add_note(note)
-        raise
-    _check_output(mean, output)
-    p: Any = likelihood(output)
-    check_target(p, jnp.asarray(y[0]))
-    if isinstance(p, CATEGORICAL):
-        check_labels("y", y, class_probs(p).shape[-1])
+            if not isinstance(self._model, Stateful) and _keeps_state(self._model):
+                note = (
+                    "The model keeps state, as BatchNorm does, which has to travel "
+                    "with it: give bnn.Stateful(*eqx.nn.make_with_state(Net)(...))."
+                )
+            error.add_note(note)
+            raise
+        _check_output(mean, output)
+        return self._likelihood(output)
 
-    def law(x):
-        return likelihood(apply(mean, x, key=jax.random.key(0)))
+    def _check_support(self, x, y):
+        support = self._first.support
 
-    if any(map(eqx.is_array, jax.tree.leaves(p.support))):
-        # Bounds that the output may set for each row, such as a number of trials.
-        allowed = eqx.filter_jit(_allowed)(law, jax.tree.map(jnp.asarray, (x, y)))
-    else:
-        allowed = p.support(y)
-    inside = np.asarray(allowed).reshape(rows, -1).all(axis=1)
-    if not inside.all():
-        row = int(np.flatnonzero(~inside)[0])
-        p = law(jax.tree.map(lambda a: jnp.asarray(a[row]), x))
-        raise ValueError(
-            f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
-            f"{p.support}. Correct the row, or use another likelihood."
-        )
+        def distribution(x):
+            out = self._apply(self._mean, x, key=jax.random.key(0))
+            return self._likelihood(out)
+
+        if any(map(eqx.is_array, jax.tree.leaves(support))):
+            # Bounds that the output may set for each row, such as a number of trials.
+            data = jax.tree.map(jnp.asarray, (x, y))
+            allowed = eqx.filter_jit(_allowed)(distribution, data)
+        elif support is dist.constraints.real:
+            return  # the values are finite
+        else:
+            allowed = support(y)
+        inside = np.asarray(allowed).reshape(len(y), -1).all(axis=1)
+        if not inside.all():
+            row = int(np.flatnonzero(~inside)[0])
+            p = distribution(jax.tree.map(lambda a: jnp.asarray(a[row]), x))
+            raise ValueError(
+                f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
+                f"{p.support}. Correct the row, or use another likelihood."
+            )
+
+
+@eqx.filter_jit
+def _call(apply, model, x):
+    return apply(model, x, key=jax.random.key(0))
 
 
 def _allowed(law, data):

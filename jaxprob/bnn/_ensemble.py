@@ -1,5 +1,7 @@
 """Ensembles of any inference method, trained as one program."""
 
+import functools
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -9,13 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
-from .._keys import example_keys, leaf_keys
+from .._keys import example_keys
 from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
 from ._members import AbstractMembers
 from ._posterior import AbstractPosterior
-from ._random import is_random
+from ._scale import is_traced
+from ._shuffled import shuffled
+from ._trained_start import looks_trained
+from ._training_batches import as_iterable
 from ._wrapper import AbstractWrapper
+from ._xy import xy
 
 
 class EnsemblePosterior(AbstractPosterior):
@@ -110,9 +116,12 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
 
     - `method`: how each member is trained.
     - `num_members`: M.
-    - `make`: `make(key) -> model`, the start of a member. By default the entries of
-        each array that is trained are shuffled: a new draw of whatever independent
-        initialisation it had. Constants and frozen arrays stay as they are.
+    - `make`: the start of a member. `"shuffled"`, the default: the entries of each
+        array that is trained are shuffled, a new draw of whatever independent
+        initialisation it had; constants and frozen arrays stay as they are. That
+        destroys a trained model, so a warning is raised where the model given seems to
+        be one. `"model"`: each starts at the model given, and only what is random in
+        the method makes members differ. Or a function `make(key) -> model`.
     - `members`: `"vmap"`, or `"loop"` for one after the other: `fit`, `Stepper` and
         Lightning then run, for each member in turn, the program that would train it
         alone. It gives those bits; it takes longer for small models, and less for
@@ -121,20 +130,45 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
 
     method: AbstractInference
     num_members: int
-    make: Callable[[PRNGKey], Model] | None = None
+    make: Callable[[PRNGKey], Model] | Literal["shuffled", "model"] | None = None
     members: Literal["vmap", "loop"] = "vmap"
 
     def __check_init__(self):
         whole = isinstance(self.num_members, int | np.integer)
         if not whole or self.num_members < 1:
             raise ValueError(f"num_members={self.num_members}: at least one is needed")
+        if not callable(self.make) and self.make not in (None, "shuffled", "model"):
+            raise ValueError(
+                f"make={self.make!r}: it is 'shuffled', 'model' or a function of a key "
+                "that returns a model"
+            )
         if self.members not in ("vmap", "loop"):
             raise ValueError(f"members={self.members!r}: it is 'vmap' or 'loop'")
+
+    def check_start(self, model: Model, data: PyTree) -> None:
+        """The check of `method`; warns of a trained model that would be shuffled."""
+        super().check_start(model, data)
+        if self.make is not None or self.num_members == 1:
+            return
+        if looks_trained(self.log_joint, model, self.trained(model), xy(data)):
+            warnings.warn(
+                "the model predicts these data better than 510 of 512 shuffles of its "
+                "weights, so it seems to be trained, and DeepEnsemble shuffles the "
+                "weights to give each member a start. To go on from the trained "
+                "weights write DeepEnsemble(..., make='model'); to shuffle them all "
+                "the same, make='shuffled'",
+                stacklevel=5,
+            )
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """All members' states, stacked along a leading axis."""
 
-        make = self.make or _shuffled(model, self.trained(model))
+        if callable(self.make):
+            make = self.make
+        elif self.make == "model":
+            make = functools.partial(_given, model)
+        else:
+            make = shuffled(model, self.trained(model))
 
         def one(key):
             start_key, init_key = jax.random.split(key)
@@ -193,7 +227,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         *,
         key: PRNGKey | None = None,
     ) -> EnsemblePosterior:
-        batches = None if batches is None else list(batches)
+        batches = None if batches is None else list(as_iterable(batches))
         keys = [None] * self.num_members
         if key is not None:
             keys = list(example_keys(key, self.num_members))
@@ -201,7 +235,15 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
             self.method.posterior(self.member(state, i), batches, key=k)
             for i, k in enumerate(keys)
         ]
-        return EnsemblePosterior(stack(each), self.num_members)
+        stacked = stack(each)
+        if self.num_members > 1 and _all_equal(stacked):
+            warnings.warn(
+                f"the {self.num_members} members are equal to the bit, so the ensemble "
+                "is one model. They started from the same weights, and nothing in the "
+                "method is random: give make=lambda key: Network(key=key)",
+                stacklevel=2,
+            )
+        return EnsemblePosterior(stacked, self.num_members)
 
     def _each(self, function, *args):
         if self.members == "vmap":
@@ -230,21 +272,17 @@ def stack(trees: list[PyTree]) -> PyTree:
     return eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), rest[0])
 
 
+def _all_equal(stacked):
+    """Whether each array is the same for all members, where it can be looked at."""
+    arrays = jax.tree.leaves(eqx.filter(stacked, eqx.is_inexact_array))
+    if any(map(is_traced, arrays)):
+        return False
+    return all(bool(jnp.all(a == a[:1])) for a in arrays)
+
+
+def _given(model, key):
+    return model
+
+
 def _first(leaf):
     return leaf[0] if eqx.is_array(leaf) else leaf
-
-
-def _shuffled(model, trained):
-    moves = jax.tree.map(
-        lambda node, flag: jax.tree.map(lambda _: flag or is_random(node), node),
-        model,
-        trained,
-        is_leaf=is_random,
-    )
-
-    def start(a, moves, key):
-        if not moves or not eqx.is_inexact_array(a):
-            return a
-        return jax.random.permutation(key, a.ravel()).reshape(a.shape)
-
-    return lambda key: jax.tree.map(start, model, moves, leaf_keys(key, model))

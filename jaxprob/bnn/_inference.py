@@ -3,7 +3,7 @@
 import abc
 import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -15,7 +15,7 @@ from .._batch import num_rows
 from .._learner import AbstractLearner
 from .._types import Model, PRNGKey, State, Where
 from ._bayesianize import choose, nothing_random
-from ._check_data import check_data
+from ._check_data import RowCheck, check_row_count
 from ._log_joint import LogJoint, xy
 from ._posterior import AbstractPosterior
 from ._random import mean_leaves, random_leaves
@@ -48,23 +48,51 @@ class AbstractInference(AbstractLearner):
             )
 
     def check(self, model: Model, data: PyTree) -> None:
-        """`check_data`, with the likelihood and the model at hand."""
-        x, y = xy(data)
-        joint = self.log_joint
-        check_data(x, y, likelihood=joint.likelihood, model=model, apply=joint.apply)
+        """Check the rows of a data set, with the likelihood and the model at hand.
+
+        **Raises:** what `check_data` says, except of too few rows.
+        """
+        self._row_check(model)(*xy(data))
 
     def check_training(self, model: Model, data: PyTree) -> None:
         """`check`; and warns of a training set that has not `num_data` rows."""
         self.check(model, data)
-        rows, expected = num_rows(data), self.log_joint.num_data
-        if rows != expected:
-            warnings.warn(
-                f"num_data={expected}, and the training set has {rows} rows: the "
-                f"posterior will be as wide as if there were {expected} of them. Write "
-                f"LogJoint(..., num_data={rows}); to widen or narrow it on purpose, "
-                "give a temperature",
-                stacklevel=3,
-            )
+        check_row_count(num_rows(data))
+        self.check_start(model, data)
+        self.check_num_rows(num_rows(data))
+
+    def check_batches(
+        self, model: Model, *, training: bool
+    ) -> Callable[[PyTree], None]:
+        check = self._row_check(model)
+        first = iter((True,))
+
+        def look(data: PyTree) -> None:
+            check(*xy(data))
+            if training and next(first, False):
+                self.check_start(model, data)
+
+        return look
+
+    def check_start(self, model: Model, data: PyTree) -> None:
+        """Check a model from which training starts; `data` are some of the rows."""
+
+    def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
+        """Warn of a training set that has not `num_data` rows."""
+        expected = self.log_joint.num_data
+        if rows <= expected < rows + max(largest, 1):
+            return
+        warnings.warn(
+            f"num_data={expected}, and the training set has {rows} rows: the "
+            f"posterior will be as wide as if there were {expected} of them. Write "
+            f"LogJoint(..., num_data={rows}); to widen or narrow it on purpose, "
+            "give a temperature",
+            stacklevel=4,
+        )
+
+    def _row_check(self, model):
+        joint = self.log_joint
+        return RowCheck(joint.likelihood, model, joint.apply)
 
     def trained(self, model: Model) -> PyTree[bool]:
         """Which leaves `update` moves: a flag for each array, or random leaf."""

@@ -41,6 +41,7 @@ def ivon(
     weight_decay: float | PyTree = 1e-4,
     center: float | PyTree = 0.0,
     clip_radius: float = float("inf"),
+    trust_radius: float = 3.0,
     rescale: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The improved variational online Newton method, an optax transformation.
@@ -61,6 +62,13 @@ def ivon(
     The third term of h keeps $h + \delta$ positive without a constraint. At the fixed
     point $\lambda (h + \delta)$ is the mean of the diagonal of the Hessian of the
     negative log joint: the precisions of the best factorised Gaussian.
+
+    Until h has reached the curvature of the loss the Newton step is too long. Where the
+    loss is steep (small noise, targets that are not standardised) it would overshoot
+    further in every step, and the large gradients there would then drive h up and
+    $\sigma$ down until nothing moves: a tight posterior far from the data. So no step
+    is longer than `trust_radius` standard deviations of the posterior, which h sets
+    too. This bound is not in the reference.
 
     Reference: *Variational learning is effective for large deep networks*, Shen,
     Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan and Möllenhoff,
@@ -87,6 +95,8 @@ def ivon(
         a tree like the parameters.
     - `center`: mean of the prior, a number or a tree; the equation above has 0.
     - `clip_radius`: bound on each entry of the step before $\alpha$.
+    - `trust_radius`: bound on each entry of the step in units of its $\sigma$; infinity
+        for the algorithm of the reference.
     - `rescale`: multiplies $\alpha$ by $h_0 + \delta$, so that the first steps are
         those of SGD with this learning rate, as in the reference.
 
@@ -100,8 +110,9 @@ def ivon(
     for name, value in (("beta1", beta1), ("beta2", beta2)):
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value}: it lies in [0, 1)")
-    if not clip_radius > 0:
-        raise ValueError(f"clip_radius={clip_radius}: it has to be positive")
+    for name, value in (("clip_radius", clip_radius), ("trust_radius", trust_radius)):
+        if not value > 0:
+            raise ValueError(f"{name}={value}: it has to be positive")
 
     def like(params, value):
         """A number, or a tree, as a tree of arrays that broadcast."""
@@ -156,17 +167,20 @@ def ivon(
         )
         hess = jax.tree.map(curve, state.hess, hats, delta)
 
-        def step(param, g, h, d, c):
+        scale = scales(hess, delta)
+
+        def step(param, g, h, d, c, sigma):
             mean = single(param)
             debias = 1.0 - jnp.asarray(beta1, mean.dtype) ** count.astype(mean.dtype)
             newton = (g / debias + d * (mean - c)) / (h + d)
             newton = jnp.clip(newton, -clip_radius, clip_radius)
             rate = jnp.asarray(alpha, mean.dtype)
             moved = -rate * ((hess_init + d) if rescale else 1.0) * newton
-            return moved.astype(param.dtype)
+            bound = trust_radius * sigma
+            return jnp.clip(moved, -bound, bound).astype(param.dtype)
 
-        steps = jax.tree.map(step, params, momentum, hess, delta, prior_mean)
-        return steps, IVONState(count, momentum, hess, scales(hess, delta))
+        steps = jax.tree.map(step, params, momentum, hess, delta, prior_mean, scale)
+        return steps, IVONState(count, momentum, hess, scale)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -1,5 +1,6 @@
 """IVON as an inference method."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from ._log_joint import LogJoint
 from ._posterior import MeanFieldPosterior
 from ._prior import check_prior, prior_at
 from ._random import Gaussian, is_random
+from ._scale import is_traced
 
 
 class IVON(AbstractInference):
@@ -45,8 +47,8 @@ class IVON(AbstractInference):
 
     - `log_joint`: the prior of every random leaf is a numpyro `Normal`.
     - `learning_rate`: a number or a schedule. Decay it to zero: the mean then settles.
-    - `hess_init`, `beta1`, `beta2`, `clip_radius`: as in `ivon`. `beta2=0.99999` is for
-        tens of thousands of steps; with a thousand take 0.999.
+    - `hess_init`, `beta1`, `beta2`, `clip_radius`, `trust_radius`: as in `ivon`.
+        `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
     - `num_samples`: draws of the model in each step.
     - `random`: leaves that get a Gaussian, as in `MAP`.
     - `point`: of the others, those that are optimised, by `optimizer`.
@@ -60,6 +62,7 @@ class IVON(AbstractInference):
     beta1: float = 0.9
     beta2: float = 0.99999
     clip_radius: float = float("inf")
+    trust_radius: float = 3.0
     num_samples: int = 1
     random: Where | None = None
     point: Where = True
@@ -136,9 +139,28 @@ class IVON(AbstractInference):
         *,
         key: PRNGKey | None = None,
     ) -> MeanFieldPosterior:
+        """The Gaussian of the means and scales of now.
+
+        Warns where most of the curvature still is `hess_init`.
+        """
+        self._warn_of_initial_curvature(state.step)
         params, points, rest = self._split(state.model)
         nodes = _gaussians(params, state.opt_state[0].scale)
         return MeanFieldPosterior(eqx.combine(nodes, points, rest, is_leaf=is_random))
+
+    def _warn_of_initial_curvature(self, step):
+        if is_traced(step):
+            return
+        left = self.beta2 ** int(step)
+        if left > 0.5:
+            remedy = 1 - 5 / max(int(step), 10)
+            warnings.warn(
+                f"after {int(step)} steps with beta2={self.beta2} the curvature that "
+                f"sets the posterior's scales is {left:.0%} hess_init="
+                f"{self.hess_init} and not that of the loss: train longer, or write "
+                f"IVON(..., beta2={remedy:.5g})",
+                stacklevel=3,
+            )
 
     def _split(self, model):
         roles = Roles.of(model, self.random, self.point)
@@ -197,6 +219,7 @@ class IVON(AbstractInference):
             beta1=self.beta1,
             beta2=self.beta2,
             clip_radius=self.clip_radius,
+            trust_radius=self.trust_radius,
             weight_decay=jax.tree.unflatten(structure, list(decays.values())),
             center=jax.tree.unflatten(structure, list(centers.values())),
         )

@@ -23,6 +23,7 @@ from ._output_hessian import Kind
 from ._prior import check_prior
 from ._scale import is_traced
 from ._stateful import Stateful
+from ._training_batches import TrainingBatches
 from ._wrapper import AbstractPostHoc
 
 
@@ -94,7 +95,8 @@ class Laplace(AbstractPostHoc):
         **Arguments:**
 
         - `state`: of training.
-        - `batches`: the training set, such as `[(x, y)]` or an `ArrayLoader`.
+        - `batches`: the training set, such as `[(x, y)]` or an `ArrayLoader`. Its rows
+            are checked as in `jaxprob.fit`, and counted.
 
         **Raises:** `ValueError` without batches, for a prior that is not concave at the
         mode or has no form in this structure, and for batch statistics in training;
@@ -108,6 +110,7 @@ class Laplace(AbstractPostHoc):
             )
         model = self.model(state)
         _refuse_batch_statistics(model)
+        batches = TrainingBatches(self, model, batches)
         joint = self.method.log_joint
         flags = self._flags(model)
         params, rest = eqx.partition(model, flags)

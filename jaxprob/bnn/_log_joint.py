@@ -59,7 +59,7 @@ class LogJoint(eqx.Module):
 
     likelihood: Likelihood
     prior: Prior
-    num_data: int = eqx.field(static=True)
+    num_data: int | float = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
     apply: Callable[..., Any]
 
@@ -88,7 +88,8 @@ class LogJoint(eqx.Module):
             raise ValueError(f"temperature={temperature}: it has to be positive")
         self.likelihood = likelihood
         self.prior = prior
-        self.num_data = int(num_data)
+        # JAX computes with integers of 32 bits, and with floats beyond.
+        self.num_data = int(num_data) if num_data < 2**31 else float(num_data)
         self.temperature = float(temperature)
         self.apply = apply
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._batch import num_rows
-from .._checks import check_tree_finite
+from .._checks import check_tree_values
 from .._keys import check_key
 from .._types import PRNGKey
 from ._apply import call_model
@@ -102,7 +102,7 @@ def predict(
         if value is not None and not (whole and value >= 1):
             raise ValueError(f"{name}={value}: a whole number, at least 1")
     if not any(is_traced(leaf) for leaf in jax.tree.leaves(x)):
-        check_tree_finite("x", x)
+        check_tree_values("x", x)
     if linearized is None:
         linearized = posterior.linearized
     posterior = posterior.prepared()

@@ -16,6 +16,7 @@ from .._types import Model, PRNGKey
 from ._apply import takes_key
 from ._draws import DrawsPosterior
 from ._posterior import AbstractPosterior
+from ._training_batches import as_iterable
 from ._xy import xy
 
 
@@ -142,7 +143,8 @@ def refresh_statistics(
     **Raises:** `TypeError` for models that keep no statistics; `ValueError` without a
     batch, or without a number of samples where it is needed.
     """
-    data = _equal_batches([_rows_that_count(batch) for batch in batches])
+    parts = [_rows_that_count(batch) for batch in as_iterable(batches)]
+    data = _equal_batches(parts)
     template = posterior.mean()
     if not isinstance(template, Stateful):
         raise TypeError(

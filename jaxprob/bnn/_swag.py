@@ -17,6 +17,7 @@ from ._posterior import AbstractPosterior, chosen
 from ._prior import check_prior
 from ._ravel import ravel
 from ._stateful import refresh_statistics, trains_statistics
+from ._training_batches import TrainingBatches
 from ._wrapper import AbstractWrapper
 
 
@@ -211,6 +212,7 @@ class SWAG(AbstractWrapper):
                 "posterior(state, [(x, y)], key=key)"
             )
         num = self.num_samples
+        batches = TrainingBatches(self, model, batches)
         return refresh_statistics(posterior, batches, key=key, num_samples=num)
 
     def _split(self, model):

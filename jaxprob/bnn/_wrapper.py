@@ -37,6 +37,15 @@ class AbstractWrapper(AbstractInference):
         """That of the wrapped method."""
         return self.method.log_joint
 
+    def check(self, model: Model, data: PyTree) -> None:
+        self.method.check(model, data)
+
+    def check_start(self, model: Model, data: PyTree) -> None:
+        self.method.check_start(model, data)
+
+    def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
+        self.method.check_num_rows(rows, largest=largest)
+
     def trained(self, model: Model) -> PyTree[bool]:
         return self.method.trained(model)
 

@@ -21,7 +21,6 @@ from .._host_batch import count_rows, host_batch
 from .._keys import is_key, step_key
 from .._layout import Layout
 from .._learner import AbstractLearner
-from .._loader import ArrayLoader
 from .._paths import is_url
 from .._types import Model, State
 from ..datasets import Standardizer
@@ -46,6 +45,7 @@ from ._foreign import mentions
 from ._optimizer import OptaxOptimizer
 from ._packages import check_trainer
 from ._precision import for_prediction
+from ._row_checks import RowChecks
 from ._run import Run, is_key_numbers, with_keys, without_keys
 from ._seed import resolve_seed
 from ._step_log import StepLog
@@ -138,6 +138,7 @@ class LearnerModule(WithoutParameters):
         self._evaluation: Evaluation | None = None
         self._description = Description(learner, model)
         self._scalers: dict[str, Standardizer] = {}
+        self._row_checks = RowChecks()
         self._waiting: list[PyTree] | Stack = []
         self._rows = 1
         self._ahead = 0
@@ -396,7 +397,9 @@ class LearnerModule(WithoutParameters):
         """Without compiled programs; keys as the numbers they are made of."""
         self.settle()
         return _each_value(
-            super().__getstate__() | {"_evaluation": None}, is_key, without_keys
+            super().__getstate__() | {"_evaluation": None, "_row_checks": RowChecks()},
+            is_key,
+            without_keys,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -437,16 +440,8 @@ class LearnerModule(WithoutParameters):
             self._dispatch()
 
     def check_rows(self) -> None:
-        """Shows the learner the whole data sets, where the rows are in memory."""
-        model = for_prediction(self._run.active, self.model)
-        training = jax.tree.leaves(self.trainer.train_dataloader)
-        validation = jax.tree.leaves(self.trainer.val_dataloaders)
-        for loader in training + validation:
-            if isinstance(loader, ArrayLoader):
-                check = self.learner.check
-                if [loader] == training:  # of several, none is the whole training set
-                    check = self.learner.check_training
-                check(model, for_prediction(self._run.active, loader.data))
+        """Shows the learner the data sets, whole or batch after batch."""
+        self._row_checks.begin_fit(self)
 
     def check_step_made(self, outputs: Any) -> None:
         """Raises `TypeError` where a subclass's `training_step` trains nothing.
@@ -516,6 +511,7 @@ class LearnerModule(WithoutParameters):
     def end_epoch(self) -> None:
         """Logs the means over the epoch."""
         self.settle()
+        self._row_checks.end_epoch(self.trainer)
         self.step_log.flush(self.trainer)
         totals = self._run.stepper.totals
         if self._left_out and not self._steps_in_epoch:
@@ -551,6 +547,7 @@ class LearnerModule(WithoutParameters):
     def end_evaluation(self, prefix: str) -> None:
         """Logs the means over each loader."""
         assert self._evaluation is not None
+        self._row_checks.end_evaluation(self.trainer)
         means = self._evaluation.means()
         self.log_loaders(prefix, means)
 
@@ -600,6 +597,8 @@ class LearnerModule(WithoutParameters):
             self.log(name, value, prog_bar=shown, add_dataloader_idx=False)
 
     def _dispatch(self):
+        if isinstance(self._waiting, list):  # a stack is of arrays that were checked
+            self._row_checks.training(self._waiting)
         batches, self._waiting = self._waiting, []
         if self._begins_epoch or self._each_batch.anybody or self.one_by_one:
             self._begins_epoch = False
@@ -609,7 +608,9 @@ class LearnerModule(WithoutParameters):
 
     def _evaluate(self, batch, index, loader):
         assert self._evaluation is not None
-        self._evaluation(host_batch(batch), index, loader)
+        batch = host_batch(batch)
+        self._row_checks.evaluation(self, batch, loader)
+        self._evaluation(batch, index, loader)
 
 
 def _check_arguments(learner, model):

@@ -14,6 +14,7 @@ training wrongly.
 | `fit_loop.epoch_progress` | a slip of Lightning's after two resumes | 1.5 |
 | `_Loop.restarting`, `restarted_on_epoch_end` | another, with `max_steps` | 2.5 |
 | `fit_loop.epoch_loop.batch_progress` | batches done in the epoch and in all | 1.5 |
+| `batch_progress.is_last_batch` | whether the rows of an epoch were counted | 1.6 |
 | `epoch_loop.manual_optimization.optim_step_progress` | `trainer.global_step` | 1.6 |
 | `epoch_loop._batches_that_stepped` | the x-axis of the loggers | 1.6 |
 | `_logger_connector`: three dicts, `should_update_logs` | metrics of a step | 1.5 |
@@ -50,6 +51,7 @@ CONTRACT = (
     "fit_loop.epoch_progress.current.ready",
     "fit_loop.epoch_progress.current.processed",
     "fit_loop.epoch_loop.batch_idx",
+    "fit_loop.epoch_loop.batch_progress.is_last_batch",
     "fit_loop.epoch_loop.total_batch_idx",
     "fit_loop.epoch_loop.batch_progress.increment_by",
     "fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by",
@@ -130,6 +132,11 @@ def logger_step(trainer: Any) -> int:
 def batch_in_epoch(trainer: Any) -> int:
     """Index of the batch in hand within its epoch; -1 before the first."""
     return trainer.fit_loop.epoch_loop.batch_idx
+
+
+def epoch_is_whole(trainer: Any) -> bool:
+    """Whether the batch in hand is the last that the loaders have."""
+    return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
 
 def batch_in_run(trainer: Any) -> int:

@@ -1,7 +1,7 @@
 """Class probabilities made more or less confident by one number."""
 
-from collections.abc import Callable
-from typing import Any
+import math
+import warnings
 
 import equinox as eqx
 import jax
@@ -10,18 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..metrics._inputs import check_axes, floats, labels_and
-
-LARGEST = 5.0
-
-
-def best_logarithm(loss: Callable[[float], float]) -> float:
-    """Where a unimodal function of a logarithm is smallest."""
-    from scipy.optimize import minimize_scalar
-
-    bounds = (-LARGEST, LARGEST)
-    options = {"xatol": 1e-9}
-    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded", options=options)
-    return float(found.x)
+from ._best_logarithm import best_logarithm
 
 
 class TemperatureScaling(eqx.Module):
@@ -51,7 +40,13 @@ class TemperatureScaling(eqx.Module):
         labels: Int[Array | np.ndarray, " rows"],
         log_probs: Float[Array | np.ndarray, "rows classes"],
     ) -> "TemperatureScaling":
-        """The temperature of the highest likelihood, between exp(-5) and exp(5).
+        """The temperature of the highest likelihood.
+
+        It has no maximum where every label is the most probable class: the colder, the
+        better. The temperature is then the one at which all labels are right with
+        probability one half, at most 1. Nor has it one where the probabilities rank
+        the labels worse than chance: the temperature is then so high that all classes
+        are equally probable. A warning says so in both cases.
 
         **Arguments:**
 
@@ -80,7 +75,27 @@ class TemperatureScaling(eqx.Module):
             tempered = cls(jnp.exp(log_temperature))(log_probs)
             return -jnp.mean(jnp.take_along_axis(tempered, labels[:, None], axis=-1))
 
-        best = best_logarithm(lambda value: float(nll(jnp.asarray(value, own.dtype))))
+        def loss(value):
+            return float(nll(jnp.asarray(value, own.dtype)))
+
+        best, end = best_logarithm(loss)
+        if end < 0:
+            best = _even_odds(loss, len(labels))
+            warnings.warn(
+                f"each of the {len(labels)} labels is the most probable class, so the "
+                "likelihood rises without end as the temperature falls. It is set to "
+                f"{math.exp(best):.3g}, at which all of them are right with "
+                "probability one half or more: calibrate on more rows",
+                stacklevel=2,
+            )
+        if end > 0:
+            warnings.warn(
+                "the probabilities rank these labels worse than chance, so the "
+                "likelihood rises without end as the temperature grows, and all "
+                "classes become equally probable. Look whether the columns of "
+                "log_probs are in the order of the labels",
+                stacklevel=2,
+            )
         return cls(jnp.exp(jnp.asarray(best, own.dtype)))
 
     def __call__(
@@ -90,3 +105,15 @@ class TemperatureScaling(eqx.Module):
         (log_probs,) = floats(log_probs=log_probs, allow_infinite=True)
         temperature = self.temperature.astype(log_probs.dtype)
         return jax.nn.log_softmax(log_probs / temperature, axis=-1)
+
+
+def _even_odds(loss, rows):
+    """The largest logarithm up to 0 at which all rows are right at odds of one half."""
+    low, high = -80.0, 0.0
+    if rows * loss(high) <= math.log(2.0):
+        return high
+    for _ in range(40):
+        middle = (low + high) / 2
+        enough = rows * loss(middle) <= math.log(2.0)
+        low, high = (middle, high) if enough else (low, middle)
+    return low

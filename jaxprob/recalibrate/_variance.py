@@ -39,12 +39,19 @@ class VarianceScaling(eqx.Module):
         - `y`: outcomes of rows that were not trained on.
         - `mean`, `std`: their predictions.
 
-        **Raises:** `ValueError` for NaN, different shapes, or scales not above zero.
+        **Raises:** `ValueError` for NaN, different shapes, scales not above zero, or
+        outcomes that all equal their predictions.
         """
         y, mean, std = floats(y=y, mean=mean, std=std)
         check_same_shape(y=y, mean=mean, std=std)
         check_positive("std", std)
-        return cls(jnp.sqrt(jnp.mean(((y - mean) / std) ** 2)))
+        scale = jnp.sqrt(jnp.mean(((y - mean) / std) ** 2))
+        if not scale > 0:
+            raise ValueError(
+                "y equals mean in every row, so the likelihood rises without end as "
+                "the scale falls to zero: give rows that the model was not trained on"
+            )
+        return cls(scale)
 
     def __call__(
         self, std: Float[Array | np.ndarray, "*shape"]

@@ -1,5 +1,6 @@
 """A predictive put right on held-out rows: the same mixture, stretched or tempered."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,6 +230,28 @@ def test_two_classes_of_which_rounding_leaves_one_are_calibrated():
     np.testing.assert_allclose(one.log_prob(y), two.log_prob(y), rtol=5e-3)
     # Two of a hundred are wrong: the likeliest temperature says so.
     assert np.isclose(float(one.probs.max()), 0.98, atol=1e-3)
+
+
+@pytest.mark.parametrize("stated", [1e-4, 1e-2, 1e3])
+def test_the_scale_is_found_however_far_off_the_noise_is(stated):
+    """The maximum of the likelihood is the root mean square of the residuals."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 1)).astype(np.float32)
+    y = (x + rng.normal(size=x.shape)).astype(np.float32)
+    model = bnn.PointPosterior(eqx.nn.Identity())
+    likelihood = bnn.NormalLikelihood(stated)
+    predictive = bnn.predict(model, likelihood, x, key=jax.random.key(0))
+    scale = predictive.calibrate(x, y).scale
+    expected = np.sqrt(np.mean((y - x) ** 2)) / stated
+    assert float(scale) == pytest.approx(expected, rel=2e-3)
+
+
+def test_residuals_of_zero_have_no_scale():
+    x = np.linspace(-1.0, 1.0, 20, dtype=np.float32)[:, None]
+    model = bnn.PointPosterior(eqx.nn.Identity())
+    predictive = bnn.predict(model, bnn.NormalLikelihood(0.1), x, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="has no maximum in the scale"):
+        predictive.calibrate(x, x)
 
 
 def test_counts_are_not_stretched():

@@ -370,3 +370,38 @@ def test_memory_grows_linearly_with_the_members(model, data):
     eight, sixteen, thirty_two = peak(8), peak(16), peak(32)
     assert sixteen < 2.02 * eight
     assert thirty_two < 2.02 * sixteen
+
+
+def problem_of_lines(num):
+    rng = np.random.default_rng(num)
+    x = rng.normal(size=(40, 6)).astype(np.float32)
+    weight = np.linspace(-2, 2, 6, dtype=np.float32)
+    y = x @ weight + 0.1 * rng.normal(size=40).astype(np.float32)
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.1), bnn.IsotropicNormal(1.0), 40)
+    model = eqx.nn.Linear(6, "scalar", key=jax.random.key(num))
+    drawn = jnp.asarray(rng.normal(size=(1, 6)).astype(np.float32))
+    fresh = eqx.tree_at(lambda m: m.weight, model, drawn)
+    trained = eqx.tree_at(lambda m: m.weight, model, jnp.asarray(weight[None]))
+    return bnn.MAP(joint, optax.adam(1e-2)), fresh, trained, (x, y)
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_not_shuffled_without_a_word():
+    for num in range(3):
+        method, fresh, trained, data = problem_of_lines(num)
+        ensemble = bnn.DeepEnsemble(method, 2)
+        ensemble.check_training(fresh, data)
+        with pytest.warns(UserWarning, match="seems to be trained"):
+            ensemble.check_training(trained, data)
+        for make in ("shuffled", "model"):
+            bnn.DeepEnsemble(method, 2, make=make).check_training(trained, data)
+
+
+def test_members_may_start_at_the_model_given(getkey):
+    method, _, trained, _ = problem_of_lines(0)
+    ensemble = bnn.DeepEnsemble(method, 2, make="model")
+    state = ensemble.init(trained, key=getkey())
+    for weight in state.model.weight:
+        assert np.array_equal(weight, trained.weight)
+    with pytest.warns(UserWarning, match="2 members are equal to the bit"):
+        ensemble.posterior(state)

@@ -35,7 +35,7 @@ METHODS = {
     "MeanFieldVI": bnn.MeanFieldVI(JOINT, SGD),
     "LowRankVI": bnn.LowRankVI(JOINT, SGD),
     "FullRankVI": bnn.FullRankVI(JOINT, SGD),
-    "IVON": bnn.IVON(JOINT, 0.01),
+    "IVON": bnn.IVON(JOINT, 0.01, beta2=0.5),
     "SWAG": bnn.SWAG(bnn.MAP(JOINT, SGD), 0, 1),
     "SGLD": bnn.SGLD(JOINT, 1e-4, 0, 1, 2),
     "SGHMC": bnn.SGHMC(JOINT, 1e-4, 0, 1, 2),

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
+from jaxprob.bnn._run_steps import run_steps
 from jaxprob.testing import LinearGaussian
 
 
@@ -47,7 +48,13 @@ def test_every_step_is_the_published_update(x64, getkey, rescale):
     settings = {"beta1": 0.8, "beta2": 0.95}
     h0, lam, delta, alpha = 0.6, 40.0, 0.02, 0.1
     optimizer = bnn.ivon(
-        alpha, lam, hess_init=h0, weight_decay=delta, rescale=rescale, **settings
+        alpha,
+        lam,
+        hess_init=h0,
+        weight_decay=delta,
+        rescale=rescale,
+        trust_radius=np.inf,
+        **settings,
     )
     state = optimizer.init(params)
     vector = np.array([*params["a"], params["b"]])
@@ -186,6 +193,35 @@ def test_the_learner_ends_there_too(problem, getkey, batch_size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.1, 0.03])
+def test_a_loss_steeper_than_hess_init_does_not_diverge(noise):
+    """A Newton step for a curvature of 1 where it is 150 or 1500: y = x."""
+    x = jnp.linspace(-2, 2, 100)[:, None]
+    joint = bnn.LogJoint(bnn.NormalLikelihood(noise), bnn.IsotropicNormal(1.0), 100)
+    rate = optax.cosine_decay_schedule(0.1, 2000)
+    method = bnn.IVON(joint, rate, beta2=0.998)
+    model = eqx.nn.Linear(1, 1, use_bias=False, key=jax.random.key(0))
+    state = run_steps(
+        method, method.init(model), (x, x), key=jax.random.key(1), num=2000
+    )
+    (leaf,) = bnn.random_leaves(method.posterior(state).tree).values()
+    precision = float(jnp.sum(x**2)) / noise**2 + 1
+    scale = precision**-0.5
+    assert abs(leaf.mean.item() - (precision - 1) / precision) < scale
+    # The running curvature is a mean of some 1000 terms chi-squared with one degree.
+    assert leaf.scale.item() == pytest.approx(scale, rel=4 * (2 / 1000) ** 0.5 / 2)
+
+
+def test_a_posterior_whose_scales_are_hess_init_is_warned_of(getkey):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.1), bnn.IsotropicNormal(1.0), 100)
+    method = bnn.IVON(joint, 0.1)
+    state = method.init(eqx.nn.Linear(1, 1, key=getkey()))
+    state = eqx.tree_at(lambda s: s.step, state, jnp.asarray(800))
+    with pytest.warns(UserWarning, match=r"is 99% hess_init=1.0 .* beta2=0.99375"):
+        method.posterior(state)
+
+
+@pytest.mark.slow
 def test_points_have_an_optimiser_of_their_own(getkey):
     model = bnn.LearnedNoise(eqx.nn.Linear(2, "scalar", key=getkey()))
     x = jax.random.normal(getkey(), (16, 2))
@@ -193,7 +229,7 @@ def test_points_have_an_optimiser_of_their_own(getkey):
     joint = bnn.LogJoint(bnn.HeteroscedasticNormal(), bnn.FanInNormal(), num_data=16)
     with pytest.raises(ValueError, match="raw_scale is a point"):
         bnn.IVON(joint, 0.1).init(model)
-    method = bnn.IVON(joint, 0.1, optimizer=optax.adam(1e-2))
+    method = bnn.IVON(joint, 0.1, beta2=0.5, optimizer=optax.adam(1e-2))
     state = method.init(model)
     state, info = eqx.filter_jit(method.update)(state, batch, key=getkey())
     after = method.model(state)
