@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ._batch import Batch, own, weight
 from ._data_check import DataCheck
 from ._host_batch import host_batch
+from ._divergence import warn_of_divergence
 from ._host_errors import checks_give_nan
 from ._keys import as_seed, check_key
 from ._last_good import NonFiniteError
@@ -75,7 +76,8 @@ def fit(
     **Raises:** what `learner.check` and `ArrayLoader` say of the data, before training;
     `NonFiniteError`, a `FloatingPointError` that holds the last good state, when a step
     breaks the state (see `Stepper.check_state`), with the step and the leaf; or when
-    the mean loss over an epoch is not finite.
+    the mean loss over an epoch is not finite. Warns where it ends far above where it
+    was. Batches of an iterable are checked as they come, in the first epoch.
     """
     check_key(key)
     if (num_steps is None) == (num_epochs is None):
@@ -143,6 +145,7 @@ def fit(
             figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
             bar.set_postfix(figures, refresh=False)
     stepper.check_state()
+    warn_of_divergence([entry["loss"] for entry in history if "loss" in entry])
     return stepper.fetch(), history
 
 

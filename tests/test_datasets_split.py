@@ -99,11 +99,24 @@ def test_a_scale_is_not_shifted():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_dtype_is_kept(dtype):
+def test_standardised_values_keep_their_dtype_and_original_units_are_double(dtype):
     x, _ = _data(dtype=dtype)
     scaler = Standardizer.fit(x)
-    for out in (scaler(x), scaler.inverse(x), scaler.inverse_scale(x)):
-        assert out.dtype == dtype
+    assert scaler(x).dtype == dtype
+    for out in (scaler.inverse(x), scaler.inverse_scale(x)):
+        assert out.dtype == np.float64
+
+
+def test_integers_are_standardised_to_fractions():
+    scaler = Standardizer(np.array([2.0]), np.array([4.0]))
+    np.testing.assert_array_equal(scaler(np.array([[3], [4]])), [[0.25], [0.5]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_offset_takes_no_digits_of_what_was_standardised(dtype):
+    z = np.linspace(-1.0, 1.0, 9, dtype=dtype)[:, None]
+    scaler = Standardizer(np.array([1e9]), np.array([2.0]))
+    np.testing.assert_allclose(scaler.inverse(z) - 1e9, 2.0 * z, atol=1e-6)
 
 
 def test_statistics_of_float32_are_exact_far_from_zero():

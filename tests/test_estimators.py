@@ -148,3 +148,19 @@ def test_the_folds_of_a_cross_validation_share_what_is_compiled(caplog):
 
     assert compiled(lambda: cross_val_score(model, X[:400], y[:400], cv=4))
     assert not compiled(lambda: cross_val_score(model, X[40:440], y[40:440], cv=4))
+
+
+@pytest.mark.slow
+def test_an_offset_changes_nothing():
+    """Offsets that leave single precision no digit: they are undone in double."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2))
+    y = X[:, 0] + 0.1 * rng.normal(size=40)
+    settings = {"method": "map", "hidden": (), "num_epochs": 3, "random_state": 0}
+    plain = BNNRegressor(**settings).fit(X, y)
+    moved = BNNRegressor(**settings).fit(X + 2.0**27, y + 2.0**30)
+    for found, expected in (
+        (moved.predict(X + 2.0**27), plain.predict(X)),
+        (moved.predict_interval(X + 2.0**27), plain.predict_interval(X)),
+    ):
+        np.testing.assert_allclose(np.asarray(found) - 2.0**30, expected, atol=1e-5)

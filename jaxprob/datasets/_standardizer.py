@@ -14,7 +14,9 @@ class Standardizer:
     """The affine map z = (x - mean) / std, column by column.
 
     A density transforms with the map's Jacobian: log p(x) = log p(z) - sum_j log std_j.
-    Results are computed in double precision and have the dtype of what was given.
+    Results are computed in double precision. Standardised values have the dtype of what
+    was given, or float64 for integers. Values in original units stay in double
+    precision: single precision has seven digits, and an offset may take them all.
 
     ```python
     scaler = Standardizer.fit(y_train)
@@ -82,14 +84,14 @@ class Standardizer:
     ) -> Float[np.ndarray, "*rows_columns"]:
         """x, standardised."""
         x = np.asarray(x)
-        return ((x - self.mean) / self.std).astype(x.dtype)
+        dtype = x.dtype if x.dtype.kind not in "biu" else np.float64
+        return ((x.astype(np.float64) - self.mean) / self.std).astype(dtype)
 
     def inverse(
         self, z: Float[np.ndarray, "*rows_columns"]
     ) -> Float[np.ndarray, "*rows_columns"]:
         """z in original units: mean + std z. For data, means and quantiles."""
-        z = np.asarray(z)
-        return (self.mean + self.std * z).astype(z.dtype)
+        return self.mean + self.std * np.asarray(z, np.float64)
 
     def inverse_scale(
         self, scale: Float[np.ndarray, "*rows_columns"]
@@ -98,8 +100,7 @@ class Standardizer:
 
         Variances take it twice: `inverse_scale(inverse_scale(variance))`.
         """
-        scale = np.asarray(scale)
-        return (self.std * scale).astype(scale.dtype)
+        return self.std * np.asarray(scale, np.float64)
 
     def equals(self, other: "Standardizer") -> bool:
         """Whether both are the same map, but for rounding."""
