@@ -17,6 +17,7 @@ from .._types import Info, Model, PRNGKey, Where
 from ._draws import DrawsPosterior
 from ._inference import Roles, random_or_point
 from ._members import AbstractMembers
+from ._moved import check_moved
 from ._noise import LearnedNoise
 from ._posterior import AbstractPosterior
 from ._prior import check_prior, sample_prior
@@ -156,7 +157,8 @@ class AbstractChains(AbstractMembers):
         training data again: each draw gets its own statistics from them.
 
         **Raises:** `ValueError` while there is none, when draws are not finite, or when
-        every transition of a chain diverged. Warns of divergences.
+        every transition of a chain diverged or was refused. Warns of divergences, and
+        of chains that have hardly moved.
         """
         kept = int(self.num_kept(int(state.step)))
         if kept == 0:
@@ -185,6 +187,7 @@ class AbstractChains(AbstractMembers):
         """Ravelled draws as a posterior: `posterior` and `load_draws` call it."""
         params, rest = self._split(model)
         self._check_finite(params, draws)
+        check_moved(np.asarray(draws))
         unravel = jax.vmap(jax.vmap(ravel(params)[1]))
         posterior = DrawsPosterior(unravel(jnp.asarray(draws)), rest)
         if not self._refreshes(model):

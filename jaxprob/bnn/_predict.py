@@ -157,6 +157,26 @@ def predict(
     else:
         source = chunks
 
+    def is_unrolled():
+        """Whether a chunk would be a part of a program and not a call of one."""
+        known = not any(map(is_traced, jax.tree.leaves((posterior, x, key))))
+        keeps = known and row_bytes * rows <= KEEP_BYTES
+        return is_traced(jnp.zeros(())) and not keeps
+
+    def loop(function: Callable[..., PyTree], others: PyTree) -> PyTree:
+        """`function(outputs, others)` over chunks of rows, models inside."""
+
+        def one(chunk):
+            part, others = chunk
+            outputs = _loop_outputs(
+                posterior, apply, part, key, num, block, exact, linearized
+            )
+            return function(outputs, others)
+
+        tiles = jax.tree.map(lambda a: _tiled(a, chunk_size), (x, others))
+        out = jax.lax.map(one, tiles)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:rows], out)
+
     def at(rows):
         return predict(posterior, likelihood, rows, **settings)
 
@@ -167,6 +187,8 @@ def predict(
         num_samples=num,
         chunk_size=chunk_size,
         at=at,
+        loop=loop,
+        is_unrolled=is_unrolled,
     )
 
 
@@ -179,6 +201,31 @@ def _outputs(posterior, apply, x, key, first, block, exact, linearized):
         return _output(posterior, apply, x, key, s, exact, linearized)
 
     return jax.vmap(one, out_axes=1)(index)
+
+
+def _loop_outputs(posterior, apply, x, key, num, block, exact, linearized):
+    """Outputs of all models as one loop, which is compiled as fast as one block.
+
+    Inside a program of the caller's each call would be compiled by itself.
+    """
+    starts = jnp.arange(0, num, block, dtype=jnp.uint32)
+
+    def one(first):
+        return _outputs(posterior, apply, x, key, first, block, exact, linearized)
+
+    def joined(a):
+        a = jnp.moveaxis(a, 0, 1)
+        return a.reshape(a.shape[0], -1, *a.shape[3:])[:, :num]
+
+    return jax.tree.map(joined, jax.lax.map(one, starts))
+
+
+def _tiled(array, size):
+    """Rows in chunks of a size along a new leading axis, the last one padded."""
+    array = jnp.asarray(array)
+    tiles = -(-array.shape[0] // size)
+    array = pad(array, tiles * size)
+    return array.reshape(tiles, size, *array.shape[1:])
 
 
 def _output(posterior, apply, x, key, s, exact, linearized):

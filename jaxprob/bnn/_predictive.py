@@ -44,6 +44,8 @@ class Predictive(AbstractSpread):
         num_samples: int,
         chunk_size: int,
         at: Callable[[PyTree], "Predictive"],
+        loop: Callable[..., PyTree],
+        is_unrolled: Callable[[], bool],
     ):
         self._chunks = chunks
         self._likelihood = likelihood
@@ -51,6 +53,8 @@ class Predictive(AbstractSpread):
         self.num_rows = num_rows
         self.num_samples = num_samples
         self._at = at
+        self._loop = loop
+        self._is_unrolled = is_unrolled
 
     def calibrate(
         self, x: PyTree, y: Num[Array | np.ndarray, "held_out *out"]
@@ -82,6 +86,8 @@ class Predictive(AbstractSpread):
     @property
     def outputs(self) -> PyTree[Num[Array, "rows samples *out"]]:
         """The output of each sampled model: the one thing that is held in full."""
+        if self._is_unrolled():
+            return self._loop(lambda outputs, _: outputs, ())
         parts = [
             jax.tree.map(lambda a, n=n: a[:n], outputs) for outputs, n in self._chunks()
         ]
@@ -222,7 +228,10 @@ class Predictive(AbstractSpread):
     @functools.cached_property
     def _kind(self):
         """A distribution such as those of the parts."""
-        outputs, _ = next(iter(self._chunks()))
+        if self._is_unrolled():
+            outputs = self.outputs
+        else:
+            outputs, _ = next(iter(self._chunks()))
         first = jax.tree.map(lambda a: a[0, 0], outputs)
         return row_statistics.base(self._likelihood(first))
 
@@ -257,6 +266,12 @@ class Predictive(AbstractSpread):
 
     def _map(self, statistic, *rows, shared=()):
         """A statistic of each row, chunk by chunk; `rows` are cut along with them."""
+        if self._is_unrolled():
+
+            def of_chunk(outputs, rows):
+                return _map_rows(statistic, self._likelihood, outputs, rows, shared)
+
+            return self._loop(of_chunk, rows)
         parts = []
         start = 0
         for outputs, count in self._chunks():

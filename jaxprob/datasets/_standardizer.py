@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from .._checks import check_arrays, check_finite, check_floating
 
@@ -80,7 +80,7 @@ class Standardizer:
         return cls(np.asarray(mean), np.where(flat, 1.0, std))
 
     def __call__(
-        self, x: Float[np.ndarray, "*rows_columns"]
+        self, x: Num[np.ndarray, "*rows_columns"]
     ) -> Float[np.ndarray, "*rows_columns"]:
         """x, standardised."""
         x = np.asarray(x)

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from .._batch import Batch, Stack, num_rows
+from .._divergence import warn_of_divergence
 from .._host_batch import count_rows, host_batch
 from .._keys import is_key, step_key
 from .._layout import Layout
@@ -139,6 +140,7 @@ class LearnerModule(WithoutParameters):
         self._description = Description(learner, model)
         self._scalers: dict[str, Standardizer] = {}
         self._row_checks = RowChecks()
+        self._losses: list[float] | None = []  # of the epochs of this fit
         self._waiting: list[PyTree] | Stack = []
         self._rows = 1
         self._ahead = 0
@@ -501,6 +503,7 @@ class LearnerModule(WithoutParameters):
     def begin_fit(self) -> None:
         """Notes how far the optimiser is ahead of the Trainer, which counts anew."""
         self._run.fresh = False
+        self._losses = []
         self._ahead = self._run.optimizer_steps - self.trainer.global_step
 
     def begin_epoch(self) -> None:
@@ -518,7 +521,9 @@ class LearnerModule(WithoutParameters):
             raise TypeError(_no_step(self))
         if totals is not None:
             check_epoch(self)
-            self._log_all({f"train_{k}": v for k, v in totals.means().items()})
+            means = totals.means()
+            self._note_loss(means)
+            self._log_all({f"train_{k}": v for k, v in means.items()})
 
     def warn_if_broken(self) -> None:
         """Warns, once, of the step and the leaf that broke the state.
@@ -577,6 +582,13 @@ class LearnerModule(WithoutParameters):
             TreeSummary(callback) if _is_default_summary(callback) else callback
             for callback in trainer.callbacks
         ]
+
+    def _note_loss(self, means):
+        """Warns, once in a fit, of a loss that has diverged and is still finite."""
+        if "loss" in means and self._losses is not None:
+            self._losses.append(means["loss"])
+            if warn_of_divergence(self._losses):
+                self._losses = None
 
     def _adopt(self, options):
         if self._run.adopt(options):
