@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from ._batch import Batch, num_rows, unpack
 from ._checks import check_tree_values
+from ._host_batch import host_batch
 from ._learner import AbstractLearner
 from ._types import Model
 
@@ -84,8 +85,8 @@ class DataCheck:
             self._learner.check_num_rows(self._rows, largest=self._largest)
 
     def over(self, batches: Iterable[PyTree]) -> Iterator[PyTree]:
-        """Iterate over batches and check them on the way."""
-        for batch in batches:
+        """Iterate over batches, as arrays on the host, and check them on the way."""
+        for batch in map(host_batch, batches):
             self(batch)
             yield batch
         self.end()

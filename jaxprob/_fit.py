@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from ._batch import Batch, own, weight
 from ._data_check import DataCheck
-from ._host_batch import host_batch
 from ._divergence import warn_of_divergence
+from ._host_batch import host_batch
 from ._host_errors import checks_give_nan
 from ._keys import as_seed, check_key
 from ._last_good import NonFiniteError

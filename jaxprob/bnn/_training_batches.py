@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from .._batch import Batch
@@ -30,7 +28,7 @@ class TrainingBatches:
         if isinstance(self._batches, Iterator):
             # A generator that a second pass finds at its end.
             self._batches = list(self._batches)
-        return self._check.over(map(_arrays, self._batches))
+        return self._check.over(self._batches)
 
 
 def as_iterable(batches: Any) -> Iterable[PyTree]:
@@ -52,15 +50,3 @@ def as_iterable(batches: Any) -> Iterable[PyTree]:
 
 def _is_array(value):
     return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
-def _arrays(batch):
-    """What is no array of JAX or NumPy and can be made one, such as a torch tensor."""
-    return jax.tree.map(
-        lambda leaf: (
-            np.asarray(leaf)
-            if hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
-            else leaf
-        ),
-        batch,
-    )
