@@ -1,6 +1,5 @@
 """The pass over the data that makes one Kronecker product for each layer."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +12,7 @@ from .. import tree
 from .._low_precision import single
 from .._path_name import path_name
 from .._types import Model
+from ._dense_curvature import output_chunks
 from ._log_joint import LogJoint
 from ._output_hessian import Kind, output_hessian
 from ._ravel import ravel
@@ -26,6 +26,7 @@ class FactoredLayer(eqx.Module):
     path: str = eqx.field(static=True)
     bias: bool = eqx.field(static=True)
     start: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
 
 
 class _Tap(eqx.Module):
@@ -102,7 +103,7 @@ def factored_layers(model: Model, flags: PyTree[bool]) -> tuple[FactoredLayer, .
         if not _has_factors(node) or prefix + "weight" not in chosen:
             continue
         bias = prefix + "bias" in chosen
-        layers.append(FactoredLayer(name, bias, start))
+        layers.append(FactoredLayer(name, bias, start, len(node.weight)))
         start += node.weight.size + (node.bias.size if bias else 0)
         covered |= {prefix + "weight", prefix + "bias"}
     missing = [path for path in chosen if path not in covered]
@@ -142,61 +143,75 @@ def kronecker_factors(
     neural network architectures*, Eschenhagen, Immer, Turner, Schneider and Hennig,
     2023, https://arxiv.org/abs/2311.00636.
     """
-    paths = [layer.path for layer in layers]
 
-    def run(x, probes):
-        notes, scope = {}, get_opaque_trace_state()
-        tapped = model
-        for path, probe in zip(paths, probes, strict=True):
-            tapped = tree.swap(
-                tapped,
-                path,
-                lambda node, path=path, probe=probe: _Tap(
-                    node, probe, path, scope, notes
-                ),
-            )
-        out = joint.apply(tapped, x, key=jax.random.key(0))
-        unused = [path for path in paths if path not in notes]
-        if unused:
-            raise ValueError(
-                f"no Kronecker factor for {unused[0]}: the model never calls it. "
-                "Leave it out by `where`."
-            )
-        return out, [notes[path] for path in paths]
+    def one(probes, x):
+        out, inputs = _tapped(joint, model, layers, x, probes)
+        return ravel(out)[0], (out, inputs)
 
-    def one(x, y):
-        _, shapes = jax.eval_shape(lambda x: run(x, [None] * len(paths)), x)
-        probes = [
-            jnp.zeros((shape.shape[0], len(_weight(model, path))), shape.dtype)
-            for shape, path in zip(shapes, paths, strict=True)
+    def all_rows(probes):
+        return jax.vmap(one)(probes, x)
+
+    probes = [
+        jnp.zeros((len(weights), uses.shape[0], layer.width), uses.dtype)
+        for layer, uses in zip(
+            layers, layer_inputs(joint, model, layers, x), strict=True
+        )
+    ]
+    _, pull, (out, inputs) = jax.vjp(all_rows, probes, has_aux=True)
+    hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
+        out, y
+    )
+    zero = jnp.zeros((), hessians.dtype)
+    hessians = jnp.where(weights[:, None, None], hessians, zero)
+
+    def add(total, pair):
+        (left,), (right,) = jax.vmap(pull)(pair[0]), jax.vmap(pull)(pair[1])
+        parts = [
+            jnp.einsum("cnto,cntp->op", single(j), single(s)) / j.shape[2]
+            for j, s in zip(left, right, strict=True)
         ]
+        return jax.tree.map(jnp.add, total, parts), None
 
-        def output(probes):
-            out, inputs = run(x, probes)
-            return ravel(out)[0], (out, inputs)
-
-        jacobians, (out, inputs) = jax.jacrev(output, has_aux=True)(probes)
-        hessian, value = output_hessian(joint, out, y, kind)
-        jacobians = [single(j) for j in jacobians]
-        inputs = [single(a) for a in inputs]
-        inputs = [
-            jnp.concatenate([a, jnp.ones((len(a), 1), a.dtype)], 1) if layer.bias else a
-            for a, layer in zip(inputs, layers, strict=True)
-        ]
-        scaled = [jnp.einsum("cd,dto->cto", hessian, j) for j in jacobians]
-        return inputs, jacobians, scaled, value
-
-    inputs, jacobians, scaled, values = jax.vmap(one)(x, y)
+    pairs = output_chunks(hessians, sum(p.size * p.dtype.itemsize for p in probes))
+    start = [jnp.zeros(p.shape[-1:] * 2, single(p).dtype) for p in probes]
+    outers, _ = jax.lax.scan(add, start, pairs)
     factors = []
-    for a, j, s in zip(inputs, jacobians, scaled, strict=True):
-        uses, width = math.prod(a.shape[1:-1]), j.shape[-1]
-        zero = jnp.zeros((), s.dtype)
-        s = jnp.where(weights[:, None, None, None], s, zero).reshape(-1, width)
-        left = jnp.where(weights[:, None, None], a, zero).reshape(-1, a.shape[-1])
-        a, j = a.reshape(-1, a.shape[-1]), j.reshape(-1, width)
-        factors.append((left.T @ a, j.T @ s / uses))
+    for a, b, layer in zip(inputs, outers, layers, strict=True):
+        a = single(a)
+        if layer.bias:
+            a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), a.dtype)], 2)
+        width = a.shape[-1]
+        left = jnp.where(weights[:, None, None], a, jnp.zeros((), a.dtype))
+        factors.append((left.reshape(-1, width).T @ a.reshape(-1, width), b))
     return factors, values
 
 
-def _weight(model, path):
-    return (tree.get(model, path) if path else model).weight
+def layer_inputs(
+    joint: LogJoint, model: Model, layers: tuple[FactoredLayer, ...], x: PyTree
+) -> list[jax.ShapeDtypeStruct]:
+    """Return the shape (uses, in) of each layer's inputs in one row."""
+    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+    none = [None] * len(layers)
+    return jax.eval_shape(lambda x: _tapped(joint, model, layers, x, none), row)[1]
+
+
+def _tapped(joint, model, layers, x, probes):
+    """The output, and each layer's inputs; probes are added to what the layers give."""
+    notes, scope = {}, get_opaque_trace_state()
+    tapped = model
+    for layer, probe in zip(layers, probes, strict=True):
+        tapped = tree.swap(
+            tapped,
+            layer.path,
+            lambda node, path=layer.path, probe=probe: _Tap(
+                node, probe, path, scope, notes
+            ),
+        )
+    out = joint.apply(tapped, x, key=jax.random.key(0))
+    unused = [layer.path for layer in layers if layer.path not in notes]
+    if unused:
+        raise ValueError(
+            f"no Kronecker factor for {unused[0]}: the model never calls it. "
+            "Leave it out by `where`."
+        )
+    return out, [notes[layer.path] for layer in layers]

@@ -1,23 +1,30 @@
 """Laplace: a Gaussian with the curvature of the log joint at its mode."""
 
-import warnings
 from collections.abc import Iterable
 from typing import ClassVar
 
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from .._learner import TrainState
 from .._path_name import path_name
 from .._types import Model, PRNGKey, Where
 from ._bayesianize import choose, nothing_random
-from ._curvature import FullCurvature, KroneckerCurvature
+from ._check_curvature import (
+    check_columns,
+    check_curvature,
+    check_precision,
+    warn_if_flat,
+    warn_of_left_out,
+    without_negative,
+)
+from ._curvature import KroneckerCurvature
 from ._kronecker import factored_layers
 from ._laplace_pass import Structure, curvature
-from ._laplace_posterior import LaplacePosterior
+from ._laplace_posterior import LaplacePosterior, prior_precision
 from ._likelihood import NormalLikelihood
+from ._low_rank_curvature import LowRankCurvature
 from ._map import MAP
 from ._output_hessian import Kind
 from ._prior import check_prior
@@ -33,10 +40,16 @@ class Laplace(AbstractPostHoc):
     $$q(w) = \mathcal N(\hat w, \Lambda^{-1}), \qquad \Lambda = \sum_i J_i^\top H_i J_i
       + \mathrm{diag}(\tau)$$
 
-    J is the Jacobian of the output and H the negative Hessian of the log-likelihood in
-    it (the generalised Gauss-Newton matrix). `predict` uses the network linearised at
-    the mode, the model whose exact posterior this is; `linearized=False` there samples
-    weights instead, which underfits badly for networks.
+    J is the Jacobian of the output and H the curvature of the log-likelihood in it: the
+    expected (Fisher) information, which makes $\Lambda$ the generalised Gauss-Newton
+    matrix, the same for logits and for probabilities and in all units. Mixtures,
+    zero-inflated counts and distributions of your own have no known information; their
+    H is the negative Hessian at y, and negative eigenvalues of the sum over the rows
+    are set to zero, with a warning that gives their share.
+
+    `predict` uses the network linearised at the mode, the model whose posterior this
+    approximates; `linearized=False` there samples weights instead, which underfits
+    badly for networks.
 
     References: *A practical Bayesian framework for backpropagation networks*, MacKay,
     1992; *Laplace redux*, Daxberger et al., 2021, https://arxiv.org/abs/2106.14806;
@@ -57,7 +70,9 @@ class Laplace(AbstractPostHoc):
         eigenvectors, for any module; `"diagonal"` for any size, without correlations.
     - `where`: the leaves it is over (see `jaxprob.tree`), such as the last layer; all
         random leaves of `method` by default. Others stay at the mode.
-    - `kind`: `"ggn"`, or `"fisher"` for the empirical Fisher matrix.
+    - `kind`: `"ggn"`; `"hessian"`, of the log joint in the weights itself, for the full
+        structure and a mode that has been reached; or `"fisher"` for the empirical
+        Fisher matrix.
     - `rank`: how many eigenvectors `"low_rank"` keeps.
     """
 
@@ -76,8 +91,14 @@ class Laplace(AbstractPostHoc):
             )
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: at least one")
-        if self.kind not in ("ggn", "fisher"):
-            raise ValueError(f"kind={self.kind!r}: it is 'ggn' or 'fisher'")
+        if self.kind not in ("ggn", "hessian", "fisher"):
+            raise ValueError(f"kind={self.kind!r}: it is 'ggn', 'hessian' or 'fisher'")
+        if self.kind == "hessian" and self.structure != "full":
+            raise ValueError(
+                f"kind='hessian' with structure={self.structure!r}: the Hessian has no "
+                "positive parts to be made of. Write structure='full', for a few "
+                "thousand weights (a last layer, by `where`), or kind='ggn'"
+            )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         self._flags(model)
@@ -101,7 +122,10 @@ class Laplace(AbstractPostHoc):
         **Raises:** `ValueError` without batches, for a prior that is not concave at the
         mode or has no form in this structure, and for batch statistics in training;
         `FloatingPointError` where the curvature, or the root of the precision in this
-        dtype, is not finite. Warns where there is no curvature at all.
+        dtype, is not finite, or where a Hessian has negative eigenvalues that the prior
+        does not outweigh. Warns where there is no curvature at all, where more than
+        1 % of it was negative and is set to zero, and where a low rank leaves out
+        directions that the data determine.
         """
         if batches is None:
             raise ValueError(
@@ -116,17 +140,25 @@ class Laplace(AbstractPostHoc):
         params, rest = eqx.partition(model, flags)
         # GPUs round the factors of a product to ten bits by default: of a matrix whose
         # largest eigenvalue is a million times the prior's precision nothing is left.
+        tau = prior_precision(joint.prior, params)
         with jax.default_matmul_precision("highest"):
-            matrix, values, targets = curvature(
+            found = curvature(
                 joint,
                 model,
                 flags,
                 batches,
+                tau,
                 structure=self.structure,
                 kind=self.kind,
                 rank=self.rank,
             )
-        log_likelihood, slopes = values
+        log_likelihood, slopes = found.values
+        matrix = found.curvature
+        traced = is_traced(tau) or is_traced(log_likelihood)
+        if not traced:
+            check_curvature(matrix, log_likelihood)
+            if self.kind == "ggn" and not found.is_expected:
+                matrix = without_negative(matrix, tau)
         posterior = LaplacePosterior(
             params,
             rest,
@@ -135,16 +167,17 @@ class Laplace(AbstractPostHoc):
             joint.likelihood,
             log_likelihood,
             _squares(joint.likelihood, slopes),
-            joint.num_data * targets,
+            joint.num_data * found.num_targets,
             joint.temperature,
             self.kind,
         )
-        tau = posterior.tau()
-        if not is_traced(tau) and not is_traced(log_likelihood):
-            _check_finite(posterior, tau)
-            _warn_if_flat(matrix)
+        if not traced:
+            check_precision(matrix, tau, self.kind)
+            warn_if_flat(matrix)
+            if isinstance(matrix, LowRankCurvature):
+                warn_of_left_out(matrix, tau)
             if isinstance(matrix, KroneckerCurvature):
-                _check_columns(matrix, tau)
+                check_columns(matrix, tau)
         return posterior
 
     def _flags(self, model):
@@ -182,54 +215,3 @@ def _refuse_batch_statistics(model):
                 "where the running statistics are constants: fit the method once more "
                 "from eqx.nn.inference_mode(method.model(state)). Or use GroupNorm."
             )
-
-
-def _check_finite(posterior, tau):
-    matrix = posterior.curvature
-    arrays = jax.tree.leaves(eqx.filter(matrix, eqx.is_inexact_array))
-    if not all(np.isfinite(a).all() for a in map(np.asarray, arrays)):
-        raise FloatingPointError(
-            "the curvature of the log-likelihood is not finite at the mode, where the "
-            f"log-likelihood is {posterior.log_likelihood}: look at the scale of the "
-            "data, or train with a lower learning rate"
-        )
-    if isinstance(matrix, FullCurvature) and not np.isfinite(_log_det(matrix, tau)):
-        largest = np.max(np.diag(matrix.matrix))
-        raise FloatingPointError(
-            f"in {matrix.matrix.dtype} the precision of all weights has no root: its "
-            f"diagonal reaches {largest:.1e}, and the smallest precision of the prior "
-            f"is {np.min(tau):.1e}. Set jax_enable_x64, or take "
-            "structure='kronecker' or 'low_rank'."
-        )
-
-
-def _warn_if_flat(matrix):
-    if isinstance(matrix, KroneckerCurvature):
-        arrays = [block.outputs for block in matrix.blocks]
-    else:
-        arrays = jax.tree.leaves(eqx.filter(matrix, eqx.is_inexact_array))
-    if not any(np.any(np.asarray(a) != 0) for a in arrays):
-        warnings.warn(
-            "the log-likelihood has no curvature at the mode, so the posterior is the "
-            "prior round it. Either the likelihood is piecewise linear in the output, "
-            "as the Laplace distribution is (write kind='fisher'), or no output "
-            "depends on these weights.",
-            stacklevel=3,
-        )
-
-
-def _check_columns(matrix, tau):
-    """A Kronecker product with the prior is inverted for one precision per input."""
-    for block in matrix.blocks:
-        rows = np.asarray(block.matrix(tau))
-        if not (rows == rows[:1]).all():
-            raise ValueError(
-                "structure='kronecker' takes priors whose precision is the same for "
-                "all outputs of a layer, such as one Normal for each leaf; this one's "
-                "differs. Use structure='diagonal', 'low_rank' or 'full'."
-            )
-
-
-@eqx.filter_jit
-def _log_det(matrix, tau):
-    return matrix.log_det(tau)

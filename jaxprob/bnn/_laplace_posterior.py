@@ -192,16 +192,7 @@ class LaplacePosterior(AbstractPosterior):
 
     def tau(self) -> Float[Array, " dim"]:
         r"""$\tau$: negative second derivatives of the log prior at the mode."""
-
-        vector, leaves = _precisions(self.prior, self.params)
-        for name, tau in tree.paths(leaves).items():
-            if not is_traced(tau) and (np.asarray(tau) <= 0).any():
-                p = prior_at(self.prior, name, tree.get(self.params, name))
-                raise ValueError(
-                    f"the log prior of {name}, {type(p).__name__}, is not concave at "
-                    "the mode: Laplace needs one that is, such as a Normal"
-                )
-        return vector
+        return prior_precision(self.prior, self.params)
 
 
 class PreparedLaplace(AbstractPosterior):
@@ -246,6 +237,22 @@ def _each_label(mean, covariance, num_classes):
 @eqx.filter_jit
 def _root(curvature, tau):
     return curvature.root(tau)
+
+
+def prior_precision(prior: Prior, params: PyTree) -> Float[Array, " dim"]:
+    """Return minus the second derivatives of the log prior, of all weights.
+
+    **Raises:** `ValueError` where one is not positive.
+    """
+    vector, leaves = _precisions(prior, params)
+    for name, tau in tree.paths(leaves).items():
+        if not is_traced(tau) and (np.asarray(tau) <= 0).any():
+            p = prior_at(prior, name, tree.get(params, name))
+            raise ValueError(
+                f"the log prior of {name}, {type(p).__name__}, is not concave at "
+                "the mode: Laplace needs one that is, such as a Normal"
+            )
+    return vector
 
 
 @eqx.filter_jit

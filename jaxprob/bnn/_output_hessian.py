@@ -1,28 +1,29 @@
-"""How the log-likelihood curves in the network's output."""
+"""Curvature of the log-likelihood in the network's output."""
 
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
 from .._low_precision import single
-from ._likelihood import NormalLikelihood
+from ._expected_information import information_root
+from ._likelihood import Likelihood
 from ._log_joint import LogJoint, log_likelihood_of
 from ._ravel import ravel
 
-Kind: TypeAlias = Literal["ggn", "fisher"]
+Kind: TypeAlias = Literal["ggn", "hessian", "fisher"]
 
 
 def output_hessian(
     joint: LogJoint, output: PyTree, y: Array, kind: Kind
 ) -> tuple[Float[Array, "out out"], Float[Array, "2"]]:
-    r"""$-\nabla_f^2 \log p(y \mid f)$, or the outer product of the gradient; and
-    $(\log p(y \mid f), |\nabla_f \log p(y \mid f)|^2)$.
+    r"""Return H of one row; and $(\log p(y \mid f), |\nabla_f \log p(y \mid f)|^2)$.
 
-    For most likelihoods the Hessian may have negative eigenvalues at some y, which are
-    set to zero. Where theory excludes them it is left alone, and differentiable.
+    H is the expected information where it is known. It is positive semi-definite
+    whatever y and the units are. Elsewhere it is the negative Hessian at y, whose
+    negative eigenvalues are kept: most of them are gone in the sum over the rows. For
+    `"fisher"` it is the outer product of the gradient.
     """
     flat, unflatten = ravel(output)
 
@@ -33,10 +34,22 @@ def output_hessian(
     values = jnp.stack([-value, jnp.sum(gradient**2)])
     if kind == "fisher":
         return jnp.outer(gradient, gradient), values
-    hessian = jax.hessian(negative)(flat)
-    p = joint.likelihood(output)
-    natural = isinstance(p, dist.CategoricalLogits | dist.BernoulliLogits)
-    if not natural and not isinstance(joint.likelihood, NormalLikelihood):
-        bends, vectors = jnp.linalg.eigh(hessian)
-        hessian = (vectors * jnp.maximum(bends, 0.0)[None]) @ vectors.T
+    root = information_root(joint.likelihood, unflatten, flat)
+    hessian = jax.hessian(negative)(flat) if root is None else root.T @ root
     return hessian, values
+
+
+def has_information(likelihood: Likelihood, output: PyTree) -> bool:
+    """Return whether the expected information is known.
+
+    **Arguments:**
+
+    - `likelihood`: output -> distribution.
+    - `output`: arrays, or their shapes and dtypes.
+    """
+
+    def root(output):
+        flat, unflatten = ravel(output)
+        return information_root(likelihood, unflatten, flat)
+
+    return jax.eval_shape(root, output) is not None

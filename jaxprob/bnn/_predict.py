@@ -16,9 +16,11 @@ from .._checks import check_tree_values
 from .._keys import check_key
 from .._types import PRNGKey
 from ._apply import call_model
+from ._check_linearised import can_leave, check_linearised
 from ._likelihood import Likelihood, check_likelihood
 from ._linearized import backwards, forwards, lacks_forward_rule
 from ._log_joint import LogJoint
+from ._output_link import LinkedApply, output_link
 from ._posterior import AbstractPosterior
 from ._predictive import Predictive, pad
 from ._scale import is_traced
@@ -109,7 +111,14 @@ def predict(
     exact = posterior.num_atoms is not None and num_samples is None
     num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
     assert num is not None
-    row_bytes = _output_bytes(posterior, apply, x, key, linearized) * num
+    shapes = _output_shapes(posterior, apply, x, key, linearized)
+    link, leaves = None, False
+    if linearized:
+        link = output_link(likelihood, shapes)
+        leaves = can_leave(likelihood, shapes)
+    row_bytes = num * sum(
+        math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(shapes)
+    )
     # Statistics take several times the outputs of a chunk: with many models it is
     # fewer rows, so that memory does not grow with their number.
     chunk_size = min(chunk_size, rows, max(1, CHUNK_BYTES // max(row_bytes, 1)))
@@ -132,10 +141,13 @@ def predict(
                     block,
                     exact,
                     linearized,
+                    link,
                 )
                 for first in range(0, num, block)
             ]
             joined = jax.tree.map(lambda *a: jnp.concatenate(a, 1)[:, :num], *blocks)
+            if leaves and not any(map(is_traced, jax.tree.leaves(joined))):
+                check_linearised(likelihood, joined)
             yield joined, count
 
     if row_bytes * rows <= KEEP_BYTES:
@@ -193,12 +205,16 @@ def predict(
 
 
 @eqx.filter_jit
-def _outputs(posterior, apply, x, key, first, block, exact, linearized):
+def _outputs(posterior, apply, x, key, first, block, exact, linearized, link):
     """Outputs of `block` models from number `first` on: rows, then samples."""
     index = first + jnp.arange(block, dtype=jnp.uint32)
 
+    # A straight line would leave the outputs that the likelihood's arguments allow.
+    call = apply if link is None else LinkedApply(link, apply)
+
     def one(s):
-        return _output(posterior, apply, x, key, s, exact, linearized)
+        out = _output(posterior, call, x, key, s, exact, linearized)
+        return out if link is None else jax.vmap(link.forward)(out)
 
     return jax.vmap(one, out_axes=1)(index)
 
@@ -267,10 +283,11 @@ def _as_array(leaf):
     )
 
 
-def _output_bytes(posterior, apply, x, key, linearized):
+def _output_shapes(posterior, apply, x, key, linearized):
+    """Shapes and dtypes of one row's outputs."""
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
     first = jnp.zeros((), jnp.uint32)
     shapes = eqx.filter_eval_shape(
         _output, posterior, apply, row, key, first, False, linearized
     )
-    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(shapes))
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), shapes)
