@@ -42,10 +42,10 @@ def arguments(p: Any) -> Iterator[Argument]:
         for part in value if isinstance(value, list | tuple) else (value,):
             if isinstance(part, dist.Distribution):
                 yield from arguments(part)
-            elif isinstance(part, dist.transforms.AffineTransform):
-                if hasattr(part.scale, "dtype"):
-                    positive = constraints.positive
-                    yield Argument("AffineTransform", "scale", positive, part.scale)
+            affine = isinstance(part, dist.transforms.AffineTransform)
+            if affine and hasattr(part.scale, "dtype"):
+                positive = constraints.positive
+                yield Argument("AffineTransform", "scale", positive, part.scale)
 
 
 def is_real(constraint: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 from jax.extend.core import Literal
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 CONSTANT, AFFINE, NONLINEAR = 0, 1, 2
 

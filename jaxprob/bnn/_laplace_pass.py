@@ -186,7 +186,8 @@ def _row_bytes(joint, model, flags, layers, x, structure, kind):
     elif structure == "full":
         numbers = 2 * out * vector.size
     elif structure == "diagonal":
-        numbers = 3 * vector.size
+        some = at_once(2 * vector.size * flat.dtype.itemsize, out)
+        numbers = (2 * some + 1) * vector.size
     elif structure == "kronecker":
         inputs = layer_inputs(joint, model, layers, x)
         numbers = sum(

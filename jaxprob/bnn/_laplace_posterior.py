@@ -1,6 +1,7 @@
 """The Gaussian that Laplace's method ends in, and what it answers without sampling."""
 
 import functools
+import warnings
 from typing import Any, Literal
 
 import equinox as eqx
@@ -18,9 +19,11 @@ from ._curvature import AbstractCurvature
 from ._likelihood import BernoulliLikelihood, CategoricalLikelihood, Likelihood
 from ._link import probit, softmax_bridge
 from ._output_hessian import Kind
+from ._output_link import output_link
 from ._posterior import AbstractPosterior, chosen
 from ._prior import Prior, density, prior_at
 from ._ravel import ravel
+from ._row_chunks import at_once
 from ._scale import is_traced
 
 
@@ -42,7 +45,7 @@ class LaplacePosterior(AbstractPosterior):
         that are not a `NormalLikelihood` of one scale.
     - `num_targets`: how many numbers all targets hold.
     - `temperature`: T.
-    - `kind`: of the curvature, `"ggn"` or `"fisher"`.
+    - `kind`: of the curvature, `"ggn"`, `"hessian"` or `"fisher"`.
     """
 
     params: PyTree
@@ -114,10 +117,27 @@ class LaplacePosterior(AbstractPosterior):
 
         **Returns:** mean and covariance of each row's outputs, flattened. With
         `NormalLikelihood` the predictive variance is the diagonal plus the noise's.
+
+        Warns where outputs with a variance are probabilities, rates or scales, as
+        after a softmax inside the model: there a Gaussian is no more than a first-order
+        approximation, and `predict` linearises logits or logarithms instead.
         """
-        return _output_distribution(
-            self, self.tau(), jax.tree.map(jnp.asarray, x), apply
-        )
+        x = jax.tree.map(jnp.asarray, x)
+        mean, covariance = _output_distribution(self, self.tau(), x, apply)
+        if not is_traced(covariance):
+            link = output_link(self.likelihood, self._one_output(x, apply))
+            columns = [] if link is None else link.columns
+            variances = np.asarray(jnp.diagonal(covariance, axis1=1, axis2=2))
+            if np.any(variances[:, columns] > 0):
+                warnings.warn(
+                    "the likelihood takes these outputs as probabilities, rates or "
+                    "scales, which a Gaussian does not stay among: it is a first-order "
+                    "approximation. Write bnn.predict, which linearises their logits "
+                    "or logarithms; or move the model's last function, such as the "
+                    "softmax, into the likelihood.",
+                    stacklevel=2,
+                )
+        return mean, covariance
 
     def joint_output_distribution(
         self, x: PyTree, *, apply: Any = call_model
@@ -173,7 +193,7 @@ class LaplacePosterior(AbstractPosterior):
             )
         if binary and link == "bridge":
             raise ValueError("the bridge is for several classes: link='probit'")
-        shape = eqx.filter_eval_shape(self._one_output, x, apply).shape
+        shape = self._one_output(x, apply).shape
         if binary:
             flat = jax.vmap(functools.partial(probit, binary=True))(mean, covariance)
             return flat.reshape(-1, *shape)
@@ -186,9 +206,12 @@ class LaplacePosterior(AbstractPosterior):
         return probs.reshape(-1, *shape)
 
     def _one_output(self, x, apply):
+        """Shapes of the output in one row."""
         model = eqx.nn.inference_mode(self.mean())
         row = jax.tree.map(lambda a: jnp.asarray(a)[0], x)
-        return apply(model, row, key=jax.random.key(0))
+        return eqx.filter_eval_shape(
+            lambda row: apply(model, row, key=jax.random.key(0)), row
+        )
 
     def tau(self) -> Float[Array, " dim"]:
         r"""$\tau$: negative second derivatives of the log prior at the mode."""
@@ -302,18 +325,27 @@ def _output_distribution(posterior, tau, x, apply):
         covariance = posterior.curvature.spread(root, jacobian)
         return mean, posterior.temperature * covariance
 
-    return jax.lax.map(one, x, batch_size=64)
+    return _map_rows(one, posterior, x, apply)
 
 
 @eqx.filter_jit
 def _joint_output_distribution(posterior, tau, x, apply):
-    mean, jacobian = jax.lax.map(
-        lambda x: _with_jacobian(posterior, x, apply), x, batch_size=64
+    mean, jacobian = _map_rows(
+        lambda x: _with_jacobian(posterior, x, apply), posterior, x, apply
     )
     rows = jacobian.reshape(-1, jacobian.shape[-1])
     covariance = posterior.curvature.spread(posterior.curvature.root(tau), rows)
     shape = mean.shape + mean.shape
     return mean, posterior.temperature * covariance.reshape(shape)
+
+
+def _map_rows(one, posterior, x, apply):
+    """A function of each row, of as many at a time as their Jacobians allow."""
+    first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+    _, jacobian = jax.eval_shape(lambda x: _with_jacobian(posterior, x, apply), first)
+    # The Jacobian and what the curvature makes of it.
+    size = at_once(4 * jacobian.size * jacobian.dtype.itemsize, 64)
+    return jax.lax.map(one, x, batch_size=size)
 
 
 def _with_jacobian(posterior, x, apply):
