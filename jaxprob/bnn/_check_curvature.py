@@ -32,8 +32,8 @@ def check_curvature(
 
 def without_negative(
     matrix: AbstractCurvature, tau: Float[Array, " dim"]
-) -> AbstractCurvature:
-    """Return the positive part, with a warning where that leaves much out."""
+) -> tuple[AbstractCurvature, float]:
+    """Return the positive part and the share of what it leaves out; warn if much."""
     positive, share = positive_part(matrix, tau)
     if share > NEGATIVE_SHARE:
         warnings.warn(
@@ -44,7 +44,7 @@ def without_negative(
             "kind='hessian') after training to convergence, or sample with NUTS.",
             stacklevel=4,
         )
-    return positive
+    return positive, share
 
 
 def check_precision(

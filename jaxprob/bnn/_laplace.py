@@ -154,11 +154,12 @@ class Laplace(AbstractPostHoc):
             )
         log_likelihood, slopes = found.values
         matrix = found.curvature
+        negative = 0.0
         traced = is_traced(tau) or is_traced(log_likelihood)
         if not traced:
             check_curvature(matrix, log_likelihood)
             if self.kind == "ggn" and not found.is_expected:
-                matrix = without_negative(matrix, tau)
+                matrix, negative = without_negative(matrix, tau)
         posterior = LaplacePosterior(
             params,
             rest,
@@ -173,7 +174,8 @@ class Laplace(AbstractPostHoc):
         )
         if not traced:
             check_precision(matrix, tau, self.kind)
-            warn_if_flat(matrix)
+            if not negative:
+                warn_if_flat(matrix)
             if isinstance(matrix, LowRankCurvature):
                 warn_of_left_out(matrix, tau)
             if isinstance(matrix, KroneckerCurvature):

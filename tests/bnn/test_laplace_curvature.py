@@ -77,12 +77,12 @@ def test_a_constant_output_changes_no_curvature(name, unit, getkey):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
 @pytest.mark.parametrize("likelihood", ["student", "learned noise"])
 def test_the_full_hessian_is_met_in_any_units_of_y(x64, likelihood, unit):
     """A linear model at its maximum: variances of f within 2.4 %."""
     rng = np.random.default_rng(1)
-    num = 2000
+    num = 20_000
     x = rng.normal(size=(num, 2))
     noise = (
         rng.standard_t(4.0, num) if likelihood == "student" else rng.normal(size=num)
@@ -109,9 +109,9 @@ def test_the_full_hessian_is_met_in_any_units_of_y(x64, likelihood, unit):
             bnn.HeteroscedasticNormal(), bnn.IsotropicNormal(unit), num
         )
     batch = (jnp.asarray(x), jnp.asarray(y))
-    for structure in ("full", "low_rank", "kronecker"):
+    exact = fit(joint, model, batch, kind="hessian")
+    for structure in ("full", "kronecker"):
         posterior = fit(joint, model, batch, structure)
-        exact = fit(joint, model, batch, kind="hessian")
         _, found = posterior.output_distribution(x[:5])
         _, expected = exact.output_distribution(x[:5])
         ratio = found[:, 0, 0] / expected[:, 0, 0]
@@ -138,8 +138,10 @@ FORMS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["full", "low_rank", "kronecker", "diagonal"])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    ("name", "structure"),
+    [*((name, "full") for name in FORMS), ("a sharpness", "kronecker")],
+)
 def test_a_likelihood_written_twice_has_one_posterior(x64, getkey, name, structure):
     inner, first, second = FORMS[name]
     x = jax.random.normal(getkey(), (40, 2))
@@ -204,22 +206,15 @@ def test_the_exact_hessian_holds_the_network_s_own_curvature(x64, getkey):
     def negative(vector):
         return -joint(unravel(vector), (x, y), key=jax.random.key(0))
 
+    slope, hessian = jax.jit(jax.grad(negative)), jax.jit(jax.hessian(negative))
     optimum = vector
-    step = optax.lbfgs()
-    state = step.init(vector)
-    value_and_grad = optax.value_and_grad_from_state(negative)
-
-    @jax.jit
-    def improve(optimum, state):
-        value, grad = value_and_grad(optimum, state=state)
-        update, state = step.update(
-            grad, state, optimum, value=value, grad=grad, value_fn=negative
-        )
-        return optax.apply_updates(optimum, update), state
-
-    for _ in range(150):
-        optimum, state = improve(optimum, state)
-    exact = np.asarray(jax.jit(jax.hessian(negative))(optimum))
+    for _ in range(60):
+        # Newton's method, damped until the Hessian is positive.
+        values, vectors = np.linalg.eigh(hessian(optimum))
+        step = vectors @ ((vectors.T @ slope(optimum)) / np.maximum(values, 1.0))
+        optimum = optimum - step
+    assert jnp.linalg.norm(slope(optimum)) < 1e-6
+    exact = np.asarray(hessian(optimum))
     posterior = fit(joint, unravel(optimum), (x, y), kind="hessian")
     assert np.allclose(covariance(posterior), np.linalg.inv(exact), rtol=1e-6)
     with pytest.raises(FloatingPointError, match=r"not at a mode. Train longer"):
@@ -235,7 +230,7 @@ def mixture(f):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker", "low_rank"])
+@pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker"])
 def test_curvature_that_is_set_to_zero_is_told_of_with_its_share(structure):
     """Two components of a mixture that lie on one another pull apart."""
     linear = eqx.nn.Linear(1, 2, use_bias=False, key=jax.random.key(0))
