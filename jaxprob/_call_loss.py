@@ -12,6 +12,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._types import Info, Loss, Model, PRNGKey
 
+_CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 _FORM = "loss(model, batch, *, key) -> (scalar, metrics)"
 
 
@@ -52,10 +57,20 @@ def check_loss(name: str, loss: Any) -> None:
 def loss_output(
     loss: Loss, model: Model, batch: PyTree, *, key: PRNGKey, step: Int[Array, ""]
 ) -> Any:
-    """What a loss returns, called with `step` if it takes it."""
-    if takes_step(loss):
-        return loss(model, batch, key=key, step=step)
-    return loss(model, batch, key=key)
+    """What a loss returns, called with `step` if it takes it.
+
+    **Raises:** `TypeError` for a loss that makes a Python value of an array.
+    """
+    told = {"step": step} if takes_step(loss) else {}
+    try:
+        return loss(model, batch, key=key, **told)
+    except _CONCRETE as error:
+        raise TypeError(
+            "the loss makes a Python value of an array, which has no value while the "
+            "step is compiled (float(), int(), .item(), an `if`, a NumPy function): "
+            "use functions of jax.numpy, such as jnp.where, and return arrays as "
+            f"metrics. JAX says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def call_loss(
@@ -127,6 +142,27 @@ def checked_metrics(metrics: Any) -> Info:
                     f"the name of the first. Name the second otherwise"
                 )
     return {name: _checked_metric(name, value) for name, value in metrics.items()}
+
+
+def checked_info(info: Any) -> Info:
+    """What `update` or `evaluate` of a learner tells, as arrays.
+
+    A metric has one number, or one for each member.
+
+    **Raises:** `TypeError` that names the metric.
+    """
+    if not isinstance(info, Mapping):
+        raise TypeError(
+            f"the learner's info is {_kind(info)}: give a dictionary of numbers by "
+            "name, with 'loss' among them"
+        )
+    for name, value in info.items():
+        if not isinstance(name, str) or not _is_number(value):
+            raise TypeError(
+                f"the learner's info[{name!r}] is {_kind(value)}: a metric is a real "
+                "number, or one for each member"
+            )
+    return {name: jnp.asarray(value) for name, value in info.items()}
 
 
 def _checked_metric(name, value):

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from ._batch import Batch, own, weight
+from ._call_loss import checked_info
 from ._data_check import DataCheck
 from ._divergence import warn_of_divergence
 from ._host_batch import host_batch
@@ -208,7 +209,8 @@ def _step(learner, layout):
             learner = held()
             assert learner is not None  # whoever evaluates holds it
             state = eqx.combine(arrays, static)
-            return learner.evaluate(state, batch, key=jax.random.fold_in(key, index))
+            key = jax.random.fold_in(key, index)
+            return checked_info(learner.evaluate(state, batch, key=key))
 
         if not layout.is_single:
             evaluate = checks_give_nan(evaluate)

@@ -70,6 +70,8 @@ class ArrayLoader:
         rows = num_rows(data)
         if rows == 0:
             raise ValueError("data is empty: its leading axis has length 0")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+            raise TypeError(f"batch_size={batch_size!r}: give a whole number of rows")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: it must be at least 1")
         check_tree_values("data", data)

@@ -76,6 +76,14 @@ def accepting(update: Callable[..., Any]) -> Callable[..., Any]:
                 if name is None or name[1] not in extra:
                     raise
                 extra.pop(name[1])
+            except AttributeError as error:
+                if getattr(error, "name", None) != "fast":
+                    raise
+                raise TypeError(
+                    "optax.lookahead moves two copies of the parameters at once, which "
+                    "no learner holds: average the weights by ema=jaxprob.EMA(0.999), "
+                    "or use optax.contrib.schedule_free_adamw"
+                ) from None
 
     return accepted
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ._batch import weight
+from ._call_loss import checked_info
 from ._dispatch_size import can_fuse
 from ._host_errors import checks_give_nan, has_checks
 from ._keys import step_key
@@ -139,11 +140,13 @@ class Program:
         learner = self._learner()
         assert learner is not None  # whoever runs the program holds it
         if self.turns is not None:
-            return learner.update_member(state, batch, key=key, index=index)
-        update = learner.update
-        if self.layout.members > 1:
-            update = getattr(learner, "update_members", update)
-        return update(state, batch, key=key)
+            out = learner.update_member(state, batch, key=key, index=index)
+        else:
+            update = learner.update
+            if self.layout.members > 1:
+                update = getattr(learner, "update_members", update)
+            out = update(state, batch, key=key)
+        return _checked(learner, state, out)
 
     def _advance(self, carry, key, batch, index):
         if self.checked:
@@ -181,6 +184,23 @@ class Program:
         )
         carry, history = jax.lax.fori_loop(0, num, body, (carry, history))
         return carry, over_members(history, 1)
+
+
+def _checked(learner, state, out):
+    """A new state of the structure of the old one, and metrics as arrays."""
+    name = type(learner).__name__
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(
+            f"{name}.update returned a {type(out).__name__}: return (state, info)"
+        )
+    new, info = out
+    old, now = (eqx.filter(tree, eqx.is_array) for tree in (state, new))
+    if jax.tree.structure(old) != jax.tree.structure(now):
+        raise TypeError(
+            f"{name}.update returned a state of another structure than it was given: "
+            "every leaf that changes is an array from `init` on, and none comes or goes"
+        )
+    return new, checked_info(info)
 
 
 _PROGRAMS: PerObject[Program] = PerObject()

@@ -84,6 +84,8 @@ class Stepper:
         self.learner = learner
         self._size = DispatchSize(steps_per_dispatch)
         self.layout = Layout() if layout is None else layout
+        if not isinstance(self.layout, Layout):
+            raise TypeError(f"layout={layout!r}: give jaxprob.Layout(data=4) or None")
         if check_every < 0:
             raise ValueError(f"check_every={check_every}: steps, or 0 for never")
         self.check_every = check_every

@@ -15,6 +15,7 @@ from .. import tree
 from .._keys import example_keys
 from .._learner import TrainState
 from .._low_precision import single
+from .._optimizer_update import optimizer_update
 from .._types import Info, Model, PRNGKey, Where
 from ._inference import AbstractInference, Roles, random_or_point
 from ._ivon import ivon, sample_ivon
@@ -105,10 +106,24 @@ class IVON(AbstractInference):
         updates, inner = self._ivon(params).update(grads, inner, params, drawn=drawn)
         params = optax.apply_updates(params, updates)
         if self.optimizer is not None:
+            temperature = self.log_joint.temperature
             point_grads = jax.tree.map(
-                lambda g: jnp.mean(g, 0) / self.log_joint.temperature, point_grads
+                lambda g: jnp.mean(g, 0) / temperature, point_grads
             )
-            updates, outer = self.optimizer.update(point_grads, outer, points)
+
+            def value_fn(points):
+                model = eqx.combine(points, state.model)
+                there = eqx.tree_at(lambda it: it.model, state, model)
+                return jnp.mean(self._gradients(there, batch, key)[0]) / temperature
+
+            updates, outer = optimizer_update(
+                self.optimizer,
+                point_grads,
+                outer,
+                points,
+                value=jnp.mean(values) / temperature,
+                value_fn=value_fn,
+            )
             points = optax.apply_updates(points, updates)
         model = eqx.combine(params, points, state.model)
         return TrainState(model, (inner, outer), None, state.step + 1), info

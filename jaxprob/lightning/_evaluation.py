@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._batch import own, weight
+from .._call_loss import checked_info
 from .._host_errors import checks_give_nan
 from .._layout import Layout
 from .._learner import AbstractLearner
@@ -73,7 +74,7 @@ class Evaluation:
     def _info(self, arrays, batch, key, loader, index):
         state = eqx.combine(arrays, self._static)
         key = jax.random.fold_in(jax.random.fold_in(key, loader), index)
-        return self._learner.evaluate(state, batch, key=key)
+        return checked_info(self._learner.evaluate(state, batch, key=key))
 
     def _step(self, arrays, batch, totals, key, loader, index):
         info = self._info

@@ -121,7 +121,7 @@ class LearnerModule(WithoutParameters):
         layout: Layout | None = None,
     ):
         super().__init__()
-        _check_arguments(learner, model)
+        _check_arguments(learner, model, layout)
         self.automatic_optimization = False
         self.learner = learner
         init_key, run_key = self._use_seed(resolve_seed(seed))
@@ -162,6 +162,14 @@ class LearnerModule(WithoutParameters):
         """The one model to use: the average if there is one, as the learner says."""
         return self.learner.model(self.state)
 
+    @model.setter
+    def model(self, model: Model) -> None:
+        raise AttributeError(
+            f"{type(self).__name__}.model is read, not set: give the model to "
+            "super().__init__(learner, model). To go on from other weights make a new "
+            "module of them"
+        )
+
     @property
     def x_scaler(self) -> Standardizer | None:
         """Scaler of the inputs of the data module that trained it, also after loading.
@@ -182,6 +190,14 @@ class LearnerModule(WithoutParameters):
             steps = self._ahead + self.trainer.global_step
             return float(self.lr_schedule(steps // self._run.accumulate))
         return _injected_learning_rate(self._run.state)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        raise AttributeError(
+            f"{type(self).__name__}.learning_rate is read, not set: the rate is that "
+            "of the optimiser, optax.adam(rate). Hold a hyper-parameter under another "
+            "name, such as self.rate"
+        )
 
     @property
     def capacity(self) -> int:
@@ -247,7 +263,13 @@ class LearnerModule(WithoutParameters):
         """The prediction for a batch, as `predict_step` gives it for the first one."""
         return self._predict(batch, 0, 0)
 
-    def training_step(self, batch, batch_idx: int) -> None:
+    def training_step(self, batch, batch_idx: int = 0) -> None:
+        if not self.trainer.training:
+            raise RuntimeError(
+                f"{type(self).__name__}.training_step was called outside of training, "
+                "and would train on these rows. Call super().validation_step(batch, "
+                "batch_idx) in a validation, or module.learner.evaluate"
+            )
         self._steps_made += 1
         if isinstance(self._waiting, list):  # a stack has the batch in it
             self._waiting.append(host_batch(batch))
@@ -625,7 +647,7 @@ class LearnerModule(WithoutParameters):
         self._evaluation(batch, index, loader)
 
 
-def _check_arguments(learner, model):
+def _check_arguments(learner, model, layout=None):
     kind = type(learner).__name__
     if isinstance(model, AbstractLearner) and not isinstance(learner, AbstractLearner):
         raise TypeError(
@@ -637,6 +659,13 @@ def _check_arguments(learner, model):
             f"learner is a {kind}: give what trains, such as jaxprob.GradientDescent("
             "loss, optax.adam(1e-3)) or a method of jaxprob.bnn"
         )
+    if isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__module__}.{type(model).__name__}, of torch: "
+            "give an Equinox module, or another pytree of JAX arrays"
+        )
+    if layout is not None and not isinstance(layout, Layout):
+        raise TypeError(f"layout={layout!r}: give jaxprob.Layout(data=4), or nothing")
 
 
 def _no_step(module):

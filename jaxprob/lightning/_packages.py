@@ -15,14 +15,6 @@ _REMEDY = (
 _warned = False
 
 
-def is_of_other_package(thing: Any) -> bool:
-    """Whether a class of an object, or a base of it, comes from `lightning`."""
-    return any(
-        kind.__module__ == "lightning" or kind.__module__.startswith("lightning.")
-        for kind in type(thing).__mro__
-    )
-
-
 def check_trainer(trainer: Any) -> None:
     """Raises `TypeError` for a Trainer of `lightning`, or what it holds of it."""
     held = [trainer]
@@ -30,11 +22,15 @@ def check_trainer(trainer: Any) -> None:
         held += list(getattr(trainer, name, None) or ())
     held += [getattr(trainer, name, None) for name in ("strategy", "datamodule")]
     for thing in held:
-        if is_of_other_package(thing):
-            kind = type(thing)
-            raise TypeError(
-                f"{kind.__module__}.{kind.__qualname__} was given: {_REMEDY}"
-            )
+        check_package(thing)
+
+
+def check_package(thing: Any) -> None:
+    """Raises `TypeError` for an object of a class of `lightning`."""
+    for kind in type(thing).__mro__:
+        if kind.__module__.partition(".")[0] == "lightning":
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            raise TypeError(f"{name}, of another package, was given: {_REMEDY}")
 
 
 def warn_of_other_package() -> None:
@@ -43,7 +39,9 @@ def warn_of_other_package() -> None:
     Its Trainer would say of a module of ours no more than that it is none.
     """
     global _warned
-    if "lightning.pytorch" in sys.modules and not _warned:
+    # From inside our own folder, `lightning` is a part of this package.
+    other = hasattr(sys.modules.get("lightning"), "LightningModule")
+    if (other or "lightning.pytorch" in sys.modules) and not _warned:
         _warned = True
         warnings.warn(
             f"the package lightning is imported as well. {_REMEDY}", stacklevel=4

@@ -13,7 +13,7 @@ import jax
 import pytorch_lightning as pl
 import torch
 
-from ._packages import check_trainer, warn_of_other_package
+from ._packages import check_package, check_trainer, warn_of_other_package
 
 _MANUAL = (
     "the gradient is taken inside the compiled step: change the loss, or give the "
@@ -30,6 +30,7 @@ class WithoutParameters(pl.LightningModule):
 
     def __init__(self):
         super().__init__()
+        check_package(self)
         warn_of_other_package()
 
     @property

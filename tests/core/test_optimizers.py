@@ -9,6 +9,7 @@ import pytest
 from optax import contrib
 
 import jaxprob
+from jaxprob import bnn
 
 X = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 Y = X @ np.float32([[1.0], [-2.0]]) + np.float32(0.5)
@@ -208,6 +209,82 @@ def test_a_loss_that_cannot_be_called_as_one_is_refused_at_construction():
         jaxprob.GradientDescent(lambda model, x, y: 0.0, optax.sgd(0.1))
     with pytest.raises(TypeError, match="optimizer"):
         jaxprob.GradientDescent(optax.sgd(0.1), lambda model, batch, *, key: 0.0)
+
+
+def test_a_loss_that_asks_for_a_value_is_told_what_to_write():
+    def loss(model, batch, *, key):
+        value = jnp.sum(model.weight)
+        return (value if value > 0 else -value), {}
+
+    learner = jaxprob.GradientDescent(loss, optax.sgd(0.1))
+    with pytest.raises(TypeError, match=r"jnp\.where"):
+        jax.eval_shape(
+            learner.update, learner.init(line()), (X, Y), key=jax.random.key(0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (lambda state: (state, {"a": "text"}), r"info\['a'\] is a str"),
+        (lambda state: (state, None), "info is a NoneType"),
+        (lambda state: state, r"return \(state, info\)"),
+        (lambda state: ((state, jnp.ones(2)), {}), "another structure"),
+        (lambda state: (state, {"loss": 1.0, "a": np.float32(2), "b": True}), None),
+    ],
+)
+def test_what_a_learner_of_the_users_returns(out, message):
+    class Own(jaxprob.AbstractLearner):
+        def init(self, model, *, key):
+            return model
+
+        def update(self, state, batch, *, key):
+            return out(state)
+
+        def evaluate(self, state, batch, *, key):
+            return out(state)[1]
+
+        def model(self, state):
+            return state
+
+    def fit():
+        return jaxprob.fit(
+            Own(),
+            line(),
+            (X, Y),
+            key=jax.random.key(0),
+            num_steps=1,
+            validation=(X, Y),
+            progress=False,
+        )
+
+    if message is None:
+        assert fit()[1] == [
+            {
+                "step": 1,
+                "loss": 1,
+                "a": 2,
+                "b": 1,
+                "val_loss": 1,
+                "val_a": 2,
+                "val_b": 1,
+            }
+        ]
+        return
+    with pytest.raises(TypeError, match=message):
+        fit()
+
+
+def test_the_points_of_ivon_take_an_optimizer_that_needs_the_loss():
+    log_joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.IsotropicNormal(), 16)
+    method = bnn.IVON(
+        log_joint, 0.1, random="weight", optimizer=EXTRA["reduce_on_plateau"]()
+    )
+    state = method.init(line())
+    with jax.numpy_dtype_promotion("standard"):
+        new, _ = method.update(state, (X, Y), key=jax.random.key(0))
+    assert new.opt_state[1][1].best_value < state.opt_state[1][1].best_value
+    assert not jnp.array_equal(new.model.bias, state.model.bias)
 
 
 # The number of the step.

@@ -129,6 +129,21 @@ def test_a_training_step_without_super_raises_at_the_first_batch(tmp_path, out):
     assert module.calls == 1
 
 
+def test_a_training_step_called_in_a_validation_is_rejected(tmp_path):
+    class Same(LearnerModule):
+        def validation_step(self, batch, batch_idx):
+            return self.training_step(batch, batch_idx)
+
+    with pytest.raises(RuntimeError, match="would train on these rows"):
+        make_trainer(tmp_path).validate(make(Same), make_data(), verbose=False)
+
+
+@pytest.mark.parametrize("name", ["model", "learning_rate"])
+def test_what_is_only_read_says_so_when_it_is_set(name):
+    with pytest.raises(AttributeError, match=f"{name} is read, not set"):
+        setattr(make(), name, 1.0)
+
+
 def test_a_training_step_may_leave_out_batches_but_not_all(tmp_path):
     class Picky(LearnerModule):
         least = 3
@@ -391,9 +406,13 @@ def test_the_other_package_is_named(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="import pytorch_lightning as pl"):
         module.trainer = of_other_package("Trainer")()
     callback = of_other_package("ModelCheckpoint", pl.Callback)()
-    with pytest.raises(TypeError, match=r"stand_in\.ModelCheckpoint was given"):
+    with pytest.raises(TypeError, match=r"stand_in\.ModelCheckpoint, of"):
         make_trainer(tmp_path, callbacks=[callback]).fit(make(), make_data())
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", types.ModuleType("l"))
+    with pytest.raises(TypeError, match=r"stand_in\.L, of another"):
+        make(type("Mixed", (LearnerModule, of_other_package("L")), {}))
+    other = types.ModuleType("lightning")
+    vars(other)["LightningModule"] = object
+    monkeypatch.setitem(sys.modules, "lightning", other)
     monkeypatch.setattr(_packages, "_warned", False)
     with pytest.warns(UserWarning, match="import pytorch_lightning as pl"):
         make()
@@ -405,3 +424,7 @@ def test_learner_and_model_in_the_wrong_order_are_named():
         _check_arguments(network(), make_learner())
     with pytest.raises(TypeError, match="learner is a"):
         _check_arguments(optax.adam(1e-3), network())
+    with pytest.raises(TypeError, match=r"torch\.nn.*of torch"):
+        _check_arguments(make_learner(), torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match="layout=4"):
+        _check_arguments(make_learner(), network(), 4)
