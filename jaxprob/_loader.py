@@ -1,7 +1,9 @@
 """Batches of arrays in memory, in an order that is a pure function of (seed, epoch)."""
 
+import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -85,8 +87,8 @@ class ArrayLoader:
         self.share = (0, 1, 1)
         self._resident = resident
         self._table_on_device: PyTree | None = None
-        self._start = 0  # of the next iteration: zero but after load_state_dict
-        self._position = 0
+        self._place: Callable[[ArrayIterator], Place] | None = None
+        self.resumed: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_rows, self.batch_size)
@@ -151,10 +153,35 @@ class ArrayLoader:
         return size <= RESIDENT_FRACTION * memory
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_table_on_device": None}
+        return self.__dict__ | {"_table_on_device": None, "_place": None}
 
     def __iter__(self) -> "ArrayIterator":
-        return ArrayIterator(self)
+        return ArrayIterator(self, self._place or (lambda _: Place(self.epoch)))
+
+    def batches(self, epoch: int, start: int = 0) -> "ArrayIterator":
+        """Return the batches of an epoch from number `start` on.
+
+        ```python
+        for index, batch in enumerate(loader.batches(epoch, start), start):
+            ...                         # a run that goes on in the middle of an epoch
+        ```
+        """
+        return ArrayIterator(self, lambda _: Place(epoch, start))
+
+    def following(self, place: "Callable[[ArrayIterator], Place]") -> "ArrayLoader":
+        """Return a loader of the same rows, whose iterations begin where a run stands.
+
+        It shares nothing that changes with this one: neither moves the other.
+
+        **Arguments:**
+
+        - `place`: asked by each iterator at its first batch.
+        """
+        self.device_table()  # made here, it serves all
+        loader = copy.copy(self)
+        loader._table_on_device = self._table_on_device
+        loader._place = place
+        return loader
 
     def _table(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of an epoch, one line for each batch, and which of them count.
@@ -179,26 +206,56 @@ class ArrayLoader:
         rows, mask = self._table(self.epoch)
         return [row[which].tolist() for row, which in zip(rows, mask, strict=True)]
 
-    def state_dict(self) -> dict[str, int]:
-        """Where we are: the epoch, and how many of its batches were handed out."""
-        return {"epoch": self.epoch, "position": self._position % len(self)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the order of the rows is made of, for a checkpoint."""
+        return {name: getattr(self, name) for name in _ORDER}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on where `state_dict` was taken."""
-        self.epoch, self._start = state["epoch"], state["position"]
-        self._position = self._start
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Note what the order of an earlier run was made of, as `resumed`."""
+        self.resumed = dict(state)
+
+
+_ORDER = ("num_rows", "batch_size", "seed", "shuffle", "drop_last")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Place of a batch in the order of a run, and how the run goes on from there.
+
+    **Arguments:**
+
+    - `epoch`: its order.
+    - `batch`: number of the batch in the epoch.
+    - `per_epoch`: batches in an epoch of the run, after which the next one begins; by
+        default the iteration ends with this epoch.
+    - `cycle`: whether a loader of fewer batches begins its epoch again.
+    """
+
+    epoch: int
+    batch: int = 0
+    per_epoch: int | None = None
+    cycle: bool = False
+
+    def after(self, num: int) -> "Place":
+        """Return the place so many batches further on, or back for negative ones."""
+        if self.per_epoch is None:
+            return replace(self, batch=max(0, self.batch + num))
+        epochs, batch = divmod(self.batch + num, self.per_epoch)
+        return replace(self, epoch=self.epoch + epochs, batch=batch)
 
 
 class ArrayIterator(Iterator[PyTree]):
-    """One epoch of an `ArrayLoader`, one batch at a time or many in one gather.
+    """Batches of an `ArrayLoader`, one at a time or many in one gather.
 
-    It asks for the epoch at the first batch, so an epoch that is set between `iter` and
-    `next`, as Lightning does, still counts.
+    It asks where to begin at the first batch, so an epoch that is set between `iter`
+    and `next`, as Lightning does, still counts.
     """
 
-    def __init__(self, loader: ArrayLoader):
+    def __init__(self, loader: ArrayLoader, place: "Callable[[ArrayIterator], Place]"):
         self._loader = loader
-        self._rows: np.ndarray | None = None
+        self._ask = place
+        self._next: Place | None = None
+        self._epoch: int | None = None  # of the table in hand
 
     def __next__(self) -> PyTree:
         rows, mask = self._advance(1)
@@ -230,18 +287,36 @@ class ArrayIterator(Iterator[PyTree]):
         return Stack(as_batches(data, mask), count)
 
     def _advance(self, num):
-        """Row numbers and masks of the next batches."""
-        loader = self._loader
-        if self._rows is None:
-            self._rows, self._mask = loader._table(loader.epoch)
-            self._next, loader._start = loader._start, 0
-        cut = slice(self._next, self._next + num)
-        rows = self._rows[cut]
-        if not len(rows):
+        """Row numbers and masks of the next batches, across the end of an epoch too."""
+        parts = []
+        while num:
+            rows, mask = self._advance_in_epoch(num)
+            if not len(rows):
+                break
+            num -= len(rows)
+            parts.append((rows, mask))
+        if not parts:
             raise StopIteration
-        self._next += len(rows)
-        loader._position = self._next
-        return rows, self._mask[cut]
+        if len(parts) == 1:
+            return parts[0]
+        rows, masks = zip(*parts, strict=True)
+        return np.concatenate(rows), np.concatenate(masks)
+
+    def _advance_in_epoch(self, num):
+        if self._next is None:
+            self._next = self._ask(self)
+        place = self._next
+        if place.epoch != self._epoch:
+            self._rows, self._mask = self._loader._table(place.epoch)
+            self._epoch = place.epoch
+        begin = place.batch % len(self._rows) if place.cycle else place.batch
+        if place.per_epoch is not None:
+            num = min(num, place.per_epoch - place.batch)
+        cut = slice(begin, begin + num)
+        rows, mask = self._rows[cut], self._mask[cut]
+        # A loader that is at its end stands still, while longer ones beside it go on.
+        self._next = place.after(len(rows) or place.per_epoch is not None)
+        return rows, mask
 
 
 def _own(leaf: Any) -> np.ndarray:

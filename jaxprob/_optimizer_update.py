@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from ._accumulate import AccumulateState
+
 
 def optimizer_update(
     optimizer: optax.GradientTransformation,
@@ -116,7 +118,7 @@ def _is_schedule_free(node):
 
 def _accumulates(opt_state):
     def is_sum(node):
-        return isinstance(node, optax.MultiStepsState)
+        return isinstance(node, optax.MultiStepsState | AccumulateState)
 
     return any(map(is_sum, jax.tree.leaves(opt_state, is_leaf=is_sum)))
 

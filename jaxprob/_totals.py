@@ -70,6 +70,10 @@ class StepMetrics(Mapping[str, np.ndarray]):
             self._parts = []
         return self._fetched
 
+    def then(self, later: "StepMetrics") -> "StepMetrics":
+        """Those of these steps and of later ones, neither of them read so far."""
+        return StepMetrics([*self._parts, *later._parts])
+
     def __getitem__(self, name: str) -> np.ndarray:
         return self.fetch()[name]
 

@@ -18,10 +18,24 @@ from ._trainer_options import refuse_callbacks
 
 
 class EpochMeans(pl.Callback):
-    """Before all other callbacks: logs the means of an epoch that has ended."""
+    """Before all other callbacks: keeps the place in the data, logs epoch means."""
+
+    def setup(self, trainer, pl_module: Any, stage: str) -> None:
+        # Lightning has looked whether a manual loop accumulates. From here on its count
+        # of updates is to know.
+        if stage == "fit":
+            trainer.accumulate_grad_batches = pl_module.accumulate
 
     def on_train_start(self, trainer, pl_module: Any) -> None:
         pl_module.begin_fit()
+
+    def on_train_batch_start(self, trainer, pl_module: Any, batch, batch_idx) -> None:
+        pl_module.begin_batch()
+
+    def on_train_batch_end(
+        self, trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        pl_module.end_batch()
 
     def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
         pl_module.end_epoch()

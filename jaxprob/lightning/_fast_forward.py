@@ -94,10 +94,10 @@ def steps_until_visible(trainer: Any, capacity: int) -> int:
     """How many steps from here to the next one at which somebody looks."""
     if trainer.should_stop:
         return 1  # the loop asks after each step whether it may stop
-    bounds = [capacity]
-    bounds += [every - done % every for every, done in _visits(trainer)]
+    bounds = [capacity, *(left for _, left in _visits(trainer))]
     if trainer.max_steps != -1:
-        bounds.append(trainer.max_steps - trainer.global_step)
+        updates = trainer.max_steps - trainer.global_step
+        bounds.append(_private.batches_until(trainer, updates))
     return max(1, min(bounds))
 
 
@@ -107,18 +107,25 @@ def longest_run(trainer: Any) -> int | float:
 
 
 def _visits(trainer):
-    """`(every, done)` of each who looks every so many steps."""
+    """`(every, left)` of each who looks every so many batches: how many are left.
+
+    Checkpoints and loggers count updates, validations count batches.
+    """
+
+    def of_updates(every, done):
+        left = _private.batches_until(trainer, every - done % every)
+        return every * trainer.accumulate_grad_batches, left
+
     for every in _private.checkpoint_intervals(trainer):
-        yield every, trainer.global_step
+        yield of_updates(every, trainer.global_step)
     every = trainer.log_every_n_steps
     if trainer.loggers and every and somebody_logs(trainer):
-        yield every, _private.logger_step(trainer)
+        yield of_updates(every, _private.logger_step(trainer))
     every = trainer.val_check_batch
     if trainer.enable_validation and isinstance(every, int):
-        if trainer.check_val_every_n_epoch is None:
-            yield every, _private.batch_in_run(trainer) + 1
-        else:
-            yield every, _private.batch_in_epoch(trainer) + 1
+        in_run = trainer.check_val_every_n_epoch is None
+        place = _private.batch_in_run if in_run else _private.batch_in_epoch
+        yield every, every - (place(trainer) + 1) % every
 
 
 def _has_transfer_hooks(module):

@@ -48,6 +48,8 @@ from ._packages import check_trainer
 from ._precision import for_prediction
 from ._row_checks import RowChecks
 from ._run import Run, is_key_numbers, with_keys, without_keys
+from ._run_place import check_order
+from ._run_tensors import check_window
 from ._seed import resolve_seed
 from ._step_log import StepLog
 from ._summary import TreeSummary
@@ -149,6 +151,7 @@ class LearnerModule(WithoutParameters):
         self._one_by_one = False
         self._steps_made = self._steps_in_epoch = self._left_out = 0
         self._fires_zero_grad = self._begins_epoch = False
+        self._begins = False
 
     # What a user reads.
 
@@ -187,8 +190,7 @@ class LearnerModule(WithoutParameters):
     def learning_rate(self) -> float:
         """What `LearningRateMonitor` shows; NaN if the optimiser does not tell."""
         if self.lr_schedule is not None:
-            steps = self._ahead + self.trainer.global_step
-            return float(self.lr_schedule(steps // self._run.accumulate))
+            return float(self.lr_schedule(self._ahead + self.trainer.global_step))
         return _injected_learning_rate(self._run.state)
 
     @learning_rate.setter
@@ -198,6 +200,11 @@ class LearnerModule(WithoutParameters):
             "of the optimiser, optax.adam(rate). Hold a hyper-parameter under another "
             "name, such as self.rate"
         )
+
+    @property
+    def accumulate(self) -> int:
+        """Of how many batches the optimiser makes one update."""
+        return self._run.accumulate
 
     @property
     def capacity(self) -> int:
@@ -273,10 +280,13 @@ class LearnerModule(WithoutParameters):
         self._steps_made += 1
         if isinstance(self._waiting, list):  # a stack has the batch in it
             self._waiting.append(host_batch(batch))
+        if _private.window_is_open(self.trainer):
+            self._dispatch()
+            return
         optimizer: Any = self.optimizers()
         if self._fires_zero_grad:
             _private.before_zero_grad(self.trainer, optimizer)
-        optimizer.step(self._dispatch)
+        optimizer.step(self._dispatch_update)
 
     def validation_step(self, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate(batch, batch_idx, dataloader_idx)
@@ -526,7 +536,42 @@ class LearnerModule(WithoutParameters):
         """Notes how far the optimiser is ahead of the Trainer, which counts anew."""
         self._run.fresh = False
         self._losses = []
-        self._ahead = self._run.optimizer_steps - self.trainer.global_step
+        self._run.made = self._run.step
+        self._run.place.begin_fit(self._run.made)
+        check_order(self.trainer, self._run.place.at(self._run.made))
+        self._ahead = self._run.updates - self.trainer.global_step
+        self._begins = True
+        if self.accumulate > 1 and not _private.is_resuming(self.trainer):
+            # What a fit that was broken off has gathered is no part of this one's.
+            self._run.set_windows(accumulated=0, num_accumulated=0, closing=False)
+
+    def begin_batch(self) -> None:
+        """Notes the place of the batch in hand, before anybody looks at it."""
+        waiting = self._waiting
+        ahead = waiting.num - 1 if isinstance(waiting, Stack) else len(waiting)
+        self._run.place.begin_batch(self.trainer, ahead)
+        begins, self._begins = self._begins, False
+        if begins and self.accumulate > 1:
+            done = _private.batch_in_epoch(self.trainer) - ahead
+            check_window(self._run, done % self.accumulate)
+
+    def end_batch(self) -> None:
+        """Notes the place of the next one."""
+        self._run.place.end_batch(self.trainer, self._run.made)
+
+    def take_loader(self, loader: Any) -> Any:
+        """A training loader whose place is the run's; any other as it is.
+
+        Lightning hands us loaders of all stages, and the same object perhaps twice.
+        """
+        trainer = self.trainer
+        if not trainer.training or not isinstance(loader, ArrayLoader):
+            return loader
+        place = self._run.place
+        loader = loader.following(lambda i: place.of_iterator(trainer, i))
+        if trainer.overfit_batches:
+            loader.shuffle = False  # the same batches in every epoch
+        return loader
 
     def begin_epoch(self) -> None:
         self._steps_in_epoch = self._left_out = 0
@@ -536,6 +581,7 @@ class LearnerModule(WithoutParameters):
     def end_epoch(self) -> None:
         """Logs the means over the epoch."""
         self.settle()
+        self._run.place.end_epoch(self.trainer, self._run.made)
         self._row_checks.end_epoch(self.trainer)
         self.step_log.flush(self.trainer)
         totals = self._run.stepper.totals
@@ -631,14 +677,36 @@ class LearnerModule(WithoutParameters):
             self.log(name, value, prog_bar=shown, add_dataloader_idx=False)
 
     def _dispatch(self):
+        self.step_log.take(self.trainer, self._train(self._take_waiting()))
+
+    def _dispatch_update(self):
+        """A dispatch whose last batch makes an update, also at the end of an epoch."""
+        every, done = self.accumulate, _private.batch_in_epoch(self.trainer) + 1
+        # Steps that float16 left out are no part of a window.
+        full = done % every == 0 and self._run.options.precision != "16-mixed"
+        if full or not _private.is_last_batch(self.trainer) or every == 1:
+            self._dispatch()
+            return
+        batches = self._take_waiting()
+        batches = batches.unstack() if isinstance(batches, Stack) else batches
+        before = self._train(batches[:-1])
+        self._run.set_windows(closing=True)
+        self.step_log.take(self.trainer, before.then(self._train(batches[-1:])))
+
+    def _take_waiting(self):
         if isinstance(self._waiting, list):  # a stack is of arrays that were checked
             self._row_checks.training(self._waiting)
         batches, self._waiting = self._waiting, []
+        return batches
+
+    def _train(self, batches):
         if self._begins_epoch or self._each_batch.anybody or self.one_by_one:
             self._begins_epoch = False
             self._run.stepper.refresh()
-        self.step_log.take(self.trainer, self._run.stepper(batches))
+        metrics = self._run.stepper(batches)
+        self._run.made += batches.num if isinstance(batches, Stack) else len(batches)
         self._each_batch.step_made(self._run.stepper)
+        return metrics
 
     def _evaluate(self, batch, index, loader):
         assert self._evaluation is not None

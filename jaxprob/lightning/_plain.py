@@ -23,7 +23,8 @@ _NUMBERS = (bool, int, float, complex, str, bytes)
 def without_numpy_scalars(tree: Any) -> Any:
     """Return a tree of containers with the equal Python number for each NumPy scalar.
 
-    Containers without one come back as they are; none is changed in place.
+    Lightning's own `dirpath` becomes a string. Containers without either come back as
+    they are; none is changed in place.
     """
     if isinstance(tree, np.generic):
         number = tree.item()
@@ -34,7 +35,9 @@ def without_numpy_scalars(tree: Any) -> Any:
         return tree if same else type(tree)(entries)
     if isinstance(tree, dict):
         entries = {
-            without_numpy_scalars(key): without_numpy_scalars(value)
+            without_numpy_scalars(key): _folder_name(value)
+            if key == "dirpath"
+            else without_numpy_scalars(value)
             for key, value in tree.items()
         }
         same = all(
@@ -127,6 +130,11 @@ def _remedy(path, value):
             "load_from_checkpoint"
         )
     return "Keep numbers, strings, tensors, and lists and dicts of them instead"
+
+
+def _folder_name(value):
+    """The folder of a checkpoint callback: given as a `Path`, and read as text."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def _like(tree, entries):

@@ -9,6 +9,8 @@ training wrongly.
 | name | used for | there since |
 |---|---|---|
 | `fit_loop._data_fetcher` | handing out every n-th batch | 2.0 |
+| `fit_loop._combined_loader`: `_mode` | the place of each loader's batches | 2.0 |
+| `fit_loop._combined_loader_states_to_load` | comparing the data on resume | 2.5 |
 | `CombinedLoader._iterator`: `iterators`, `_idx` | many batches at once | 2.0 |
 | `loops.fetchers._PrefetchDataFetcher` | the class of that fetcher | 2.0 |
 | `fit_loop.epoch_progress` | a slip of Lightning's after two resumes | 1.5 |
@@ -32,6 +34,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.data import sized_len
+from lightning_fabric.utilities.types import _Stateful
 from pytorch_lightning.callbacks import Checkpoint, ModelSummary
 from pytorch_lightning.loops.fetchers import (
     _PrefetchDataFetcher as PrefetchDataFetcher,
@@ -44,7 +48,10 @@ from .._loader import ArrayIterator, ArrayLoader
 
 CONTRACT = (
     "fit_loop._data_fetcher",
+    "fit_loop._combined_loader",
+    "fit_loop._combined_loader_states_to_load",
     "fit_loop.is_resuming",
+    "fit_loop._should_accumulate",
     "fit_loop.restarted_on_epoch_end",
     "fit_loop.update_restart_stage",
     "fit_loop.epoch_progress.increment_completed",
@@ -54,6 +61,7 @@ CONTRACT = (
     "fit_loop.epoch_loop.batch_progress.is_last_batch",
     "fit_loop.epoch_loop.total_batch_idx",
     "fit_loop.epoch_loop.batch_progress.increment_by",
+    "fit_loop.epoch_loop.batch_progress.is_last_batch",
     "fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by",
     "fit_loop.epoch_loop._batches_that_stepped",
     "_logger_connector.should_update_logs",
@@ -107,6 +115,50 @@ def array_iterator(fetcher: Any) -> ArrayIterator | None:
     return None
 
 
+def draws_from(trainer: Any, iterator: Any) -> bool:
+    """Whether the Trainer's loop draws its training batches from an iterator."""
+    loader = trainer.fit_loop._combined_loader
+    mode = getattr(loader, "_iterator", None)
+    return any(iterator is own for own in getattr(mode, "iterators", ()))
+
+
+def draws_again(trainer: Any) -> bool:
+    """Whether batches of this epoch were drawn before; a new iterator then repeats."""
+    return trainer.fit_loop._combined_loader._iterator._idx > 0
+
+
+def batches_in_epoch(trainer: Any) -> int | None:
+    """Batches in a training epoch, with its limit; `None` where nobody knows."""
+    return sized_len(trainer.fit_loop._combined_loader)
+
+
+def cycles(trainer: Any) -> bool:
+    """Whether a shorter one of several training loaders begins again."""
+    return trainer.fit_loop._combined_loader._mode == "max_size_cycle"
+
+
+def stateful_loaders(trainer: Any) -> list[Any]:
+    """The training loaders whose state a checkpoint holds."""
+    loaders = trainer.fit_loop._combined_loader.flattened
+    return [loader for loader in loaders if isinstance(loader, _Stateful)]
+
+
+def take_loader_states(trainer: Any) -> list[dict[str, Any]]:
+    """Their states in the checkpoint that is resumed from, once.
+
+    Lightning hands them to the loaders in the middle of an epoch only.
+    """
+    loop = trainer.fit_loop
+    waiting, loop._combined_loader_states_to_load = (
+        loop._combined_loader_states_to_load,
+        [],
+    )
+    if waiting:
+        return waiting
+    given = [getattr(loader, "resumed", None) for loader in stateful_loaders(trainer)]
+    return [state or {} for state in given]
+
+
 def count_drawn(fetcher: Any, num: int) -> int:
     """Counts batches drawn past a fetcher; the index of the last of them."""
     fetcher.fetched += num
@@ -117,11 +169,32 @@ def count_drawn(fetcher: Any, num: int) -> int:
 
 
 def count_steps(trainer: Any, num: int) -> None:
-    """Counts steps that Lightning does not see: as if it had made each of them."""
+    """Counts batches that Lightning does not see: as if it had trained on each.
+
+    None of them is the last of its epoch.
+    """
     loop = trainer.fit_loop.epoch_loop
+    every, done = trainer.accumulate_grad_batches, loop.batch_progress.current.ready
+    updates = (done + num) // every - done // every
     loop.batch_progress.increment_by(num)
-    loop.manual_optimization.optim_step_progress.increment_by(num)
-    loop._batches_that_stepped += num
+    loop.manual_optimization.optim_step_progress.increment_by(updates)
+    loop._batches_that_stepped += updates
+
+
+def window_is_open(trainer: Any) -> bool:
+    """Whether the batch in hand makes no update, because more are accumulated."""
+    return bool(trainer.fit_loop._should_accumulate())
+
+
+def batches_until(trainer: Any, updates: int) -> int:
+    """How many batches from here make so many updates, but for an epoch's end."""
+    every, done = trainer.accumulate_grad_batches, batch_in_epoch(trainer) + 1
+    return (done // every + updates) * every - done
+
+
+def is_resuming(trainer: Any) -> bool:
+    """Whether this fit goes on from a checkpoint, before its first epoch."""
+    return bool(trainer.fit_loop.is_resuming)
 
 
 def logger_step(trainer: Any) -> int:
@@ -134,8 +207,8 @@ def batch_in_epoch(trainer: Any) -> int:
     return trainer.fit_loop.epoch_loop.batch_idx
 
 
-def epoch_is_whole(trainer: Any) -> bool:
-    """Whether the batch in hand is the last that the loaders have."""
+def is_last_batch(trainer: Any) -> bool:
+    """Whether the batch in hand is the last of its epoch, or a hook said so."""
     return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
 

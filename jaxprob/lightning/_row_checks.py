@@ -58,7 +58,7 @@ class RowChecks:
     def end_epoch(self, trainer: Any) -> None:
         """Count the rows of the epoch."""
         if self._training is not None:
-            self._training.end(whole=_private.epoch_is_whole(trainer))
+            self._training.end(whole=_private.is_last_batch(trainer))
 
     def evaluation(self, module: Any, batch: PyTree, index: int) -> None:
         """Check a batch of validation or test, of the loader of this index."""

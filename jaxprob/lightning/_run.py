@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._accumulate import first_number, set_windows, windows
 from .._keys import is_key
 from .._layout import Layout
 from .._learner import AbstractLearner
 from .._path_name import path_name
 from .._stepper import Stepper
 from .._types import Model, PRNGKey, State
+from ._run_place import RunPlace
 from ._torch_arrays import leaf_names
 from ._trainer_options import Options
 
@@ -57,6 +59,8 @@ class Run:
         self._first_step = 0
         self._optimizer_began = 0
         self._stepper: Stepper | None = None
+        self.place = RunPlace()
+        self.made = 0  # steps, as the host knows without waiting for the device
 
     @property
     def state(self) -> State:
@@ -84,6 +88,18 @@ class Run:
         return self.step - self._optimizer_began
 
     @property
+    def updates(self) -> int:
+        """How many updates the optimiser has made. Reading it waits for the device."""
+        found = windows(self.state)
+        if self.accumulate == 1 or not found:
+            return self.optimizer_steps
+        return first_number(found[0].num_updates)
+
+    def set_windows(self, **fields: Any) -> None:
+        """Sets fields of the states in which gradients are accumulated."""
+        self.restart(set_windows(self.state, **fields), self.made)
+
+    @property
     def accumulate(self) -> int:
         """Of how many batches the optimiser makes one update."""
         return self.options.accumulate
@@ -97,6 +113,7 @@ class Run:
 
     def restart(self, state: State, step: int) -> None:
         """Goes on from a state: with the same compiled program, if there is one."""
+        self.made = step
         if self._stepper is None:
             self._stepper = Stepper(
                 self.active,

@@ -10,14 +10,19 @@ import jax
 import jax.numpy as jnp
 import torch
 
+from .._accumulate import first_number, windows
 from ._errors import CheckpointMismatchError
+from ._fit_optimizer import fit_optimizer
 from ._precision import STORED
 from ._run import Run, is_optimizer_leaf
 from ._torch_arrays import dtype_name, from_torch, leaf_names, pack, to_torch, unpack
 
+_RUN = {"run.key", "run.step", "run.place"}
+
 
 def model_tensors(run: Run) -> dict[str, torch.Tensor]:
-    """All but the optimiser: state, key and step."""
+    """All but the optimiser: state, key, step and place in the data."""
+    place = run.place.at(run.step)
     tensors = {
         f"state.{name}": tensor
         for name, tensor in pack(run.fetch()).items()
@@ -27,6 +32,7 @@ def model_tensors(run: Run) -> dict[str, torch.Tensor]:
         **tensors,
         "run.key": to_torch(run.key),
         "run.step": torch.tensor(run.step),
+        "run.place": torch.tensor([place.epoch, place.batch]),
     }
 
 
@@ -42,7 +48,7 @@ def load_model_tensors(
     **Returns:** the names that are missing, and those that are not expected.
     """
     names = {n for n in leaf_names(run.state) if not is_optimizer_leaf(n)}
-    expected = {f"state.{name}" for name in names} | {"run.key", "run.step"} | others
+    expected = {f"state.{name}" for name in names} | _RUN | others
     missing, unexpected = _differences(expected, tensors)
     if strict:
         _refuse(missing, unexpected)
@@ -54,7 +60,11 @@ def load_model_tensors(
     state = unpack(run.state, leaves)
     if "run.key" in tensors:
         run.key = from_torch("run.key", tensors["run.key"], run.key)
-    run.restart(state, int(tensors.get("run.step", 0)))
+    step = int(tensors.get("run.step", 0))
+    run.restart(state, step)
+    if "run.place" in tensors:
+        epoch, batch = tensors["run.place"].tolist()
+        run.place.restore(epoch, batch, step)
     run.fresh = False
     return missing, unexpected
 
@@ -94,10 +104,30 @@ def optimizer_tensors(run: Run) -> dict[str, torch.Tensor]:
 
 
 def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
-    """The same checks, the same way."""
-    expected = {n for n in leaf_names(run.state) if is_optimizer_leaf(n)}
-    _refuse(*_differences(expected, tensors))
-    run.restart(unpack(run.state, tensors), run.step)
+    """The same checks, after the state has been fitted to the Trainer's options.
+
+    **Raises:** `CheckpointMismatchError`, which names the leaves, for the state of
+    another optimiser.
+    """
+    expected = {n: x for n, x in leaf_names(run.state).items() if is_optimizer_leaf(n)}
+    fitted = fit_optimizer(expected, tensors, run.step)
+    run.restart(unpack(run.state, fitted), run.step)
+
+
+def check_window(run: Run, expected: int) -> None:
+    """Check that a resumed run accumulates from where the Trainer counts.
+
+    **Raises:** `CheckpointMismatchError`, which names the Trainer's option.
+    """
+    found = windows(run.state)
+    if found and first_number(found[0].num_accumulated) != expected:
+        raise CheckpointMismatchError(
+            f"Trainer(accumulate_grad_batches={run.accumulate}) differs from that of "
+            "the checkpoint, which was written between two updates: "
+            f"{first_number(found[0].num_accumulated)} batches are accumulated in it, "
+            f"and here it would be {expected}. Give accumulate_grad_batches of that "
+            "run, or resume from a checkpoint of an epoch's end"
+        )
 
 
 def _differences(expected, tensors):

@@ -24,14 +24,15 @@ class Note:
 
     - `metrics`: of all its steps.
     - `epoch`: they belong to.
-    - `last`: the loggers' number of its last step.
+    - `numbers`: of its steps that end in an update, by their place in the dispatch, as
+        loggers count.
     - `every`: how often loggers want one; 0 for never.
     - `logged`: whether they want the last one in any case.
     """
 
     metrics: StepMetrics
     epoch: int
-    last: int
+    numbers: dict[int, int]
     every: int
     logged: bool = False
 
@@ -48,7 +49,7 @@ class StepLog:
         self._note = Note(
             metrics,
             trainer.current_epoch,
-            _private.logger_step(trainer),
+            _numbers(trainer, metrics.num_steps),
             trainer.log_every_n_steps if trainer.loggers else 0,
         )
         if previous is not None:
@@ -61,7 +62,7 @@ class StepLog:
         if self._note is not None:
             check_finite(trainer, self._note.metrics)
             looked = _private.loggers_look(trainer) or bool(trainer.fast_dev_run)
-            self._note.logged = looked
+            self._note.logged = looked and not _private.window_is_open(trainer)
 
     def flush(self, trainer: Any) -> None:
         """Writes what is still noted. This waits for the device."""
@@ -70,24 +71,41 @@ class StepLog:
             _write(trainer, note, final=True)
 
 
+def _numbers(trainer, num_steps):
+    """The number of each update of a dispatch, by the place of the step that makes it.
+
+    Of accumulated batches the last one of each window makes it, and its metrics stand
+    for the update.
+    """
+    every, last = trainer.accumulate_grad_batches, _private.logger_step(trainer)
+    in_hand = _private.batch_in_epoch(trainer)
+    numbers = {}
+    for place in range(num_steps):
+        batch = in_hand - (num_steps - 1 - place)
+        full = (batch + 1) % every == 0
+        if full or (batch == in_hand and not _private.window_is_open(trainer)):
+            numbers[place] = last - (in_hand // every - batch // every)
+    return numbers
+
+
 def _values(metrics, index):
     return {f"train_{k}_step": float(v[index]) for k, v in metrics.fetch().items()}
 
 
 def _write(trainer, note, final=False):
-    first = note.last + 1 - note.metrics.num_steps
-    steps = [
-        step
-        for step in range(first, note.last + 1)
-        if (note.every and (step + 1) % note.every == 0)
-        or (step == note.last and note.logged)
-    ]
+    last = note.metrics.num_steps - 1
+    steps = {
+        place: number
+        for place, number in note.numbers.items()
+        if (note.every and (number + 1) % note.every == 0)
+        or (place == last and note.logged)
+    }
     if final or steps or _has_bar(trainer):
         _private.write_metrics(trainer, _values(note.metrics, -1))
     for logger in trainer.loggers if steps else ():
-        for step in steps:
-            values = _values(note.metrics, step - first)
-            logger.log_metrics({**values, "epoch": note.epoch}, step=step)
+        for place, number in steps.items():
+            values = _values(note.metrics, place)
+            logger.log_metrics({**values, "epoch": note.epoch}, step=number)
         logger.save()
 
 

@@ -22,8 +22,10 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PyTorchProfiler
 
+from .._accumulate import accumulate
 from .._learner import AbstractLearner
 from .._loss_scale import dynamic_loss_scale
+from .._optimizer_update import accepts_extra
 from . import _precision
 from ._conventions import check_callback
 from ._loaders import check_loader
@@ -52,15 +54,13 @@ class Options:
             clip = (optax.clip if by_value else optax.clip_by_global_norm)(self.clip)
             learner = wrap_optimizer(
                 learner,
-                lambda optimizer: optax.chain(clip, optimizer),
+                lambda optimizer: _clipped(clip, accepts_extra(optimizer)),
                 f"Trainer(gradient_clip_val={self.clip})",
             )
         if self.accumulate > 1:
             learner = wrap_optimizer(
                 learner,
-                lambda optimizer: optax.MultiSteps(
-                    optimizer, self.accumulate
-                ).gradient_transformation(),
+                lambda optimizer: accumulate(accepts_extra(optimizer), self.accumulate),
                 f"Trainer(accumulate_grad_batches={self.accumulate})",
             )
         if self.precision == "16-mixed":
@@ -69,6 +69,20 @@ class Options:
                 learner, dynamic_loss_scale, "Trainer(precision='16-mixed')"
             )
         return _precision.in_precision(learner, self.precision)
+
+
+def _clipped(clip, optimizer):
+    """The optimiser after a clipping of its gradient, with a state of the same form.
+
+    `optax.chain` would add a level to the state, and a checkpoint of a run without
+    clipping would be one of another optimiser.
+    """
+
+    def update(grads, state, params=None, **extra):
+        clipped, _ = clip.update(grads, optax.EmptyState(), params)
+        return optimizer.update(clipped, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
@@ -98,8 +112,9 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
     # Torch's plugin would look for tensors in our batches, and the cast is ours.
     strategy.precision_plugin = Precision()
+    take = trainer.lightning_module.take_loader
     strategy.process_dataloader = lambda loader: process(
-        check_loader(loader, predicting=trainer.predicting)
+        take(check_loader(loader, predicting=trainer.predicting))
     )
 
     def give_back():

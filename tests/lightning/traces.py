@@ -267,6 +267,30 @@ CONFIGURATIONS = {
     "unsized": ({}, [], 100, Unsized),
     "unsized_limited": ({"limit_train_batches": 5, "max_epochs": 3}, [], 100, Unsized),
     "unsized_val_every_4": ({"val_check_interval": 4}, [], 100, Unsized),
+    "accumulate": ({"accumulate_grad_batches": 4, "max_epochs": 3}, [], 100, same),
+    "accumulate_steps": (
+        {"accumulate_grad_batches": 4, "max_steps": 6, "max_epochs": -1},
+        [],
+        100,
+        same,
+    ),
+    "accumulate_ckpt_every_2": (
+        {"accumulate_grad_batches": 3, "max_epochs": 3, "log_every_n_steps": 1},
+        [
+            checkpoint(
+                every_n_train_steps=2, save_top_k=-1, save_on_train_epoch_end=False
+            )
+        ],
+        100,
+        same,
+    ),
+    "accumulate_val_every_5": (
+        {"accumulate_grad_batches": 3, "val_check_interval": 5, "max_epochs": 3},
+        [],
+        100,
+        same,
+    ),
+    "accumulate_unsized": ({"accumulate_grad_batches": 3}, [], 100, Unsized),
     "whole_batches": ({"max_epochs": 3}, [], 96, same),
     "one_batch": ({"max_epochs": 3, "log_every_n_steps": 1}, [], 8, same),
 }
