@@ -22,6 +22,7 @@ from .._host_batch import count_rows, host_batch
 from .._keys import is_key, step_key
 from .._layout import Layout
 from .._learner import AbstractLearner
+from .._loader import ArrayLoader
 from .._paths import is_url
 from .._types import Model, State
 from ..datasets import Standardizer

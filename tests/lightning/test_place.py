@@ -40,6 +40,8 @@ class Epochs(pl.Callback):
 class Looks(pl.Callback):
     """Takes a batch of the training loader for itself, again and again."""
 
+    sees_every_batch = False
+
     def on_train_batch_end(self, trainer, module, *args):
         list(trainer.train_dataloader)
         next(iter(trainer.train_dataloader))
