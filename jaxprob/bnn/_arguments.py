@@ -33,7 +33,8 @@ def arguments(p: Any) -> Iterator[Argument]:
     given = [name for name in known if name in own]
     for name in given:
         if hasattr(own[name], "dtype"):
-            yield Argument(type(p).__name__, name, known[name], own[name])
+            value = jnp.asarray(own[name])
+            yield Argument(type(p).__name__, name, known[name], value)
     for name, value in own.items():
         # A private part is made of the arguments, which have been given already; but
         # a negative binomial distribution keeps its mean there alone.

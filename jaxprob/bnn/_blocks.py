@@ -17,7 +17,8 @@ from .._types import Model, PRNGKey, State, Where
 from ._chains import AbstractChains
 from ._inference import AbstractInference
 from ._laplace import Laplace
-from ._posterior import AbstractPosterior, part_expansion
+from ._likelihood import Likelihood
+from ._posterior import AbstractPosterior, first_known, part_expansion
 from ._run_chains import run_chains
 from ._run_steps import run_steps
 from ._training_batches import TrainingBatches
@@ -71,6 +72,10 @@ class BlocksPosterior(AbstractPosterior):
     def linearized(self) -> bool:
         """Where any block asks for it: in its own leaves alone."""
         return any(part.linearized for part in self.parts)
+
+    @property
+    def output_likelihood(self) -> Likelihood | None:
+        return first_known(part.output_likelihood for part in self.parts)
 
     def _joined(self, models):
         out = self.model

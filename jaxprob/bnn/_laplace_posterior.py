@@ -64,6 +64,10 @@ class LaplacePosterior(AbstractPosterior):
         """`predict` linearises the network round the mode, for which this is exact."""
         return True
 
+    @property
+    def output_likelihood(self) -> Likelihood:
+        return self.likelihood
+
     def sample(self, key: PRNGKey) -> Model:
         """Draw a model from the Gaussian over weights.
 
@@ -76,7 +80,12 @@ class LaplacePosterior(AbstractPosterior):
     def prepared(self) -> "PreparedLaplace":
         root = _root(self.curvature, self.tau())
         return PreparedLaplace(
-            self.params, self.rest, self.curvature, root, self.temperature
+            self.params,
+            self.rest,
+            self.curvature,
+            root,
+            self.likelihood,
+            self.temperature,
         )
 
     def mean(self) -> Model:
@@ -223,7 +232,8 @@ class PreparedLaplace(AbstractPosterior):
 
     **Arguments:**
 
-    - `params`, `rest`, `curvature`, `temperature`: as in `LaplacePosterior`.
+    - `params`, `rest`, `curvature`, `likelihood`, `temperature`: as in
+        `LaplacePosterior`.
     - `root`: of the precision, as the curvature made it.
     """
 
@@ -231,11 +241,16 @@ class PreparedLaplace(AbstractPosterior):
     rest: PyTree
     curvature: AbstractCurvature
     root: PyTree
+    likelihood: Likelihood
     temperature: float = eqx.field(static=True)
 
     @property
     def linearized(self) -> bool:
         return True
+
+    @property
+    def output_likelihood(self) -> Likelihood:
+        return self.likelihood
 
     def sample(self, key: PRNGKey) -> Model:
         vector, unravel = ravel(self.params)

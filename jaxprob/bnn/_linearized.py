@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 
 from .._types import Model, PRNGKey
 from ._apply import call_model
+from ._likelihood import Likelihood
+from ._output_link import LinkedApply, output_link
 
 Output: TypeAlias = Callable[[Model], PyTree]
 
@@ -28,14 +30,25 @@ class LinearizedModel(eqx.Module):
 
     - `mean`: the model with the weights $\bar w$ round which it is linearised.
     - `draw`: the model with the weights $w$.
+    - `likelihood`: that of the outputs. Those that it takes as probabilities, rates or
+        scales are linearised as logits or logarithms, as in `predict`.
     """
 
     mean: Model
     draw: Model
+    likelihood: Likelihood | None = None
 
     def __call__(self, x: PyTree, *, key: PRNGKey | None = None) -> PyTree:
+        apply, link = call_model, None
+        if self.likelihood is not None:
+            shapes = jax.eval_shape(lambda x: call_model(self.mean, x, key=key), x)
+            link = output_link(self.likelihood, shapes)
+        if link is not None:
+            apply = LinkedApply(link, call_model)
+
         def by(rule, x):
-            return rule(lambda m: call_model(m, x, key=key), self.mean, self.draw)
+            out = rule(lambda m: apply(m, x, key=key), self.mean, self.draw)
+            return out if link is None else link.forward(out)
 
         # JAX misses a rule of derivatives as it batches, and under jit alone only after
         # this function has returned: so the example is a batch of one.

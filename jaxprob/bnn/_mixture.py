@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._types import Model, PRNGKey
-from ._posterior import AbstractPosterior, part_expansion
+from ._likelihood import Likelihood
+from ._posterior import AbstractPosterior, first_known, part_expansion
 from ._scale import is_traced
 
 
@@ -96,6 +97,10 @@ class Mixture(AbstractPosterior):
     def linearized(self) -> bool:
         """Where any component asks for it."""
         return any(c.linearized for c in self.components)
+
+    @property
+    def output_likelihood(self) -> Likelihood | None:
+        return first_known(c.output_likelihood for c in self.components)
 
     def mean(self) -> Model:
         """The average of the components' means, with their weights."""

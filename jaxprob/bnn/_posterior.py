@@ -1,7 +1,7 @@
 """What inference gives: a distribution over models of the user's own class."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Integer, PyTree
 
 from .._types import Model, PRNGKey
 from ._kl import kl
+from ._likelihood import Likelihood
 from ._linearized import LinearizedModel
 from ._prior import Prior
 from ._random import is_random, mean_leaves, sample_leaves
@@ -46,6 +47,11 @@ class AbstractPosterior(eqx.Module):
         """
         return self.sample(key), self.mean()
 
+    @property
+    def output_likelihood(self) -> Likelihood | None:
+        """The likelihood that a linearised posterior was made for, if it knows it."""
+        return None
+
     def sample_function(self, key: PRNGKey) -> Callable[..., PyTree]:
         """Draw one function x -> output, as `predict` uses it.
 
@@ -62,7 +68,7 @@ class AbstractPosterior(eqx.Module):
         if not self.linearized:
             return eqx.nn.inference_mode(self.sample(key))
         draw, mean = eqx.nn.inference_mode(self.expansion(key))
-        return LinearizedModel(mean, draw)
+        return LinearizedModel(mean, draw, self.output_likelihood)
 
     def prepared(self) -> "AbstractPosterior":
         """The same distribution, with what all draws share computed once.
@@ -79,6 +85,11 @@ class AbstractPosterior(eqx.Module):
     def atom(self, index: int | Integer[Array, ""]) -> Model:
         """The model of this number, for a posterior of finitely many."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
+
+
+def first_known(likelihoods: Iterable[Likelihood | None]) -> Likelihood | None:
+    """Return the likelihood of the first part that knows one: all parts share it."""
+    return next((known for known in likelihoods if known is not None), None)
 
 
 def part_expansion(
