@@ -132,7 +132,13 @@ def rows_that_count(batch: PyTree) -> PyTree:
         return jax.tree.map(_on_host, batch)
     data, mask = unpack(batch)
     keep = np.asarray(mask)
-    return jax.tree.map(lambda leaf: _on_host(leaf)[keep], data)
+
+    def rows(leaf):
+        array = _on_host(leaf)
+        # Nodes and edges of graphs, of which the mask counts the graphs.
+        return array[keep] if np.shape(array)[:1] == keep.shape else array
+
+    return jax.tree.map(rows, data)
 
 
 def _on_host(leaf: Any) -> Any:

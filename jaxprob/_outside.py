@@ -52,8 +52,11 @@ class Outside:
         self.values: dict[Name, tuple[str, str]] = {}
         self._seen: set[int] = set()
         self._held: list[Any] = []  # so that no number of an object is used twice
-        for tree in trees:
-            self._visit(None, tree, frozenset(), 0)
+        try:
+            for tree in trees:
+                self._visit(None, tree, frozenset(), 0)
+        except Exception:  # of a user's object: what cannot be read is not compared
+            self.values = {}
         self._held.clear()
 
     def leave_out(self, names: list[Name]) -> None:
@@ -154,6 +157,11 @@ class Outside:
             self._visit_object(name, value, attributes, depth)
 
     def _visit_function(self, function, depth, owner=None):
+        key = hash((id(function), id(owner)))
+        if key in self._seen or len(self._seen) > _MOST_VISITS or depth > _DEPTH:
+            return
+        self._seen.add(key)
+        self._held += [function, owner]
         ours = _root(function.__module__) in _LIBRARIES
         names = frozenset() if ours else _names(function.__code__)
         reader = function.__qualname__.replace("<locals>.", "")

@@ -155,3 +155,24 @@ def test_what_is_seen_is_named():
     assert Outside(jaxprob.GradientDescent(loss, optimizers)).values.keys() == (
         Outside(loss).values.keys()
     )
+
+
+class Chain:
+    """An object that names itself, of methods that call each other."""
+
+    def __init__(self):
+        self.value, self.again = 1.0, self
+
+    def first(self):
+        return self.again.second()
+
+    def second(self):
+        return self.value if self.again is self else self.again.first()
+
+
+def test_objects_that_name_themselves_end():
+    chain = Chain()
+    seen = Outside(learner_of(chain.first))
+    chain.value = 2.0
+    (changed,) = {name for name, _ in seen.changed(Outside(learner_of(chain.first)))}
+    assert changed.endswith(".value")
