@@ -4,15 +4,17 @@ import abc
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._keys import check_key
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser
+from ._denoiser import AbstractDenoiser, at_noise_level
 from ._grids import AbstractGrid, check_num_steps, falling_levels
+from ._level_checks import check_coordinate, check_within, falling
 from ._sampler import AbstractSampler, Draw, finish
-from ._types import Cond
+from ._types import Cond, Numbers
 
 
 class AbstractGridSampler(AbstractSampler):
@@ -69,25 +71,42 @@ class AbstractGridSampler(AbstractSampler):
         self,
         denoiser: AbstractDenoiser,
         x: Float[Array, "*shape"],
-        levels: np.ndarray,
+        levels: Numbers,
         *,
         key: PRNGKey | None = None,
         cond: Cond = None,
     ) -> Float[Array, "*shape"]:
         r"""Carries one $x = x_t/\alpha_t$ from the first level to the last.
 
+        What `schedule.perturb` gives is $x_t$: `schedule.unscaled(x_t, t)` divides it,
+        and `schedule.scaled(x, t)` is its inverse.
+
         **Arguments:**
 
         - `denoiser`: the model, evaluated `evaluations_per_step` times in each step.
-        - `x`: at the noise level `levels[0]`.
-        - `levels`: falling noise levels, on the host.
+        - `x`: at the noise level `levels[0]`, $x_0 + s z$.
+        - `levels`: falling noise levels, on the host. A last level of
+            0 is the data.
         - `key`: of the noise, if the scheme has any.
         - `cond`: what the denoiser is conditioned on.
 
-        **Raises:** `ValueError` for a stochastic scheme without a key.
+        **Raises:** `ValueError` for a stochastic scheme without a key, and for levels
+        that do not fall or that the schedule does not have.
         """
-        levels = np.asarray(levels, dtype=float)
-        return self._walk(denoiser, x, levels, key, cond, False)[0]
+        levels = falling("levels", levels)
+        to_data, levels = levels[-1] == 0.0, levels[levels > 0.0]
+        check_within(
+            denoiser.schedule,
+            **{"levels[0]": levels[0], f"levels[{len(levels) - 1}]": levels[-1]},
+        )
+        check_coordinate(x, levels[0])
+        if len(levels) > 1:
+            x, _ = self._walk(denoiser, x, levels, key, cond, False)
+        if to_data:
+            # From the last level with noise to none, the step is the denoiser itself.
+            last = jnp.log(jnp.asarray(levels[-1], x.dtype))
+            x = at_noise_level(denoiser, x, last, cond)
+        return x
 
 
 def needed(key: PRNGKey | None) -> PRNGKey:

@@ -7,13 +7,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from ._kinds import check_count
+from ._level_checks import ROUNDING, check_within, falling, schedule_levels
 from ._schedule import AbstractSchedule
-
-# Schedules know their ends in float32.
-_ROUNDING = 1e-5
 
 
 class AbstractGrid(eqx.Module):
@@ -122,18 +119,20 @@ class CustomGrid(AbstractGrid):
 
     **Arguments:**
 
-    - `levels`: falling, all positive, within those of the schedule.
+    - `levels`: falling, all positive, within those of the schedule. A last level of 0
+        is the data, where every sampler ends, and may be left out.
     """
 
     levels: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(self, levels: tuple[float, ...] | list[float]):
-        levels = tuple(float(level) for level in levels)
-        if len(levels) < 2 or (np.diff(levels) >= 0).any() or levels[-1] <= 0:
+        array = falling("levels", levels)
+        array = array[array > 0.0]
+        if len(array) < 2:
             raise ValueError(
-                f"levels={levels}: a grid is two or more falling positive noise levels"
+                f"levels={tuple(levels)}: a grid has two or more levels above 0"
             )
-        self.levels = levels
+        self.levels = tuple(float(level) for level in array)
 
     def __call__(
         self, schedule: AbstractSchedule, level_max: float, level_min: float, num: int
@@ -156,14 +155,11 @@ def falling_levels(
     **Raises:** `ValueError` for levels that the schedule does not have.
     """
     high, low = level_range(schedule, level_min, level_max)
-    levels = grid(schedule, high, low, num)
-    most, least = schedule_levels(schedule)
-    if levels[0] > most * (1.0 + _ROUNDING) or levels[-1] < least * (1.0 - _ROUNDING):
-        raise ValueError(
-            f"the grid's levels go from {levels[0]:g} to {levels[-1]:g}, but "
-            f"{type(schedule).__name__} has {most:g} to {least:g} only: leave out the "
-            "levels beyond, or take a schedule that has them"
-        )
+    name = f"{type(grid).__name__}'s levels"
+    levels = falling(name, grid(schedule, high, low, num))
+    # All samplers end at the data, by the denoiser at the last level with noise.
+    levels = levels[levels > 0.0]
+    check_within(schedule, **{"the first level": levels[0], "the last": levels[-1]})
     return levels
 
 
@@ -180,7 +176,7 @@ def levels_between(
     """
     high, low = max(level_from, level_to), min(level_from, level_to)
     levels = grid(schedule, high, low, num)
-    if not np.allclose(levels[[0, -1]], [high, low], rtol=_ROUNDING, atol=0.0):
+    if not np.allclose(levels[[0, -1]], [high, low], rtol=ROUNDING, atol=0.0):
         raise ValueError(
             f"the grid's levels go from {levels[0]:g} to {levels[-1]:g}, but the flow "
             f"is asked for between {high:g} and {low:g}: take a CustomGrid with those "
@@ -189,36 +185,27 @@ def levels_between(
     return levels if level_from > level_to else levels[::-1]
 
 
-def schedule_levels(schedule: AbstractSchedule) -> tuple[float, float]:
-    """The largest and the smallest noise level of a schedule, on the host.
-
-    **Raises:** `ValueError` when they are being traced.
-    """
-    # Schedules hold Python numbers, so this is known even while tracing.
-    with jax.ensure_compile_time_eval():
-        ends = (
-            schedule.noise_level(schedule.t_max),
-            schedule.noise_level(schedule.t_min),
-        )
-    if any(isinstance(end, Tracer) for end in ends):
-        raise ValueError(
-            "the schedule is being traced, and the noise levels of a solve must be "
-            "known before: do not give the denoiser to jit as an argument, close over "
-            "it, as in `jax.jit(lambda x: log_prob(denoiser, x))`"
-        )
-    return float(ends[0]), float(ends[1])
-
-
 def level_range(
     schedule: AbstractSchedule, level_min: float, level_max: float | None
 ) -> tuple[float, float]:
     """Ends `(high, low)` of sampling, within what the schedule has.
 
     A schedule may begin at no noise and end at nothing but noise, levels 0 and
-    infinity, of which a logarithmic grid can have neither.
+    infinity, of which a logarithmic grid can have neither. Ends beyond those of the
+    schedule are cut to them.
 
-    **Raises:** `ValueError` when nothing is left between the ends.
+    **Raises:** `ValueError` for ends that are none, or with nothing between them.
     """
+    if not 0.0 <= level_min < math.inf:
+        raise ValueError(
+            f"level_min={level_min}: give the noise level to stop at, a small positive "
+            "number"
+        )
+    if level_max is not None and not level_max > level_min:
+        raise ValueError(
+            f"level_max={level_max} must be above level_min={level_min:g}: sampling "
+            "goes from much noise to little"
+        )
     most, least = schedule_levels(schedule)
     low = max(least, level_min)
     high = min(most, 1e3 if level_max is None else level_max)

@@ -18,6 +18,7 @@ from ._grids import (
     falling_levels,
     levels_between,
 )
+from ._level_checks import check_coordinate, check_within, positive
 from ._sampler import AbstractSampler, Draw
 from ._types import Cond, Scalar
 
@@ -168,6 +169,9 @@ class ODESampler(AbstractSampler):
     ) -> tuple[Float[Array, "*shape"], Array, Array]:
         r"""Carries one $x = x_t/\alpha_t$ along the flow between two noise levels.
 
+        What `schedule.perturb` gives is $x_t$: `schedule.unscaled(x_t, t)` divides it,
+        and `schedule.scaled(x, t)` is its inverse.
+
         **Arguments:**
 
         - `denoiser`: the model.
@@ -178,6 +182,14 @@ class ODESampler(AbstractSampler):
         **Returns:** x at `level_to`, the number of evaluations of the denoiser, and
         whether the solver gave up.
         """
+
+        ends = {
+            "level_from": positive("level_from", level_from),
+            "level_to": positive("level_to", level_to),
+        }
+        check_within(denoiser.schedule, **ends)
+        if level_from > level_to:
+            check_coordinate(x, level_from)
 
         def field(u, y):
             return flow_field(denoiser, y, -u, cond)

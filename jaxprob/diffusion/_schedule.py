@@ -88,8 +88,23 @@ class AbstractSchedule(eqx.Module):
     def perturb(
         self, x_0: Float[Array, "*shape"], t: Time, noise: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
-        r"""$x_t = \alpha_t x_0 + \sigma_t z$."""
+        r"""$x_t = \alpha_t x_0 + \sigma_t z$, the coordinate of denoisers.
+
+        Divide it by $\alpha_t$ for `steps` and `flow`: see `unscaled`.
+        """
         return self.alpha(t) * x_0 + self.sigma(t) * noise
+
+    def unscaled(self, x_t: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
+        r"""$x_t/\alpha_t = x_0 + s_t z$, the coordinate in which samplers take steps.
+
+        `AbstractGridSampler.steps` and `ODESampler.flow` take it beside noise levels;
+        denoisers take $x_t$ beside times.
+        """
+        return x_t / self.alpha(t)
+
+    def scaled(self, x: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
+        r"""$x_t = \alpha_t x$, the inverse of `unscaled`."""
+        return self.alpha(t) * x
 
 
 def clip_time(schedule: AbstractSchedule, t: Scalar) -> Scalar:

@@ -483,7 +483,7 @@ def test_unknown_conditions_are_refused_with_their_row(getkey):
         (lambda: PredictorCorrector(eta=2.0), "between 0"),
         (lambda: PredictorCorrector(ratio=0.9), "a step overshoots"),
         (lambda: PredictorCorrector(num_corrections=-1), "at least 0"),
-        (lambda: CustomGrid([1.0, 2.0]), "falling"),
+        (lambda: CustomGrid([1.0, 2.0]), "must fall"),
         (lambda: Karras()(VP.linear(), 1.0, 2.0, 0), "at least one step"),
     ],
 )
