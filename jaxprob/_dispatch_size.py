@@ -5,8 +5,9 @@ from typing import Literal
 
 import jax
 import numpy as np
-from jax.extend.core import subjaxprs
 from jaxtyping import PyTree
+
+from ._jaxpr.convolutions import has_convolution
 
 MAX_STEPS = 512
 MAX_BYTES = 2**26
@@ -89,15 +90,9 @@ def can_fuse(jaxpr) -> bool:
     and rounds otherwise (measured with jax 0.10.2, 32 channels of 28x28, batch 64: 40
     ms a step outside, 600 inside).
     """
-    return jax.default_backend() != "cpu" or not _has_convolution(jaxpr)
+    return jax.default_backend() != "cpu" or not has_convolution(jaxpr)
 
 
 def num_bytes(batch: PyTree) -> int:
     """Memory that a batch takes."""
     return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
-
-
-def _has_convolution(jaxpr) -> bool:
-    if any(eqn.primitive.name == "conv_general_dilated" for eqn in jaxpr.eqns):
-        return True
-    return any(map(_has_convolution, subjaxprs(jaxpr)))

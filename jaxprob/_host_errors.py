@@ -9,16 +9,11 @@ value that it guards, and whoever runs the program looks at the results on the h
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import (
-    ClosedJaxpr,
-    Jaxpr,
-    Literal,
-    jaxpr_as_fun,
-    jaxprs_in_params,
-)
+from jax.extend.core import Literal, jaxprs_in_params
+
+from ._jaxpr.rewrite import calling, rewritten, with_inner
 
 
 def has_checks(jaxpr: Any) -> bool:
@@ -30,18 +25,11 @@ def has_checks(jaxpr: Any) -> bool:
 
 
 def checks_give_nan(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays whose checks give NaN (the largest integer) and go on.
+    """Return a function whose failed checks give NaN or the largest integer and go on.
 
     Under a `vmap` of it only those parts give NaN whose own checks fail.
     """
-
-    def quiet(*args):
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        closed = closed.replace(jaxpr=_rewrite(closed.jaxpr))
-        leaves = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shape), leaves)
-
-    return quiet
+    return rewritten(function, _rewrite)
 
 
 def check_metrics(info: dict[str, np.ndarray], num: int, following: int) -> None:
@@ -70,7 +58,7 @@ def _rewrite(jaxpr):
     }
     return jaxpr.replace(
         eqns=[
-            _of_each(eqn)
+            calling(eqn, jnp.any)  # of each part of a `vmap`, not of all at once
             if eqn.primitive.name == "unvmap_any" and eqn.outvars[0] in conditions
             else _rewrite_equation(eqn)
             for eqn in jaxpr.eqns
@@ -78,33 +66,11 @@ def _rewrite(jaxpr):
     )
 
 
-def _of_each(eqn):
-    """Whether a check fails, asked of each part of a `vmap` and not of all at once."""
-    return _call(eqn, jnp.any)
-
-
-def _call(eqn, function):
-    """An equation with the operands and results of `eqn`."""
-    call = jax.make_jaxpr(jax.jit(function))(*(v.aval for v in eqn.invars)).eqns[0]
-    return eqn.replace(primitive=call.primitive, params=call.params)
-
-
 def _rewrite_equation(eqn):
     if _is_check(eqn):
         shapes = [v.aval for v in eqn.outvars]
-        return _call(eqn, lambda *_: [_nan_like(shape) for shape in shapes])
-    params = {name: _rewrite_param(value) for name, value in eqn.params.items()}
-    return eqn.replace(params=params)
-
-
-def _rewrite_param(value):
-    if isinstance(value, ClosedJaxpr):
-        return value.replace(jaxpr=_rewrite(value.jaxpr))
-    if isinstance(value, Jaxpr):
-        return _rewrite(value)
-    if type(value) in (tuple, list):  # named tuples hold no programs
-        return type(value)(map(_rewrite_param, value))
-    return value
+        return calling(eqn, lambda *_: [_nan_like(shape) for shape in shapes])
+    return with_inner(eqn, _rewrite)
 
 
 def _is_check(eqn):

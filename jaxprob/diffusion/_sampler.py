@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from tqdm.auto import tqdm
 
 from .._batch import num_rows
+from .._jaxpr.convolutions import with_fast_convolutions
 from .._keys import check_key
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level, check_denoiser
@@ -190,19 +191,22 @@ def _draw_all(held, sampler, key, index, cond, shape, chunk, trajectory):
             denoiser, keys, shape, cond=cond, trajectory=trajectory
         )
 
-    rows, num = (index, cond), len(index)
-    if chunk >= num:
-        return some(rows)
-    whole = num // chunk * chunk
-    full = jax.tree.map(
-        lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), rows
-    )
-    draws = jax.tree.map(
-        lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
-    )
-    if whole == num:
-        return draws
-    return _joined([draws, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
+    def all_of_them(rows):
+        num = len(index)
+        if chunk >= num:
+            return some(rows)
+        whole = num // chunk * chunk
+        full = jax.tree.map(
+            lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), rows
+        )
+        draws = jax.tree.map(
+            lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
+        )
+        if whole == num:
+            return draws
+        return _joined([draws, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
+
+    return with_fast_convolutions(all_of_them)((index, cond))
 
 
 def _check_untraced(arguments) -> None:
