@@ -95,7 +95,7 @@ def _function(function: Any, seen: set[int]) -> Iterator[bytes]:
         return
     function = _plain(function)
     if isinstance(function, types.MethodType):
-        yield from _object(function.__self__, seen)
+        yield from _parts(function.__self__, seen)
         function = _plain(function.__func__)
     if not isinstance(function, types.FunctionType):
         yield from _object(function, seen)

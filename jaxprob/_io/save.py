@@ -94,7 +94,7 @@ def load_weights(path: str | Path, like: PyTree) -> Any:
     """
     path = local_path("path", path)
     arrays, metadata = tensor_file.read(path)
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(like, _is_array))
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(like, eqx.is_array))
     expected = {path_name(place): leaf for place, leaf in leaves}
     lines = [f"{name}: the file lacks it" for name in expected if name not in arrays]
     lines += [f"{name}: not in the model" for name in arrays if name not in expected]
@@ -242,7 +242,3 @@ def _mismatch(path, lines, by):
         f"settings of the saved one.{by}",
         tuple(lines),
     )
-
-
-def _is_array(leaf):
-    return eqx.is_array(leaf) or isinstance(leaf, jax.numpy.ndarray)

@@ -79,6 +79,13 @@ class AbstractEstimator(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @property
+    def posterior_(self) -> bnn.AbstractPosterior:
+        """The posterior over networks, of standardised inputs and targets."""
+        if "_fitted" not in vars(self):
+            raise AttributeError("this estimator has no posterior_ yet: call fit(X, y)")
+        return self._fitted.posterior
+
     def _predictive(self, X):
         """The predictive of a table, padded, and the number of rows that count."""
         check_is_fitted(self)

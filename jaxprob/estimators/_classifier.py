@@ -49,7 +49,6 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
             lambda network: network,
             len(self.classes_),
         )
-        self.posterior_ = self._fitted.posterior
         return self
 
     def predict(self, X: Any) -> np.ndarray:

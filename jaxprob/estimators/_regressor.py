@@ -68,7 +68,6 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
             lambda network: bnn.LearnedNoise(network, shape=(num_outputs,)),
             num_outputs,
         )
-        self.posterior_ = self._fitted.posterior
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import equinox as eqx
 import jax
 import numpy as np
 import optax
@@ -53,15 +52,10 @@ class Description:
     """
 
     def __init__(self, learner: Any, model: Any, **settings: Any):
-        model_spec, model_arrays = describe({"model": model})
-        self.model: Spec = model_spec["dict"]["model"]
+        spec, _ = describe({"model": model})  # whose arrays are in the state
+        self.model: Spec = spec["dict"]["model"]
         self.arguments: dict[str, Spec] = {}
-        self._constants = {
-            # Arrays of JAX are in the state; NumPy's are constants that nothing trains.
-            name: np.array(array)
-            for name, array in model_arrays.items()
-            if not eqx.is_array(array)
-        }
+        self._constants: dict[str, np.ndarray] = {}
         self.add(learner=learner, **settings)
 
     def add(self, **settings: Any) -> None:
@@ -99,7 +93,7 @@ class Description:
         python = saved.versions.get("python", "")
         model = _comparison(python)
         model.compare(saved.model, self.model)
-        lines = [*model.differences, *self._other_constants(saved)]
+        lines = model.differences
         training = _comparison(python)
         for name in _COMPARED:
             if name in saved.arguments and name in self.arguments:
@@ -120,21 +114,6 @@ class Description:
                 stacklevel=3,
             )
         warn_of_code("the checkpoint", model, stacklevel=4)
-
-    def _other_constants(self, saved):
-        lines = []
-        for name, array in self._constants.items():
-            inner = name.removeprefix("model.")
-            if inner == name or saved.has_leaf(inner):
-                continue
-            found = saved.constants.get(name)
-            same = found is not None and found.shape == array.shape
-            if not same or not np.array_equal(found, array, equal_nan=_floats(array)):
-                lines.append(
-                    f"{inner}: the checkpoint has other values in this NumPy array, "
-                    "which is not trained"
-                )
-        return lines
 
 
 class Saved:
@@ -177,11 +156,6 @@ class Saved:
         """Size of all tensors."""
         tensors = (t for t in self.state.values() if isinstance(t, torch.Tensor))
         return sum(t.numel() * t.element_size() for t in tensors)
-
-    def has_leaf(self, name: str) -> bool:
-        """Whether a leaf of the model by that path is among the state's tensors."""
-        places = (f"{key}." for key in self.state if key.startswith("state."))
-        return any(f".{name}." in place for place in places)
 
     def scalers(self) -> dict[str, Standardizer]:
         """The scalers of the data that the module was trained on."""
@@ -361,7 +335,3 @@ def _place(line):
 
 def _listing(lines):
     return "; ".join(lines[:10]) + ("; ..." if len(lines) > 10 else "")
-
-
-def _floats(array):
-    return array.dtype.kind in "fc"

@@ -62,14 +62,16 @@ def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
     **Raises:** `CheckpointMismatchError`, naming the leaf, for another shape or dtype.
     """
     expected = jax.random.key_data(like) if is_key(like) else like
-    found, wanted = dtype_name(tensor), expected.dtype.name
+    # NumPy's int64 in a model is int32 in its state, unless JAX has double precision.
+    dtype = jax.dtypes.canonicalize_dtype(expected.dtype)
+    found, wanted = dtype_name(tensor), dtype.name
     if wanted not in _NATIVE | _THROUGH_BITS:
-        wanted = f"uint{8 * expected.dtype.itemsize}"
+        wanted = f"uint{8 * dtype.itemsize}"
     if tuple(tensor.shape) != tuple(expected.shape) or found != wanted:
         wide = found == "float64" and not jax.config.jax_enable_x64  # pyright: ignore
         raise CheckpointMismatchError(
             f"leaf {name}: the checkpoint holds {found}{list(tensor.shape)}, the "
-            f"module expects {expected.dtype.name}{list(expected.shape)}. Build the "
+            f"module expects {dtype.name}{list(expected.shape)}. Build the "
             "module with the settings that the checkpoint was written with, and the "
             "Trainer with its precision"
             + ", after jax.config.update('jax_enable_x64', True)"
@@ -79,8 +81,8 @@ def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
     if found in _THROUGH_BITS:
         tensor = tensor.view(_SIGNED[tensor.element_size()])
     array = tensor.numpy()
-    if array.dtype != expected.dtype:
-        array = array.view(expected.dtype)
+    if array.dtype != dtype:
+        array = array.view(dtype)
     array = jnp.array(array, copy=True)
     if is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))

@@ -1,6 +1,7 @@
 """Every posterior comes back from its file, bit for bit, in another process too."""
 
 import collections
+import functools
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
+from jaxprob.bnn._chain_files import load_shards, save_shard
 
 from ..unhooked import unhooked
 from .modules import make
@@ -131,6 +133,8 @@ def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, posteriors, name):
     # Functions are the model's own; all else is equal, settings among it.
     assert jax.tree.structure(again) == jax.tree.structure(posterior)
     assert eqx.tree_equal(again, posterior)
+    # Of classes that files can name, it needs no model.
+    assert eqx.tree_equal(bnn.load_posterior(path), posterior)
     key = getkey()
     assert eqx.tree_equal(again.sample(key), posterior.sample(key))
 
@@ -286,6 +290,64 @@ def test_mixtures_and_transforms_of_numpyro_come_back(tmp_path, getkey):
         assert eqx.tree_equal(
             again.sample(key), bnn.PriorModels(model, prior).sample(key)
         )
+
+
+LEAKY = functools.partial(jax.nn.leaky_relu, negative_slope=0.1)
+
+
+def mlp(activation):
+    return eqx.nn.MLP(2, 1, 3, 1, activation=activation, key=jax.random.key(0))
+
+
+def conv(dilation):
+    layer = eqx.nn.Conv1d(1, 2, 3, dilation=dilation, key=jax.random.key(0))
+    return eqx.nn.Sequential([layer])
+
+
+def norm(eps):
+    linear = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    return eqx.nn.Sequential([linear, eqx.nn.LayerNorm(3, eps=eps)])
+
+
+SETTINGS = {
+    "lambda": (mlp(lambda v: jnp.sin(v)), mlp(lambda v: jnp.cos(v)), "activation: "),
+    "slope": (
+        mlp(LEAKY),
+        mlp(functools.partial(LEAKY, negative_slope=0.9)),
+        r"activation: the file has leaky_relu\(negative_slope=0\.1\), the model has "
+        r"leaky_relu\(negative_slope=0\.9\)",
+    ),
+    "dilation": (conv(1), conv(2), r"layers\.0\.dilation\.0: the file has 1, .* has 2"),
+    "eps": (
+        norm(1e-5),
+        norm(10.0),
+        r"layers\.1\.eps: the file has 1e-05, .* has 10\.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("make", [bnn.PointPosterior, bnn.bayesianize, draws, ensemble])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_model_of_another_setting_is_rejected_by_name(tmp_path, name, make):
+    saved, other, message = SETTINGS[name]
+    if make is ensemble and name != "slope":
+        pytest.skip("one is enough: training it takes a while")
+    path = tmp_path / "posterior.safetensors"
+    bnn.save_posterior(path, make(saved))
+    assert type(bnn.load_posterior(path, model=saved)) is type(make(saved))
+    with pytest.raises(jaxprob.FileMismatchError, match=message):
+        bnn.load_posterior(path, model=other)
+
+
+def test_a_flipped_bit_of_a_draw_on_disk_is_noticed(tmp_path):
+    save_shard(tmp_path, 0, np.ones((2, 3, 4), np.float32))
+    assert load_shards(tmp_path, 1)[0].shape == (2, 3, 4)
+    (path,) = tmp_path.iterdir()
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(jaxprob.DamagedFileError, match="has changed"):
+        load_shards(tmp_path, 1)
 
 
 def test_an_ordered_dict_comes_back_as_one(tmp_path):
