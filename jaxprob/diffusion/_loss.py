@@ -13,6 +13,7 @@ from .._keys import check_key, example_keys
 from .._low_precision import single
 from .._types import Metrics, PRNGKey
 from ._chunks import mean_in_chunks
+from ._condition_rows import check_readable
 from ._denoiser import AbstractDenoiser, check_denoiser
 from ._kinds import check_kind
 from ._times import AbstractTimes, UniformTimes, before_the_end, uniforms
@@ -130,6 +131,7 @@ class DenoisingLoss(eqx.Module):
         check_denoiser(denoiser)
         x_0, cond = split_batch(data)
         check_condition(denoiser, cond)
+        check_readable(denoiser, single(x_0), cond)
         x_0 = single(x_0)
         mean, std = float(jnp.mean(x_0)), float(jnp.std(x_0))
         expected = getattr(denoiser, "sigma_data", 1.0)

@@ -145,6 +145,8 @@ def test_a_class_beyond_a_table_is_not_another_class(bad, inside):
         denoiser, cond = Preconditioned(Tree(net), EDM(), "x0"), {"y": labels}
     with pytest.raises(RuntimeError, match=rf"sample 5.*cond, \[{bad}\]"):
         draw(denoiser, cond)
+    with pytest.raises(ValueError, match=rf"NaN for cond row 5, .*{bad}.* a class"):
+        DenoisingLoss().check(denoiser, (X, cond))
     loss = eqx.filter_jit(DenoisingLoss("x0"))
     assert jnp.isnan(loss(denoiser, (X, cond), key=KEY)[0])
 

@@ -21,6 +21,7 @@ from ._condition import (
     Condition as Condition,
     as_condition as as_condition,
     check_condition as check_condition,
+    check_given as check_given,
     no_condition as no_condition,
     null_is_untrained as null_is_untrained,
     reader_of as reader_of,

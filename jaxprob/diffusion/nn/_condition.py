@@ -150,6 +150,20 @@ def null_is_untrained(model: Model) -> bool:
     return not np.asarray(nothing).any()
 
 
+def check_given(model: Model, cond: PyTree) -> None:
+    """Check that a condition is given where a model cannot do without.
+
+    **Raises:** `ValueError` for no condition where the vector that stands for none was
+    never trained.
+    """
+    if cond is None and null_is_untrained(model):
+        raise ValueError(
+            "cond=None, but the network takes a condition and its vector for no "
+            "condition is zero, so it was never trained: give a condition, or train "
+            "with DenoisingLoss(drop_cond=0.1)"
+        )
+
+
 def check_condition(model: Model, cond: PyTree) -> None:
     """Check that the rows of a condition are ones that the model knows.
 
