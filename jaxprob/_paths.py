@@ -29,7 +29,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def local_path(name: str, path: str | os.PathLike[str]) -> Path:
-    """Return a path of the local file system.
+    """Return a path of the local file system, `~` expanded.
 
     **Arguments:**
 
@@ -45,4 +45,4 @@ def local_path(name: str, path: str | os.PathLike[str]) -> Path:
             "fsspec.filesystem(protocol).put(local, url) after writing, .get(url, "
             "local) before reading"
         )
-    return Path(os.fspath(path).removeprefix(_FILE))
+    return Path(os.fspath(path).removeprefix(_FILE)).expanduser()

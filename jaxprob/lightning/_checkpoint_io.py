@@ -189,6 +189,31 @@ def make_atomic(strategy: Any) -> None:
         strategy.checkpoint_io = AsyncAtomicCheckpointIO()
 
 
+def verified_source(
+    path: Any,
+    map_location: Any = None,
+    hparams_file: Any = None,
+    strict: bool | None = None,
+    weights_only: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Any, dict[str, Any]]:
+    """Verify what `load_from_checkpoint` is to read.
+
+    **Arguments:** those of Lightning's `load_from_checkpoint`.
+
+    **Returns:** the path, or an open file with what was read from a URL; and the
+    checkpoint.
+
+    **Raises:** as `load_verified`.
+    """
+    if isinstance(path, str | os.PathLike) and is_url(path):
+        path = _remote.read(os.fspath(path))  # once only
+    checkpoint = load_verified(path, weights_only is not False)
+    if not isinstance(path, str | os.PathLike):
+        path.seek(0)
+    return path, checkpoint
+
+
 def load_verified(
     path: str | os.PathLike[str] | io.IOBase, weights_only: bool = True
 ) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Arrays in memory as a LightningDataModule."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 from jaxtyping import PyTree
 
 from .._loader import ArrayLoader
+from ._checkpoint_io import verified_source
 from ._seed import resolve_seed
 
 
@@ -76,6 +79,15 @@ class ArrayDataModule(pl.LightningDataModule):
         if "validation" not in self._loaders:
             # Lightning leaves validation out only where the hook is its own.
             self.val_dataloader = super().val_dataloader
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args, **kwargs) -> Any:
+        """Lightning's, after the file has been verified.
+
+        **Raises:** as `LearnerModule.load_from_checkpoint`.
+        """
+        checkpoint_path, _ = verified_source(checkpoint_path, *args, **kwargs)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def train_dataloader(self) -> ArrayLoader:
         return self._loader("train")

@@ -28,7 +28,11 @@ def enter_folders(trainer: Any) -> None:
 
 
 def _folders(trainer):
-    found = [getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks]
+    found = [
+        getattr(callback, "dirpath", None)
+        for callback in trainer.checkpoint_callbacks
+        if getattr(callback, "save_top_k", 1) or getattr(callback, "save_last", None)
+    ]
     signals = [c for c in trainer.callbacks if isinstance(c, SaveOnSignal)]
     found += [callback.folder(trainer) for callback in signals]
     return [folder for folder in found if folder]

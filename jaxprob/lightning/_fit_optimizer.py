@@ -5,7 +5,6 @@ all of them move a leaf to another path and change nothing of what it holds. So 
 are compared by their path without numbers and wrappers, in the order of the tree.
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +29,8 @@ _REASONS = {
 
 def fit_optimizer(
     expected: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], step: int
-) -> dict[str, torch.Tensor]:
-    """Return the tensors under the names that are expected.
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Give the tensors the names that are expected.
 
     What only options of the Trainer keep (a window of accumulated gradients, a loss
     scale) begins anew, and a schedule that is new counts from the updates made so far.
@@ -42,12 +41,12 @@ def fit_optimizer(
     - `tensors`: those of the checkpoint.
     - `step`: of the run.
 
-    **Raises:** `CheckpointMismatchError` for the state of another optimiser.
+    **Returns:** the tensors by their new names, and what has changed, in words.
 
-    **Warns:** of each option that differs.
+    **Raises:** `CheckpointMismatchError` for the state of another optimiser.
     """
     if expected.keys() == tensors.keys():
-        return dict(tensors)
+        return dict(tensors), []
     wanted, given = _by_meaning(expected), _by_meaning(tensors)
     fitted: dict[str, torch.Tensor] = {}
     reasons: list[str] = []
@@ -73,8 +72,8 @@ def fit_optimizer(
             )
         added = "was added" if left else "was taken away"
         reasons.append(f"{_REASONS[reason]} {added}")
-        if reason == "count":
-            made = _updates(tensors, step)
+        if meaning[1] in ("count", "num_updates"):
+            made = updates_made(tensors, step)
             fitted |= {name: _full(expected[name], made) for name in left}
         else:
             fitted |= {name: to_torch(expected[name]) for name in left}
@@ -86,13 +85,7 @@ def fit_optimizer(
             "a new optimiser from its weights, module.load_state_dict("
             "torch.load(path)['state_dict']) and fit without ckpt_path"
         )
-    for text in dict.fromkeys(reasons):
-        warnings.warn(
-            f"{text} since the checkpoint was written: the rest of the optimiser's "
-            "state goes on from it",
-            stacklevel=2,
-        )
-    return fitted
+    return fitted, list(dict.fromkeys(reasons))
 
 
 def _by_meaning(leaves):
@@ -125,8 +118,11 @@ def _is_open(tensors):
     )
 
 
-def _updates(tensors, step):
-    """How many updates the optimiser has made: of its own counters, if it has one."""
+def updates_made(tensors: Mapping[str, torch.Tensor], step: int) -> int:
+    """Return how many updates an optimiser has made, by its own counters if it has one.
+
+    **Arguments:** as in `fit_optimizer`.
+    """
     for last in ("num_updates", "count"):
         for name, tensor in tensors.items():
             if name.split(".")[-1] == last and tensor.numel():

@@ -4,7 +4,6 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -23,13 +22,12 @@ from .._keys import is_key, step_key
 from .._layout import Layout
 from .._learner import AbstractLearner
 from .._loader import ArrayLoader
-from .._paths import is_url
 from .._types import Model, State
 from ..datasets import Standardizer
-from . import _fast_forward, _private, _remote, _run_tensors, _trainer_options
+from . import _fast_forward, _private, _run_tensors, _trainer_options
 from ._anomaly import check_epoch
 from ._bridge import attach
-from ._checkpoint_io import load_verified, make_atomic
+from ._checkpoint_io import make_atomic, verified_source
 from ._conventions import check_overrides
 from ._description import (
     TEXT,
@@ -361,13 +359,7 @@ class LearnerModule(WithoutParameters):
         **Raises:** as reading a checkpoint anywhere else: `CheckpointCorruptError`,
         `CheckpointContentError`.
         """
-        if isinstance(checkpoint_path, str | Path) and is_url(checkpoint_path):
-            checkpoint_path = _remote.read(str(checkpoint_path))  # read it once only
-        checkpoint = load_verified(
-            checkpoint_path, kwargs.get("weights_only") is not False
-        )
-        if hasattr(checkpoint_path, "seek"):
-            checkpoint_path.seek(0)
+        checkpoint_path, checkpoint = verified_source(checkpoint_path, *args, **kwargs)
         kwargs |= rebuilt_arguments(cls, checkpoint, cls.argument_names, kwargs)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 

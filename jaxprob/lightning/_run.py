@@ -16,8 +16,10 @@ from .._learner import AbstractLearner
 from .._path_name import path_name
 from .._stepper import Stepper
 from .._types import Model, PRNGKey, State
+from ._errors import CheckpointMismatchError
+from ._fit_optimizer import fit_optimizer
 from ._run_place import RunPlace
-from ._torch_arrays import leaf_names
+from ._torch_arrays import leaf_names, pack, unpack
 from ._trainer_options import Options
 
 _OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
@@ -131,10 +133,13 @@ class Run:
     def adopt(self, options: Options) -> bool:
         """Changes the optimiser step to what a Trainer asks for; whether it did.
 
-        What the model has learnt stays; the optimiser begins anew.
+        What the model has learnt stays, and what the optimiser has where it is of the
+        same form; in another precision the optimiser begins anew.
         """
         if options == self.options:
             return False
+        keeps = not self.fresh and options.precision == self.options.precision
+        made = self.updates
         self.options = options
         self.active = options.apply(self._learner)
         step = self._optimizer_began = self.step
@@ -149,9 +154,28 @@ class Run:
         state = jax.tree_util.tree_map_with_path(
             lambda path, leaf: _carried_over(kept, path, leaf), fresh
         )
+        if keeps:
+            state = self._with_optimizer_of(before, state, made)
         self._stepper = None
         self.restart(state, step)
         return True
+
+    def note_updates(self, made: int) -> None:
+        """Counts on from so many updates of the optimiser."""
+        self._optimizer_began = self.step - made
+
+    def _with_optimizer_of(self, before, state, made):
+        """A state with what the optimiser had before it was wrapped in another way."""
+        # The window of a fit that was broken off is no part of the next.
+        before = set_windows(before, accumulated=0, num_accumulated=0, closing=False)
+        tensors = pack(optimizer_leaves(before))
+        try:
+            fitted, _ = fit_optimizer(optimizer_leaves(state), tensors, made)
+            state = unpack(state, fitted)
+        except CheckpointMismatchError:
+            return state
+        self.note_updates(made)
+        return state
 
     def first_state(self, precision: str | None = None) -> State:
         """Where training begins: as the learner says, or in a Trainer's precision."""
@@ -174,6 +198,11 @@ class Run:
 def is_optimizer_leaf(name: str) -> bool:
     """Whether a leaf of a learner's state, by its path, belongs to optax."""
     return _OPTIMIZER in name.split(".")
+
+
+def optimizer_leaves(state: State) -> dict[str, Any]:
+    """The arrays of a learner's state that belong to optax, by path."""
+    return {n: x for n, x in leaf_names(state).items() if is_optimizer_leaf(n)}
 
 
 def _carried_over(kept, path, leaf):

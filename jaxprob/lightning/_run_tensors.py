@@ -3,6 +3,7 @@
 Optax's state goes where Lightning keeps optimisers, so that weights can go alone.
 """
 
+import warnings
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 
 from .._accumulate import first_number, windows
 from ._errors import CheckpointMismatchError
-from ._fit_optimizer import fit_optimizer
+from ._fit_optimizer import fit_optimizer, updates_made
 from ._precision import STORED
-from ._run import Run, is_optimizer_leaf
+from ._run import Run, is_optimizer_leaf, optimizer_leaves
 from ._torch_arrays import dtype_name, from_torch, leaf_names, pack, to_torch, unpack
 
 _RUN = {"run.key", "run.step", "run.place"}
@@ -108,10 +109,18 @@ def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
 
     **Raises:** `CheckpointMismatchError`, which names the leaves, for the state of
     another optimiser.
+
+    **Warns:** of each option that differs.
     """
-    expected = {n: x for n, x in leaf_names(run.state).items() if is_optimizer_leaf(n)}
-    fitted = fit_optimizer(expected, tensors, run.step)
+    fitted, changes = fit_optimizer(optimizer_leaves(run.state), tensors, run.step)
     run.restart(unpack(run.state, fitted), run.step)
+    run.note_updates(updates_made(fitted, run.step))
+    for change in changes:
+        warnings.warn(
+            f"{change} since the checkpoint was written: the rest of the optimiser's "
+            "state goes on from it",
+            stacklevel=2,
+        )
 
 
 def check_window(run: Run, expected: int) -> None:

@@ -78,8 +78,8 @@ def _clipped(clip, optimizer):
     clipping would be one of another optimiser.
     """
 
-    def update(grads, state, params=None, **extra):
-        clipped, _ = clip.update(grads, optax.EmptyState(), params)
+    def update(updates, state, params=None, **extra):
+        clipped, _ = clip.update(updates, optax.EmptyState(), params)
         return optimizer.update(clipped, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -148,6 +148,7 @@ def test_what_is_added_leaves_the_moments_of_the_optimiser(tmp_path, saved, name
     if name == "accumulation":
         (window,) = windows(module.state)
         assert int(window.num_accumulated) == 0
+        assert int(window.num_updates) == 13
 
 
 def test_another_optimiser_is_named(tmp_path, saved):

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from jaxprob.lightning import (
+    ArrayDataModule,
     AtomicCheckpointIO,
     CheckpointContentError,
     CheckpointCorruptError,
@@ -106,6 +107,19 @@ def test_hyperparameters_are_looked_at_before_the_first_step(tmp_path):
     with pytest.raises(CheckpointContentError, match=r"\['where'\] is a .*PosixPath"):
         trainer.fit(Keeps(), make_data())
     assert trainer.global_step == 0
+
+
+def test_a_data_module_verifies_what_it_reads(tmp_path):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(b"cut short")
+    with pytest.raises(CheckpointCorruptError, match="cut short"):
+        ArrayDataModule.load_from_checkpoint(path)
+
+
+def test_a_home_folder_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    AtomicCheckpointIO().save_checkpoint({"global_step": 3}, "~/a.ckpt")
+    assert newest_good_checkpoint("~") == str(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
