@@ -81,7 +81,8 @@ class DataCheck:
             self._counts = False
             return
         self.done = True
-        if self._training and self._counts and jax.process_count() == 1:
+        known = self._counts and self._rows > 0 and jax.process_count() == 1
+        if self._training and known:
             self._learner.check_num_rows(self._rows, largest=self._largest)
 
     def over(self, batches: Iterable[PyTree]) -> Iterator[PyTree]:

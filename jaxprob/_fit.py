@@ -90,7 +90,11 @@ def fit(
             f"learner is a {type(learner).__name__}: fit(learner, model, data), where "
             "the learner is a method such as MAP(log_joint, optimizer)"
         )
-    for name, value in (("num_steps", num_steps), ("num_epochs", num_epochs)):
+    for name, value in (
+        ("num_steps", num_steps),
+        ("num_epochs", num_epochs),
+        ("batch_size", batch_size),
+    ):
         whole = isinstance(value, int | np.integer)
         if value is not None and not (whole and value >= 1):
             raise ValueError(f"{name}={value}: a whole number, at least 1")
@@ -164,6 +168,7 @@ def evaluate(
 
     **Returns:** metrics by name, each example counted once.
     """
+    check_key(key)
     loader = _as_loader(data, batch_size, shuffle=False, seed=0)
     check = _checked(loader, learner, learner.model(state), training=False)
     return Evaluator(learner)(state, check.over(loader), key=key)

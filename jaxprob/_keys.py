@@ -43,6 +43,7 @@ def example_keys(key: PRNGKey, num: int, *, start: int = 0) -> Key[Array, " num"
 
     **Returns:** `num` keys, one along the leading axis for each example.
     """
+    check_key(key)
     index = jnp.arange(start, start + num, dtype=jnp.uint32)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
@@ -58,6 +59,7 @@ def leaf_keys(key: PRNGKey, tree: PyTree, *, is_leaf=None) -> PyTree[PRNGKey]:
 
     **Returns:** the tree of keys, no two of them alike.
     """
+    check_key(key)
     leaves, structure = jax.tree.flatten(tree, is_leaf=is_leaf)
     keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
     return jax.tree.unflatten(structure, keys)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .. import tree
 from .._batch import unpack
-from .._keys import example_keys
+from .._keys import check_key, example_keys
 from .._types import Model, PRNGKey, State, Where
 from ._chains import AbstractChains
 from ._inference import AbstractInference
@@ -171,6 +171,7 @@ class Blocks(AbstractPostHoc):
                 "the blocks are inferred here: give the training data and a key, "
                 "posterior(state, [(x, y)], key=key)"
             )
+        check_key(key)
         model = eqx.nn.inference_mode(self.model(state))
         data = _joined_rows(TrainingBatches(self, model, batches))
         chosen = self._chosen(model)

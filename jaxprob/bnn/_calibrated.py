@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._keys import check_key
 from .._types import PRNGKey
 from ..recalibrate import AdaptiveSets, ConformalQuantiles, TemperatureScaling
 from ..recalibrate._best_logarithm import best_logarithm
@@ -76,7 +77,7 @@ class CalibratedPredictive(AbstractSpread):
         self, y: Float[Array | np.ndarray, "rows *out"]
     ) -> Float[Array, "rows *out"]:
         """Distribution function at a target for each row."""
-        y = self.uncalibrated.check_rows("y", y)
+        y = self.uncalibrated.check_targets(y)
         return self.uncalibrated.cdf(self.mean + (y - self.mean) / self.scale)
 
     def quantile(self, q: float) -> Float[Array, "rows *out"]:
@@ -92,6 +93,7 @@ class CalibratedPredictive(AbstractSpread):
 
     def sample(self, *, key: PRNGKey) -> Num[Array, "rows *out"]:
         """A target for each row. For classes, each row by itself."""
+        check_key(key)
         if not self._classes:
             return self._stretch(self.uncalibrated.sample(key=key))
         return jax.random.categorical(key, self._log_probs)

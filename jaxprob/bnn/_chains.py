@@ -15,7 +15,7 @@ from .. import tree
 from .._keys import example_keys
 from .._types import Info, Model, PRNGKey, Where
 from ._draws import DrawsPosterior
-from ._inference import Roles, random_or_point
+from ._inference import Roles, check_state, random_or_point
 from ._members import AbstractMembers
 from ._moved import check_moved
 from ._noise import LearnedNoise
@@ -160,6 +160,7 @@ class AbstractChains(AbstractMembers):
         every transition of a chain diverged or was refused. Warns of divergences, and
         of chains that have hardly moved.
         """
+        check_state(self, state, ChainState)
         kept = int(self.num_kept(int(state.step)))
         if kept == 0:
             first = next(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PyTree
 
+from .._keys import check_key
 from .._types import Model, PRNGKey
 from ._posterior import AbstractPosterior, chosen
 from ._random import MIN_SCALE, Gaussian
@@ -50,6 +51,7 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
         r"""$\delta^\top \Sigma^{-1} \delta$."""
 
     def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
         vector, unravel = ravel(self.params)
         return eqx.combine(unravel(vector + self.deviation(key)), self.rest)
 

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from .._ema import EMA
 from .._learner import GradientDescent, TrainState
 from .._types import Info, Model, PRNGKey, Where
-from ._inference import AbstractInference, random_or_point
+from ._inference import AbstractInference, check_state, random_or_point
 
 if TYPE_CHECKING:  # see bnn/_inference.py
     from typing import ClassVar as AbstractVar
@@ -56,4 +56,5 @@ class AbstractDescent(AbstractInference):
 
     def _trained(self, state: TrainState) -> PyTree:
         """What the state's model has become, or its average if there is an EMA."""
+        check_state(self, state, TrainState)
         return self._descent(state.model).model(state)

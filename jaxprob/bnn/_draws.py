@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Integer, PyTree
 
+from .._keys import check_key
 from .._types import Model, PRNGKey
 from ._posterior import AbstractPosterior
 
@@ -43,6 +44,7 @@ class DrawsPosterior(AbstractPosterior):
         return eqx.combine(params, self.rest)
 
     def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
         return self.atom(jax.random.randint(key, (), 0, self.num_atoms))
 
     def mean(self) -> Model:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
-from .._keys import example_keys
+from .._keys import check_key, example_keys
 from .._types import Info, Model, PRNGKey, State
 from ._inference import AbstractInference
 from ._members import AbstractMembers
@@ -59,6 +59,7 @@ class EnsemblePosterior(AbstractPosterior):
 
     def sample(self, key: PRNGKey) -> Model:
         """A member at random, then a draw from it."""
+        check_key(key)
         index_key, sample_key = jax.random.split(key)
         index = jax.random.randint(index_key, (), 0, self.num_members)
         return self.member(index).sample(sample_key)
@@ -162,7 +163,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """All members' states, stacked along a leading axis."""
-
+        check_key(key)
         if callable(self.make):
             make = self.make
         elif self.make == "model":
@@ -214,6 +215,14 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
 
     def member(self, state: State, index: int) -> State:
         """The state of one member, as `method` knows it."""
+        num = self.num_members
+        arrays = jax.tree.leaves(eqx.filter(state, eqx.is_array))
+        if not arrays or any(a.shape[:1] != (num,) for a in arrays):
+            raise ValueError(
+                f"state is a {type(state).__name__} whose arrays have no leading axis "
+                f"of {num} members: give the state that jaxprob.fit returns for this "
+                "DeepEnsemble"
+            )
         return take(state, index)
 
     def model(self, state: State) -> Model:

@@ -4,7 +4,7 @@ import abc
 import operator
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -45,6 +45,12 @@ class AbstractInference(AbstractLearner):
             raise TypeError(
                 f"log_joint is a {type(joint).__name__}: a method is given likelihood, "
                 "prior and the number of rows, LogJoint(likelihood, prior, num_data=N)"
+            )
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not hasattr(optimizer, "update"):
+            raise TypeError(
+                f"optimizer={optimizer!r}: give an optax transformation, such as "
+                "optax.adam(1e-3)"
             )
 
     def check(self, model: Model, data: PyTree) -> None:
@@ -114,6 +120,15 @@ class AbstractInference(AbstractLearner):
         - `batches`: the training data again, for methods that need another pass.
         - `key`: for methods that need randomness here.
         """
+
+
+def check_state(method: AbstractInference, state: Any, kind: type) -> None:
+    """Reject what is no state of a method, such as its model."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state is a {type(state).__name__}: {type(method).__name__} takes the "
+            f"state that jaxprob.fit returns for it, a {kind.__name__}"
+        )
 
 
 def random_or_point(model: Model, random: Where | None, point: Where) -> PyTree[bool]:

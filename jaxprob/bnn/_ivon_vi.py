@@ -17,7 +17,7 @@ from .._learner import TrainState
 from .._low_precision import single
 from .._optimizer_update import optimizer_update
 from .._types import Info, Model, PRNGKey, Where
-from ._inference import AbstractInference, Roles, random_or_point
+from ._inference import AbstractInference, Roles, check_state, random_or_point
 from ._ivon import ivon, sample_ivon
 from ._kl import kl
 from ._log_joint import LogJoint
@@ -158,6 +158,7 @@ class IVON(AbstractInference):
 
         Warns where most of the curvature still is `hess_init`.
         """
+        check_state(self, state, TrainState)
         self._warn_of_initial_curvature(state.step)
         params, points, rest = self._split(state.model)
         nodes = _gaussians(params, state.opt_state[0].scale)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .. import tree
+from .._keys import check_key
 from .._low_precision import single
 from .._path_name import path_name
 from .._types import Model, PRNGKey
@@ -254,6 +255,7 @@ class PreparedLaplace(AbstractPosterior):
 
     def sample(self, key: PRNGKey) -> Model:
         vector, unravel = ravel(self.params)
+        check_key(key)
         draw = self.curvature.draw(self.root, key=key)
         return eqx.combine(unravel(vector + self.temperature**0.5 * draw), self.rest)
 

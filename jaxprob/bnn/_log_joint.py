@@ -80,8 +80,9 @@ class LogJoint(eqx.Module):
                 "leaf) -> distribution, such as FanInNormal()"
             )
         if not isinstance(num_data, int | np.integer) or num_data < 1:
+            given = type(num_data).__name__ if np.ndim(num_data) else repr(num_data)
             raise ValueError(
-                f"num_data={num_data!r}: it is the number of rows of the training set, "
+                f"num_data={given}: it is the number of rows of the training set, "
                 "len(x)"
             )
         if not temperature > 0:

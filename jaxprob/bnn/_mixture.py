@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer
 
+from .._keys import check_key
 from .._types import Model, PRNGKey
 from ._likelihood import Likelihood
 from ._posterior import AbstractPosterior, first_known, part_expansion
@@ -77,6 +78,7 @@ class Mixture(AbstractPosterior):
         return jax.random.categorical(key, jnp.log(self.weights))
 
     def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
         index_key, sample_key = jax.random.split(key)
         index = self._index(index_key)
         return self._switch(index, lambda c: c.sample(sample_key))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, PyTree
 
+from .._keys import check_key
 from .._types import Model, PRNGKey
 from ._kl import kl
 from ._likelihood import Likelihood
@@ -151,12 +152,19 @@ class MeanFieldPosterior(AbstractPosterior):
     tree: Model
 
     def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
         return sample_leaves(self.tree, key=key)
 
     def mean(self) -> Model:
         return mean_leaves(self.tree)
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
+        if jax.tree.structure(model) != jax.tree.structure(self.mean()):
+            raise ValueError(
+                f"model is another {type(model).__name__} than the posterior is over: "
+                "its classes, settings or number of leaves differ. Give a model such "
+                "as posterior.sample(key) returns"
+            )
         terms = jax.tree.map(
             lambda node, value: node.log_prob(value) if is_random(node) else None,
             self.tree,

@@ -92,6 +92,12 @@ def predict(
     check_likelihood(likelihood)
     check_key(key)
     x = jax.tree.map(_as_array, x)
+    for leaf in jax.tree.leaves(x):
+        if not hasattr(leaf, "shape"):
+            raise TypeError(
+                f"x holds a {type(leaf).__name__}: give arrays with one row for each "
+                "prediction, such as np.asarray(x, np.float32)"
+            )
     rows = num_rows(x)
     if rows == 0:
         raise ValueError("x has no rows to predict")
@@ -287,7 +293,18 @@ def _output_shapes(posterior, apply, x, key, linearized):
     """Shapes and dtypes of one row's outputs."""
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
     first = jnp.zeros((), jnp.uint32)
-    shapes = eqx.filter_eval_shape(
-        _output, posterior, apply, row, key, first, False, linearized
-    )
+    try:
+        shapes = eqx.filter_eval_shape(
+            _output, posterior, apply, row, key, first, False, linearized
+        )
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        given = ", ".join(str(a.shape) for a in jax.tree.leaves(x))
+        one = ", ".join(str(a.shape[1:]) for a in jax.tree.leaves(x))
+        raise type(error)(
+            f"x has shape {given}, and the model cannot be called with one row of it, "
+            f"of shape {one}. Give x with a leading axis of rows, each an input of the "
+            f"model; one input alone is x[None]. The model says: {error}"
+        ) from error
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), shapes)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
 from .._checks import check_classes, check_finite
-from .._keys import example_keys
+from .._keys import check_key, example_keys
 from .._types import PRNGKey
 from . import _row_statistics as row_statistics
 from ._likelihood import BERNOULLI, CATEGORICAL, Likelihood
@@ -128,7 +128,7 @@ class Predictive(AbstractSpread):
 
     def cdf(self, y: Num[Array | np.ndarray, "rows *out"]) -> Float[Array, "rows *out"]:
         """Distribution function of the mixture at a target for each row."""
-        return self._map(row_statistics.cdf, self.check_rows("y", y))
+        return self._map(row_statistics.cdf, self.check_targets(y))
 
     def quantile(self, q: float) -> Float[Array, "rows *out"]:
         """The q-quantile of the mixture, by bisection of its distribution function.
@@ -191,6 +191,7 @@ class Predictive(AbstractSpread):
 
         - `key`: of this draw. `jax.vmap(lambda k: p.sample(key=k))(keys)` draws many.
         """
+        check_key(key)
         part_key, noise_key = jax.random.split(key)
         part = jax.random.randint(part_key, (), 0, self.num_samples)
         keys = example_keys(noise_key, self.num_rows)
@@ -211,29 +212,41 @@ class Predictive(AbstractSpread):
         return array
 
     def check_targets(self, y: Num[Array | np.ndarray, "..."]) -> Num[Array, "..."]:
-        """`check_rows`; and labels are of the classes, one for each output."""
+        """`check_rows`; and y has the shape of the predictions, and labels are classes.
+
+        Any other shape would broadcast against the mean of each row.
+        """
         y = self.check_rows("y", y)
-        if not self.is_classification or is_traced(y):
-            return y
-        kind = self._kind
-        expected = (self.num_rows, *kind.batch_shape)
+        expected = (self.num_rows, *self._shape)
         if y.shape != expected:
             raise ValueError(
-                f"y has shape {y.shape}, and the labels of these predictions have the "
-                f"shape {expected}"
+                f"y has shape {y.shape}, and the targets of these predictions have the "
+                f"shape {expected}: give y.reshape({expected}) if the rows are the same"
             )
+        kind = self._kind
+        if not self.is_classification or is_traced(y):
+            return y
         check_classes("y", np.asarray(y), 2 if self.is_binary else kind.probs.shape[-1])
         return y
 
-    @functools.cached_property
+    @property
     def _kind(self):
         """A distribution such as those of the parts."""
+        return row_statistics.base(self._part)
+
+    @property
+    def _shape(self):
+        """The shape of one target."""
+        return self._part.batch_shape + self._part.event_shape
+
+    @functools.cached_property
+    def _part(self):
         if self._is_unrolled():
             outputs = self.outputs
         else:
             outputs, _ = next(iter(self._chunks()))
         first = jax.tree.map(lambda a: a[0, 0], outputs)
-        return row_statistics.base(self._likelihood(first))
+        return self._likelihood(first)
 
     @property
     def is_classification(self) -> bool:

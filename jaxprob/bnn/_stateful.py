@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._batch import num_rows, unpack
-from .._keys import example_keys
+from .._keys import check_key, example_keys
 from .._types import Model, PRNGKey
 from ._apply import takes_key
 from ._draws import DrawsPosterior
@@ -158,6 +158,7 @@ def refresh_statistics(
         raise ValueError("give key=... and num_samples=...: the posterior is no list")
     weights = jnp.asarray([float(num_rows(x)) for x in data])
     key = jax.random.key(0) if key is None else key
+    check_key(key)
     sample_key, pass_key = jax.random.split(key)
     varies, lead = eqx.is_inexact_array, (1, num)
     if isinstance(posterior, DrawsPosterior) and exact:

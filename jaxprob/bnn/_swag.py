@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._keys import check_key
 from .._learner import TrainState
 from .._types import Info, Model, PRNGKey
-from ._inference import Roles
+from ._inference import Roles, check_state
 from ._map import MAP
 from ._posterior import AbstractPosterior, chosen
 from ._prior import check_prior
@@ -59,6 +60,7 @@ class SWAGPosterior(AbstractPosterior):
 
     def sample(self, key: PRNGKey) -> Model:
         vector, unravel = ravel(self.params)
+        check_key(key)
         diagonal_key, rank_key = jax.random.split(key)
         own = jax.random.normal(diagonal_key, vector.shape, vector.dtype)
         rank = len(self.deviations)
@@ -188,6 +190,7 @@ class SWAG(AbstractWrapper):
         **Raises:** `ValueError` with fewer than two iterates, or without the batches
         and the key where they are needed.
         """
+        check_state(self, state, SWAGState)
         count = int(state.count)
         if count < 2:
             raise ValueError(

@@ -108,6 +108,12 @@ def tune_prior(
     **Raises:** `ValueError` when there is nothing to tune, and what `with_noise` says;
     `FloatingPointError` when the evidence is not finite where the ascent ended.
     """
+    if not isinstance(posterior, LaplacePosterior):
+        raise TypeError(
+            f"posterior is a {type(posterior).__name__}: tune_prior takes the "
+            "posterior of Laplace(MAP(log_joint, optimizer)), whose evidence has a "
+            "closed form"
+        )
     scales, rest = eqx.partition(posterior.prior, eqx.is_inexact_array)
     leaves = jax.tree.leaves(scales)
     if not leaves or not all(bool(jnp.all(leaf > 0)) for leaf in leaves):

@@ -1,6 +1,6 @@
 """Methods round another method."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import PyTree
 
@@ -27,9 +27,13 @@ class AbstractWrapper(AbstractInference):
 
     def __check_init__(self):
         if not isinstance(self.method, self.wraps):
+            given: Any = self.method
+            kind = "the class " if isinstance(given, type) else "a "
+            name = given if isinstance(given, type) else type(given)
             raise TypeError(
-                f"method={self.method!r}: {type(self).__name__} goes round another "
-                "method, such as MAP(log_joint, optax.adam(1e-3))"
+                f"method is {kind}{name.__name__}: {type(self).__name__} "
+                f"takes a method of class {self.wraps.__name__}, such as "
+                "MAP(log_joint, optax.adam(1e-3))"
             )
 
     @property

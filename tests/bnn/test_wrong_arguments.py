@@ -58,13 +58,16 @@ WRONG = {
     ),
     "a joint instead of a method": (
         lambda: bnn.Laplace(JOINT),
-        r"Laplace goes round another method, such as MAP\(",
+        r"Laplace takes a method of class MAP, such as MAP\(",
     ),
     "a method without a mode": (
         lambda: bnn.Laplace(bnn.MeanFieldVI(JOINT, optax.sgd(0.1))),
-        r"Laplace goes round another method, such as MAP\(",
+        r"Laplace takes a method of class MAP, such as MAP\(",
     ),
-    "a class as method": (lambda: bnn.DeepEnsemble(bnn.MAP, 5), r"method=.*MAP\(log_j"),
+    "a class as method": (
+        lambda: bnn.DeepEnsemble(bnn.MAP, 5),
+        r"method is the class MAP: .* such as MAP\(log_j",
+    ),
     "members first": (lambda: bnn.DeepEnsemble(5, MAP), "num_members=MAP"),
     "an optimiser of a sampler": (
         lambda: bnn.SGLD(JOINT, optax.sgd(0.1), 0, 1, 2),
