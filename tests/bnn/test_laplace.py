@@ -349,8 +349,10 @@ def test_any_likelihood_and_padding_and_missing_rows(network, getkey):
     assert np.allclose(
         halves.curvature.matrix, full.curvature.matrix, rtol=0.0, atol=1e-9
     )
-    half = method.posterior(state, [(x[:20], y[:20])])
-    other = method.posterior(state, [(x[20:], y[20:])])
+    with pytest.warns(UserWarning, match="the training set has 20 rows"):
+        half = method.posterior(state, [(x[:20], y[:20])])
+    with pytest.warns(UserWarning, match="the training set has 20 rows"):
+        other = method.posterior(state, [(x[20:], y[20:])])
     mean = (half.curvature.matrix + other.curvature.matrix) / 2
     assert np.allclose(mean, full.curvature.matrix, rtol=0.0, atol=1e-9)
 
