@@ -187,7 +187,7 @@ def predict(
         def one(chunk):
             part, others = chunk
             outputs = _loop_outputs(
-                posterior, apply, part, key, num, block, exact, linearized
+                posterior, apply, part, key, num, block, exact, linearized, link
             )
             return function(outputs, others)
 
@@ -225,7 +225,7 @@ def _outputs(posterior, apply, x, key, first, block, exact, linearized, link):
     return jax.vmap(one, out_axes=1)(index)
 
 
-def _loop_outputs(posterior, apply, x, key, num, block, exact, linearized):
+def _loop_outputs(posterior, apply, x, key, num, block, exact, linearized, link):
     """Outputs of all models as one loop, which is compiled as fast as one block.
 
     Inside a program of the caller's each call would be compiled by itself.
@@ -233,7 +233,7 @@ def _loop_outputs(posterior, apply, x, key, num, block, exact, linearized):
     starts = jnp.arange(0, num, block, dtype=jnp.uint32)
 
     def one(first):
-        return _outputs(posterior, apply, x, key, first, block, exact, linearized)
+        return _outputs(posterior, apply, x, key, first, block, exact, linearized, link)
 
     def joined(a):
         a = jnp.moveaxis(a, 0, 1)
