@@ -16,6 +16,7 @@ from ._batch import Batch, own, weight
 from ._call_loss import checked_info
 from ._data_check import DataCheck
 from ._divergence import warn_of_divergence
+from ._held_signals import HELD
 from ._host_batch import host_batch
 from ._host_errors import checks_give_nan
 from ._keys import as_seed, check_key
@@ -24,6 +25,7 @@ from ._layout import Layout
 from ._learner import AbstractLearner
 from ._loader import ArrayLoader
 from ._outside import Outside, is_current
+from ._own_errors import OWN_ERRORS
 from ._per_object import PerObject
 from ._stepper import Stepper
 from ._totals import Totals
@@ -79,6 +81,18 @@ def fit(
     breaks the state (see `Stepper.check_state`), with the step and the leaf; or when
     the mean loss over an epoch is not finite. Warns where it ends far above where it
     was. Batches of an iterable are checked as they come, in the first epoch.
+
+    Whatever else ends the training is raised as itself: an error of the user's code
+    inside a step, an error of the data, Ctrl-C. Each of them has the learner's state as
+    `error.state`, the number of steps that it has seen as `error.step`, and the epochs
+    before as `error.history`:
+
+    ```python
+    try:
+        state, history = jaxprob.fit(learner, model, (x, y), key=key, num_epochs=20)
+    except KeyboardInterrupt as error:  # later, in a notebook: sys.last_value.state
+        state = error.state
+    ```
     """
     check_key(key)
     if (num_steps is None) == (num_epochs is None):
@@ -117,41 +131,80 @@ def fit(
     )
     if isinstance(loader, Sized):
         stepper.bound(len(loader))
-    evaluator = Evaluator(learner, layout)
     total = num_steps if num_steps is not None else _total(loader, num_epochs)
-    history: History = []
-    done = 0
     shown = progress and jax.process_index() == 0
-    with tqdm(total=total, disable=not shown, unit="step") as bar:
-        for epoch in itertools.count():
-            if _finished(done, epoch, num_steps, num_epochs):
-                break
-            if isinstance(loader, ArrayLoader):
-                loader.set_epoch(epoch)
-            stepper.reset_totals()
-            before = done
-            limit = math.inf if num_steps is None else num_steps - done
-            for chunk in _chunks(loader, stepper, limit, training_check):
-                stepper(chunk)
-                done += len(chunk)
-                bar.update(len(chunk))
-            if done == before:
-                raise ValueError(
-                    f"data gave no batch in epoch {epoch}: is it a generator? Give "
-                    "arrays, or an iterable that can be iterated again"
-                )
-            entry = {"step": float(done), **_means(stepper.totals)}
-            _check_loss(entry, stepper)
-            if held_out is not None:
-                batches = validation_check.over(held_out)
-                means = evaluator(stepper.state, batches, key=eval_key)
-                entry |= {f"val_{name}": value for name, value in means.items()}
-            history.append(entry)
-            figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
-            bar.set_postfix(figures, refresh=False)
-    stepper.check_state()
-    warn_of_divergence([entry["loss"] for entry in history if "loss" in entry])
-    return stepper.fetch(), history
+    history: History = []
+    evaluator = Evaluator(learner, layout)
+
+    def evaluate():
+        if held_out is None:
+            return {}
+        batches = validation_check.over(held_out)
+        means = evaluator(stepper.live, batches, key=eval_key)
+        return {f"val_{name}": value for name, value in means.items()}
+
+    HELD.install()
+    try:
+        with tqdm(total=total, disable=not shown, unit="step") as bar:
+            _train(
+                stepper,
+                loader,
+                training_check,
+                history,
+                num_steps=num_steps,
+                num_epochs=num_epochs,
+                evaluate=evaluate,
+                bar=bar,
+            )
+        stepper.check_state()
+        warn_of_divergence([entry["loss"] for entry in history if "loss" in entry])
+        return stepper.fetch(), history
+    except BaseException as error:
+        _give_state(error, stepper, history)
+        raise
+    finally:
+        HELD.uninstall()
+
+
+def _train(stepper, loader, check, history, *, num_steps, num_epochs, evaluate, bar):
+    done = 0
+    for epoch in itertools.count():
+        if _finished(done, epoch, num_steps, num_epochs):
+            return
+        if isinstance(loader, ArrayLoader):
+            loader.set_epoch(epoch)
+        stepper.reset_totals()
+        before = done
+        limit = math.inf if num_steps is None else num_steps - done
+        for chunk in _chunks(loader, stepper, limit, check):
+            stepper(chunk)
+            done += len(chunk)
+            bar.update(len(chunk))
+        if done == before:
+            raise ValueError(
+                f"data gave no batch in epoch {epoch}: is it a generator? Give "
+                "arrays, or an iterable that can be iterated again"
+            )
+        entry = {"step": float(done), **_means(stepper.totals)}
+        _check_loss(entry, stepper)
+        entry |= evaluate()
+        history.append(entry)
+        figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
+        bar.set_postfix(figures, refresh=False)
+
+
+def _give_state(error, stepper, history):
+    """Hand the state over with an error that ends a training."""
+    if isinstance(error, NonFiniteError) or jax.process_count() > 1:
+        return  # it has the state; or only one process may have failed
+    try:
+        found = {"state": stepper.fetch(), "step": stepper.step, "history": history}
+        vars(error).update(found)
+    except Exception as lost:
+        error.add_note(f"jaxprob.fit cannot give the state: {lost}")
+    else:
+        note = f"the state after {found['step']} steps is error.state"
+        error.add_note(f"jaxprob.fit: {note}")
 
 
 def evaluate(
@@ -194,7 +247,8 @@ class Evaluator:
         for index, batch in enumerate(loader):
             batch = self._layout.put(own(host_batch(batch)))
             first = totals is None
-            totals = self._step(state, batch, totals, key, np.uint32(index))
+            number = np.uint32(index)
+            totals = OWN_ERRORS.call(self._step, state, batch, totals, key, number)
             if first:
                 now = Outside(self._learner)
                 self._outside.leave_out(self._outside.changed(now))

@@ -1,12 +1,13 @@
-"""The last good state of a run, and the way back to the step that broke it.
+"""A copy of a good state, and the way from it to any later step.
 
-The step that gives the first NaN has written over the state it came from, and whoever
-looks at each step makes the device wait for the host. So a run keeps a copy of a state
-that was looked at, and the batches since. A later look that finds a leaf not finite any
-more makes those steps again from the copy, by the same program and so with the same
-bits, and halves the stretch until the first bad step is found.
+A step writes over the state it came from, also the step that fails or that gives the
+first NaN, and looking at each step would make the device wait for the host. So a run
+keeps a copy of a state that was looked at, and the batches since. The same program
+makes the same steps again from the copy, with the same bits: up to the last one before
+an error, or, where a later look finds NaN, up to the first step that gave one.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,11 @@ from jaxtyping import Array, Bool, PyTree
 
 from ._batch import RowStack, Stack
 from ._path_name import path_name
+from ._totals import Totals
 from ._types import State
 
 MAX_BYTES = 2**28  # of batches that are held
+MAX_SECONDS = 20.0  # of work that is held, so that it is soon made again
 
 
 class NonFiniteError(FloatingPointError):
@@ -49,32 +52,60 @@ class NonFiniteError(FloatingPointError):
 
 
 class Kept:
-    """A state that was looked at, and what was done since.
+    """A copy of a state, and the work done since.
 
     **Arguments:**
 
-    - `arrays`: of the state, in buffers of its own.
+    - `arrays`, `totals`: of the state, in buffers that nothing consumes.
     - `step`: the number of the next step.
     """
 
-    def __init__(self, arrays: PyTree, step: int):
+    def __init__(self, arrays: PyTree, totals: Totals, step: int):
         self.arrays = arrays
+        self.totals = totals
         self.step = step
         self.work: list[tuple[PyTree, int]] = []
         self.num_steps = 0
-        self.num_bytes = 0
+        self._num_bytes = 0
+        self._since: float | None = None
 
     def is_full(self, num: int, most: int) -> bool:
-        """Whether so many steps more are too many to hold."""
-        if not self.work:
+        """Whether so many steps more are too many to hold, or too long to make again.
+
+        Processes that share a run read different clocks and must agree.
+        """
+        if not self.num_steps:
             return False
-        return self.num_steps + num > most or self.num_bytes > MAX_BYTES
+        if self.num_steps + num > most or self._num_bytes > MAX_BYTES:
+            return True
+        seconds = time.monotonic() - (self._since or time.monotonic())
+        return seconds > MAX_SECONDS and jax.process_count() == 1
 
     def add(self, batches: PyTree, num: int) -> None:
         """Notes steps about to be made: a `Stack` of batches, or a batch alone."""
+        if self.num_steps and self._since is None:
+            self._since = time.monotonic()  # the first dispatch may compile
         self.work.append((batches, num))
         self.num_steps += num
-        self.num_bytes += _num_bytes(batches)
+        self._num_bytes += _num_bytes(batches)
+
+    def add_reset(self) -> None:
+        """Notes that the sums of the metrics begin anew."""
+        self.work.append((None, 0))
+
+    def cut(self, step: int) -> None:
+        """Forgets the work from a step on."""
+        work, self.work = self.work, []
+        at = self.step
+        for batches, num in work:
+            if num and at == step:
+                break
+            part = min(num, step - at)
+            self.work.append((batches, part))
+            at += part
+            if part < num:
+                break
+        self.num_steps = step - self.step
 
     def broken(self, arrays: PyTree) -> list[str]:
         """Paths of the leaves that are not finite and were. This waits for the device.
@@ -148,6 +179,8 @@ def first_break(
     """
     arrays, step = kept.arrays, kept.step
     for batches, num in kept.work:
+        if not num:
+            continue
         after, info = run(arrays, step, batches, num)
         broken = kept.broken(after)
         if not broken:

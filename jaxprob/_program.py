@@ -40,12 +40,19 @@ class Program:
     - `learner`: held by a weak reference; whoever calls the program holds it.
     - `arrays`, `static`: the two halves of a state.
     - `layout`: the devices.
+    - `donates`: whether a dispatch consumes the buffers of the state that it is given.
     """
 
     def __init__(
-        self, learner: AbstractLearner, arrays: PyTree, static: PyTree, layout: Layout
+        self,
+        learner: AbstractLearner,
+        arrays: PyTree,
+        static: PyTree,
+        layout: Layout,
+        donates: bool = True,
     ):
         self.layout = layout
+        self.donates = donates
         self.shardings: Any = None
         # Members one after the other have a device to themselves, each in its turn.
         self.turns = learner.turns if layout.is_single else None
@@ -62,14 +69,20 @@ class Program:
             everywhere = layout.everywhere
             carry = (self.shardings, everywhere, everywhere)
             out = {"out_shardings": (carry, everywhere)}
-        self._one = jax.jit(self._single, donate_argnums=0, **out)
-        self._many = jax.jit(self._several, donate_argnums=0, **out)
+        donated = (0,) if donates else ()
+        self._one = jax.jit(self._single, donate_argnums=donated, **out)
+        self._many = jax.jit(self._several, donate_argnums=donated, **out)
         # A program of its own: fused with the steps it would let them round otherwise.
         self.gather = jax.jit(gather)
 
     @classmethod
     def of(
-        cls, learner: AbstractLearner, arrays: PyTree, static: PyTree, layout: Layout
+        cls,
+        learner: AbstractLearner,
+        arrays: PyTree,
+        static: PyTree,
+        layout: Layout,
+        donates: bool = True,
     ) -> "Program":
         """The one that was made for this learner and such a state, or a new one."""
         leaves, structure = jax.tree.flatten(static)
@@ -77,11 +90,11 @@ class Program:
         kinds = tuple((type(leaf), leaf) for leaf in leaves)
         # Where members lie depends on the shapes of the arrays.
         shapes = () if layout.is_single else _shapes(arrays)
-        key = (layout, structure, kinds, shapes)
+        key = (layout, donates, structure, kinds, shapes)
         return _PROGRAMS.get(
             learner,
             key,
-            lambda: cls(learner, arrays, static, layout),
+            lambda: cls(learner, arrays, static, layout, donates),
             lambda made: is_current(learner, made.outside, Outside(learner, static)),
         )
 
@@ -118,7 +131,7 @@ class Program:
         return self.layout.place(totals, self.layout.everywhere)
 
     def one(self, carry: Carry, key: PRNGKey, batch: PyTree) -> tuple[Carry, Metrics]:
-        """One step. The buffers of the carry are consumed."""
+        """One step. The buffers of the carry are consumed, if the program donates."""
         return self._in_turn(self._one, carry, key, batch)
 
     def many(

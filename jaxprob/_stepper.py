@@ -14,23 +14,22 @@ import functools
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from ._batch import RowStack, Stack, own, unpack
 from ._dispatch_size import DispatchSize, num_bytes
-from ._host_errors import check_metrics
 from ._keys import step_key
-from ._last_good import Kept, first_break
+from ._last_good import first_break
 from ._layout import Layout
 from ._learner import AbstractLearner
-from ._program import Program
-from ._stacking import copied, owned, shape_of, stack_into, strong
+from ._live_state import LiveState
+from ._program import Metrics, Program
+from ._stacking import shape_of, stack_into
 from ._totals import StepMetrics, Totals
 from ._types import PRNGKey, State
 
@@ -45,8 +44,14 @@ class Stepper:
     ```
 
     The key of step k is `fold_in(key, k)`, derived inside the program. The state given
-    is copied; the live one is donated to each dispatch, so take `stepper.state` anew
-    after each call.
+    is copied, and so is the one that is read: it outlives the next call.
+
+    The state can be read at any time, also from another thread, after an error inside
+    a step, and after Ctrl-C. An error in step k leaves the state before step k, from
+    which the next call goes on; it is raised as the user's code raised it. Handlers of
+    signals are called between two dispatches (a second Ctrl-C inside one). Steps that
+    are lost are made again from a copy that is kept: host callbacks inside a step may
+    then be called again for the same step.
 
     **Arguments:**
 
@@ -57,8 +62,10 @@ class Stepper:
     - `steps_per_dispatch`: how many steps a dispatch may hold. `"auto"` times a few
         single steps and chooses about 80 ms of work, at most 512 steps and 64 MB.
     - `layout`: the devices; JAX's default one if it is not given.
-    - `check_every`: steps from one `check_state` to the next. For it a copy of the
-        state is kept, and the batches since, up to 256 MB; with 0 nothing is.
+    - `check_every`: steps from one `check_state` to the next. A copy of the state is
+        kept, and the batches since, up to 256 MB and 20 seconds. With 0 nothing is
+        checked and no batches are kept. A dispatch then leaves the state before it in
+        memory and waits for the dispatch before.
     - `fatal`: whether a state that is broken ends the run, or is warned of once.
     """
 
@@ -91,12 +98,13 @@ class Stepper:
         self.check_every = check_every
         self.fatal = fatal
         arrays, self._static = eqx.partition(state, eqx.is_array)
-        self._program = Program.of(learner, arrays, self._static, self.layout)
-        self._begin(arrays, key, step)
-        self._kept: Kept | None = None
-        self._totals: Totals | None = None
-        self._carried: Totals | None = None  # from a program to the one after it
-        self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
+        self._checks = self._donates = check_every > 0
+        self._program = Program.of(
+            learner, arrays, self._static, self.layout, self._donates
+        )
+        self._traced = False
+        self._rescued: list[tuple[Metrics, int]] = []
+        self._live = LiveState(self._program, arrays, key, step)
 
     @property
     def capacity(self) -> int:
@@ -127,8 +135,13 @@ class Stepper:
 
     @property
     def state(self) -> State:
-        """The live state. The next dispatch consumes its buffers."""
-        return eqx.combine(self._arrays, self._static)
+        """A copy of the state, on the layout's devices. It waits for the device."""
+        return eqx.combine(self._live.copy(), self._static)
+
+    @property
+    def live(self) -> State:
+        """The state without a copy. The next call consumes its buffers."""
+        return eqx.combine(self._live.arrays, self._static)
 
     def resume(self, state: State, *, key: PRNGKey, step: int) -> None:
         """Goes on from another state of the same structure, with the same programs."""
@@ -138,8 +151,7 @@ class Stepper:
                 "resume takes a state like the one the stepper was made with; its "
                 "settings differ. Make a new Stepper"
             )
-        self._begin(arrays, key, step)
-        self._kept = None
+        self._live.begin(arrays, key, step)
 
     def refresh(self) -> None:
         """Compiles anew if a value that the learner reads from outside has changed.
@@ -148,33 +160,45 @@ class Stepper:
         """
         if not self._program.outside.values:
             return
-        program = Program.of(self.learner, self._arrays, self._static, self.layout)
+        program = Program.of(
+            self.learner, self._live.arrays, self._static, self.layout, self._donates
+        )
         if program is self._program:
             return
         self.check_state()
-        self._kept = None
-        self._program, self._carried, self._totals = program, self._totals, None
+        self._live.change(program)
+        self._program, self._traced = program, False
 
     @property
     def step(self) -> int:
-        """The number of the next step. Reading it waits for the device."""
-        return int(self._step)
+        """The number of the next step."""
+        return self._live.step
+
+    @property
+    def rescued(self) -> StepMetrics | None:
+        """Metrics of the good steps in the last call, if that has raised an error."""
+        return StepMetrics(self._rescued) if self._rescued else None
 
     def fetch(self) -> State:
-        """The state whole on one device, in buffers that no dispatch consumes."""
-        arrays = copied(self.layout.fetch(self._arrays))
+        """A copy of the state, whole on one device. It waits for the device."""
+        arrays = self.layout.fetch(self._live.copy())
         return eqx.combine(arrays, self._static)
+
+    def wait(self) -> None:
+        """Waits for the device, and raises the error of a step that failed.
+
+        On an accelerator a step may fail after the call that made it has returned.
+        """
+        self._live.wait()
 
     @property
     def totals(self) -> Totals | None:
         """Metrics summed since `reset_totals`, still on the device."""
-        return self._totals
+        return self._live.totals
 
     def reset_totals(self) -> None:
         """Starts the sums anew, as at the start of an epoch."""
-        self._carried = None
-        if self._totals is not None:
-            self._totals = self._program.no_totals()
+        self._live.reset_totals()
 
     def check_state(self) -> None:
         """Looks whether the state is finite, which waits for the device.
@@ -186,8 +210,10 @@ class Stepper:
         then holds the state before that step. If not `fatal`, this is a warning, the
         state stays as it is, and nothing is checked any more.
         """
-        kept = self._kept
-        if kept is not None and kept.work and kept.broken(self._arrays):
+        self.wait()
+        kept = self._live.kept
+        some = self._checks and kept is not None and kept.num_steps
+        if some and kept.broken(self._live.arrays):
             self._fail(kept)
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
@@ -196,28 +222,40 @@ class Stepper:
         A `Stack` as long as `slots`, which an `ArrayLoader` gathers in one go, saves
         the stacking.
 
+        **Raises:** the error of a step that fails, such as that of `eqx.error_if` or
+        of a host callback. The stepper then holds the state before that step.
+
         **Returns:** every metric by name, one value for each step, fetched when read:
         nothing waits here.
         """
+        parts: list[tuple[Metrics, int]] = []
+        try:
+            self._train(batches, parts)
+        except BaseException:
+            rescued = self._live.rescued
+            self._rescued = parts if rescued is None else [*parts, rescued]
+            raise
+        self._rescued = []
+        return StepMetrics(parts)
+
+    def _train(self, batches, parts):
+        """Trains, and appends the metrics of each dispatch when it is made."""
         if isinstance(batches, Stack):
-            if self._totals is None:
+            if not self._traced:
                 self._trace(batches.at(0))
             if self._takes(batches):
                 info = self._dispatch_stack(batches)
-                self._look(info, batches.num)
-                return StepMetrics([(info, batches.num)])
+                parts.append((info, batches.num))
+                return
             batches = batches.unstack()
         batches = list(batches)
-        if self._totals is None and batches:
+        if batches and not self._traced:
             self._trace(batches[0])
-        parts = []
         while batches:
             run = batches[: self._run_length(batches)]
             batches = batches[len(run) :]
             info = self._dispatch(run)
-            self._look(info, len(run))
             parts.append((info, len(run)))
-        return StepMetrics(parts)
 
     def _run_length(self, batches):
         """How many batches from the first on are alike and fit one dispatch."""
@@ -240,9 +278,8 @@ class Stepper:
     def _dispatch(self, run):
         begin = time.perf_counter()
         if not self._program.fused:
-            batch = own(run[0])
-            self._note(batch, 1)
-            info = self._run(batch, 1)
+            self._renew(1)
+            info = self._live.advance(own(run[0]), 1)
         else:
             # A lone step goes through a loop too: the same body rounds alike, where a
             # bare step may be fused otherwise.
@@ -253,93 +290,32 @@ class Stepper:
             self._tune(run[0], info, begin)
         return info
 
-    def _place_table(self, table):
-        if self.layout.is_single:
-            return table
-        if self._table[0] is not table:
-            self._table = table, jax.device_put(table, self.layout.everywhere)
-        return self._table[1]
+    def _dispatch_stack(self, stack):
+        self._renew(stack.num)
+        return self._live.advance(stack, stack.num)
 
-    def _begin(self, arrays, key, step):
-        shardings = self._program.shardings
-        if shardings is None:
-            self._arrays = owned(arrays)
-            self._key = jnp.copy(key)
-            self._step = jnp.asarray(step, jnp.int32)
-            return
-        place, everywhere = self.layout.place, self.layout.everywhere
-        self._arrays = place(jax.tree.map(strong, arrays), shardings)
-        self._key = place(key, everywhere)
-        self._step = place(jnp.asarray(step, jnp.int32), everywhere)
-
-    def _note(self, batches, num):
-        """Holds what is done next; when that is too much, after another copy."""
-        kept = self._kept
+    def _renew(self, num):
+        """Checks the state, and keeps a new copy, before too much is held."""
+        kept = self._live.kept if self.check_every else None
         if kept is not None and kept.is_full(num, self.check_every):
             self.check_state()
-            kept = self._kept = None  # its buffers go before a copy comes
-        if not self.check_every or not num:
-            return
-        if kept is None:
-            kept = Kept(copied(self._arrays), self.step)
-            self._kept = kept
-        kept.add(batches, num)
+            self._live.kept = None  # its buffers go before a copy comes
 
     def _fail(self, kept):
-        found = first_break(kept, self._again)
+        found = first_break(kept, self._live.again)
         state = eqx.combine(found.arrays, self._static)
         gradient = None
         if not self._program.checked:  # else arrays lie on several
             said = _said_of(self.learner, state, found.batch)
             found = dataclasses.replace(found, said=said)
-            key = step_key(self._key, found.step)
+            key = step_key(self._live.key, found.step)
             batch = self.layout.put(own(found.batch))
             gradient = eqx.filter_jit(self.learner.gradient)(state, batch, key=key)
-        self._kept = None
         if self.fatal:
-            self._begin(found.arrays, self._key, found.step)
+            self._live.go_back(found.step)
             raise found.error(self.fetch(), gradient)
-        self.check_every = 0
+        self._checks = False
         warnings.warn(found.words(gradient), stacklevel=2)
-
-    def _again(self, arrays, step, batches, num):
-        """Makes steps once more, from arrays that stay as they are."""
-        live = self._arrays, self._step, self._totals
-        self._totals = self._program.no_totals()
-        self._begin(arrays, self._key, step)
-        try:
-            info = self._run(batches, num)
-            return self._arrays, info
-        finally:
-            self._arrays, self._step, self._totals = live
-
-    def _look(self, info, num):
-        """Raises what a check inside the program would have raised on one device."""
-        if self._program.checked:
-            check_metrics(jax.device_get(info), num, self.step)
-
-    def _dispatch_stack(self, stack):
-        self._note(stack, stack.num)
-        return self._run(stack, stack.num)
-
-    def _run(self, batches, num):
-        """Makes the first `num` steps of a stack, or the one of a batch."""
-        assert self._totals is not None  # from the trace on
-        carry = (self._arrays, self._step, self._totals)
-        if isinstance(batches, Stack):
-            stacked = self._placed(batches)
-            carry, info = self._program.many(carry, self._key, stacked, num)
-        else:
-            batch = self.layout.put(batches)
-            carry, info = self._program.one(carry, self._key, batch)
-        self._arrays, self._step, self._totals = carry
-        return info
-
-    def _placed(self, stack):
-        if not isinstance(stack, RowStack):
-            return self.layout.put(stack.batches, 1)
-        rows, mask = self.layout.put((stack.rows.astype(np.int32), stack.mask), 1)
-        return self._program.gather(self._place_table(stack.table), rows, mask)
 
     def _tune(self, batch, info, begin):
         jax.block_until_ready(info)
@@ -358,11 +334,9 @@ class Stepper:
             self._program.settled[num_bytes(batch)] = capacity
 
     def _trace(self, batch):
-        self._program.trace(self._arrays, self._key, batch)
-        self._totals = self._program.no_totals()
-        carried, self._carried = self._carried, None
-        if carried is not None and carried.sums.keys() == self._totals.sums.keys():
-            self._totals = carried
+        self._program.trace(self._live.arrays, self._live.key, batch)
+        self._live.match_totals()
+        self._traced = True
         settled = self._program.settled.get(num_bytes(batch))
         if self.tuning and settled is not None:
             self._size.settle(settled)

@@ -10,15 +10,19 @@ from .._timing import report
 from . import __doc__ as description
 from ._disks import disk_campaign
 from ._hostile import hostile_campaign
+from ._interrupts import interrupt_campaign
 from ._kills import kill_campaign
 from ._mutants import mutant_campaign
 from ._signals import signal_campaign
+from ._step_errors import error_campaign
 from ._training import training_campaign
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "kills": (kill_campaign, 200),
     "training": (training_campaign, 100),
     "signals": (signal_campaign, 60),
+    "interrupts": (interrupt_campaign, 200),
+    "errors": (error_campaign, 100),
     "disks": (disk_campaign, 20),
     "hostile": (hostile_campaign, 500),
     # Last: it computes in this process, which then forks no more.

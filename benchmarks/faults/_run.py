@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 
 import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
@@ -55,7 +56,7 @@ def make_trainer(folder: Path, epochs: int, callbacks: list[Any]) -> pl.Trainer:
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=callbacks,

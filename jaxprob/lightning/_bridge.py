@@ -15,10 +15,14 @@ from pytorch_lightning.callbacks import Checkpoint
 from . import _private
 from ._fit_folders import enter_folders
 from ._trainer_options import refuse_callbacks
+from ._trainer_signals import begin_work, end_work
 
 
 class EpochMeans(pl.Callback):
-    """Before all other callbacks: keeps the place in the data, logs epoch means."""
+    """Before all other callbacks: keeps the place in the data, logs epoch means.
+
+    While callbacks look at an epoch, or validate, handlers of signals are called.
+    """
 
     def setup(self, trainer, pl_module: Any, stage: str) -> None:
         # Lightning has looked whether a manual loop accumulates. From here on its count
@@ -28,6 +32,9 @@ class EpochMeans(pl.Callback):
 
     def on_train_start(self, trainer, pl_module: Any) -> None:
         pl_module.begin_fit()
+
+    def on_train_epoch_start(self, trainer, pl_module: Any) -> None:
+        end_work()
 
     def on_train_batch_start(self, trainer, pl_module: Any, batch, batch_idx) -> None:
         pl_module.begin_batch()
@@ -39,6 +46,13 @@ class EpochMeans(pl.Callback):
 
     def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
         pl_module.end_epoch()
+        end_work()
+
+    def on_train_end(self, trainer, pl_module: Any) -> None:
+        end_work()
+
+    def on_validation_start(self, trainer, pl_module: Any) -> None:
+        end_work()
 
     def on_validation_epoch_end(self, trainer, pl_module: Any) -> None:
         pl_module.end_evaluation("val_")
@@ -77,6 +91,7 @@ class Bridge(pl.Callback):
         pl_module.install_fetcher()
 
     def on_train_epoch_start(self, trainer, pl_module: Any) -> None:
+        begin_work()
         pl_module.install_fetcher()
         pl_module.begin_epoch()
 
@@ -90,6 +105,16 @@ class Bridge(pl.Callback):
         pl_module.check_step_made(outputs)
         pl_module.step_log.end_step(trainer)
         _private.save_on_time(trainer)
+
+    def on_train_epoch_end(self, trainer, pl_module: Any) -> None:
+        begin_work()  # checkpoints are written now
+
+    def on_train_end(self, trainer, pl_module: Any) -> None:
+        begin_work()
+
+    def on_validation_end(self, trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            begin_work()
 
     def on_validation_epoch_start(self, trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
@@ -114,10 +139,9 @@ class Bridge(pl.Callback):
         pl_module.note_batch(batch)
 
     def on_exception(self, trainer, pl_module: Any, exception: BaseException) -> None:
-        # Steps that were counted are made, whatever happens: a checkpoint written from
-        # here on holds as many as it says.
-        pl_module.settle()
-        pl_module.step_log.flush(trainer)
+        # A checkpoint written from here on holds as many steps as it says.
+        begin_work()
+        pl_module.recover(exception)
         self.give_back()
 
     def teardown(self, trainer, pl_module: Any, stage: str) -> None:

@@ -13,6 +13,7 @@ from .._host_errors import checks_give_nan
 from .._layout import Layout
 from .._learner import AbstractLearner
 from .._outside import Outside, is_current
+from .._own_errors import OWN_ERRORS
 from .._totals import Totals
 from .._types import PRNGKey, State
 
@@ -56,8 +57,8 @@ class Evaluation:
             totals = Totals.zeros(
                 jax.eval_shape(self._info, self._arrays, batch, self._key, *at)
             )
-        self._totals[loader] = self._compiled(
-            self._arrays, batch, totals, self._key, *at
+        self._totals[loader] = OWN_ERRORS.call(
+            self._compiled, self._arrays, batch, totals, self._key, *at
         )
 
     def means(self) -> dict[int, dict[str, float]]:

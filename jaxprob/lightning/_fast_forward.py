@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from . import _private
+from ._trainer_signals import begin_work
 from ._watchers import somebody_logs
 
 
@@ -33,8 +34,7 @@ class FastForward(_private.PrefetchDataFetcher):
             # Raised one dispatch late: the batches before it have been trained on.
             error, self._error = self._error, None
             raise error
-        # Lightning may have left out the step of the batch before, if it was `None`.
-        self._module.settle()
+        self._module.between_steps()
         trainer = self._module.trainer
         most = steps_until_visible(trainer, self._module.capacity)
         iterator = None if self._transfers else _private.array_iterator(self)
@@ -55,6 +55,7 @@ class FastForward(_private.PrefetchDataFetcher):
                 batch = _private.transfer(trainer, batch)
             silent.append(batch)
             item = following
+        begin_work()
         if silent:
             _private.count_steps(trainer, len(silent))
             self._module.receive(silent)
@@ -67,6 +68,7 @@ class FastForward(_private.PrefetchDataFetcher):
         """
         left = cast(int, self.length) - self.fetched
         stack = iterator.take(min(most, left), self._module.slots)
+        begin_work()
         index = _private.count_drawn(self, stack.num)
         _private.count_steps(self._module.trainer, stack.num - 1)
         self._module.receive(stack)
@@ -81,12 +83,14 @@ def install(module: Any) -> None:
     API only.
     """
     trainer = module.trainer
+    module.fast_forwards = False
     if module.one_by_one:
         module.bound(1)
         return
     fetcher = _private.fetcher(trainer)
     if type(fetcher) is _private.PrefetchDataFetcher:
         _private.set_fetcher(trainer, FastForward(fetcher, module))
+    module.fast_forwards = isinstance(_private.fetcher(trainer), FastForward)
     module.bound(longest_run(trainer))
 
 

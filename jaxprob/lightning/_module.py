@@ -49,9 +49,11 @@ from ._row_checks import RowChecks
 from ._run import Run, is_key_numbers, with_keys, without_keys
 from ._run_place import check_order
 from ._run_tensors import check_window
+from ._save_on_signal import SaveOnSignal
 from ._seed import resolve_seed
 from ._step_log import StepLog
 from ._summary import TreeSummary
+from ._trainer_signals import begin_work, end_work, hold_signals
 from ._warnings import silence_false_alarms
 from ._watchers import overrides_any
 from ._without_parameters import WithoutParameters
@@ -151,6 +153,8 @@ class LearnerModule(WithoutParameters):
         self._steps_made = self._steps_in_epoch = self._left_out = 0
         self._fires_zero_grad = self._begins_epoch = False
         self._begins = False
+        self.fast_forwards = False  # whether a fetcher hands over many batches
+        self._before: tuple[int, _private.Counts] | None = None
 
     # What a user reads.
 
@@ -369,6 +373,7 @@ class LearnerModule(WithoutParameters):
         What a subclass holds in torch (buffers, modules, metrics) stands beside them.
         """
         self.settle()
+        self._run.wait()
         torchs = super().state_dict(*args, **kwargs)
         seed = {_SEED: torch.tensor(self.seed)}
         described = self._description.tensors(self._scalers)
@@ -464,7 +469,41 @@ class LearnerModule(WithoutParameters):
             # Its last batch was not reached: an error came before the training step.
             self._waiting = self._waiting.unstack()[:-1]
         if self._waiting:
-            self._dispatch()
+            self._dispatch(behind=1)
+
+    def between_steps(self) -> None:
+        """Notes what is counted, and lets handlers of signals be called."""
+        # Lightning may have left out the step of the batch before, if it was `None`.
+        self.settle()
+        self._before = self._run.step, _private.counts(self.trainer)
+        end_work()
+
+    def recover(self, exception: BaseException) -> None:
+        """Makes the Trainer's counters those of the state, when a run is left.
+
+        Steps that are counted and can be made are made. After an error inside a step
+        they were counted, and will never be.
+        """
+        try:
+            self.settle()
+        except Exception as error:
+            exception.add_note(f"jaxprob: the steps counted before failed too: {error}")
+        self._waiting = []
+        if self._before is None or self.trainer.state.fn != "fit":
+            return
+        trainer = self.trainer
+        step, counts = self._before
+        counts = _private.counts_after(trainer, counts, self._run.step - step)
+        self.step_log.forget(counts.logged)
+        stands = _private.batch_is_over(trainer, counts)
+        if self.overrides("training_step"):  # which may make no step of a batch
+            stands = trainer.global_step == counts.updates[0]
+        if not (trainer.validating or stands) and counts.batches[1] >= 0:
+            _private.set_counts(trainer, counts)
+            rescued = self._run.stepper.rescued
+            if rescued is not None:
+                self.step_log.add(trainer, rescued, counts.logged)
+        self.step_log.flush(trainer)
 
     def check_rows(self) -> None:
         """Shows the learner the data sets, whole or batch after batch."""
@@ -516,6 +555,10 @@ class LearnerModule(WithoutParameters):
         check_trainer(trainer)
         bridge = attach(trainer)
         bridge.give_back()
+        hold_signals(trainer)
+        for callback in trainer.callbacks:
+            if isinstance(callback, SaveOnSignal):
+                callback.listen()
         check_devices(trainer, self.layout)
         options, bridge.undo = _trainer_options.take_over(trainer)
         make_atomic(trainer.strategy)
@@ -528,10 +571,9 @@ class LearnerModule(WithoutParameters):
     def begin_fit(self) -> None:
         """Notes how far the optimiser is ahead of the Trainer, which counts anew."""
         self._run.fresh = False
-        self._losses = []
-        self._run.made = self._run.step
-        self._run.place.begin_fit(self._run.made)
-        check_order(self.trainer, self._run.place.at(self._run.made))
+        self._losses, self._before = [], None
+        self._run.place.begin_fit(self._run.step)
+        check_order(self.trainer, self._run.place.at(self._run.step))
         self._ahead = self._run.updates - self.trainer.global_step
         self._begins = True
         if self.accumulate > 1 and not _private.is_resuming(self.trainer):
@@ -540,6 +582,9 @@ class LearnerModule(WithoutParameters):
 
     def begin_batch(self) -> None:
         """Notes the place of the batch in hand, before anybody looks at it."""
+        if not self.fast_forwards:  # else the fetcher has done so
+            self.between_steps()
+            begin_work()
         waiting = self._waiting
         ahead = waiting.num - 1 if isinstance(waiting, Stack) else len(waiting)
         self._run.place.begin_batch(self.trainer, ahead)
@@ -550,7 +595,7 @@ class LearnerModule(WithoutParameters):
 
     def end_batch(self) -> None:
         """Notes the place of the next one."""
-        self._run.place.end_batch(self.trainer, self._run.made)
+        self._run.place.end_batch(self.trainer, self._run.step)
 
     def take_loader(self, loader: Any) -> Any:
         """A training loader whose place is the run's; any other as it is.
@@ -574,7 +619,8 @@ class LearnerModule(WithoutParameters):
     def end_epoch(self) -> None:
         """Logs the means over the epoch."""
         self.settle()
-        self._run.place.end_epoch(self.trainer, self._run.made)
+        self._run.stepper.wait()
+        self._run.place.end_epoch(self.trainer, self._run.step)
         self._row_checks.end_epoch(self.trainer)
         self.step_log.flush(self.trainer)
         totals = self._run.stepper.totals
@@ -608,6 +654,7 @@ class LearnerModule(WithoutParameters):
     def begin_evaluation(self) -> None:
         if self._evaluation is None:
             self._evaluation = Evaluation(self._run.active, self._eval_key, self.layout)
+        self._run.wait()
         self._evaluation.start(self._run.state)
 
     def end_evaluation(self, prefix: str) -> None:
@@ -669,8 +716,10 @@ class LearnerModule(WithoutParameters):
             shown = "loss" in name
             self.log(name, value, prog_bar=shown, add_dataloader_idx=False)
 
-    def _dispatch(self):
-        self.step_log.take(self.trainer, self._train(self._take_waiting()))
+    def _dispatch(self, behind: int = 0):
+        """Make the steps that wait, the last one `behind` steps before that in hand."""
+        metrics = self._train(self._take_waiting())
+        self.step_log.take(self.trainer, metrics, behind)
 
     def _dispatch_update(self):
         """A dispatch whose last batch makes an update, also at the end of an epoch."""
@@ -697,7 +746,6 @@ class LearnerModule(WithoutParameters):
             self._begins_epoch = False
             self._run.stepper.refresh()
         metrics = self._run.stepper(batches)
-        self._run.made += batches.num if isinstance(batches, Stack) else len(batches)
         self._each_batch.step_made(self._run.stepper)
         return metrics
 

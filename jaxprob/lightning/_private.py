@@ -23,6 +23,7 @@ training wrongly.
 | `ModelCheckpoint._every_n_train_steps`, `_train_time_interval` | when it looks | 1.3 |
 | `ModelCheckpoint._save_topk_checkpoint` and five more | `train_time_interval` | 2.0 |
 | `ModelSummary._max_depth` | the depth the user asked for | 1.5 |
+| `trainer._signal_connector`, `call._call_and_handle_interrupt` | signals | 1.6 |
 | `LightningModule._on_before_batch_transfer` | the transfer hooks | 1.7 |
 | `trainer.call._call_callback_hooks` and its like | `on_before_zero_grad` | 1.6 |
 | `overrides.distributed._IndexBatchSamplerWrapper` | rows in prediction writers | 1.4 |
@@ -30,6 +31,7 @@ training wrongly.
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -43,6 +45,9 @@ from pytorch_lightning.loops.fetchers import (
 from pytorch_lightning.loops.loop import _Loop as Loop
 from pytorch_lightning.overrides.distributed import _IndexBatchSamplerWrapper
 from pytorch_lightning.trainer import call as _call
+from pytorch_lightning.trainer.connectors.signal_connector import (
+    _SignalConnector as SignalConnector,
+)
 
 from .._loader import ArrayIterator, ArrayLoader
 
@@ -64,6 +69,8 @@ CONTRACT = (
     "fit_loop.epoch_loop.batch_progress.is_last_batch",
     "fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by",
     "fit_loop.epoch_loop._batches_that_stepped",
+    "_signal_connector.register_signal_handlers",
+    "_signal_connector.teardown",
     "_logger_connector.should_update_logs",
     "_logger_connector._callback_metrics",
     "_logger_connector._progress_bar_metrics",
@@ -195,6 +202,89 @@ def batches_until(trainer: Any, updates: int) -> int:
 def is_resuming(trainer: Any) -> bool:
     """Whether this fit goes on from a checkpoint, before its first epoch."""
     return bool(trainer.fit_loop.is_resuming)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a Trainer has counted: updates, batches, and the loggers' x-coordinate."""
+
+    updates: tuple[int, int]  # in all, in this epoch
+    batches: tuple[int, int]
+    logged: int
+
+
+def counts(trainer: Any) -> Counts:
+    """Of what is completed."""
+    loop = trainer.fit_loop.epoch_loop
+    updates = loop.manual_optimization.optim_step_progress
+    batches = loop.batch_progress
+    return Counts(
+        (updates.total.completed, updates.current.completed),
+        (batches.total.completed, batches.current.completed),
+        loop._batches_that_stepped,
+    )
+
+
+def counts_after(trainer: Any, counts: Counts, num: int) -> Counts:
+    """Of so many batches later in the epoch, or earlier."""
+    every, last = trainer.accumulate_grad_batches, trainer.num_training_batches
+
+    def updates(batches):
+        return batches // every + (batches == last and batches % every > 0)
+
+    batches = tuple(number + num for number in counts.batches)
+    more = updates(batches[1]) - updates(counts.batches[1])
+    total, current = counts.updates
+    return Counts((total + more, current + more), batches, counts.logged + more)
+
+
+def batch_in_hand(trainer: Any) -> bool:
+    """Whether a batch has been drawn that is not trained on yet."""
+    total = trainer.fit_loop.epoch_loop.batch_progress.total
+    return total.ready != total.processed
+
+
+def batch_is_over(trainer: Any, counts: Counts) -> bool:
+    """Whether the last batch drawn is trained on and counted, up to these numbers."""
+    loop = trainer.fit_loop.epoch_loop
+    updates = loop.manual_optimization.optim_step_progress.total.completed
+    total = loop.batch_progress.total
+    done = (counts.updates[0], counts.batches[0])
+    return not batch_in_hand(trainer) and (updates, total.processed) == done
+
+
+def set_counts(trainer: Any, counts: Counts) -> None:
+    """Counts anew, as between two batches."""
+    loop = trainer.fit_loop.epoch_loop
+    updates = loop.manual_optimization.optim_step_progress
+    batches = loop.batch_progress
+    for progress, numbers in ((updates, counts.updates), (batches, counts.batches)):
+        for tracker, number in zip(
+            (progress.total, progress.current), numbers, strict=True
+        ):
+            for field in tracker.state_dict():
+                setattr(tracker, field, number)
+    batches.is_last_batch = False
+    loop._batches_that_stepped = counts.logged
+    by_time = getattr(trainer, "_val_check_time_interval", None) is not None
+    if not by_time and loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        # Where validation is due, a resumed loop turns once without a batch, counting.
+        loop._batches_that_stepped -= 1
+
+
+def set_signal_connector(trainer: Any, connector: SignalConnector) -> None:
+    """Puts another connector in the place of Lightning's, unless it is the user's."""
+    if type(trainer._signal_connector) is SignalConnector:
+        trainer._signal_connector = connector
+
+
+def restore_at_teardown(trainer: Any, handlers: Mapping[int, Any]) -> None:
+    """Has Lightning put handlers of signals back, as the last thing of its run."""
+    trainer._signal_connector._original_handlers.update(handlers)
+
+
+RUN = _call._call_and_handle_interrupt.__code__
+"""The function inside which a Trainer runs."""
 
 
 def logger_step(trainer: Any) -> int:
@@ -337,4 +427,4 @@ def transfer(trainer: Any, batch: Any) -> Any:
     return _call._call_strategy_hook(trainer, "batch_to_device", batch, 0)
 
 
-__all__ = ["CONTRACT", "PrefetchDataFetcher", "check"]
+__all__ = ["CONTRACT", "PrefetchDataFetcher", "SignalConnector", "check"]

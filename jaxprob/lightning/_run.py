@@ -62,30 +62,37 @@ class Run:
         self._optimizer_began = 0
         self._stepper: Stepper | None = None
         self.place = RunPlace()
-        self.made = 0  # steps, as the host knows without waiting for the device
 
     @property
     def state(self) -> State:
         """The live state, whose buffers the next dispatch consumes."""
-        return self._initial if self._stepper is None else self._stepper.state
+        stepper = self._stepper
+        return self._initial if stepper is None else stepper.live
 
     def fetch(self) -> State:
         """A copy of the state, whole on one device. All processes must call it."""
-        if self._stepper is not None:
-            return self._stepper.fetch()
+        # In this order: another thread may read while the stepper is being made.
+        initial, stepper = self._initial, self._stepper
+        if stepper is not None:
+            return stepper.fetch()
         return jax.tree.map(
-            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, self._initial
+            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, initial
         )
+
+    def wait(self) -> None:
+        """Waits for the device, and raises the error of a step that failed."""
+        if self._stepper is not None:
+            self._stepper.wait()
 
     @property
     def step(self) -> int:
-        """The number of the next step. Reading it may wait for the device."""
+        """The number of the next step."""
         return self._first_step if self._stepper is None else self._stepper.step
 
     @property
     def optimizer_steps(self) -> int:
         """How many batches the optimiser has seen, which is younger than the run if a
-        Trainer changed it. Reading it may wait for the device.
+        Trainer changed it.
         """
         return self.step - self._optimizer_began
 
@@ -99,7 +106,7 @@ class Run:
 
     def set_windows(self, **fields: Any) -> None:
         """Sets fields of the states in which gradients are accumulated."""
-        self.restart(set_windows(self.state, **fields), self.made)
+        self.restart(set_windows(self.state, **fields), self.step)
 
     @property
     def accumulate(self) -> int:
@@ -115,20 +122,22 @@ class Run:
 
     def restart(self, state: State, step: int) -> None:
         """Goes on from a state: with the same compiled program, if there is one."""
-        self.made = step
         if self._stepper is None:
-            self._stepper = Stepper(
-                self.active,
-                state,
-                key=self.key,
-                step=step,
-                steps_per_dispatch=self.steps_per_dispatch,
-                layout=self.layout,
-                fatal=False,  # a Trainer's run goes on, unless it detects anomalies
-            )
-            self._initial = None
+            self._make_stepper(state, step)
         else:
             self._stepper.resume(state, key=self.key, step=step)
+
+    def _make_stepper(self, state, step):
+        self._stepper = Stepper(
+            self.active,
+            state,
+            key=self.key,
+            step=step,
+            steps_per_dispatch=self.steps_per_dispatch,
+            layout=self.layout,
+            fatal=False,  # a Trainer's run goes on, unless it detects anomalies
+        )
+        self._initial = None
 
     def adopt(self, options: Options) -> bool:
         """Changes the optimiser step to what a Trainer asks for; whether it did.
@@ -156,8 +165,7 @@ class Run:
         )
         if keeps:
             state = self._with_optimizer_of(before, state, made)
-        self._stepper = None
-        self.restart(state, step)
+        self._make_stepper(state, step)
         return True
 
     def note_updates(self, made: int) -> None:

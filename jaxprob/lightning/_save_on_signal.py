@@ -2,21 +2,27 @@
 
 import os
 import signal
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from .._held_signals import Notes
 from .._paths import is_url, local_path
-from . import _remote
+from . import _private, _remote
 from ._newest_good import newest_good_checkpoint
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
-class SaveOnSignal(pl.Callback):
+class SaveOnSignal(pl.Callback, Notes):
     """Saves a checkpoint within one dispatch of SIGTERM, SIGINT or SIGUSR1, and exits.
+
+    It listens from the beginning of `trainer.fit` to the end. What comes before the
+    first step (while data are prepared or programs compiled) is acted upon after it.
 
     Lightning alone leaves with code 0 and no checkpoint on SIGTERM, so a scheduler
     takes the run for done.
@@ -29,8 +35,9 @@ class SaveOnSignal(pl.Callback):
     Exit codes: 143 for SIGTERM, 130 for SIGINT, `requeue_code` for SIGUSR1, which
     schedulers send shortly before a time limit. A second SIGINT stops at once. While
     nothing is trained (`trainer.predict`), there is nothing to save, and the exit code
-    is the same. Of several processes it is enough that one is told: after each dispatch
-    they ask each other, and all leave together.
+    is the same. Of several signals the first one counts. Of several processes it is
+    enough that one is told: after each dispatch they ask each other, and all leave
+    together.
 
     **Arguments:**
 
@@ -51,6 +58,7 @@ class SaveOnSignal(pl.Callback):
             signal.SIGUSR1: requeue_code,
         }
         self._received: int | None = None
+        self._interrupted = False
         self._before: dict[int, Any] = {}
 
     @classmethod
@@ -62,22 +70,26 @@ class SaveOnSignal(pl.Callback):
         """
         return newest_good_checkpoint(folder)
 
-    # Lightning installs its handlers after `on_fit_start`; these hooks come later.
+    # A `LearnerModule` calls `listen` before all of these. Lightning installs handlers
+    # of its own between `on_fit_start` and the sanity check.
+
+    def setup(self, trainer, pl_module, stage: str) -> None:
+        self.listen()
 
     def on_sanity_check_start(self, trainer, pl_module) -> None:
-        self._listen()
+        self.listen()
 
     def on_train_start(self, trainer, pl_module) -> None:
-        self._listen()
+        self.listen()
 
     def on_validation_start(self, trainer, pl_module) -> None:
-        self._listen()
+        self.listen()
 
     def on_test_start(self, trainer, pl_module) -> None:
-        self._listen()
+        self.listen()
 
     def on_predict_start(self, trainer, pl_module) -> None:
-        self._listen()
+        self.listen()
 
     def on_train_batch_end(
         self, trainer, pl_module, outputs: Any, batch: Any, batch_idx: int
@@ -103,13 +115,31 @@ class SaveOnSignal(pl.Callback):
         self._leave(trainer, pl_module)
 
     def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
-        self._restore()
+        # It listens, and does nothing, while others write their checkpoints.
+        if threading.current_thread() is threading.main_thread():
+            _private.restore_at_teardown(trainer, self._before)
+            self._before = {}
 
     def teardown(self, trainer, pl_module, stage: str) -> None:
         self._restore()
         self._leave(trainer, pl_module)  # of a signal that came after the last step
 
-    def _listen(self):
+    def listen(self) -> None:
+        """Take the place of the handlers of the three signals, until the run ends.
+
+        In a thread this is not possible: there it is done if the main thread calls it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            if not self._before:
+                warnings.warn(
+                    "SaveOnSignal hears nothing: handlers of signals are installed in "
+                    "the main thread, and this fit runs in another. Call listen() of "
+                    "the callback in the main thread before",
+                    stacklevel=2,
+                )
+            return
+        if not self._before:  # the run begins
+            self._received, self._interrupted = None, False
         for number in self._codes:
             current = signal.getsignal(number)
             if current != self._note:
@@ -117,21 +147,27 @@ class SaveOnSignal(pl.Callback):
                 signal.signal(number, self._note)
 
     def _restore(self):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before = {}
 
     def _note(self, number, frame):
-        if self._received == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._received = number
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+        if self._received is None:
+            self._received = number
 
     def _leave(self, trainer, pl_module):
+        if trainer.sanity_checking:
+            return  # there is something to save after the first step
         number = _told(trainer, self._received)
         if not number:
             return
-        self._received = None
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        self._received, self._interrupted = None, False
+        if trainer.state.fn == "fit":
             path = self._path(trainer)
             trainer.save_checkpoint(path, weights_only=False)
             if trainer.is_global_zero:

@@ -43,19 +43,37 @@ class StepLog:
     def __init__(self):
         self._note: Note | None = None
 
-    def take(self, trainer: Any, metrics: StepMetrics) -> None:
-        """Takes over the metrics of a dispatch whose last step is in hand."""
+    def take(self, trainer: Any, metrics: StepMetrics, behind: int = 0) -> None:
+        """Takes over the metrics of a dispatch.
+
+        **Arguments:**
+
+        - `behind`: how many steps its last one comes before the one in hand.
+        """
         previous = self._note
-        self._note = Note(
-            metrics,
-            trainer.current_epoch,
-            _numbers(trainer, metrics.num_steps),
-            trainer.log_every_n_steps if trainer.loggers else 0,
-        )
+        in_hand = _private.batch_in_epoch(trainer)
+        self._note = _note(trainer, metrics, in_hand - behind, in_hand)
         if previous is not None:
             _write(trainer, previous)
         if somebody_looks(trainer) or checkpoint_looks(trainer):
             _private.write_metrics(trainer, _values(metrics, -1))
+
+    def add(self, trainer: Any, metrics: StepMetrics, following: int) -> None:
+        """Take over metrics of steps that are over and were not taken.
+
+        **Arguments:**
+
+        - `following`: the number of the next update, as loggers count.
+        """
+        self.flush(trainer)
+        last = _private.batch_in_epoch(trainer)
+        self._note = _note(trainer, metrics, last, last, following)
+
+    def forget(self, following: int) -> None:
+        """Forget metrics of updates from a number on."""
+        note = self._note
+        if note is not None and any(n >= following for n in note.numbers.values()):
+            self._note = None
 
     def end_step(self, trainer: Any) -> None:
         """The step in hand is over: only now is it known whether training stops."""
@@ -71,20 +89,38 @@ class StepLog:
             _write(trainer, note, final=True)
 
 
-def _numbers(trainer, num_steps):
+def _note(trainer, metrics, last, in_hand, logged=None):
+    """The note of metrics of steps up to one of the epoch's, by its place there."""
+    every = trainer.log_every_n_steps if trainer.loggers else 0
+    numbers = _numbers(trainer, metrics.num_steps, last, in_hand, logged)
+    return Note(metrics, trainer.current_epoch, numbers, every)
+
+
+def _numbers(trainer, num_steps, last, in_hand, logged):
     """The number of each update of a dispatch, by the place of the step that makes it.
 
     Of accumulated batches the last one of each window makes it, and its metrics stand
     for the update.
+
+    **Arguments:**
+
+    - `last`: place in the epoch of the last of these steps.
+    - `in_hand`: place of the batch in hand.
+    - `logged`: the number of the next update, which that of the batch in hand is, if it
+        is not over.
     """
-    every, last = trainer.accumulate_grad_batches, _private.logger_step(trainer)
-    in_hand = _private.batch_in_epoch(trainer)
+    every = trainer.accumulate_grad_batches
+    first = -(in_hand // every)  # number of the epoch's first update
+    if logged is None:
+        first += _private.logger_step(trainer)
+    else:
+        first = logged - (in_hand + 1) // every
     numbers = {}
     for place in range(num_steps):
-        batch = in_hand - (num_steps - 1 - place)
+        batch = last - (num_steps - 1 - place)
         full = (batch + 1) % every == 0
         if full or (batch == in_hand and not _private.window_is_open(trainer)):
-            numbers[place] = last - (in_hand // every - batch // every)
+            numbers[place] = first + batch // every
     return numbers
 
 

@@ -1,0 +1,165 @@
+"""Handlers of signals, called between two dispatches and never inside one.
+
+Python calls a handler between any two bytecodes. An exception that it raises there,
+such as `KeyboardInterrupt`, may come after a program has consumed the state and before
+the new state has a name. Inside a host callback XLA would turn it into an error of the
+program. While `HELD` is entered, a signal is therefore noted, and its handler is called
+on leaving. A second Ctrl-C breaks through.
+"""
+
+import inspect
+import signal
+import threading
+
+# Those of `signal` make an enum of each answer, 4 microseconds, at every dispatch.
+from _signal import getsignal as get_handler, signal as set_handler
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any]
+
+NUMBERS = tuple(
+    int(getattr(signal, name))
+    for name in (
+        "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM",
+        "SIGXCPU",
+    )
+    if hasattr(signal, name)
+)  # fmt: skip
+"""Signals whose handlers are held back, where they are functions."""
+
+
+class Notes:
+    """Base of an object whose methods, as handlers, only take note of a signal.
+
+    They neither raise nor read the state, so they are called at once.
+    """
+
+
+class HeldSignals:
+    """Context manager inside which handlers of signals wait.
+
+    It can be entered again inside itself. Handlers are called in the main thread only,
+    so in any other thread it does nothing.
+    """
+
+    def __init__(self):
+        self._depth = 0
+        self._users = 0  # runs for whose duration our handler stands
+        self._within: CodeType | None = None
+        self._theirs: dict[int, Handler] = {}
+        self._pending: list[int] = []
+        self._delivering: set[int] = set()
+        self._ours = self._receive  # one object, so that it is known again
+
+    # Each method is written so that it may end by an exception of a handler after any
+    # line. What it leaves behind does no harm: at depth 0 our handler calls theirs.
+
+    def __enter__(self) -> None:
+        if _in_main_thread():
+            if not self._depth and not self._users:
+                self._put_ours()
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        if not _in_main_thread():
+            return
+        self._depth = max(0, self._depth - 1)
+        if not self._depth:
+            try:
+                if not self._users:
+                    self._put_theirs()
+            finally:
+                self.deliver()
+
+    def install(self) -> None:
+        """Lets our handlers stand for a whole run, so that entering costs less."""
+        if _in_main_thread():
+            self._put_ours()
+            self._users += 1
+
+    def uninstall(self) -> None:
+        """Puts the handlers back at the end of the run, and calls what has waited."""
+        if _in_main_thread():
+            self._users = max(0, self._users - 1)
+            if not self._users and not self._depth:
+                self._put_theirs()
+            self.deliver()
+
+    def hold(self, within: CodeType) -> None:
+        """Holds from here to `release`, which need not be in the same function.
+
+        It ends at the latest when the function that has the code `within` has ended.
+        """
+        if _in_main_thread():
+            self._within = within
+
+    def release(self, deliver: bool = True) -> None:
+        """Ends what `hold` began, and calls the handlers that have waited."""
+        if _in_main_thread():
+            self._within = None
+            if deliver:
+                self.deliver()
+
+    def deliver(self) -> None:
+        """Calls the handlers of signals that came, unless still inside."""
+        while self._pending and _in_main_thread():
+            frame = inspect.currentframe()
+            if self._holds(frame):
+                return
+            self._call(self._pending.pop(0), frame)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Our handler. It must not raise of itself."""
+        if not self._holds(frame):
+            self._call(number, frame)
+        elif number not in self._pending:
+            self._pending.append(number)
+        elif number == signal.SIGINT:  # the second Ctrl-C
+            self._pending.remove(number)
+            self._call(number, frame)
+
+    def _holds(self, frame):
+        if self._depth:
+            return True
+        if self._within is None:
+            return False
+        while frame is not None:
+            if frame.f_code is self._within:
+                return True
+            frame = frame.f_back
+        self._within = None  # it ended without a word, by an error in a hook
+        return False
+
+    def _call(self, number, frame):
+        if number in self._delivering:
+            return  # a handler that calls the one before it, which is ours
+        self._delivering.add(number)
+        try:
+            self._theirs[number](number, frame)
+        finally:
+            self._delivering.discard(number)
+
+    def _put_ours(self):
+        for number in NUMBERS:
+            current = get_handler(number)
+            if not callable(current) or current == self._ours:
+                continue
+            if isinstance(getattr(current, "__self__", None), Notes):
+                continue
+            self._theirs[number] = current
+            set_handler(number, self._ours)
+
+    def _put_theirs(self):
+        for number, handler in self._theirs.items():
+            if get_handler(number) == self._ours:
+                set_handler(number, handler)
+
+
+HELD = HeldSignals()
+"""The only one: handlers belong to the process."""
+
+
+def _in_main_thread():
+    return threading.get_ident() == threading.main_thread().ident
