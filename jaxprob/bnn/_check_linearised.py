@@ -82,6 +82,17 @@ def check_linearised(likelihood: Likelihood, outputs: PyTree) -> None:
     )
 
 
+def checked_linearised(likelihood: Likelihood, outputs: PyTree) -> PyTree:
+    """Return the outputs, with the check of `check_linearised` at run time."""
+    return eqx.error_if(
+        outputs,
+        jnp.any(_shares(likelihood, outputs) > 0),
+        "the linearised outputs leave what the likelihood takes. Move the model's last "
+        "function, such as softplus or softmax, into the likelihood; or write "
+        "predict(..., linearized=False), which draws weights",
+    )
+
+
 @eqx.filter_jit
 def _shares(likelihood, outputs):
     def one(output):

@@ -16,7 +16,7 @@ from .._checks import check_tree_values
 from .._keys import check_key
 from .._types import PRNGKey
 from ._apply import call_model
-from ._check_linearised import can_leave, check_linearised
+from ._check_linearised import can_leave, check_linearised, checked_linearised
 from ._likelihood import Likelihood, check_likelihood
 from ._linearized import backwards, forwards, lacks_forward_rule
 from ._log_joint import LogJoint
@@ -189,6 +189,8 @@ def predict(
             outputs = _loop_outputs(
                 posterior, apply, part, key, num, block, exact, linearized, link
             )
+            if leaves:
+                outputs = checked_linearised(likelihood, outputs)
             return function(outputs, others)
 
         tiles = jax.tree.map(lambda a: _tiled(a, chunk_size), (x, others))

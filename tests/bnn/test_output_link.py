@@ -98,6 +98,18 @@ def test_the_place_of_the_softmax_changes_nothing(x64):
     assert np.allclose(inside, jax.nn.softmax(outside), rtol=1e-6, atol=1e-9)
     assert np.allclose(drawn_inside, jax.nn.softmax(drawn_outside), rtol=1e-6)
     assert np.allclose(first, second, rtol=1e-8)
+    # Inside jit predictions are another program, a loop.
+
+    def likelihood(p):
+        return dist.Categorical(probs=p)
+
+    model = Linked(net, jax.nn.softmax)
+    joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=12)
+    posterior = posterior_of(joint, model, x, jnp.arange(12) % 3)
+    compiled = eqx.filter_jit(
+        lambda x: bnn.predict(posterior, likelihood, x, key=key, num_samples=20).probs
+    )
+    assert np.allclose(compiled(5 * x), inside.mean(1), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.slow
