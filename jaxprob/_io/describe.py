@@ -23,6 +23,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from . import registry
@@ -77,7 +78,7 @@ class _Describer:
         known = isinstance(value, np.ndarray | np.generic) or eqx.is_array(value)
         if not known:
             return _UNKNOWN
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             raise TypeError(
                 f"{path or 'the tree'} is being traced and has no values: save outside "
                 "of jit, grad and vmap"

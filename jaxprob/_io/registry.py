@@ -101,16 +101,13 @@ def find_class(name: str) -> type:
         cls = cls if is_named_tuple(cls) else None
     elif package == "diffrax":
         cls = getattr(importlib.import_module("diffrax"), simple, None)
-    allowed = isinstance(cls, type) and (
-        issubclass(cls, eqx.Module)
-        or dataclasses.is_dataclass(cls)
-        or is_named_tuple(cls)
-        or name in ATTRIBUTES
-        or cls is eqx.nn.State
-    )
-    if not allowed or cls.__name__ != simple:
+    if not isinstance(cls, type) or cls.__name__ != simple:
         raise KeyError(name)
-    return cls
+    kinds = (eqx.Module, eqx.nn.State)
+    fields = dataclasses.is_dataclass(cls) or is_named_tuple(cls)
+    if issubclass(cls, kinds) or fields or name in ATTRIBUTES:
+        return cls
+    raise KeyError(name)
 
 
 def function_name(function: Any) -> str | None:

@@ -1,5 +1,6 @@
 """A posterior in one file, for a fresh process."""
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -62,21 +63,13 @@ def load_posterior(
     function, shape or dtype that differs from the model's.
     """
     file = read_described(path)
-    field_like = None
+    _check_kind(file)
     if model is not None:
         expected, _ = describe(model)
         for node in walk(file.spec):
             for name in _model_fields(node):
                 file.compare(node["fields"][name], expected, inside_posterior=True)
-
-        def field_like(cls, name, spec):
-            if not issubclass(cls, AbstractPosterior):
-                return MISSING
-            if name in FLAG_FIELDS:
-                return (model,) * len(spec["tuple"])
-            return model if name in MODEL_FIELDS else MISSING
-
-    _check_kind(file)
+    field_like = None if model is None else functools.partial(_like, model)
     try:
         posterior = file.rebuild(using=using, field_like=field_like)
     except FileMismatchError as error:
@@ -88,6 +81,15 @@ def load_posterior(
         )
         raise FileMismatchError(f"{path}: {message}", error.differences) from None
     return posterior
+
+
+def _like(model: Model, cls: type, name: str, spec: Spec) -> Any:
+    """What a field of a posterior is like, where it is the model or flags of it."""
+    if issubclass(cls, AbstractPosterior) and name in FLAG_FIELDS:
+        return (model,) * len(spec["tuple"])
+    if issubclass(cls, AbstractPosterior) and name in MODEL_FIELDS:
+        return model
+    return MISSING
 
 
 def _check_kind(file: DescribedFile):
