@@ -89,7 +89,7 @@ class _Describer:
             if kind == "S":
                 texts = [text.decode("latin-1") for text in texts]
             return {"texts": texts, "kind": kind, "shape": list(value.shape)}
-        if kind in "OMm":
+        if kind in "OMm" or getattr(value.dtype, "names", None):
             raise TypeError(
                 f"{path or 'the tree'} is an array of dtype {value.dtype}: files hold "
                 "numbers, bools and texts. Convert it first"

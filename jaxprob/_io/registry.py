@@ -54,6 +54,7 @@ _FUNCTIONS = {
         remainder reshape rint roll round sign sin sinc sinh sort sqrt square squeeze
         stack std subtract sum swapaxes take tan tanh tensordot tile trace transpose
         tril triu true_divide trunc var vdot vstack where zeros_like""",
+    "jax.numpy.linalg": "norm",
     "jax.lax": """abs acos acosh add asin asinh atan atan2 atanh cbrt ceil clamp cos
         cosh digamma div erf erf_inv erfc exp exp2 expm1 floor lgamma log log1p logistic
         max min mul neg pow reciprocal rem round rsqrt sign sin sinh sqrt square
@@ -74,6 +75,10 @@ def class_name(cls: type) -> str | None:
         name = f"{package}.{name}"
     elif cls.__module__.startswith("equinox.nn."):
         name = f"equinox.nn.{name}"
+    elif cls in _EQUINOX.values():
+        name = f"equinox.{name}"
+    elif cls.__module__ in _BLACKJAX:
+        name = f"{cls.__module__}.{name}"
     elif cls.__module__.partition(".")[0] in ("diffrax", "optax"):
         name = f"{cls.__module__.partition('.')[0]}.{name}"
     else:
@@ -96,6 +101,11 @@ def find_class(name: str) -> type:
         cls = _ours(package, simple, type)
     elif package == "equinox.nn":
         cls = _STATEFUL.get(simple) or getattr(eqx.nn, simple, None)
+    elif package == "equinox":
+        cls = _EQUINOX.get(simple)
+    elif package in _BLACKJAX:
+        cls = getattr(importlib.import_module(package), simple, None)
+        cls = cls if is_named_tuple(cls) else None
     elif package == "optax":
         cls = getattr(optax, simple, None) or getattr(optax.contrib, simple, None)
         cls = cls if is_named_tuple(cls) else None
@@ -122,8 +132,8 @@ def find_function(name: str) -> Any:
 
     **Raises:** `KeyError` where no function of that name may stand in a file.
     """
-    if name == _MLP_OUTPUT:
-        return _mlp_output()
+    if name.startswith("equinox.nn."):
+        return _layer_functions()[name]
     package, _, simple = name.rpartition(".")
     if simple not in _FUNCTIONS.get(package, "").split():
         raise KeyError(name)
@@ -141,18 +151,26 @@ def is_named_tuple(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-_MLP_OUTPUT = "equinox.nn.MLP.final_activation"
-
 # What equinox leaves in a layer whose state was taken out.
 _Sentinel = type(eqx.nn.delete_init_state(eqx.nn.StateIndex(0)).init)
+_EQUINOX = {"Partial": eqx.Partial}
+_BLACKJAX = ("blackjax.adaptation.mass_matrix", "blackjax.adaptation.step_size")
 _STATEFUL = {_Sentinel.__name__: _Sentinel}
 
 
-def _mlp_output():
-    """The default `final_activation` of `eqx.nn.MLP`, a lambda without a name."""
+def _layer_functions():
+    """Functions without a public name that Equinox's layers hold by default."""
+
+    def layers(key):
+        linear = eqx.nn.Linear(1, 1, key=key)
+        return eqx.nn.MLP(1, 1, 1, 1, key=key), eqx.nn.WeightNorm(linear)
+
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    mlp = eqx.filter_eval_shape(lambda key: eqx.nn.MLP(1, 1, 1, 1, key=key), key)
-    return mlp.final_activation
+    mlp, norm = eqx.filter_eval_shape(layers, key)
+    return {
+        "equinox.nn.MLP.final_activation": mlp.final_activation,
+        "equinox.nn.WeightNorm.norm": norm._norm.func,
+    }
 
 
 _seen: dict[str, dict[int, tuple[str, Any]]] = {}
@@ -165,7 +183,7 @@ def _by_identity():
     if key not in _seen:
         names = [f"{p}.{n}" for p in present for n in _FUNCTIONS[p].split()]
         table: dict[int, tuple[str, Any]] = {}
-        for name in [*names, _MLP_OUTPUT]:
+        for name in [*names, *_layer_functions()]:
             try:
                 function = find_function(name)
             except KeyError:
