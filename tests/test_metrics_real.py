@@ -269,3 +269,21 @@ def test_a_score_has_a_gradient(x64):
     # CRPS = s (2 phi(0) - 1 / sqrt(pi)).
     exact = 2 * norm.pdf(0) - 1 / np.sqrt(np.pi)
     np.testing.assert_allclose(jax.grad(score)(jnp.array(1.3)), exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize("offset", [1e8, -3e10])
+def test_an_offset_in_double_precision_changes_no_metric_of_outcomes(offset):
+    rng = np.random.default_rng(0)
+    y, mean = rng.normal(size=(2, 40, 2))
+    std, samples = np.full((40, 2), 0.5), rng.normal(size=(7, 40, 2))
+    ends = mean - 1.0, mean + 1.0
+    for metric, located, rest in (
+        (metrics.rmse, (y, mean), ()),
+        (metrics.mae, (y, mean), ()),
+        (metrics.gaussian_nll, (y, mean), (std,)),
+        (metrics.crps_samples, (y, samples), ()),
+        (metrics.coverage, (y, *ends), ()),
+    ):
+        expected = metric(*located, *rest)
+        found = metric(*(a + offset for a in located), *rest)
+        np.testing.assert_allclose(found, expected, rtol=1e-3)

@@ -10,6 +10,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from ._inputs import check_positive, check_same_shape, floats, mixture, reduce
+from ._near_zero import near_zero
 
 
 def crps_gaussian(
@@ -33,7 +34,7 @@ def crps_gaussian(
 
     **Raises:** `ValueError` for different shapes, NaN, or `std` not above zero.
     """
-    y, mean, std = floats(y=y, mean=mean, std=std)
+    y, mean, std = floats(**near_zero(y=y, mean=mean), std=std)
     check_same_shape(y=y, mean=mean, std=std)
     check_positive("std", std)
     z = (y - mean) / std
@@ -100,7 +101,7 @@ def crps_samples(
 
     **Raises:** `ValueError` for shapes that do not agree, one sample, or NaN.
     """
-    y, samples = floats(y=y, samples=samples)
+    y, samples = floats(**near_zero(y=y, samples=samples))
     num = samples.shape[0] if samples.ndim else 0
     if samples.shape[1:] != y.shape or num < 2:
         raise ValueError(

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from .._checks import check_finite, check_labels, check_same_length
+from ._near_zero import near_zero
 
 # Rounding of a softmax in half precision, and less than any mistake.
 SUM_TOLERANCE = 1e-2
@@ -124,7 +125,7 @@ def mixture(
     y: Any, means: Any, stds: Any, weights: Any | None
 ) -> tuple[Array, Array, Array, Array]:
     """Outcomes, and the components' means, scales and weights, checked together."""
-    y, means, stds = floats(y=y, means=means, stds=stds)
+    y, means, stds = floats(**near_zero(y=y, means=means), stds=stds)
     check_same_shape(means=means, stds=stds)
     if means.shape[1:] != y.shape:
         raise ValueError(
@@ -143,7 +144,7 @@ def mixture(
 
 def two_samples(x: Any, y: Any, *, least: int = 1) -> tuple[Array, Array]:
     """Two sets of points, one row each, flattened to vectors of one length."""
-    x, y = floats(x=x, y=y)
+    x, y = floats(**near_zero(x=x, y=y))
     for name, array in (("x", x), ("y", y)):
         if array.ndim == 0 or len(array) < least:
             raise ValueError(

@@ -5,12 +5,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ._inputs import check_same_shape, floats, is_concrete, reduce
+from ._near_zero import near_zero
 
 
 def _interval(y, lower, upper):
-    (y,) = floats(y=y)
+    moved = near_zero(y=y, lower=lower, upper=upper)
+    (y,) = floats(y=moved.pop("y"))
     # A conformal interval from few rows is infinite, and rightly so.
-    lower, upper = floats(lower=lower, upper=upper, allow_infinite=True)
+    lower, upper = floats(**moved, allow_infinite=True)
     check_same_shape(y=y, lower=lower, upper=upper)
     if is_concrete(lower) and is_concrete(upper):
         bad = np.asarray(lower) > np.asarray(upper)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import PRNGKey
 from ._inputs import check_positive, check_same_shape, floats, is_concrete, mixture
+from ._near_zero import near_zero
 
 
 def pit_gaussian(
@@ -21,7 +22,7 @@ def pit_gaussian(
 
     **Arguments:** as for `gaussian_nll`.
     """
-    y, mean, std = floats(y=y, mean=mean, std=std)
+    y, mean, std = floats(**near_zero(y=y, mean=mean), std=std)
     check_same_shape(y=y, mean=mean, std=std)
     check_positive("std", std)
     return norm.cdf((y - mean) / std)
@@ -59,7 +60,7 @@ def pit_samples(
     - `samples`: draws of the predictions, along a leading axis.
     - `key`: of u.
     """
-    y, samples = floats(y=y, samples=samples)
+    y, samples = floats(**near_zero(y=y, samples=samples))
     if samples.shape[1:] != y.shape:
         raise ValueError(
             f"samples has shape {samples.shape} and y {y.shape}: samples must be "

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from numpy import pi
 
 from ._inputs import check_positive, check_same_shape, floats, mixture, reduce
+from ._near_zero import near_zero
 
 
 def rmse(
@@ -22,7 +23,7 @@ def rmse(
     **Raises:** `ValueError` for different shapes (nothing is broadcast), NaN and
     infinite values; `TypeError` for integers.
     """
-    y, mean = floats(y=y, mean=mean)
+    y, mean = floats(**near_zero(y=y, mean=mean))
     check_same_shape(y=y, mean=mean)
     return jnp.sqrt(jnp.mean((y - mean) ** 2))
 
@@ -34,7 +35,7 @@ def mae(
 
     **Arguments:** as for `rmse`.
     """
-    y, mean = floats(y=y, mean=mean)
+    y, mean = floats(**near_zero(y=y, mean=mean))
     check_same_shape(y=y, mean=mean)
     return jnp.mean(jnp.abs(y - mean))
 
@@ -63,7 +64,7 @@ def gaussian_nll(
 
     **Raises:** `ValueError` for different shapes, NaN, or `std` not above zero.
     """
-    y, mean, std = floats(y=y, mean=mean, std=std)
+    y, mean, std = floats(**near_zero(y=y, mean=mean), std=std)
     check_same_shape(y=y, mean=mean, std=std)
     check_positive("std", std)
     return reduce(-_log_normal(y, mean, std), per_example)

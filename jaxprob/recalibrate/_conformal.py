@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from ..metrics._inputs import check_axes, check_positive, check_same_shape, floats
+from ..metrics._near_zero import near_zero
 
 
 def _rank(count: int, level: float) -> int:
@@ -110,7 +111,7 @@ class SplitConformal(eqx.Module):
         - `mean`, `std`: their predictions. Without `std` all intervals have one width.
         - `level`: promised coverage.
         """
-        y, mean, std = _with_scale(y=y, mean=mean, std=std)
+        y, mean, std = _with_scale(**near_zero(y=y, mean=mean), std=std)
         return cls(conformal_quantile(jnp.abs(y - mean) / std, level))
 
     def __call__(
@@ -157,7 +158,7 @@ class ConformalQuantiles(eqx.Module):
         - `lower`, `upper`: predicted quantiles, at best (1 -+ level) / 2.
         - `level`: promised coverage.
         """
-        y, lower, upper = floats(y=y, lower=lower, upper=upper)
+        y, lower, upper = floats(**near_zero(y=y, lower=lower, upper=upper))
         check_same_shape(y=y, lower=lower, upper=upper)
         return cls(conformal_quantile(jnp.maximum(lower - y, y - upper), level))
 

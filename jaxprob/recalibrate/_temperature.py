@@ -109,11 +109,15 @@ class TemperatureScaling(eqx.Module):
 
 def _even_odds(loss, rows):
     """The largest logarithm up to 0 at which all rows are right at odds of one half."""
-    low, high = -80.0, 0.0
-    if rows * loss(high) <= math.log(2.0):
-        return high
-    for _ in range(40):
+
+    def is_enough(log):
+        return rows * loss(log) <= math.log(2.0)
+
+    low = 0.0
+    while not is_enough(low):
+        low -= 1.0
+    high = min(low + 1.0, 0.0)
+    for _ in range(30):
         middle = (low + high) / 2
-        enough = rows * loss(middle) <= math.log(2.0)
-        low, high = (middle, high) if enough else (low, middle)
+        low, high = (middle, high) if is_enough(middle) else (low, middle)
     return low

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..metrics._inputs import check_positive, check_same_shape, floats
+from ..metrics._near_zero import near_zero
 
 
 class VarianceScaling(eqx.Module):
@@ -42,7 +43,7 @@ class VarianceScaling(eqx.Module):
         **Raises:** `ValueError` for NaN, different shapes, scales not above zero, or
         outcomes that all equal their predictions.
         """
-        y, mean, std = floats(y=y, mean=mean, std=std)
+        y, mean, std = floats(**near_zero(y=y, mean=mean), std=std)
         check_same_shape(y=y, mean=mean, std=std)
         check_positive("std", std)
         scale = jnp.sqrt(jnp.mean(((y - mean) / std) ** 2))
