@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class AccumulateState(NamedTuple):
@@ -21,6 +21,7 @@ class AccumulateState(NamedTuple):
 
     - `inner`: of the optimiser inside.
     - `accumulated`: the mean gradient of the window.
+    - `accumulated_value`: the mean loss of the window, for optimisers that read it.
     - `num_accumulated`: batches in the window.
     - `num_updates`: made so far.
     - `closing`: whether the next batch closes the window, full or not.
@@ -28,6 +29,7 @@ class AccumulateState(NamedTuple):
 
     inner: PyTree
     accumulated: PyTree
+    accumulated_value: Float[Array, "..."]
     num_accumulated: Int[Array, "..."]
     num_updates: Int[Array, "..."]
     closing: Bool[Array, "..."]
@@ -51,13 +53,20 @@ def accumulate(
         return AccumulateState(
             inner=optimizer.init(params),
             accumulated=jax.tree.map(jnp.zeros_like, params),
+            accumulated_value=jnp.zeros(()),
             num_accumulated=jnp.zeros((), jnp.int32),
             num_updates=jnp.zeros((), jnp.int32),
             closing=jnp.asarray(False),
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates, state, params=None, *, value=None, **extra):
         num = state.num_accumulated + 1
+        value_mean = state.accumulated_value
+        if value is not None:
+            value = value.astype(value_mean.dtype)
+            rest = (value - value_mean) / num.astype(value.dtype)
+            value_mean = jnp.where(num == 1, value, value_mean + rest)
+            extra["value"] = value_mean
         # A running mean: a sum of many gradients in half precision would overflow.
         mean = jax.tree.map(
             lambda m, g: m + (g - m) / num.astype(g.real.dtype),
@@ -71,6 +80,7 @@ def accumulate(
             return moved, AccumulateState(
                 inner,
                 zero,
+                jnp.zeros_like(value_mean),
                 jnp.zeros_like(num),
                 state.num_updates + 1,
                 jnp.zeros_like(state.closing),
@@ -78,7 +88,9 @@ def accumulate(
 
         def wait():
             still = jax.tree.map(jnp.zeros_like, mean)
-            return still, state._replace(accumulated=mean, num_accumulated=num)
+            return still, state._replace(
+                accumulated=mean, accumulated_value=value_mean, num_accumulated=num
+            )
 
         return jax.lax.cond((num >= every) | state.closing, close, wait)
 

@@ -122,25 +122,12 @@ def checked_metrics(metrics: Any) -> Info:
             f"the loss returned {_kind(metrics)} as its metrics: return (scalar, "
             "metrics) with a dictionary of numbers by name, which may be empty"
         )
-    names = {"loss", *metrics}
-    for name in metrics:
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a metric is {name!r}: it must be a string")
-        if name in ("loss", "step"):
-            raise ValueError(
-                f"a metric is named {name!r}, which is the name of the "
-                f"{'loss itself' if name == 'loss' else 'number of the step'}: "
-                f"name it otherwise, such as 'my_{name}'"
-            )
-        for affix, other in (
-            ("'_step' after", name.removesuffix("_step")),
-            ("'val_' before", name.removeprefix("val_")),
-        ):
-            if other != name and other in names:
-                raise ValueError(
-                    f"the metrics {other!r} and {name!r} collide: logs write {affix} "
-                    f"the name of the first. Name the second otherwise"
-                )
+    if "loss" in metrics:
+        raise ValueError(
+            "a metric is named 'loss', which is the name of the loss itself: name it "
+            "otherwise, such as 'my_loss'"
+        )
+    _check_names({"loss", *metrics})
     return {name: _checked_metric(name, value) for name, value in metrics.items()}
 
 
@@ -156,13 +143,34 @@ def checked_info(info: Any) -> Info:
             f"the learner's info is {_kind(info)}: give a dictionary of numbers by "
             "name, with 'loss' among them"
         )
+    _check_names(set(info))
     for name, value in info.items():
-        if not isinstance(name, str) or not _is_number(value):
+        if not _is_number(value):
             raise TypeError(
                 f"the learner's info[{name!r}] is {_kind(value)}: a metric is a real "
                 "number, or one for each member"
             )
     return {name: jnp.asarray(value) for name, value in info.items()}
+
+
+def _check_names(names):
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a metric is {name!r}: it must be a string")
+        if name == "step":
+            raise ValueError(
+                "a metric is named 'step', which is the name of the number of the "
+                "step: name it otherwise, such as 'my_step'"
+            )
+        for affix, other in (
+            ("'_step' after", name.removesuffix("_step")),
+            ("'val_' before", name.removeprefix("val_")),
+        ):
+            if other != name and other in names:
+                raise ValueError(
+                    f"the metrics {other!r} and {name!r} collide: logs write {affix} "
+                    "the name of the first. Name the second otherwise"
+                )
 
 
 def _checked_metric(name, value):

@@ -18,7 +18,9 @@ from ._errors import CheckpointMismatchError
 from ._torch_arrays import to_torch
 
 _OPTIMIZER = "opt_state"
-_ACCUMULATION = ("accumulated", "num_accumulated", "num_updates", "closing")
+_ACCUMULATION = (
+    *("accumulated", "accumulated_value", "num_accumulated", "num_updates", "closing"),
+)
 _SCALE = ("scale", "good_steps", "finite")
 _REASONS = {
     "accumulation": "Trainer(accumulate_grad_batches=...)",

@@ -92,14 +92,16 @@ class WithoutParameters(pl.LightningModule):
         return self._in_dtype(f"type({dst_type})", dst_type)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        _, dtype = torch._C._nn._parse_to(*args, **kwargs)[:2]
+        parse: Any = torch._C._nn._parse_to  # pyright: ignore
+        _, dtype = parse(*args, **kwargs)[:2]
         if dtype is not None:
             self._in_dtype(f"to({dtype})", dtype)
         return super().to(*args, **kwargs)
 
     def _in_dtype(self, call, dtype):
         """The module itself, if its model has that dtype already."""
-        leaves = jax.tree.leaves(eqx.filter(self._run.state, eqx.is_inexact_array))
+        run: Any = self._run
+        leaves = jax.tree.leaves(eqx.filter(run.state, eqx.is_inexact_array))
         other = {leaf.dtype.name for leaf in leaves} - {str(dtype).split(".")[-1]}
         if other:
             self._reject(

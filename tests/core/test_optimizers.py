@@ -10,6 +10,7 @@ from optax import contrib
 
 import jaxprob
 from jaxprob import bnn
+from jaxprob._accumulate import accumulate
 
 X = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 Y = X @ np.float32([[1.0], [-2.0]]) + np.float32(0.5)
@@ -116,6 +117,23 @@ def test_a_line_search_under_a_loss_scale_and_clipping_is_the_plain_one():
         _, plain = trained(line_search, batches)
         _, scaled = trained(jaxprob.dynamic_loss_scale(line_search), batches)
     assert np.allclose(weights(plain.model), weights(scaled.model), atol=1e-5)
+
+
+def test_accumulated_batches_give_their_mean_loss():
+    def last(batches, value):
+        learner = jaxprob.GradientDescent(
+            lambda model, x, *, key: (jnp.sum(model.weight) * 0 + x[0], {}),
+            accumulate(EXTRA["reduce_on_plateau"](), 3),
+        )
+        state = learner.init(line())
+        for batch in batches:
+            state, _ = learner.update(state, batch, key=jax.random.key(0))
+        return np.isclose(state.opt_state.inner[1].best_value, value)
+
+    batches = [jnp.full((1,), value) for value in (1.0, 2.0, 6.0)]
+    with jax.numpy_dtype_promotion("standard"):
+        assert last(batches, 3.0)
+        assert last([*batches, *(batch / 30 for batch in batches)], 0.1)
 
 
 def test_the_model_of_a_schedule_free_optimizer_is_its_average():
@@ -226,6 +244,7 @@ def test_a_loss_that_asks_for_a_value_is_told_what_to_write():
 @pytest.mark.parametrize(
     ("out", "message"),
     [
+        (lambda state: (state, {"step": 1.0}), "named 'step'"),
         (lambda state: (state, {"a": "text"}), r"info\['a'\] is a str"),
         (lambda state: (state, None), "info is a NoneType"),
         (lambda state: state, r"return \(state, info\)"),
@@ -271,7 +290,7 @@ def test_what_a_learner_of_the_users_returns(out, message):
             }
         ]
         return
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         fit()
 
 
