@@ -70,7 +70,7 @@ def count_rows(batch: PyTree) -> int:
     if isinstance(batch, Batch):
         return int(np.sum(np.asarray(batch.mask)))
     for leaf in jax.tree.leaves(batch):
-        shape = getattr(leaf, "shape", ())
+        shape: Any = getattr(leaf, "shape", ())
         if len(shape):
             return int(shape[0])
     return 1

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ._per_object import PerObject
@@ -88,7 +89,7 @@ class Outside:
             self._note_array(name, value)
             return
         if isinstance(value, jax.Array):
-            if name is not None and not isinstance(value, jax.core.Tracer):
+            if name is not None and not isinstance(value, Tracer):
                 self._note_jax(name, value)
             return
         key = (id(value), attributes, name)

@@ -103,6 +103,7 @@ class Stepper:
             learner, arrays, self._static, self.layout, self._donates
         )
         self._traced = False
+        self._looks_outside = False  # a program that is asked for is one of now
         self._rescued: list[tuple[Metrics, int]] = []
         self._live = LiveState(self._program, arrays, key, step)
 
@@ -197,8 +198,13 @@ class Stepper:
         return self._live.totals
 
     def reset_totals(self) -> None:
-        """Starts the sums anew, as at the start of an epoch."""
+        """Starts the sums anew, as at the start of an epoch.
+
+        The next step is compiled anew if a value that the learner reads from outside
+        has changed: see `refresh`.
+        """
         self._live.reset_totals()
+        self._looks_outside = True
 
     def check_state(self) -> None:
         """Looks whether the state is finite, which waits for the device.
@@ -240,6 +246,9 @@ class Stepper:
 
     def _train(self, batches, parts):
         """Trains, and appends the metrics of each dispatch when it is made."""
+        if self._looks_outside:
+            self._looks_outside = False
+            self.refresh()
         if isinstance(batches, Stack):
             if not self._traced:
                 self._trace(batches.at(0))

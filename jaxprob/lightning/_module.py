@@ -151,7 +151,7 @@ class LearnerModule(WithoutParameters):
         self._each_batch = EachBatch()
         self._one_by_one = False
         self._steps_made = self._steps_in_epoch = self._left_out = 0
-        self._fires_zero_grad = self._begins_epoch = False
+        self._fires_zero_grad = False
         self._begins = False
         self.fast_forwards = False  # whether a fetcher hands over many batches
         self._before: tuple[int, _private.Counts] | None = None
@@ -613,7 +613,6 @@ class LearnerModule(WithoutParameters):
 
     def begin_epoch(self) -> None:
         self._steps_in_epoch = self._left_out = 0
-        self._begins_epoch = True
         self._run.stepper.reset_totals()
 
     def end_epoch(self) -> None:
@@ -742,8 +741,7 @@ class LearnerModule(WithoutParameters):
         return batches
 
     def _train(self, batches):
-        if self._begins_epoch or self._each_batch.anybody or self.one_by_one:
-            self._begins_epoch = False
+        if self._each_batch.anybody or self.one_by_one:
             self._run.stepper.refresh()
         metrics = self._run.stepper(batches)
         self._each_batch.step_made(self._run.stepper)

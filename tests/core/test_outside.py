@@ -133,6 +133,19 @@ def test_a_second_fit_uses_the_value_of_now_and_warns_once(make, monkeypatch):
     assert used(learner) == (3.0, 3.0)
 
 
+@pytest.mark.filterwarnings("ignore:.*changed since the step was compiled")
+def test_a_stepper_looks_when_its_sums_begin_anew():
+    learner, change = of_closure()
+    stepper = jaxprob.Stepper(learner, learner.init(line()), key=jax.random.key(0))
+    found = []
+    for value in (1.0, 2.0, 3.0):
+        change(value)
+        stepper.reset_totals()
+        found += list(stepper([(X,)] * 2)["loss"])
+    assert found == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+    assert stepper.totals.means() == {"loss": 3.0}
+
+
 def test_what_a_loss_writes_itself_compiles_nothing_again():
     traces = []
 
