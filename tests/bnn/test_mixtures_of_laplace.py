@@ -111,6 +111,7 @@ def test_blocks_linearise_in_the_leaves_of_laplace_alone(scene):
     is linear in its last layer the two agree, draw by draw.
     """
     joint, models, _, x = scene
+    joint = bnn.LogJoint(joint.likelihood, joint.prior, num_data=len(x))
     still = bnn.MAP(joint, optax.sgd(0.0))
     method = bnn.Blocks(
         still,
@@ -147,6 +148,7 @@ def test_blocks_linearise_in_the_leaves_of_laplace_alone(scene):
 def test_what_all_draws_share_is_computed_once(scene, structure, monkeypatch):
     """One decomposition for a prediction in many chunks, with the same draws."""
     joint, models, _, x = scene
+    joint = bnn.LogJoint(joint.likelihood, joint.prior, num_data=len(x))
     method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.0)), structure)
     posterior = method.posterior(method.init(models[0]), [(x, x[:, 0])])
     kind = type(posterior.curvature)
