@@ -142,7 +142,7 @@ class Judge:
             key=jax.random.key(102),
             num=self.num,
             shape=SHAPE,
-            chunk=20,
+            batch_size=20,
         )
         return self(np.clip(draws.x_0, self.train.min(), self.train.max()))
 

@@ -32,7 +32,8 @@ from jaxprob.diffusion import (
     kidger_mixer,
 )
 from jaxprob.diffusion._denoiser import at_noise_level
-from jaxprob.diffusion._sampler import _draw_all
+from jaxprob.diffusion._rows import _program
+from jaxprob.diffusion._sampler import _Draws
 
 from ._timing import report
 from .orders import ROWS
@@ -161,9 +162,9 @@ def sdes(denoiser, num: int, steps: int, rounds: int):
 
 def memory(denoiser, num: int, chunk: int) -> float:
     """Temporary megabytes of drawing so many samples in one program."""
-    index = jnp.arange(num, dtype=jnp.uint32)
-    arguments = (denoiser, ExpAB(4), jax.random.key(0), index, None, SHAPE)
-    program = _draw_all.lower(*arguments, chunk, False).compile()
+    draws = _Draws(ExpAB(4), jax.random.key(0), SHAPE, False)
+    rows = (jnp.arange(num, dtype=jnp.uint32), None)
+    program = _program.lower(draws, denoiser, rows, chunk, None).compile()
     return program.compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 

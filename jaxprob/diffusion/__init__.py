@@ -16,10 +16,14 @@ diffrax solver, adaptive), `ExpAB` (our default at few evaluations), `DPMSolverP
 steps at each level). `sample` draws many.
 
 `log_prob` is the density of one example, by the same flow; `encode` and `decode` are
-the flow as a map between data and noise.
+the flow as a map between data and noise. `log_prob_many`, `encode_many` and
+`decode_many` take many examples.
 
 `Guided` and `Thresholded` take a denoiser and are denoisers, so all of the above works
 with them.
+
+All noise levels are in units of the data's standard deviation: a schedule noises
+standardised data, and a denoiser knows the scale of its own (`standardised`).
 
 All maths is for one example; `jax.vmap` it. `kidger_mixer` puts the parts of Equinox's
 diffusion example together.
@@ -34,7 +38,11 @@ from ._ve import VE as VE
 from ._edm import EDM as EDM
 from ._shifted import Shifted as Shifted
 from ._parameterisation import from_x0 as from_x0, to_x0 as to_x0
-from ._denoiser import AbstractDenoiser as AbstractDenoiser
+from ._units import Units as Units
+from ._denoiser import (
+    AbstractDenoiser as AbstractDenoiser,
+    AbstractDenoiserWrapper as AbstractDenoiserWrapper,
+)
 from ._preconditioned import Preconditioned as Preconditioned
 from ._times import (
     AbstractTimes as AbstractTimes,
@@ -80,9 +88,13 @@ from ._log_prob import (
     bits_per_dim as bits_per_dim,
     dequantise as dequantise,
     log_prob as log_prob,
-    prior_mismatch as prior_mismatch,
 )
 from ._latent import decode as decode, encode as encode, interpolate as interpolate
+from ._many import (
+    decode_many as decode_many,
+    encode_many as encode_many,
+    log_prob_many as log_prob_many,
+)
 from ._guidance import Guided as Guided
 from ._threshold import Thresholded as Thresholded
 from ._recipes import kidger_mixer as kidger_mixer

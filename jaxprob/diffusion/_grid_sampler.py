@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 
 from .._keys import check_key
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, at_noise_level
+from ._denoiser import AbstractDenoiser, at_noise_level, in_noise_units
 from ._grids import AbstractGrid, check_num_steps, falling_levels
 from ._level_checks import check_coordinate, check_within, falling
-from ._sampler import AbstractSampler, Draw, finish
+from ._sampler import AbstractSampler, Draw, begin, finish
 from ._types import Cond, Numbers
 
 
@@ -55,17 +55,18 @@ class AbstractGridSampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
-        levels = falling_levels(
-            self.grid,
-            denoiser.schedule,
-            self.level_min,
-            self.level_max,
-            self.num_steps,
-        )
-        x = levels[0] * jax.random.normal(start_key, shape)
-        x, path = self._walk(denoiser, x, levels, noise_key, cond, trajectory)
+        levels = self.levels(denoiser)
+        x = begin(denoiser, float(levels[0]), start_key, shape, cond)
+        unit, _ = denoiser.standardised()
+        x, path = self._walk(unit, x, levels, noise_key, cond, trajectory)
+        if path is not None:
+            path = jnp.concatenate([path, x[None]])
         count = self.evaluations_per_step * (len(levels) - 1) + 1
         return finish(denoiser, x, levels, path, cond, count)
+
+    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
+        ends = self.level_min, self.level_max
+        return falling_levels(self.grid, denoiser.schedule, *ends, self.num_steps)
 
     def steps(
         self,
@@ -84,9 +85,9 @@ class AbstractGridSampler(AbstractSampler):
         **Arguments:**
 
         - `denoiser`: the model, evaluated `evaluations_per_step` times in each step.
-        - `x`: at the noise level `levels[0]`, $x_0 + s z$.
-        - `levels`: falling noise levels, on the host. A last level of
-            0 is the data.
+        - `x`: at the noise level `levels[0]`, $x_0 + s N z$.
+        - `levels`: falling noise levels $\sigma_t/\alpha_t$ of the denoiser's schedule,
+            on the host. A last level of 0 is the data.
         - `key`: of the noise, if the scheme has any.
         - `cond`: what the denoiser is conditioned on.
 
@@ -99,14 +100,16 @@ class AbstractGridSampler(AbstractSampler):
             denoiser.schedule,
             **{"levels[0]": levels[0], f"levels[{len(levels) - 1}]": levels[-1]},
         )
+        unit, units = in_noise_units(denoiser)
+        x = units.to_unit(x)
         check_coordinate(x, levels[0])
         if len(levels) > 1:
-            x, _ = self._walk(denoiser, x, levels, key, cond, False)
+            x, _ = self._walk(unit, x, levels, key, cond, False)
         if to_data:
             # From the last level with noise to none, the step is the denoiser itself.
             last = jnp.log(jnp.asarray(levels[-1], x.dtype))
-            x = at_noise_level(denoiser, x, last, cond)
-        return x
+            x = at_noise_level(unit, x, last, cond)
+        return units.to_data(x)
 
 
 def needed(key: PRNGKey | None) -> PRNGKey:

@@ -1,7 +1,6 @@
 """Classifier-free guidance: a denoiser made of a conditional and a free one."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,13 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, check_denoiser
-from ._schedule import AbstractSchedule
+from ._denoiser import AbstractDenoiser, AbstractDenoiserWrapper, check_denoiser
 from ._types import Cond, Time
 from .nn import as_condition, no_condition, null_is_untrained
 
 
-class Guided(AbstractDenoiser):
+class Guided(AbstractDenoiserWrapper):
     r"""Classifier-free guidance, $D = D(x, c) + w\,(D(x, c) - D(x))$.
 
     $D(x)$ is the same denoiser without the condition, so it must have been trained with
@@ -42,7 +40,6 @@ class Guided(AbstractDenoiser):
     """
 
     denoiser: AbstractDenoiser
-    schedule: AbstractSchedule
     strength: float = eqx.field(static=True)
     interval: tuple[float, float] = eqx.field(static=True)
 
@@ -68,13 +65,8 @@ class Guided(AbstractDenoiser):
                 "Train with DenoisingLoss(drop_cond=0.1), or sample without guidance"
             )
         self.denoiser = denoiser
-        self.schedule = denoiser.schedule
         self.strength = float(strength)
         self.interval = interval
-
-    @property
-    def reader(self) -> Any:
-        return self.denoiser.reader
 
     def __call__(
         self,

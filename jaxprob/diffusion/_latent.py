@@ -1,11 +1,14 @@
 """Data as noise and back: the flow as an invertible map."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ._denoiser import AbstractDenoiser, check_denoiser
+from ._held import free_schedules, hold_schedules
 from ._kinds import as_example, check_kind
+from ._last_level import last_level
 from ._ode import ODESampler
 from ._types import Cond, Numbers, Scalar
 
@@ -28,11 +31,18 @@ def encode(
     - `cond`: its condition.
     - `sampler`: whose solver, tolerances and levels are used.
     """
-    sampler = ODESampler() if sampler is None else sampler
-    high, low = _ends(sampler, denoiser)
+    sampler, levels = _checked(sampler, denoiser)
     x = as_example("x", x)
-    end, _, failed = sampler.flow(denoiser, x, low, high, cond=cond)
-    return jnp.where(failed, jnp.nan, end / high)
+    return _encode(hold_schedules(denoiser), x, cond, sampler, levels)
+
+
+@eqx.filter_jit
+def _encode(held, x, cond, sampler, levels):
+    (unit, units), (high, low) = free_schedules(held).standardised(), levels
+    x = units.to_unit(x)
+    end, _, failed = sampler.flow(unit, x, low, high, cond=cond)
+    law = last_level(unit, high, x.shape, cond, known=units.known, dtype=x.dtype)
+    return jnp.where(failed, jnp.nan, law.encode(end))
 
 
 def decode(
@@ -43,22 +53,29 @@ def decode(
     sampler: ODESampler | None = None,
 ) -> Float[Array, "..."]:
     """The data that the probability flow pairs with noise; the inverse of `encode`."""
-    sampler = ODESampler() if sampler is None else sampler
-    high, low = _ends(sampler, denoiser)
+    sampler, levels = _checked(sampler, denoiser)
     latent = as_example("latent", latent)
-    end, _, failed = sampler.flow(denoiser, high * latent, high, low, cond=cond)
-    return jnp.where(failed, jnp.nan, end)
+    return _decode(hold_schedules(denoiser), latent, cond, sampler, levels)
+
+
+@eqx.filter_jit
+def _decode(held, z, cond, sampler, levels):
+    (unit, units), (high, low) = free_schedules(held).standardised(), levels
+    law = last_level(unit, high, z.shape, cond, known=units.known, dtype=z.dtype)
+    end, _, failed = sampler.flow(unit, law.decode(z), high, low, cond=cond)
+    return jnp.where(failed, jnp.nan, units.to_data(end))
 
 
 # The plane that holds both is lost in rounding: sin(angle) is 1e-3 here.
 _OPPOSITE = -1.0 + 1e-6
 
 
-def _ends(sampler, denoiser):
+def _checked(sampler, denoiser):
     check_denoiser(denoiser)
+    sampler = ODESampler() if sampler is None else sampler
     check_kind("sampler", sampler, ODESampler, "give an ODESampler(...)")
     levels = sampler.levels(denoiser)
-    return float(levels[0]), float(levels[-1])
+    return sampler, (float(levels[0]), float(levels[-1]))
 
 
 def interpolate(a: Numbers, b: Numbers, weight: float | Scalar) -> Float[Array, "..."]:

@@ -1,23 +1,28 @@
 """The density of a diffusion model, by the probability flow."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._keys import check_key
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, check_denoiser
+from ._denoiser import AbstractDenoiser, at_noise_level, check_denoiser
 from ._grids import level_range
+from ._held import free_schedules, hold_schedules
 from ._kinds import as_example
+from ._last_level import last_level
 from ._ode import LARGEST_STEP, begun, bent, flow_field, in_bent, num_evaluations
 from ._trace import AbstractTrace, ExactTrace
 from ._types import Cond, Numbers
+
+# Leading eigenvectors of the data's covariance that the prior takes from the denoiser.
+_RANK = 8
 
 
 class LogProb(eqx.Module):
@@ -30,9 +35,11 @@ class LogProb(eqx.Module):
         single replicate, which cannot tell.
     - `solver_error`: distance to the same solve at ten times the tolerances, for most
         points larger than the solver's error; NaN if it was not asked for.
-    - `prior_mismatch`: the divergence, in nats, of the prior of a sampler from the law
-        of the last noise level, if the data have the standard deviation `sigma_data`.
-    - `num_evaluations`: of the denoiser.
+    - `prior_mismatch`: estimate of the error from the prior, which is a Gaussian where
+        the denoiser's distribution at the last noise level may be none: the difference
+        of their scores at the end of the flow, in standard deviations. The root of its
+        mean square over data bounds the standard deviation of that error.
+    - `num_evaluations`: of the denoiser, along the flow.
     - `latent`: the noise that the flow pairs with x, standard normal.
     - `failed`: whether the solver gave up; the value is NaN then.
     """
@@ -40,7 +47,7 @@ class LogProb(eqx.Module):
     value: Float[Array, "..."]
     trace_error: Float[Array, "..."]
     solver_error: Float[Array, "..."]
-    prior_mismatch: float = eqx.field(static=True)
+    prior_mismatch: Float[Array, "..."]
     num_evaluations: Int[Array, "..."]
     latent: Float[Array, "..."]
     failed: Bool[Array, "..."]
@@ -59,7 +66,7 @@ def log_prob(
     level_min: float = 0.002,
     level_max: float | None = None,
     prior: Callable[[Float[Array, "*shape"]], Float[Array, ""]] | None = None,
-    sigma_data: float = 1.0,
+    sigma_data: float | None = None,
     estimate_error: bool = False,
     max_steps: int = 4096,
 ) -> LogProb:
@@ -72,13 +79,18 @@ def log_prob(
     It is the density of the data with noise of level `level_min` in them: the data's
     own needs a level well below their finest structure.
 
+    At the last noise level s the data are taken for Gaussian, $N(m, s^2 I + C)$ with
+    the mean and the leading covariance that the denoiser gives there, for this
+    condition. What that leaves is `prior_mismatch`.
+
     Reference: *Score-Based Generative Modeling through Stochastic Differential
     Equations*, Song et al., 2021, section 4.3; *Neural Ordinary Differential
     Equations*, Chen et al., 2018.
 
     ```python
-    out = jax.vmap(lambda x: log_prob(denoiser, x))(xs)
+    out = log_prob(denoiser, x)
     out = log_prob(denoiser, image, trace=Hutchinson(8), key=key)
+    out = log_prob_many(denoiser, images, trace=Hutchinson(8), key=key, batch_size=64)
     ```
 
     **Arguments:**
@@ -88,14 +100,20 @@ def log_prob(
     - `cond`: its condition.
     - `trace`: how to take the divergence; exactly by default. `Hutchinson` or `HutchPP`
         for images.
-    - `key`: of the probes.
+    - `key`: of the probes. They depend on x too, so that examples with one key, as
+        under a `vmap` over x alone, have independent errors.
     - `solver`, `rtol`, `atol`, `max_steps`: diffrax's; `Tsit5` by default.
-    - `level_min`, `level_max`: noise levels to begin and end at.
-    - `prior`: log-density of $x_t/\alpha_t$ at the last noise level s; by default that
-        of $N(0, s^2)$, which samplers begin with.
-    - `sigma_data`: standard deviation of the data, for `prior_mismatch`.
+    - `level_min`, `level_max`: noise levels to begin and end at, in units of the data's
+        standard deviation.
+    - `prior`: log-density of $x_t/\alpha_t$ at the last noise level, in the data's
+        units; by default the Gaussian above.
+    - `sigma_data`: deprecated, without effect: the denoiser knows the scale of its data
+        (`AbstractDenoiser.standardised`).
     - `estimate_error`: solve again at ten times the tolerances for `solver_error`; it
         adds about two thirds to the cost.
+
+    Derivatives with respect to x are exact; those with respect to the denoiser leave
+    out what the covariance of the data has in the prior, of order $C/s^2$.
     """
     check_denoiser(denoiser)
     x = as_example("x", x)
@@ -104,85 +122,136 @@ def log_prob(
         raise ValueError(f"{type(trace).__name__} draws probes: give log_prob a key")
     if key is not None:
         check_key(key)
-    solver = dfx.Tsit5() if solver is None else solver
-    high, low = level_range(denoiser.schedule, level_min, level_max)
-    shape, dim = x.shape, x.size
-    begin, last = bent(-math.log(low)), bent(-math.log(high))
+    if sigma_data is not None:
+        warnings.warn(
+            f"log_prob(sigma_data={sigma_data:g}) has no effect: the denoiser knows "
+            "the scale of its data. Leave it out",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    flow = _Flow(
+        trace,
+        dfx.Tsit5() if solver is None else solver,
+        rtol,
+        atol,
+        level_range(denoiser.schedule, level_min, level_max),
+        prior,
+        estimate_error,
+        max_steps,
+    )
+    return _compiled(flow, hold_schedules(denoiser), x, cond, key)
 
-    @in_bent
-    def right_hand_side(u, state):
-        y, _ = state
 
-        def field(flat):
-            return flow_field(denoiser, flat.reshape(shape), -u, cond).ravel()
+@eqx.filter_jit
+def _compiled(flow, held, x, cond, key):
+    return flow(free_schedules(held), x, cond, key)
 
-        value, product = jax.linearize(field, y.ravel())
-        return value.reshape(shape), trace(product, dim, x.dtype, key)
 
-    def solve(scale):
-        zeros = jnp.zeros((trace.num_replicates,), x.dtype)
+class _Flow(eqx.Module):
+    """Settings of a density, told from their values by jit."""
+
+    trace: AbstractTrace
+    solver: dfx.AbstractSolver
+    rtol: float
+    atol: float
+    levels: tuple[float, float] = eqx.field(static=True)
+    prior: Callable | None
+    estimate_error: bool = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+
+    def __call__(self, denoiser, x, cond, key):
+        unit, units = denoiser.standardised()
+        high, _ = self.levels
+        if key is not None:
+            key = jax.random.fold_in(key, _hash(x))
+        volume, x = units.log_volume(x), units.to_unit(x)
+        law = last_level(
+            unit, high, x.shape, cond, known=units.known, rank=_RANK, dtype=x.dtype
+        )
+
+        def log_prior(end):
+            if self.prior is None:
+                return law.log_prob(end)
+            return self.prior(units.to_data(end)) + volume
+
+        ends, change, steps, failed = self._solve(unit, x, cond, key, 1.0)
+        values = log_prior(ends) + change
+        value = jnp.where(failed, jnp.nan, jnp.mean(values) - volume)
+        count = num_evaluations(self.solver, steps)
+        solver_error = jnp.full_like(value, jnp.nan)
+        if self.estimate_error:
+            rough, rough_change, more, _ = self._solve(unit, x, cond, key, 10.0)
+            rough_value = jnp.mean(log_prior(rough) + rough_change) - volume
+            solver_error = jnp.abs(rough_value - value)
+            count = count + num_evaluations(self.solver, more)
+        x_0 = at_noise_level(unit, ends, jnp.asarray(math.log(high), x.dtype), cond)
+        score = law.score(ends) if self.prior is None else jax.grad(log_prior)(ends)
+        mismatch = law.mismatch((x_0 - ends) / high**2 - score)
+        return LogProb(
+            value,
+            _standard_error(values, self.trace),
+            solver_error,
+            mismatch,
+            count,
+            law.encode(ends),
+            failed,
+        )
+
+    def _solve(self, denoiser, x, cond, key, scale):
+        """End of the flow, replicates of the change of log-density, steps, failed."""
+        high, low = self.levels
+        shape, dim = x.shape, x.size
+        begin, last = bent(-math.log(low)), bent(-math.log(high))
+
+        @in_bent
+        def right_hand_side(u, state):
+            y, _ = state
+
+            def field(flat):
+                return flow_field(denoiser, flat.reshape(shape), -u, cond).ravel()
+
+            value, product = jax.linearize(field, y.ravel())
+            return value.reshape(shape), self.trace(product, dim, x.dtype, key)
+
+        zeros = jnp.zeros((self.trace.num_replicates,), x.dtype)
         t0, y0 = jnp.asarray(begin, x.dtype), (x / math.hypot(1.0, low), zeros)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(lambda w, state, args: right_hand_side(w, state)),
-            solver,
+            self.solver,
             t0=t0,
             t1=jnp.asarray(last, x.dtype),
             dt0=-LARGEST_STEP,
             y0=y0,
             stepsize_controller=dfx.PIDController(
                 # Steps of a method of order five grow like the fifth root of these.
-                rtol=scale * rtol,
-                atol=scale * atol,
+                rtol=scale * self.rtol,
+                atol=scale * self.atol,
                 dtmax=LARGEST_STEP * scale**0.2,
             ),
-            solver_state=begun(solver, right_hand_side, t0, y0),
-            max_steps=max_steps,
+            solver_state=begun(self.solver, right_hand_side, t0, y0),
+            max_steps=self.max_steps,
             throw=False,
         )
         assert solution.ys is not None  # SaveAt(t1=True) is the default
         y, change = solution.ys[0][0], solution.ys[1][0]
-        end = y * math.hypot(1.0, high)
         # Densities of y and of x differ by the volume the scaling takes.
-        volume = dim * (
-            math.log(math.hypot(1.0, high)) - math.log(math.hypot(1.0, low))
-        )
-        base = _normal(end, high) if prior is None else prior(end)
-        steps = solution.stats["num_steps"]
+        growth = math.log(math.hypot(1.0, high)) - math.log(math.hypot(1.0, low))
         failed = solution.result != dfx.RESULTS.successful
-        return base + volume + change, end / high, steps, failed
-
-    values, latent, steps, failed = solve(1.0)
-    value = jnp.where(failed, jnp.nan, jnp.mean(values))
-    count = num_evaluations(solver, steps)
-    solver_error = jnp.full_like(value, jnp.nan)
-    if estimate_error:
-        rough, _, more, _ = solve(10.0)
-        solver_error = jnp.abs(jnp.mean(rough) - value)
-        count = count + num_evaluations(solver, more)
-    return LogProb(
-        value,
-        _standard_error(values, trace),
-        solver_error,
-        prior_mismatch(dim, high, sigma_data),
-        count,
-        latent,
-        failed,
-    )
+        end = y * math.hypot(1.0, high)
+        return end, change + dim * growth, solution.stats["num_steps"], failed
 
 
-def prior_mismatch(dim: int, level: float, sigma_data: float = 1.0) -> float:
-    r"""$KL(N(0, \sigma_d^2 + s^2) \,\|\, N(0, s^2))$ in nats: $d (v - 1 - \log v)/2$.
+def _hash(x):
+    """A number from the bits of an example, for `fold_in`.
 
-    With $v = 1 + \sigma_d^2/s^2$: what a sampler loses by beginning with pure noise.
-
-    **Arguments:**
-
-    - `dim`: d, numbers in an example.
-    - `level`: s, the last noise level.
-    - `sigma_data`: standard deviation of the data.
+    For a given x, a key folded with it is as random as the key was, so estimates stay
+    unbiased; and two examples have independent probes although their key is one.
     """
-    ratio = (sigma_data / level) ** 2
-    return dim * (ratio - math.log1p(ratio)) / 2.0
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), jnp.uint32).ravel()
+    # Odd multipliers, so that each bit counts and the order of the numbers does.
+    place = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    mixed = (bits ^ (bits >> 15)) * (place * jnp.uint32(2654435761))
+    return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
 def bits_per_dim(
@@ -226,11 +295,6 @@ def _check_width(bin_width):
             f"bin_width={bin_width}: the width of one integer in the data's units, "
             "1/std for grey values that were standardised by their std"
         )
-
-
-def _normal(x, level):
-    square = jnp.sum((x / level) ** 2)
-    return -0.5 * square - x.size * (math.log(level) + 0.5 * math.log(2.0 * np.pi))
 
 
 def _standard_error(values, trace):

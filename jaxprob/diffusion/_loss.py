@@ -1,6 +1,5 @@
 """Denoising score matching: the loss whose minimum is the score."""
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +17,7 @@ from ._denoiser import AbstractDenoiser, check_denoiser
 from ._kinds import check_kind
 from ._times import AbstractTimes, UniformTimes, before_the_end, uniforms
 from ._types import Cond, Scalar, Time
+from ._unit_checks import check_units
 from ._weighting import ErrorOf, Weighting
 from .nn import as_condition, check_condition
 
@@ -30,7 +30,10 @@ def denoising_error(
     *,
     key: PRNGKey,
 ) -> Scalar:
-    r"""Mean square of $D(x_t, t) - x_0$ over the coordinates of one example.
+    r"""Mean square of $(D(x_t, t) - x_0)/S$ over the coordinates of one example.
+
+    S is the scale of the data that the denoiser knows: the error is that of the
+    standardised data, the same in any units.
 
     **Arguments:**
 
@@ -43,15 +46,18 @@ def denoising_error(
     **Returns:** the error, in single precision at least: three digits, which is what
     bfloat16 has, do not hold the noise of a low level.
     """
-    x_0 = single(x_0)
+    unit, units = denoiser.standardised()
+    x_0 = units.to_unit(single(x_0))
     noise_key, net_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
-    x_t = denoiser.schedule.perturb(x_0, t, noise)
-    return jnp.mean((denoiser(x_t, t, cond, key=net_key) - x_0) ** 2)
+    x_t = unit.schedule.perturb(x_0, t, noise)
+    return jnp.mean((unit(x_t, t, cond, key=net_key) - x_0) ** 2)
 
 
 class DenoisingLoss(eqx.Module):
     r"""$E_t\,E_{x_0, z}\; w(t)\,\|D(x_t, t) - x_0\|^2 / \dim x$, over a batch.
+
+    In units of the data's standard deviation, which the denoiser knows.
 
     Its minimum over all functions is the posterior mean, whatever the weights and the
     times; they say where a network of finite size is to be good.
@@ -123,7 +129,7 @@ class DenoisingLoss(eqx.Module):
         self.drop_cond = drop_cond
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
-        """Warns of a data set far from the scale that the denoiser expects.
+        """Warns of data, or columns of them, far from the scale the denoiser expects.
 
         **Raises:** `TypeError` for data that are not floating-point; `ValueError` for
         conditions that the network does not know.
@@ -132,16 +138,7 @@ class DenoisingLoss(eqx.Module):
         x_0, cond = split_batch(data)
         check_condition(denoiser, cond)
         check_readable(denoiser, single(x_0), cond)
-        x_0 = single(x_0)
-        mean, std = float(jnp.mean(x_0)), float(jnp.std(x_0))
-        expected = getattr(denoiser, "sigma_data", 1.0)
-        if abs(mean) > 2 * expected or not 0.2 < std / expected < 5:
-            warnings.warn(
-                f"the data have mean {mean:.3g} and standard deviation {std:.3g}; the "
-                f"denoiser expects 0 and {expected:.3g} (sigma_data). Standardise "
-                "them, or give sigma_data",
-                stacklevel=3,
-            )
+        check_units(denoiser, x_0)
 
     def __call__(
         self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey

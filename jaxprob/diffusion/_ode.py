@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, at_noise_level
+from ._denoiser import AbstractDenoiser, at_noise_level, in_noise_units
 from ._grids import (
     AbstractGrid,
     LogSNR,
@@ -19,7 +19,7 @@ from ._grids import (
     levels_between,
 )
 from ._level_checks import check_coordinate, check_within, positive
-from ._sampler import AbstractSampler, Draw
+from ._sampler import AbstractSampler, Draw, begin, finish
 from ._types import Cond, Scalar
 
 # Adaptive steps are taken in w with u = CENTRE + WIDTH sinh(w / WIDTH): as in
@@ -54,14 +54,17 @@ class ODESampler(AbstractSampler):
     **Arguments:**
 
     - `solver`: any diffrax solver of ODEs.
-    - `rtol`, `atol`: tolerances of the adaptive steps, which differ between examples:
-        a batch takes as long as its hardest one.
+    - `rtol`, `atol`: tolerances of the adaptive steps, in units of the data's standard
+        deviation. Steps differ between examples: a batch takes as long as its hardest
+        one.
     - `num_steps`: if given, so many fixed steps instead.
     - `grid`: where the fixed steps are. A `CustomGrid` says where to begin and to stop
         as well.
-    - `level_min`: noise level to stop at. Choose it well below the finest structure of
-        the data; 0.002 in Karras et al.
+    - `level_min`: noise level to stop at, in units of the data's standard deviation as
+        all levels are. Choose it well below the finest structure of the data; 0.002 in
+        Karras et al.
     - `level_max`: noise level to begin at; the schedule's end by default, at most 1000.
+        Samples begin there with the mean and the covariance that the denoiser tells.
     - `max_steps`: after which the solver gives up.
     - `together`: whether `sample` solves its examples as one system, whose steps are
         chosen for the one with the largest error. Each example alone chooses its own
@@ -115,15 +118,13 @@ class ODESampler(AbstractSampler):
     ) -> Draw:
         levels = self.levels(denoiser)
         high, low = float(levels[0]), float(levels[-1])
-        x = high * jax.random.normal(key, shape)
+        x = begin(denoiser, high, key, shape, cond)
         points = levels if trajectory else None
-        field = functools.partial(flow_field, denoiser)
+        field = functools.partial(flow_field, denoiser.standardised()[0])
         x, evaluations, failed, path = self._solve(
             denoiser, x, high, low, lambda u, y: field(y, -u, cond), points
         )
-        x_0 = at_noise_level(denoiser, x, jnp.log(jnp.asarray(low, x.dtype)), cond)
-        told = None if points is None else jnp.asarray(points, x.dtype)
-        return Draw(x_0, evaluations + 1, failed, path, told)
+        return finish(denoiser, x, levels, path, cond, evaluations + 1, failed)
 
     def draw_many(
         self,
@@ -139,24 +140,25 @@ class ODESampler(AbstractSampler):
                 denoiser, keys, shape, cond=cond, trajectory=trajectory
             )
         levels = self.levels(denoiser)
-        high, low, num = float(levels[0]), float(levels[-1]), len(keys)
-        x = high * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        high, low = float(levels[0]), float(levels[-1])
+        x = jax.vmap(lambda key, cond: begin(denoiser, high, key, shape, cond))(
+            keys, cond
+        )
         points = levels if trajectory else None
+        unit, _ = denoiser.standardised()
 
         def field(u, y):
-            return jax.vmap(lambda y, cond: flow_field(denoiser, y, -u, cond))(y, cond)
+            return jax.vmap(lambda y, cond: flow_field(unit, y, -u, cond))(y, cond)
 
         x, evaluations, failed, path = self._solve(
             denoiser, x, high, low, field, points, norm=_largest_rms
         )
-        last = jnp.log(jnp.asarray(low, x.dtype))
-        x_0 = jax.vmap(lambda x, cond: at_noise_level(denoiser, x, last, cond))(x, cond)
-        told = None
-        if points is not None and path is not None:
-            path = jnp.moveaxis(path, 0, 1)
-            told = jnp.broadcast_to(jnp.asarray(points, x.dtype), (num, len(points)))
-        whole = jnp.full((num,), evaluations + 1), jnp.full((num,), failed)
-        return Draw(x_0, *whole, path, told)
+        path = None if path is None else jnp.moveaxis(path, 0, 1)
+
+        def end(x, path, cond):
+            return finish(denoiser, x, levels, path, cond, evaluations + 1, failed)
+
+        return jax.vmap(end)(x, path, cond)
 
     def flow(
         self,
@@ -176,7 +178,8 @@ class ODESampler(AbstractSampler):
 
         - `denoiser`: the model.
         - `x`: where the flow starts.
-        - `level_from`, `level_to`: noise levels; either may be the larger one.
+        - `level_from`, `level_to`: noise levels $\sigma_t/\alpha_t$ of the denoiser's
+            schedule; either may be the larger one.
         - `cond`: what the denoiser is conditioned on.
 
         **Returns:** x at `level_to`, the number of evaluations of the denoiser, and
@@ -188,19 +191,21 @@ class ODESampler(AbstractSampler):
             "level_to": positive("level_to", level_to),
         }
         check_within(denoiser.schedule, **ends)
+        unit, units = in_noise_units(denoiser)
+        x = units.to_unit(x)
         if level_from > level_to:
             check_coordinate(x, level_from)
 
         def field(u, y):
-            return flow_field(denoiser, y, -u, cond)
+            return flow_field(unit, y, -u, cond)
 
-        return self._solve(denoiser, x, level_from, level_to, field, None)[:3]
+        x, evaluations, failed, _ = self._solve(
+            denoiser, x, level_from, level_to, field, None
+        )
+        return units.to_data(x), evaluations, failed
 
     def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
-        """Falling noise levels from where sampling begins to where it stops.
-
-        Those of the fixed steps; of an adaptive solve, where a trajectory is told.
-        """
+        """The levels of the fixed steps, or of the trajectory of an adaptive solve."""
         num = 32 if self.num_steps is None else self.num_steps
         return falling_levels(
             self.grid, denoiser.schedule, self.level_min, self.level_max, num

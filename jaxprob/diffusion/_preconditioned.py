@@ -16,6 +16,7 @@ from ._denoiser import AbstractDenoiser
 from ._parameterisation import PARAMETERISATIONS, to_x0, unknown
 from ._schedule import AbstractSchedule, check_schedule, check_time
 from ._types import Cond, Scalar, Time
+from ._units import PerColumn, Units, along_leading
 from .nn import read_condition, reader_of, with_checked_tables
 
 _PREDICTIONS = ("edm", *PARAMETERISATIONS)
@@ -25,21 +26,28 @@ _LOG_LEVELS = 16.0
 class Preconditioned(AbstractDenoiser):
     r"""Makes a denoiser of a network and says what the network's output means.
 
+    The schedule is one of the standardised data $y = (x - m)/S$: noise is measured in
+    the data's own scale, and
+
+    $$x_t = \alpha_t x_0 + \sigma_t S z, \qquad y_t = (x_t - \alpha_t m)/S.$$
+
     The network sees its input at unit variance, whatever the schedule,
 
-    $$x_{in} = x_t / \sqrt{\alpha_t^2 \sigma_d^2 + \sigma_t^2},$$
+    $$y_{in} = y_t / \sqrt{\alpha_t^2 + \sigma_t^2},$$
 
     and with `predict="edm"` it predicts, at unit variance too, what the best linear
     denoiser leaves over:
 
-    $$D = \frac{\alpha_t \sigma_d^2\,x_t}{\alpha_t^2 \sigma_d^2 + \sigma_t^2}
-        + \frac{\sigma_t \sigma_d}{\sqrt{\alpha_t^2 \sigma_d^2 + \sigma_t^2}}\,
-          \mathrm{net}(x_{in}, c, \mathrm{cond}).$$
+    $$D = m + S \left[\frac{\alpha_t\,y_t}{\alpha_t^2 + \sigma_t^2}
+        + \frac{\sigma_t}{\sqrt{\alpha_t^2 + \sigma_t^2}}\,
+          \mathrm{net}(y_{in}, c, \mathrm{cond})\right].$$
 
     Reference: *Elucidating the Design Space of Diffusion-Based Generative Models*,
-    Karras et al., 2022, table 1, here for any $\alpha_t$.
+    Karras et al., 2022, table 1, here for any $\alpha_t$ and with their
+    $\sigma_{data}$ as the unit of noise.
 
     ```python
+    denoiser = Preconditioned.fitted(net, VP.linear(), x)
     denoiser = Preconditioned(net, VP.linear(), predict="edm", sigma_data=0.5)
     x_0 = denoiser(x_t, t)
     ```
@@ -47,13 +55,15 @@ class Preconditioned(AbstractDenoiser):
     **Arguments:**
 
     - `net`: any callable `net(x, c, cond, *, key)` that gives back x's shape.
-    - `schedule`: the noise it is trained on.
+    - `schedule`: the noise it is trained on, for data of unit standard deviation.
     - `predict`: what the network's output is: `"edm"` (our default: good at every noise
         level), `"eps"` (poor near pure noise), `"x0"` (poor near the data), `"v"`,
         `"velocity"`, or `"score"` (Kidger's example; its size grows like
-        $1/\sigma_t$, which is hard on a network).
-    - `sigma_data`: standard deviation $\sigma_d$ of the data; 1 if standardised.
-        `Preconditioned.fitted` takes it from the data.
+        $1/\sigma_t$, which is hard on a network). All are of the standardised data.
+    - `sigma_data`: standard deviation S of the data: one number, or one for each index
+        of the leading axis of an example (columns of a vector, channels of an image).
+        1 if standardised. `Preconditioned.fitted` takes it from the data.
+    - `mean_data`: mean m of the data, likewise.
     - `condition_on`: what the network is given as `c`: `"noise"`, which is
         $\tfrac14 \log(\sigma_t/\alpha_t)$ as in Karras et al., or `"time"`, which is t.
 
@@ -68,7 +78,8 @@ class Preconditioned(AbstractDenoiser):
     net: Callable[..., Float[Array, "..."]]
     schedule: AbstractSchedule
     predict: str = eqx.field(static=True)
-    sigma_data: float = eqx.field(static=True)
+    sigma_data: PerColumn = eqx.field(static=True)
+    mean_data: PerColumn = eqx.field(static=True)
     condition_on: str = eqx.field(static=True)
 
     def __init__(
@@ -77,23 +88,25 @@ class Preconditioned(AbstractDenoiser):
         schedule: AbstractSchedule,
         predict: str = "edm",
         *,
-        sigma_data: float = 1.0,
+        sigma_data: Any = 1.0,
+        mean_data: Any = 0.0,
         condition_on: str = "noise",
     ):
         check_schedule(schedule)
         if predict not in _PREDICTIONS:
             raise unknown(predict, _PREDICTIONS)
-        if not 0.0 < sigma_data < float("inf"):
-            raise ValueError(
-                f"sigma_data={sigma_data}: the data's standard deviation must be "
-                "positive. A constant data set has nothing to learn."
-            )
         if condition_on not in ("noise", "time"):
             raise ValueError(f"condition_on={condition_on!r} must be 'noise' or 'time'")
         self.net = net
         self.schedule = schedule
         self.predict = predict
-        self.sigma_data = float(sigma_data)
+        self.sigma_data = _per_column("sigma_data", sigma_data)
+        self.mean_data = _per_column("mean_data", mean_data)
+        if not (np.asarray(self.sigma_data) > 0.0).all():
+            raise ValueError(
+                f"sigma_data={sigma_data}: the data's standard deviation must be "
+                "positive. A constant data set has nothing to learn."
+            )
         self.condition_on = condition_on
 
     @classmethod
@@ -104,19 +117,26 @@ class Preconditioned(AbstractDenoiser):
         data: Shaped[np.ndarray | Array, "rows ..."],
         predict: str = "edm",
         *,
+        per_column: bool | None = None,
         condition_on: str = "noise",
     ) -> "Preconditioned":
-        r"""With the `sigma_data` of a data set: the root of its mean square.
+        r"""With the `mean_data` and `sigma_data` of a data set.
 
-        The mean square and not the variance, as the best linear denoiser here shrinks
-        towards 0: data with a mean are worth standardising first.
+        Vectors are rows of a table, whose columns may have any units: each has a mean
+        and a scale of its own. So have the channels of images. Examples of two axes
+        share one mean and one scale.
 
         **Arguments:**
 
         - `data`: all rows, or enough to tell; `x_0` alone.
+        - `per_column`: whether each index of the leading axis of an example has its own
+            mean and scale; by default for examples of one axis, or of three and more.
+            `False` for vectors that are flattened images or signals, whose columns
+            differ in variance but not in units.
         - the others: as in `Preconditioned`.
 
-        **Raises:** `ValueError` for data that are not finite, with the row.
+        **Raises:** `ValueError` for data that are not finite, with the row, or that are
+        constant.
         """
         if isinstance(data, tuple | list):
             raise TypeError(
@@ -126,8 +146,26 @@ class Preconditioned(AbstractDenoiser):
         rows = np.asarray(data)
         check_floating("data", rows)
         check_finite("data", rows)
-        scale = float(np.sqrt(np.mean(np.square(rows, dtype=np.float64))))
-        return cls(net, schedule, predict, sigma_data=scale, condition_on=condition_on)
+        if per_column is None:
+            per_column = rows.ndim == 2 or rows.ndim >= 4
+        if per_column and rows.ndim < 2:
+            raise ValueError(
+                f"per_column=True for data of shape {rows.shape}: an example has no "
+                "axis. Leave per_column out"
+            )
+        axes = (0, *range(2, rows.ndim)) if per_column else None
+        mean = rows.mean(axes, dtype=np.float64)
+        scale = rows.std(axes, dtype=np.float64)
+        # A column that moves by rounding alone has no scale of its own.
+        moves = scale > 4.0 * float(jnp.finfo(rows.dtype).eps) * np.abs(mean)
+        if not moves.any():
+            raise ValueError(
+                "data are constant, with a standard deviation of 0: there is nothing "
+                "to learn"
+            )
+        scale = np.where(moves, scale, np.sqrt(np.mean(scale[moves] ** 2)))
+        settings = {"sigma_data": scale, "mean_data": mean}
+        return cls(net, schedule, predict, condition_on=condition_on, **settings)
 
     @property
     def reader(self) -> Any:
@@ -143,25 +181,40 @@ class Preconditioned(AbstractDenoiser):
     ) -> Float[Array, "*shape"]:
         check_time(self.schedule, t)
         x_t = single(x_t)
+        units = self.noise_units()
+        if units.is_identity:
+            return self._unit_x_0(x_t, t, cond, key)
+        centre = self.schedule.alpha(t) * along_leading(self.mean_data, x_t)
+        y_t = (x_t - centre) / along_leading(self.sigma_data, x_t)
+        return units.to_data(self._unit_x_0(y_t, t, cond, key))
+
+    def standardised(self) -> tuple[AbstractDenoiser, Units]:
+        units = self.noise_units()
+        return (self if units.is_identity else _Standardised(self)), units
+
+    def noise_units(self) -> Units:
+        return Units(self.mean_data, self.sigma_data)
+
+    def _unit_x_0(self, y_t, t, cond, key):
+        """The denoiser of the standardised data."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        scale = jnp.sqrt((alpha * self.sigma_data) ** 2 + sigma**2)
+        scale = jnp.sqrt(alpha**2 + sigma**2)
         net = with_checked_tables(self.net)
-        dtype = _dtype(net) or x_t.dtype
-        x_in, c = (x_t / scale).astype(dtype), self._noise_input(t)
+        dtype = _dtype(net) or y_t.dtype
+        y_in, c = (y_t / scale).astype(dtype), self._noise_input(t)
         # Never in half precision: its digits do not tell nearby noise levels apart.
         c = c.astype(jnp.promote_types(dtype, jnp.float32))
         out = single(
-            read_condition(lambda cond: net(x_in, c, cond, key=key), cond)
-        ).astype(x_t.dtype)
-        if out.shape != x_t.shape:
+            read_condition(lambda cond: net(y_in, c, cond, key=key), cond)
+        ).astype(y_t.dtype)
+        if out.shape != y_t.shape:
             raise ValueError(
-                f"the network turned shape {x_t.shape} into {out.shape}; a denoiser's "
+                f"the network turned shape {y_t.shape} into {out.shape}; a denoiser's "
                 "network gives back the shape it gets"
             )
         if self.predict == "edm":
-            skip = alpha * self.sigma_data**2 / scale**2
-            return skip * x_t + (sigma * self.sigma_data / scale) * out
-        return to_x0(self.predict, out, self.schedule, x_t, t)
+            return (alpha / scale**2) * y_t + (sigma / scale) * out
+        return to_x0(self.predict, out, self.schedule, y_t, t)
 
     def _noise_input(self, t: Time) -> Scalar:
         if self.condition_on == "time":
@@ -169,6 +222,44 @@ class Preconditioned(AbstractDenoiser):
         # Clipped: at the very ends the noise level is 0 or infinite.
         log_level = -self.schedule.log_snr(t) / 2.0
         return jnp.clip(log_level, -_LOG_LEVELS, _LOG_LEVELS) / 4.0
+
+
+class _Standardised(AbstractDenoiser):
+    """A `Preconditioned` in the coordinates of its standardised data."""
+
+    denoiser: Preconditioned
+
+    @property
+    def schedule(self) -> AbstractSchedule:
+        return self.denoiser.schedule
+
+    @property
+    def reader(self) -> Any:
+        return self.denoiser.reader
+
+    def __call__(
+        self,
+        x_t: Float[Array, "*shape"],
+        t: Time,
+        cond: Cond = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, "*shape"]:
+        return self.denoiser._unit_x_0(single(x_t), t, cond, key)
+
+    def standardised(self) -> tuple[AbstractDenoiser, Units]:
+        return self, Units()
+
+
+def _per_column(name, value) -> PerColumn:
+    """One Python number, or a tuple of them, which jit compares by value."""
+    array = np.asarray(value, dtype=float)
+    if array.ndim > 1 or not np.isfinite(array).all():
+        raise ValueError(
+            f"{name}={value}: give a finite number, or one for each index of the "
+            "leading axis of an example (columns of a vector, channels of an image)"
+        )
+    return float(array) if array.ndim == 0 else tuple(float(a) for a in array)
 
 
 def _dtype(net):

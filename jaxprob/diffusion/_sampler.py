@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
-from tqdm.auto import tqdm
 
-from .._batch import num_rows
-from .._jaxpr.convolutions import with_fast_convolutions
 from .._keys import check_key
+from .._layout import Layout
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level, check_denoiser
 from ._held import free_schedules, hold_schedules
 from ._kinds import as_shape, check_count, check_kind
+from ._last_level import last_level
+from ._rows import check_rows, over_rows
+from ._start_checks import check_start
 from ._types import Cond
 from .nn import check_condition
 
@@ -30,7 +31,7 @@ class Draw(eqx.Module):
     - `num_evaluations`: calls of the denoiser it took.
     - `failed`: whether the solver gave up, at its maximum of steps.
     - `path`: $x_t/\alpha_t$ at the noise levels `levels`, from noise to data, if it
-        was asked for.
+        was asked for. Levels are in units of the data's standard deviation.
     """
 
     x_0: Float[Array, "..."]
@@ -64,6 +65,13 @@ class AbstractSampler(eqx.Module):
         - `trajectory`: whether to give the path from noise to data too.
         """
 
+    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray | None:
+        """Falling noise levels from where sampling begins to where it stops.
+
+        In units of the data's standard deviation. `None` where a sampler has none.
+        """
+        return None
+
     def draw_many(
         self,
         denoiser: AbstractDenoiser,
@@ -94,18 +102,30 @@ class AbstractSampler(eqx.Module):
         return jnp.where(out.failed, jnp.nan, out.x_0)
 
 
-def finish(denoiser, x, levels, path, cond, num_evaluations) -> Draw:
+def begin(denoiser, level, key, shape, cond) -> Float[Array, "..."]:
+    """One standardised example at the first level, of its own distribution there.
+
+    **Arguments:** `denoiser` is the user's, of data in any units.
+    """
+    unit, units = denoiser.standardised()
+    law = last_level(unit, level, shape, cond, known=units.known)
+    return law.decode(jax.random.normal(key, shape))
+
+
+def finish(denoiser, x, levels, path, cond, num_evaluations, failed=False) -> Draw:
     """The last step, from the last noise level to the data: the denoiser itself.
 
-    **Arguments:** `path` holds x at all levels but the last, or is `None`.
+    **Arguments:** `denoiser` is the user's; `x` is standardised, at the last level;
+    `path` holds x at all levels, or is `None`.
     """
+    unit, units = denoiser.standardised()
     last = jnp.log(jnp.asarray(levels[-1], x.dtype))
-    x_0 = at_noise_level(denoiser, x, last, cond)
+    x_0 = units.to_data(at_noise_level(unit, x, last, cond))
     told = None
     if path is not None:
-        path = jnp.concatenate([path, x[None]])
+        path = jax.vmap(units.to_data)(path)
         told = jnp.asarray(levels, x.dtype)
-    count, failed = jnp.asarray(num_evaluations), jnp.asarray(False)
+    count, failed = jnp.asarray(num_evaluations), jnp.asarray(failed)
     return Draw(x_0, count, failed, path, told)
 
 
@@ -117,13 +137,15 @@ def sample(
     num: int,
     shape: tuple[int, ...],
     cond: PyTree = None,
-    chunk: int | None = None,
+    batch_size: int | None = None,
     trajectory: bool = False,
     progress: bool = False,
+    layout: Layout | None = None,
 ) -> Draw:
     """Draws `num` samples in one dispatch.
 
-    Sample i has the key `fold_in(key, i)`: it is the same whatever `num` and `chunk`.
+    Sample i has the key `fold_in(key, i)`: it is the same whatever `num` and
+    `batch_size`.
 
     ```python
     draws = sample(denoiser, ODESampler(), key=key, num=64, shape=(1, 28, 28))
@@ -137,11 +159,12 @@ def sample(
     - `num`: how many.
     - `shape`: of one example.
     - `cond`: one condition for each sample, along the leading axis of every leaf.
-    - `chunk`: how many are held in memory at a time; all by default, or a twentieth
+    - `batch_size`: how many are in memory at a time; all by default, or a twentieth
         with a progress bar.
     - `trajectory`: whether to give the path of each sample from noise to data.
-    - `progress`: whether to show a progress bar on standard error. Each chunk is then a
+    - `progress`: whether to show a progress bar on standard error. Each batch is then a
         dispatch of its own.
+    - `layout`: devices that share the samples of a batch.
 
     **Returns:** a `Draw` with leading axis `num`.
 
@@ -153,60 +176,40 @@ def sample(
     check_kind("sampler", sampler, AbstractSampler, "give a sampler, ExpAB(18) say")
     check_key(key)
     check_count("num", num, "draw at least one sample")
-    if chunk is not None:
-        check_count("chunk", chunk, "a chunk holds at least one sample")
     shape = as_shape(shape)
     _check_untraced((denoiser, sampler, key, cond))
-    _check_rows(cond, num)
+    check_rows(cond, num)
     check_condition(denoiser, cond)
-    if chunk is None:
-        chunk = -(-num // 20) if progress else num
-    chunk = min(chunk, num)
-    index = jnp.arange(num, dtype=jnp.uint32)
     held = hold_schedules(denoiser)
-
-    def drawn(index, cond):
-        return _draw_all(held, sampler, key, index, cond, shape, chunk, trajectory)
-
-    if not progress:
-        draws = drawn(index, cond)
-    else:
-        parts = []
-        for begin in tqdm(range(0, num, chunk), unit="chunk"):
-            part = drawn(*_cut((index, cond), begin, begin + chunk))
-            parts.append(jax.block_until_ready(part))
-        draws = _joined(parts)
+    levels = sampler.levels(denoiser)
+    if levels is not None:
+        check_start(denoiser, held, float(levels[0]), shape, cond)
+    draws = over_rows(
+        _Draws(sampler, key, shape, trajectory),
+        held,
+        (jnp.arange(num, dtype=jnp.uint32), cond),
+        batch_size=batch_size,
+        progress=progress,
+        layout=layout,
+    )
     _check(draws, held, sampler, key, cond, shape)
     return draws
 
 
-@eqx.filter_jit
-def _draw_all(held, sampler, key, index, cond, shape, chunk, trajectory):
-    denoiser = free_schedules(held)
+class _Draws(eqx.Module):
+    """Draws a sample for each index and condition."""
 
-    def some(rows):
+    sampler: AbstractSampler
+    key: PRNGKey
+    shape: tuple[int, ...] = eqx.field(static=True)
+    trajectory: bool = eqx.field(static=True)
+
+    def __call__(self, denoiser, rows):
         index, cond = rows
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-        return sampler.draw_many(
-            denoiser, keys, shape, cond=cond, trajectory=trajectory
+        keys = jax.vmap(lambda i: jax.random.fold_in(self.key, i))(index)
+        return self.sampler.draw_many(
+            denoiser, keys, self.shape, cond=cond, trajectory=self.trajectory
         )
-
-    def all_of_them(rows):
-        num = len(index)
-        if chunk >= num:
-            return some(rows)
-        whole = num // chunk * chunk
-        full = jax.tree.map(
-            lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), rows
-        )
-        draws = jax.tree.map(
-            lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
-        )
-        if whole == num:
-            return draws
-        return _joined([draws, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
-
-    return with_fast_convolutions(all_of_them)((index, cond))
 
 
 def _check_untraced(arguments) -> None:
@@ -216,29 +219,6 @@ def _check_untraced(arguments) -> None:
             "or vmap. Inside them write jax.vmap(lambda key: sampler(denoiser, key, "
             "shape))(jax.random.split(key, num))"
         )
-
-
-def _check_rows(cond, num) -> None:
-    for leaf in jax.tree.leaves(cond):
-        if not np.ndim(leaf) or not hasattr(leaf, "dtype"):
-            raise TypeError(
-                f"cond has a {type(leaf).__name__} where an array with a row for each "
-                "sample is needed: write jnp.full((num,), label) for one class, "
-                "jnp.asarray(labels) for a list"
-            )
-    if jax.tree.leaves(cond) and num_rows(cond) != num:
-        raise ValueError(
-            f"cond has {num_rows(cond)} rows for num={num} samples; give each sample "
-            "its own, such as jnp.full((num,), label)"
-        )
-
-
-def _cut(rows, begin, end):
-    return jax.tree.map(lambda leaf: leaf[begin:end], rows)
-
-
-def _joined(parts):
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def _check(draws, held, sampler, key, cond, shape) -> None:
@@ -288,8 +268,11 @@ def _first_bad(held, sampler, key, cond, shape, failed):
     def follow(held, key, cond):
         denoiser = free_schedules(held)
         out = sampler.draw(denoiser, key, shape, cond=cond, trajectory=True)
+        unit, units = denoiser.standardised()
         outputs = jax.vmap(
-            lambda x, level: at_noise_level(denoiser, x, jnp.log(level), cond)
+            lambda x, level: at_noise_level(
+                unit, units.to_unit(x), jnp.log(level), cond
+            )
         )(out.path, out.levels)
         return out.path, outputs, out.levels
 

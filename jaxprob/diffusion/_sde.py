@@ -12,7 +12,7 @@ import numpy as np
 from .._types import PRNGKey
 from ._denoiser import AbstractDenoiser, at_noise_level
 from ._grids import AbstractGrid, LogSNR, check_num_steps, falling_levels
-from ._sampler import AbstractSampler, Draw
+from ._sampler import AbstractSampler, Draw, begin, finish
 from ._types import Cond
 
 _EVALUATIONS = {dfx.Euler: 1, dfx.SEA: 1, dfx.SRA1: 2, dfx.ShARK: 2, dfx.Heun: 2}
@@ -92,21 +92,16 @@ class SDESampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         start_key, path_key = jax.random.split(key)
-        levels = falling_levels(
-            self.grid,
-            denoiser.schedule,
-            self.level_min,
-            self.level_max,
-            self.num_steps,
-        )
-        x = levels[0] * jax.random.normal(start_key, shape)
+        levels = self.levels(denoiser)
+        x = begin(denoiser, float(levels[0]), start_key, shape, cond)
+        unit, _ = denoiser.standardised()
         points = jnp.asarray(-np.log(levels), x.dtype)
 
         def drift(u, y, args):
             shrink2 = jax.nn.sigmoid(2.0 * u)
             shrink = jnp.sqrt(shrink2)
             x = y / shrink
-            d = at_noise_level(denoiser, x, -u, cond)
+            d = at_noise_level(unit, x, -u, cond)
             return shrink * (d - shrink2 * x + self.eta**2 * (d - x))
 
         def diffusion(u, y, args):
@@ -114,9 +109,9 @@ class SDESampler(AbstractSampler):
             size = self.eta * jnp.sqrt(2.0 * jax.nn.sigmoid(-2.0 * u))
             return lx.DiagonalLinearOperator(jnp.full(y.shape, size, y.dtype))
 
-        path, adjoint = self._brownian(points, x, path_key)
+        brownian, adjoint = self._brownian(points, x, path_key)
         solution = dfx.diffeqsolve(
-            dfx.MultiTerm(dfx.ODETerm(drift), dfx.ControlTerm(diffusion, path)),
+            dfx.MultiTerm(dfx.ODETerm(drift), dfx.ControlTerm(diffusion, brownian)),
             self.solver,
             t0=points[0],
             t1=points[-1],
@@ -130,16 +125,19 @@ class SDESampler(AbstractSampler):
         )
         assert solution.ys is not None
         x = solution.ys[-1] * jnp.asarray(np.hypot(1.0, levels[-1]), x.dtype)
-        x_0 = at_noise_level(denoiser, x, -points[-1], cond)
         per_step = _EVALUATIONS.get(type(self.solver))
         steps = solution.stats["num_steps"]
         count = jnp.full_like(steps, -1) if per_step is None else per_step * steps + 1
         failed = solution.result != dfx.RESULTS.successful
-        if not trajectory:
-            return Draw(x_0, count, failed)
-        told = jnp.asarray(levels, x.dtype)
-        path = jax.vmap(jnp.multiply)(solution.ys[:-1], jnp.sqrt(1.0 + told**2))
-        return Draw(x_0, count, failed, path, told)
+        path = None
+        if trajectory:
+            growth = jnp.asarray(np.hypot(1.0, levels), x.dtype)
+            path = jax.vmap(jnp.multiply)(solution.ys[:-1], growth)
+        return finish(denoiser, x, levels, path, cond, count, failed)
+
+    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
+        ends = self.level_min, self.level_max
+        return falling_levels(self.grid, denoiser.schedule, *ends, self.num_steps)
 
     def _brownian(self, points, x, key):
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -1,18 +1,16 @@
 """Keeping predicted data within the range of real data."""
 
-from typing import Any
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-from ._denoiser import AbstractDenoiser, check_denoiser
-from ._schedule import AbstractSchedule
+from ._denoiser import AbstractDenoiser, AbstractDenoiserWrapper, check_denoiser
 from ._types import Cond, Time
+from ._units import Units
 
 
-class Thresholded(AbstractDenoiser):
+class Thresholded(AbstractDenoiserWrapper):
     r"""Another denoiser with its output kept in `[low, high]`.
 
     Static thresholding clips. Dynamic thresholding first takes the quantile q of the
@@ -25,13 +23,13 @@ class Thresholded(AbstractDenoiser):
     **Arguments:**
 
     - `denoiser`: any denoiser.
-    - `low`, `high`: ends of the range of the data.
+    - `low`, `high`: ends of the range of the data, in the data's units.
     - `quantile`: q in (0, 1] for dynamic thresholding, 0.995 in the paper; static if
         `None`.
     """
 
     denoiser: AbstractDenoiser
-    schedule: AbstractSchedule
+    units: Units
     low: float = eqx.field(static=True)
     high: float = eqx.field(static=True)
     quantile: float | None = eqx.field(static=True)
@@ -50,14 +48,10 @@ class Thresholded(AbstractDenoiser):
         if quantile is not None and not 0.0 < quantile <= 1.0:
             raise ValueError(f"quantile={quantile} must be in (0, 1]")
         self.denoiser = denoiser
-        self.schedule = denoiser.schedule
+        self.units = Units()
         self.low = float(low)
         self.high = float(high)
         self.quantile = quantile
-
-    @property
-    def reader(self) -> Any:
-        return self.denoiser.reader
 
     def __call__(
         self,
@@ -67,7 +61,20 @@ class Thresholded(AbstractDenoiser):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        x_0 = self.denoiser(x_t, t, cond, key=key)
+        x_0 = self.units.to_data(self.denoiser(x_t, t, cond, key=key))
+        return self.units.to_unit(self._within(x_0))
+
+    def standardised(self) -> tuple[AbstractDenoiser, Units]:
+        # The range stays one of the data.
+        inner, units = self.denoiser.standardised()
+        return eqx.tree_at(
+            lambda wrapper: (wrapper.denoiser, wrapper.units),
+            self,
+            (inner, units),
+            is_leaf=lambda node: isinstance(node, Units),
+        ), units
+
+    def _within(self, x_0):
         if self.quantile is None:
             return jnp.clip(x_0, self.low, self.high)
         middle, half = (self.low + self.high) / 2.0, (self.high - self.low) / 2.0

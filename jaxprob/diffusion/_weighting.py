@@ -1,10 +1,10 @@
 r"""How much each noise level counts: weights of the error $\|D - x_0\|^2$.
 
 The error of any parameterisation is that of $x_0$ times a number that depends on t
-alone, so a loss "on eps" or "on v" is a weighting.
+alone, so a loss "on eps" or "on v" is a weighting. Errors are in units of the data's
+standard deviation, and so are noise levels.
 """
 
-import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -72,29 +72,18 @@ class ScoreWeighting(eqx.Module):
 
 
 class EDMWeighting(eqx.Module):
-    r"""$(s^2 + \sigma_d^2)/(s \sigma_d)^2$: unit error of the network at every level.
+    r"""$1/s^2 + 1$: unit error of the network at every level.
 
-    With `predict="edm"` this is the squared error of the raw network output.
+    With `predict="edm"` this is the squared error of the raw network output. Karras et
+    al.'s $(s^2 + \sigma_d^2)/(s \sigma_d)^2$ is the same for data that are not
+    standardised; here levels and errors are in units of $\sigma_d$.
 
     Reference: Karras et al., 2022, section 5.
-
-    **Arguments:**
-
-    - `sigma_data`: $\sigma_d$; that of the denoiser.
     """
-
-    sigma_data: float = eqx.field(default=1.0, static=True)
-
-    def __check_init__(self):
-        if not 0.0 < self.sigma_data < math.inf:
-            raise ValueError(
-                f"EDMWeighting(sigma_data={self.sigma_data}): give the data's standard "
-                "deviation, a positive number; denoiser.sigma_data has it"
-            )
 
     def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        return (alpha / sigma) ** 2 + 1.0 / self.sigma_data**2
+        return (alpha / sigma) ** 2 + 1.0
 
 
 class MinSNR(eqx.Module):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-from ..diffusion import AbstractDenoiser, AbstractSchedule, ODESampler
+from ..diffusion import AbstractDenoiser, AbstractSchedule, ODESampler, Units
 
 
 class GaussianMixture(eqx.Module):
@@ -79,7 +79,8 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
     **Arguments:**
 
     - `mixture`: law of the data.
-    - `schedule`: the noise.
+    - `schedule`: the noise, in the mixture's own units; samplers take it as that of
+        the `standardised` mixture.
     """
 
     mixture: GaussianMixture
@@ -115,6 +116,23 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
             m.weights, m.means, self.eigenvalues, self.eigenvectors
         )
         return jax.nn.softmax(logits) @ x_0
+
+    def standardised(self) -> tuple[AbstractDenoiser, Units]:
+        """The denoiser of the mixture with mean 0 and a mean variance of 1."""
+        mixture = self.mixture
+        mean, variances = mixture.mean(), jnp.diag(mixture.covariance())
+        square = jnp.mean(variances)
+        # Nothing but one point has no scale.
+        square = jnp.where(square > 0.0, square, 1.0)
+        scale = jnp.sqrt(square)
+        means = (mixture.means - mean[None]) / scale
+        unit = GaussianMixture(mixture.weights, means, mixture.covariances / square)
+        denoiser = eqx.tree_at(
+            lambda d: (d.mixture, d.eigenvalues),
+            self,
+            (unit, self.eigenvalues / square),
+        )
+        return denoiser, Units(mean, scale)
 
     def log_prob(self, x_t: Float[Array, " dim"], t) -> Float[Array, ""]:
         r"""$\log p_t(x_t)$, exactly."""

@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxprob.diffusion import VE, VP, Preconditioned, from_x0, to_x0
@@ -122,26 +123,36 @@ def test_velocity_is_the_probability_flow(name, x64, getkey):
 @schedules
 @pytest.mark.parametrize("predict", ["edm", *PARAMETERISATIONS])
 def test_a_perfect_network_gives_the_exact_denoiser(name, predict, x64, getkey):
-    """The network is the inverse of the preconditioning, round the exact denoiser."""
+    """The network is the inverse of the preconditioning, round the exact denoiser.
+
+    It sees the standardised data, and noise is measured in the scale of the data.
+    """
     schedule = SCHEDULES[name]()
     exact = GaussianMixtureDenoiser(eight_gaussians(0.2), schedule)
-    sigma_data = 0.7
+    mean, std = jnp.array([3.0, -40.0]), jnp.array([0.7, 1e-3])
+    settings = {"mean_data": np.asarray(mean), "sigma_data": np.asarray(std)}
     for t in times(schedule, 5):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        scale = jnp.sqrt(alpha**2 * sigma_data**2 + sigma**2)
+        scale = jnp.sqrt(alpha**2 + sigma**2)
 
         def net(x, c, cond, *, key, t=t, scale=scale, alpha=alpha, sigma=sigma):
             assert jnp.allclose(c, jnp.log(sigma / alpha) / 4.0)
-            x_t = x * scale
-            d = exact(x_t, t)
+            y_t = x * scale
+            d = exact(y_t, t)
             if predict != "edm":
-                return from_x0(predict, d, schedule, x_t, t)
-            linear = alpha * sigma_data**2 / scale**2 * x_t
-            return (d - linear) * scale / (sigma * sigma_data)
+                return from_x0(predict, d, schedule, y_t, t)
+            return (d - alpha / scale**2 * y_t) * scale / sigma
 
-        denoiser = Preconditioned(net, schedule, predict, sigma_data=sigma_data)
-        x_t = scale * jax.random.normal(getkey(), (2,))
-        assert jnp.allclose(denoiser(x_t, t), exact(x_t, t), rtol=1e-8, atol=1e-10)
+        denoiser = Preconditioned(net, schedule, predict, **settings)
+        y_t = scale * jax.random.normal(getkey(), (2,))
+        x_t = alpha * mean + std * y_t
+        assert jnp.allclose(x_t, denoiser.perturb(mean, t, y_t / sigma))
+        got = denoiser(x_t, t)
+        expected = mean + std * exact(y_t, t)
+        assert jnp.allclose(got, expected, rtol=1e-8, atol=1e-10)
+        score = exact.score(y_t, t) / std
+        assert jnp.allclose(denoiser.score(x_t, t), score, rtol=1e-6)
+        assert jnp.allclose(denoiser.eps(x_t, t), exact.eps(y_t, t), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -156,7 +167,7 @@ def test_a_network_sees_unit_variance(getkey):
     denoiser = Preconditioned(net, schedule, sigma_data=0.3)
     for t in times(schedule, 5):
         x_0 = 0.3 * jax.random.normal(getkey(), (20_000,))
-        denoiser(schedule.perturb(x_0, t, jax.random.normal(getkey(), x_0.shape)), t)
+        denoiser(denoiser.perturb(x_0, t, jax.random.normal(getkey(), x_0.shape)), t)
         assert abs(jnp.std(seen[-1]) - 1.0) < 4.0 / jnp.sqrt(2.0 * 20_000)
 
 

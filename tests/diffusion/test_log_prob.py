@@ -21,7 +21,6 @@ from jaxprob.diffusion import (
     encode,
     interpolate,
     log_prob,
-    prior_mismatch,
     sample,
 )
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser, eight_gaussians
@@ -77,23 +76,33 @@ def test_log_prob_in_float32(name, getkey):
 
 
 @pytest.mark.slow
-def test_the_usual_prior_costs_what_the_mismatch_says(x64, getkey):
-    """Averaged over the data, the two log-densities differ by the divergence."""
-    c, high = 0.25, 2.0
-    mixture = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), c * jnp.eye(2)[None])
+def test_the_mismatch_of_another_prior_bounds_what_it_costs(x64, getkey):
+    """N(0, s^2) in place of N(m, s^2 + c): the errors are known."""
+    c, high, shift = 0.25, 2.0, 0.4
+    mean = jnp.full((1, 2), shift)
+    mixture = GaussianMixture(jnp.ones(1), mean, c * jnp.eye(2)[None])
     denoiser = GaussianMixtureDenoiser(mixture, EDM(0.002, high))
     x = jax.vmap(mixture.sample)(jax.random.split(getkey(), 4000))
+    s = high * c**0.5
 
-    def gap(x):
-        out = log_prob(denoiser, x, sigma_data=c**0.5, rtol=1e-6, atol=1e-6)
-        exact = exact_log_prob(denoiser, x, 0.002)
-        return exact - out.value, out.prior_mismatch
+    def usual(end):
+        return jnp.sum(jax.scipy.stats.norm.logpdf(end, 0.0, s))
 
-    gaps = jax.jit(jax.vmap(lambda x: gap(x)[0]))(x)
-    expected = prior_mismatch(2, high, c**0.5)
-    assert gap(x[0])[1] == expected
-    assert expected == pytest.approx(0.0625 - math.log(1.0625))
-    assert abs(jnp.mean(gaps) - expected) < 4.0 * jnp.std(gaps) / 4000**0.5
+    def one(x):
+        out = log_prob(denoiser, x, prior=usual, rtol=1e-6, atol=1e-6)
+        own = log_prob(denoiser, x, rtol=1e-6, atol=1e-6)
+        exact = exact_log_prob(denoiser, x, 0.002 * c**0.5)
+        return exact - out.value, out.prior_mismatch, exact - own.value
+
+    gaps, mismatch, own = jax.jit(jax.vmap(one))(x)
+    # The Gaussian of the denoiser is exact, up to the solver.
+    assert jnp.max(jnp.abs(own)) < 1e-5
+    ratio = (s**2 + c) / s**2
+    divergence = ratio - 1.0 - math.log(ratio) + (shift / s) ** 2
+    assert abs(jnp.mean(gaps) - divergence) < 4.0 * jnp.std(gaps) / 4000**0.5
+    bound = jnp.sqrt(jnp.mean(mismatch**2))
+    assert divergence < bound**2 / 2.0 < 2.0 * divergence
+    assert jnp.std(gaps) < bound < 2.0 * jnp.std(gaps)
 
 
 @pytest.mark.slow

@@ -40,8 +40,8 @@ def gaussian_denoiser(schedule, dim=4):
 
 
 def floor(parameterisation, schedule, t):
-    """The least error on N(0, c) data, by the oracle's algebra."""
-    c, alpha, sigma = VARIANCE, schedule.alpha(t), schedule.sigma(t)
+    """The least error on N(0, c) data in units of sqrt(c), by the oracle's algebra."""
+    c, alpha, sigma = 1.0, schedule.alpha(t), schedule.sigma(t)
     total = alpha**2 * c + sigma**2
     return {
         "x0": c * sigma**2 / total,
@@ -73,7 +73,7 @@ def test_loss_at_the_exact_denoiser_is_its_closed_form(name, parameterisation, g
     n, dim = 20_000, 4
     weighting = parameterisation
     if parameterisation == "edm":
-        weighting = EDMWeighting(VARIANCE**0.5)
+        weighting = EDMWeighting()
     for t in times(schedule, 5)[1:]:
         loss = DenoisingLoss(weighting, Only(t))
         x = VARIANCE**0.5 * jax.random.normal(getkey(), (n, dim))
@@ -95,10 +95,9 @@ def test_a_denoiser_fitted_to_data_has_unit_targets(scale, getkey):
     """The weighted error of a silent network is 1 at every level, in any units."""
     x = scale * np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
     denoiser = Preconditioned.fitted(silent, EDM(1e-4, 100.0), x)
-    assert abs(denoiser.sigma_data / scale - 1.0) < 0.02
-    weighting = EDMWeighting(denoiser.sigma_data)
-    for level in (0.01 * scale, scale, 10.0 * scale):
-        loss = DenoisingLoss(weighting, Only(jnp.asarray(level)))
+    assert np.allclose(denoiser.sigma_data, x.std(0), rtol=1e-6)
+    for level in (0.01, 1.0, 10.0):
+        loss = DenoisingLoss(EDMWeighting(), Only(jnp.asarray(level)))
         value, _ = loss(denoiser, jnp.asarray(x), key=getkey())
         assert abs(value - 1.0) < 4.0 * np.sqrt(2.0 / x.size)
     x[3, 1] = np.nan
@@ -267,7 +266,7 @@ def test_training_reaches_the_floor(getkey):
     """Within 1 percent of the least possible error on Gaussian data, and not below."""
     schedule = VE(0.01, 50.0)
     denoiser = Preconditioned(Linear(jnp.zeros(8)), schedule, "edm")
-    loss = DenoisingLoss(EDMWeighting(1.0))
+    loss = DenoisingLoss(EDMWeighting())
     learner = jaxprob.GradientDescent(
         loss, optax.adam(optax.cosine_decay_schedule(3e-2, 3000))
     )
@@ -527,7 +526,6 @@ def test_uniform_numbers_stay_inside(stratified):
         (lambda: LogNormalLevels(std=-1.0), r"LogNormalLevels\(std=-1.0\)"),
         (lambda: LogitNormalTimes(std=0.0), r"LogitNormalTimes\(std=0.0\)"),
         (lambda: LogNormalLevels(float("nan")), "a finite mean"),
-        (lambda: EDMWeighting(0.0), "denoiser.sigma_data has it"),
     ],
 )
 def test_constants_that_make_no_law_or_weight_are_refused(call, message):

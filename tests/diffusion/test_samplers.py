@@ -176,11 +176,14 @@ def test_evaluations_are_counted(name, getkey):
 def euler_maruyama_moments(mixture, levels, eta):
     """Mean and covariance of the scheme's last point, by recursion, on one Gaussian.
 
-    In y = x / sqrt(1 + s^2) a step is y <- y + h [a(y)] + noise with a affine.
+    In y = x / sqrt(1 + s^2) a step is y <- y + h [a(y)] + noise with a affine. Levels
+    are in units of the root mean variance, and the sampler begins at N(0, s^2 + 1).
     """
-    mean, covariance = np.asarray(mixture.means[0]), np.asarray(mixture.covariances[0])
+    covariance = np.asarray(mixture.covariances[0])
+    centre, square = np.asarray(mixture.means[0]), np.mean(np.diag(covariance))
+    mean, covariance = np.zeros(len(centre)), covariance / square
     eye = np.eye(len(mean))
-    m, v = np.zeros(len(mean)), levels[0] ** 2 / (1 + levels[0] ** 2) * eye
+    m, v = np.zeros(len(mean)), eye
     for s, after in itertools.pairwise(levels):
         h, q = np.log(s / after), np.sqrt(1 + s**2)
         gain = covariance @ np.linalg.inv(covariance + s**2 * eye)
@@ -194,7 +197,8 @@ def euler_maruyama_moments(mixture, levels, eta):
     q = np.sqrt(1 + s**2)
     gain = covariance @ np.linalg.inv(covariance + s**2 * eye)
     m, v = q * m, q**2 * v
-    return mean + gain @ (m - mean), gain @ v @ gain.T
+    m, v = mean + gain @ (m - mean), gain @ v @ gain.T
+    return centre + np.sqrt(square) * m, square * v
 
 
 def assert_moments(x, mean, covariance):
@@ -269,7 +273,7 @@ def test_samples_do_not_depend_on_their_batch(name, getkey):
     key, sampler, settings = getkey(), SAMPLERS[name], {"num": 5, "shape": (2,)}
     many = sample(BENT, sampler, key=key, **settings).x_0
     # Two whole chunks and a rest: batches of two, and of one.
-    chunked = sample(BENT, sampler, key=key, chunk=2, **settings).x_0
+    chunked = sample(BENT, sampler, key=key, batch_size=2, **settings).x_0
     alone = jax.jit(lambda key: sampler(BENT, key, (2,)))(jax.random.fold_in(key, 2))
     assert jnp.allclose(many, chunked, atol=1e-6)
     assert jnp.allclose(many[2], alone, atol=1e-5)
@@ -370,13 +374,14 @@ def test_trajectories_lead_to_their_samples(name, getkey):
 
 @pytest.mark.slow
 def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
-    mixture, schedule = one_gaussian(), VE(0.01, 50.0)
+    mixture, schedule = one_gaussian(), VE(0.001, 100.0)
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
     draw = sampler.draw(denoiser, getkey(), (2,), trajectory=True)
-    begin = schedule.time_of_noise_level(draw.levels[0])
+    levels = denoiser.standardised()[1].scale * draw.levels
+    begin = schedule.time_of_noise_level(levels[0])
     for i in (1, 16, 32):
-        end = schedule.time_of_noise_level(draw.levels[i])
+        end = schedule.time_of_noise_level(levels[i])
         expected = gaussian_flow(mixture, schedule, draw.path[0], begin, end)
         # Between steps the solver interpolates, of lower order.
         assert jnp.allclose(draw.path[i], expected, rtol=1e-4, atol=1e-4)
@@ -422,7 +427,7 @@ def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
         num=5,
         shape=(3,),
         cond=cond,
-        chunk=2,
+        batch_size=2,
         trajectory=True,
     )
     assert jnp.allclose(draws.x_0, cond, atol=1e-5)
@@ -436,7 +441,7 @@ def test_a_progress_bar_changes_no_sample(getkey, capsys):
     settings = {"key": getkey(), "num": 7, "shape": (2,)}
     quiet = sample(denoiser, DDIM(4), **settings)
     assert capsys.readouterr().err == ""
-    shown = sample(denoiser, DDIM(4), progress=True, chunk=3, **settings)
+    shown = sample(denoiser, DDIM(4), progress=True, batch_size=3, **settings)
     assert "3/3" in capsys.readouterr().err
     assert jnp.allclose(quiet.x_0, shown.x_0, atol=1e-6)
 
@@ -502,8 +507,8 @@ def test_impossible_draws_are_refused(getkey):
 
     with pytest.raises(ValueError, match="num=0"):
         draw(num=0)
-    with pytest.raises(ValueError, match="chunk=0"):
-        draw(chunk=0)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        draw(batch_size=0)
     with pytest.raises(ValueError, match="cond has 3 rows for num=4"):
         draw(cond=jnp.zeros(3))
     with pytest.raises(ValueError, match="no noise level between"):
@@ -533,15 +538,17 @@ GRIDS_OF_THEIR_OWN = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS_OF_THEIR_OWN)
 def test_a_custom_grid_says_where_sampling_begins_and_stops(name, getkey):
-    """Stopped at level .5, the denoiser's last step shrinks by c^2 / (c^2 + .25)."""
+    """Stopped at level .5, the denoiser's last step shrinks by 1 / (1 + .25).
+
+    Levels are in units of the data's standard deviation.
+    """
     std, levels = 0.8, np.geomspace(40.0, 0.5, 61)
     sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels.tolist()))
     denoiser = plain_gaussian(VP.linear(), std)
     out = sample(denoiser, sampler, key=getkey(), num=64, shape=(2,), trajectory=True)
     assert jnp.allclose(out.levels, jnp.asarray(levels, jnp.float32)[None], rtol=1e-5)
-    latent = out.path[:, 0] / 40.0
-    last = std**2 / (std**2 + 0.25)
-    expected = 40.0 * gain(std, 40.0, 0.5) * last * latent
+    expected = gain(1.0, 40.0, 0.5) / (1.0 + 0.25) * out.path[:, 0]
+    latent = out.path[:, 0] / std / np.hypot(1.0, 40.0)
     assert jnp.allclose(out.x_0, expected, atol=3e-3)
     assert abs(float(jnp.std(latent)) - 1.0) < 0.3
 
@@ -554,7 +561,8 @@ def test_a_custom_grid_encodes_and_decodes(name, getkey):
     denoiser = plain_gaussian(VP.linear(), std)
     x = jax.random.normal(getkey(), (2,))
     latent = encode(denoiser, x, sampler=sampler)
-    assert jnp.allclose(latent, gain(std, 0.01, 40.0) * x / 40.0, rtol=1e-3)
+    expected = gain(1.0, 0.01, 40.0) * (x / std) / np.hypot(1.0, 40.0)
+    assert jnp.allclose(latent, expected, rtol=1e-3)
     assert jnp.allclose(decode(denoiser, latent, sampler=sampler), x, rtol=1e-3)
 
 
