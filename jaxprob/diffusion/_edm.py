@@ -15,7 +15,8 @@ class EDM(AbstractSchedule):
 
     **Arguments:**
 
-    - `t_min`: 0.002 in the paper, for data of standard deviation 0.5.
+    - `t_min`: 0.002 in the paper, here as all times in units of the data's standard
+        deviation, which is 0.5 there.
     - `t_max`: 80 in the paper.
     """
 

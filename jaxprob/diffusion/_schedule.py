@@ -22,7 +22,8 @@ class AbstractSchedule(eqx.Module):
 
     with $f = d\log\alpha/dt$ and $g^2 = d\sigma^2/dt - 2 f \sigma^2$. The noise level
     $s_t = \sigma_t / \alpha_t$ grows with $t$ and is all that tells one schedule from
-    another once $x_t$ is divided by $\alpha_t$.
+    another once $x_t$ is divided by $\alpha_t$. $x_0$ are standardised data: a denoiser
+    of others knows their scale and measures the noise in it.
 
     Times are scalars; `jax.vmap` the methods over several. A subclass gives closed
     forms that keep their relative precision at both ends, in float32 too. It is checked

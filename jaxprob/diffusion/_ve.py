@@ -22,8 +22,9 @@ class VE(AbstractSchedule):
 
     **Arguments:**
 
-    - `scale_min`: $s_0 > 0$.
-    - `scale_max`: $s_1 > s_0$; about the largest distance between two data points.
+    - `scale_min`: $s_0 > 0$, in units of the data's standard deviation.
+    - `scale_max`: $s_1 > s_0$, likewise; about the largest distance between two data
+        points.
     """
 
     scale_min: float = eqx.field(static=True)
