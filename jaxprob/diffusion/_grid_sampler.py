@@ -55,7 +55,7 @@ class AbstractGridSampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
-        levels = self.levels(denoiser)
+        levels = self.levels(denoiser, shape)
         x = begin(denoiser, float(levels[0]), start_key, shape, cond)
         unit, _ = denoiser.standardised()
         x, path = self._walk(unit, x, levels, noise_key, cond, trajectory)
@@ -64,9 +64,9 @@ class AbstractGridSampler(AbstractSampler):
         count = self.evaluations_per_step * (len(levels) - 1) + 1
         return finish(denoiser, x, levels, path, cond, count)
 
-    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
-        ends = self.level_min, self.level_max
-        return falling_levels(self.grid, denoiser.schedule, *ends, self.num_steps)
+    def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
+        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
+        return falling_levels(grid, denoiser.schedule, *ends, self.num_steps)
 
     def steps(
         self,

@@ -26,6 +26,10 @@ class AbstractGrid(eqx.Module):
     ) -> np.ndarray:
         """`num + 1` levels from `level_max` to `level_min`."""
 
+    def for_shape(self, shape: tuple[int, ...]) -> "AbstractGrid":
+        """The grid for examples of this shape; by default the same."""
+        return self
+
 
 class LogSNR(AbstractGrid):
     """Equal steps in $\\log s$: Lu et al., 2022 (DPM-Solver)."""
@@ -67,18 +71,38 @@ class Focused(AbstractGrid):
     between, the denoiser changes fastest. With the default, steps there are a fifth as
     long. (Karras et al., 2022, draw their training levels from the same region.)
 
+    The brightness of a large image is decided at levels as high as the side of the
+    image, so steps stay short over a plateau of $\log s$ above c. Without it, 18 steps
+    of `ExpAB` leave .92 of the standard deviation of brightness of 64x64 pixels.
+
     **Arguments:**
 
     - `centre`: c, for data of unit standard deviation.
     - `width`: w.
     - `strength`: m; 0 is `LogSNR`.
+    - `plateau`: its length; by default samplers choose it by the number of pixels, 0 up
+        to 28x28.
     """
 
     centre: float = eqx.field(default=-1.0, static=True)
     width: float = eqx.field(default=2.0, static=True)
     strength: float = eqx.field(default=4.0, static=True)
+    plateau: float | None = eqx.field(default=None, static=True)
+
+    def for_shape(self, shape: tuple[int, ...]) -> AbstractGrid:
+        if self.plateau is not None:
+            return self
+        # Without a plateau the grid was chosen on 28x28 images. With these, 18 steps
+        # leave a Gaussian direction that has a quarter of all variance an error of its
+        # standard deviation below 1 %, for 64x64 and 128x128 pixels.
+        plateau = min(4.0, max(0.0, 1.75 * math.log(math.prod(shape) / 784.0)))
+        return Focused(self.centre, self.width, self.strength, plateau)
 
     def __check_init__(self):
+        if self.plateau is not None and not 0.0 <= self.plateau < math.inf:
+            raise ValueError(
+                f"Focused(plateau={self.plateau}): a length in log s, 0 or more"
+            )
         if not (self.width > 0.0 and 0.0 <= self.strength < math.inf):
             raise ValueError(
                 f"Focused(width={self.width}, strength={self.strength}): a positive "
@@ -90,7 +114,9 @@ class Focused(AbstractGrid):
     ) -> np.ndarray:
         check_num_steps(num)
         logs = np.linspace(math.log(level_min), math.log(level_max), 4097)
-        bump = np.exp(-0.5 * ((logs - self.centre) / self.width) ** 2)
+        offset = logs - self.centre
+        above = np.maximum(offset - (self.plateau or 0.0), 0.0)
+        bump = np.exp(-0.5 * (np.where(offset > 0.0, above, offset) / self.width) ** 2)
         density = 1.0 + self.strength * bump
         cumulative = np.cumsum((density[1:] + density[:-1]) / 2.0)
         cumulative = np.concatenate([[0.0], cumulative]) / cumulative[-1]

@@ -31,8 +31,8 @@ def encode(
     - `cond`: its condition.
     - `sampler`: whose solver, tolerances and levels are used.
     """
-    sampler, levels = _checked(sampler, denoiser)
     x = as_example("x", x)
+    sampler, levels = _checked(sampler, denoiser, x.shape)
     return _encode(hold_schedules(denoiser), x, cond, sampler, levels)
 
 
@@ -53,8 +53,8 @@ def decode(
     sampler: ODESampler | None = None,
 ) -> Float[Array, "..."]:
     """The data that the probability flow pairs with noise; the inverse of `encode`."""
-    sampler, levels = _checked(sampler, denoiser)
     latent = as_example("latent", latent)
+    sampler, levels = _checked(sampler, denoiser, latent.shape)
     return _decode(hold_schedules(denoiser), latent, cond, sampler, levels)
 
 
@@ -70,11 +70,11 @@ def _decode(held, z, cond, sampler, levels):
 _OPPOSITE = -1.0 + 1e-6
 
 
-def _checked(sampler, denoiser):
+def _checked(sampler, denoiser, shape):
     check_denoiser(denoiser)
     sampler = ODESampler() if sampler is None else sampler
     check_kind("sampler", sampler, ODESampler, "give an ODESampler(...)")
-    levels = sampler.levels(denoiser)
+    levels = sampler.levels(denoiser, shape)
     return sampler, (float(levels[0]), float(levels[-1]))
 
 

@@ -116,7 +116,7 @@ class ODESampler(AbstractSampler):
         cond: Cond = None,
         trajectory: bool = False,
     ) -> Draw:
-        levels = self.levels(denoiser)
+        levels = self.levels(denoiser, shape)
         high, low = float(levels[0]), float(levels[-1])
         x = begin(denoiser, high, key, shape, cond)
         points = levels if trajectory else None
@@ -139,7 +139,7 @@ class ODESampler(AbstractSampler):
             return super().draw_many(
                 denoiser, keys, shape, cond=cond, trajectory=trajectory
             )
-        levels = self.levels(denoiser)
+        levels = self.levels(denoiser, shape)
         high, low = float(levels[0]), float(levels[-1])
         x = jax.vmap(lambda key, cond: begin(denoiser, high, key, shape, cond))(
             keys, cond
@@ -204,12 +204,11 @@ class ODESampler(AbstractSampler):
         )
         return units.to_data(x), evaluations, failed
 
-    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
+    def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
         """The levels of the fixed steps, or of the trajectory of an adaptive solve."""
         num = 32 if self.num_steps is None else self.num_steps
-        return falling_levels(
-            self.grid, denoiser.schedule, self.level_min, self.level_max, num
-        )
+        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
+        return falling_levels(grid, denoiser.schedule, *ends, num)
 
     def _solve(self, denoiser, x, level_from, level_to, field, points, norm=None):
         dtype = x.dtype
@@ -228,7 +227,11 @@ class ODESampler(AbstractSampler):
             steps, first = self.max_steps, np.copysign(LARGEST_STEP, end - begin)
         else:
             levels = levels_between(
-                self.grid, denoiser.schedule, level_from, level_to, self.num_steps
+                self.grid.for_shape(x.shape),
+                denoiser.schedule,
+                level_from,
+                level_to,
+                self.num_steps,
             )
             # The grid's logarithms end where the solve ends, to the bit.
             grid = jnp.asarray(-np.log(levels), dtype)

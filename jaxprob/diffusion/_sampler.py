@@ -65,10 +65,13 @@ class AbstractSampler(eqx.Module):
         - `trajectory`: whether to give the path from noise to data too.
         """
 
-    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray | None:
+    def levels(
+        self, denoiser: AbstractDenoiser, shape: tuple[int, ...]
+    ) -> np.ndarray | None:
         """Falling noise levels from where sampling begins to where it stops.
 
-        In units of the data's standard deviation. `None` where a sampler has none.
+        In units of the data's standard deviation, for examples of a shape. `None` where
+        a sampler has none.
         """
         return None
 
@@ -181,7 +184,7 @@ def sample(
     check_rows(cond, num)
     check_condition(denoiser, cond)
     held = hold_schedules(denoiser)
-    levels = sampler.levels(denoiser)
+    levels = sampler.levels(denoiser, shape)
     if levels is not None:
         check_start(denoiser, held, float(levels[0]), shape, cond)
     draws = over_rows(

@@ -92,7 +92,7 @@ class SDESampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         start_key, path_key = jax.random.split(key)
-        levels = self.levels(denoiser)
+        levels = self.levels(denoiser, shape)
         x = begin(denoiser, float(levels[0]), start_key, shape, cond)
         unit, _ = denoiser.standardised()
         points = jnp.asarray(-np.log(levels), x.dtype)
@@ -135,9 +135,9 @@ class SDESampler(AbstractSampler):
             path = jax.vmap(jnp.multiply)(solution.ys[:-1], growth)
         return finish(denoiser, x, levels, path, cond, count, failed)
 
-    def levels(self, denoiser: AbstractDenoiser) -> np.ndarray:
-        ends = self.level_min, self.level_max
-        return falling_levels(self.grid, denoiser.schedule, *ends, self.num_steps)
+    def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
+        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
+        return falling_levels(grid, denoiser.schedule, *ends, self.num_steps)
 
     def _brownian(self, points, x, key):
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
