@@ -28,7 +28,8 @@ class Draw(eqx.Module):
     **Fields:**
 
     - `x_0`: the sample.
-    - `num_evaluations`: calls of the denoiser it took.
+    - `num_evaluations`: calls of the denoiser it took on its way, beside those for the
+        distribution of the first level, which samples of one condition share.
     - `failed`: whether the solver gave up, at its maximum of steps.
     - `path`: $x_t/\alpha_t$ at the noise levels `levels`, from noise to data, if it
         was asked for. Levels are in units of the data's standard deviation.

@@ -30,7 +30,8 @@ def check_start(denoiser: AbstractDenoiser, held, level: float, shape, cond) -> 
     """
     known = denoiser.standardised()[1].known
     cond = jax.tree.map(lambda leaf: leaf[0], cond)
-    if not known:
+    # The data of one condition may spread much less than all of them.
+    if not known and not jax.tree.leaves(cond):
         # High enough for any data of unit scale, and not so high that an error of the
         # network is taken for a variance.
         _check_scale(denoiser, float(_scale(held, min(level, 10.0), shape, cond)))
