@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from .._batch import num_rows
+from .._jaxpr.convolutions import with_fast_convolutions
 from .._layout import Layout
 from .._types import Model
 from ._held import free_schedules
@@ -89,26 +90,29 @@ def _program(many, held, rows, batch_size, mesh):
     def some(rows):
         return many(free_schedules(held), rows)
 
-    if mesh is not None:
-        # Each device runs its own loop: adaptive solves of others do not hold it up.
-        spec = PartitionSpec("data")
-        shared = jax.shard_map(
-            some, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    def all_of_them(rows):
+        num = num_rows(rows)
+        if batch_size >= num:
+            return some(rows)
+        whole = num // batch_size * batch_size
+        full = jax.tree.map(
+            lambda leaf: leaf[:whole].reshape(-1, batch_size, *leaf.shape[1:]), rows
         )
-        return shared(rows)
-    num = num_rows(rows)
-    if batch_size >= num:
-        return some(rows)
-    whole = num // batch_size * batch_size
-    full = jax.tree.map(
-        lambda leaf: leaf[:whole].reshape(-1, batch_size, *leaf.shape[1:]), rows
-    )
-    out = jax.tree.map(
-        lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
-    )
-    if whole == num:
-        return out
-    return _joined([out, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
+        out = jax.tree.map(
+            lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
+        )
+        if whole == num:
+            return out
+        return _joined([out, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
+
+    fast = with_fast_convolutions(all_of_them)
+    if mesh is None:
+        return fast(rows)
+    # Each device runs its own loop: adaptive solves of others do not hold it up.
+    spec = PartitionSpec("data")
+    return jax.shard_map(
+        fast, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )(rows)
 
 
 def _everywhere(tree: Any, layout: Layout):
