@@ -21,11 +21,9 @@ EXTRA = {
         optax.sgd(0.1), contrib.reduce_on_plateau(patience=1, rtol=0.9)
     ),
     "polyak_sgd": lambda: optax.polyak_sgd(max_learning_rate=0.3),
-    "momo": lambda: contrib.momo(0.1),
     "backtracking": lambda: optax.chain(
         optax.sgd(1.0), optax.scale_by_backtracking_linesearch(**LINE)
     ),
-    "schedule_free": lambda: contrib.schedule_free_sgd(0.1),
     "sam": lambda: contrib.sam(optax.sgd(0.1), optax.sgd(0.05)),
     "opaque sam": lambda: contrib.sam(
         optax.sgd(0.1), optax.sgd(0.05), opaque_mode=True
@@ -38,7 +36,6 @@ EXTRA = {
 NEEDS = {
     "reduce_on_plateau": {"value"},
     "polyak_sgd": {"value"},
-    "momo": {"value"},
     "backtracking": {"value", "grad", "value_fn"},
     "opaque sam": {"grad_fn"},
 }
@@ -119,6 +116,7 @@ def test_a_line_search_under_a_loss_scale_and_clipping_is_the_plain_one():
     assert np.allclose(weights(plain.model), weights(scaled.model), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_give_their_mean_loss():
     def last(batches, value):
         learner = jaxprob.GradientDescent(
@@ -136,6 +134,7 @@ def test_accumulated_batches_give_their_mean_loss():
         assert last([*batches, *(batch / 30 for batch in batches)], 0.1)
 
 
+@pytest.mark.slow
 def test_the_model_of_a_schedule_free_optimizer_is_its_average():
     optimizer = contrib.schedule_free_sgd(0.1, b1=0.9)
     with jax.numpy_dtype_promotion("standard"):
@@ -309,6 +308,7 @@ def test_the_points_of_ivon_take_an_optimizer_that_needs_the_loss():
 # The number of the step.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_example", [False, True])
 def test_a_loss_gets_the_number_of_its_step(per_example):
     def example_loss(model, example, *, key, step):

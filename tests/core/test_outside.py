@@ -108,21 +108,30 @@ def of_mean_loss():
     return learner, lambda v: held.__setitem__(0, v)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "make",
-    [
-        of_closure,
-        of_global,
-        of_attribute,
-        of_array,
-        of_method,
-        of_scan,
-        of_mean_loss,
-    ],
-)
-def test_a_second_fit_uses_the_value_of_now_and_warns_once(make, monkeypatch):
+EVERY = [
+    of_closure,
+    of_global,
+    of_attribute,
+    of_array,
+    of_method,
+    of_scan,
+    of_mean_loss,
+]
+
+
+@pytest.mark.parametrize("make", EVERY)
+def test_a_value_that_changes_is_seen(make, monkeypatch):
     monkeypatch.setitem(globals(), "GLOBAL", 1.0)
+    learner, change = make()
+    before = Outside(learner)
+    assert before.changed(Outside(learner)) == []
+    change(2.0)
+    assert len(before.changed(Outside(learner))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [of_closure, of_scan, of_mean_loss])
+def test_a_second_fit_uses_the_value_of_now_and_warns_once(make):
     learner, change = make()
     assert used(learner) == (1.0, 1.0)
     change(2.0)
@@ -133,6 +142,7 @@ def test_a_second_fit_uses_the_value_of_now_and_warns_once(make, monkeypatch):
     assert used(learner) == (3.0, 3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*changed since the step was compiled")
 def test_a_stepper_looks_when_its_sums_begin_anew():
     learner, change = of_closure()

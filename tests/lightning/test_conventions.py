@@ -144,6 +144,7 @@ def test_what_is_only_read_says_so_when_it_is_set(name):
         setattr(make(), name, 1.0)
 
 
+@pytest.mark.slow
 def test_a_training_step_may_leave_out_batches_but_not_all(tmp_path):
     class Picky(LearnerModule):
         least = 3
@@ -194,6 +195,7 @@ class Before(pl.Callback):
         self.stepped += 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*may look at every batch")
 def test_a_callback_of_the_users_sees_every_batch(tmp_path):
     every, counting, before = Every(), Counting(tmp_path), Before()
@@ -205,6 +207,7 @@ def test_a_callback_of_the_users_sees_every_batch(tmp_path):
     assert counting.seen == before.zeroed == before.stepped == 26
 
 
+@pytest.mark.slow
 def test_a_callback_may_say_that_it_needs_less(tmp_path):
     skippable = Skippable()
     make_trainer(tmp_path, callbacks=[skippable]).fit(
@@ -213,6 +216,7 @@ def test_a_callback_may_say_that_it_needs_less(tmp_path):
     assert skippable.at == [(5, 4), (10, 9), (13, 12), (18, 4), (23, 9), (26, 12)]
 
 
+@pytest.mark.slow
 def test_what_showing_every_batch_costs_is_said_once(tmp_path):
     trainer = make_trainer(tmp_path, max_epochs=3, callbacks=[Every()])
     with pytest.warns(UserWarning, match="Every.sees_every_batch = False") as found:
@@ -220,6 +224,7 @@ def test_what_showing_every_batch_costs_is_said_once(tmp_path):
     assert len([w for w in found if "sees_every" in str(w.message)]) == 1
 
 
+@pytest.mark.slow
 def test_a_number_of_steps_that_hides_batches_is_warned_of_once(tmp_path):
     every = Every()
     trainer = make_trainer(tmp_path, callbacks=[every])
@@ -229,6 +234,7 @@ def test_a_number_of_steps_that_hides_batches_is_warned_of_once(tmp_path):
     assert [step for step, _ in every.at] == [5, 10, 13, 18, 23, 26]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*may look at every batch")
 def test_a_hook_of_the_module_sees_every_batch(tmp_path):
     class Own(LearnerModule):
@@ -344,6 +350,7 @@ def test_the_gradient_of_a_batch_is_that_of_the_loss():
 # Loaders, writers, packages.
 
 
+@pytest.mark.slow
 def test_a_dict_of_one_loader_gives_dicts(tmp_path):
     def loss(model, batch, *, key):
         data = batch["only"] if isinstance(batch, dict) else batch[0]
