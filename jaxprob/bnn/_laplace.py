@@ -168,7 +168,7 @@ class Laplace(AbstractPostHoc):
             joint.likelihood,
             log_likelihood,
             _squares(joint.likelihood, slopes),
-            joint.num_data * found.num_targets,
+            int(joint.num_data) * found.num_targets,
             joint.temperature,
             self.kind,
         )

@@ -48,9 +48,12 @@ class RowChecks:
 
         **Raises:** what the learner says of that batch.
         """
-        for index, batch in enumerate(batches if self._training is not None else ()):
+        check = self._training
+        if check is None:
+            return
+        for index, batch in enumerate(batches):
             try:
-                self._training(batch)
+                check(batch)
             except Exception:
                 del batches[index:]  # those before it count as steps, and are made
                 raise
@@ -82,6 +85,8 @@ class RowChecks:
         if not trainer.sanity_checking:
             for check in self._evaluation.values():
                 check.end()
+        if trainer.state.fn != "fit":
+            self._evaluation = {}  # the next test may be of other rows
 
 
 def _is_all(trainer):
