@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from .._batch import num_rows
+from .._divergence import has_diverged
 from .._host_errors import checks_give_nan
 from .._io.fingerprint import fingerprint
 from .._keys import check_key, step_key
@@ -87,7 +89,8 @@ def run_chains(
     **Raises:** `ChainError` when a position is not finite, with the first transition,
     or when a chain diverged in every transition of a stretch after warm-up;
     `ValueError` for a start without a finite density or gradient (with the leaf), and
-    for a folder that holds another run. Warns of divergences.
+    for a folder that holds another run. Warns of divergences, and of chains of SGLD or
+    SGHMC that end where the data are far less probable than where they started.
     """
     if not isinstance(method, AbstractChains):
         raise TypeError(
@@ -121,6 +124,8 @@ def run_chains(
         state, shards = load_state(folder, state) or (state, 0)
     if int(state.step) == 0:
         _check_start(method, state, data)
+    nll = _loss(method, data, batch_size or rows)
+    before_run = nll(state)
     advance = _program(method, state, data, run_key, batch_size or rows)
     stretch = checkpoint_every * method.spacing
     with tqdm(total=method.num_steps, disable=not progress, unit="step") as bar:
@@ -136,6 +141,7 @@ def run_chains(
                 shards = _keep(method, folder, before, state, shards)
             bar.update(end - step)
             bar.set_postfix(divergences=int(state.divergences.sum()), refresh=False)
+    _warn_if_far(before_run, nll(state))
     if folder is None:
         return method.posterior(state, [data])
     method._judge(state)
@@ -224,6 +230,30 @@ def _program(method, state, data, key, batch_size):
         return eqx.combine(arrays, static), first_bad
 
     return run
+
+
+def _loss(method, data, batch_size):
+    """The mean negative log-likelihood of the chains, on the first rows of the data."""
+    if isinstance(method, AbstractHamiltonian):  # refuses what is improbable
+        return lambda state: 0.0
+    batch = jax.tree.map(lambda a: a[:batch_size], data)
+
+    @eqx.filter_jit
+    def nll(state):
+        return method.evaluate(state, batch, key=jax.random.key(0))["nll"]
+
+    return lambda state: float(nll(state))
+
+
+def _warn_if_far(start, end):
+    if has_diverged([start, end]):
+        warnings.warn(
+            f"the negative log-likelihood per row was {start:.4g} where the chains "
+            f"started and is {end:.4g} where they end: the chains have diverged, "
+            "though every number is finite. Lower the learning rate, or standardise "
+            "the data",
+            stacklevel=3,
+        )
 
 
 def _judge(method, before, state, first_bad, advance):

@@ -50,3 +50,14 @@ def test_a_step_size_that_rounds_to_nothing_is_an_error():
     )
     with pytest.raises(ValueError, match="never moved: its 20 draws are equal"):
         bnn.run_chains(method, model, (x, x), key=jax.random.key(0), progress=False)
+
+
+@pytest.mark.slow
+def test_chains_that_diverge_and_stay_finite_are_warned_of():
+    x = np.linspace(-2.0, 2.0, 50, dtype=np.float32)[:, None]
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.1), bnn.IsotropicNormal(1.0), 50)
+    model = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+    # A step multiplies the error by 1 - 136 lr / 2, the curvature of a row being 136.
+    method = bnn.SGLD(joint, 0.05, 10, 1, 5, num_chains=2)
+    with pytest.warns(UserWarning, match="chains have diverged, though every number"):
+        bnn.run_chains(method, model, (x, x), key=jax.random.key(1), progress=False)
