@@ -1,13 +1,15 @@
 """Two descriptions compared, setting by setting, by name."""
 
 import platform
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from .arrays import canonical
 from .describe import Spec
 from .numpyro_parts import KINDS
+
+Inside: TypeAlias = Literal["whole", "part"] | None
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
@@ -21,8 +23,9 @@ class Comparison:
     - `python`: version of Python that wrote the file. The code of functions compares
         within one version only.
     - `dtypes`: whether dtypes of arrays are compared.
-    - `inside_posterior`: whether the file's tree is a part of a posterior over the
-        model: leaves may be random, missing, or have leading axes of draws or members.
+    - `inside_posterior`: of a tree inside a posterior over the model, whose leaves may
+        be random or have leading axes of draws or members: `"whole"`, or `"part"`
+        where leaves may be missing. `None` elsewhere.
 
     **Fields:**
 
@@ -38,7 +41,7 @@ class Comparison:
         source: str = "the file",
         python: str = PYTHON,
         dtypes: bool = True,
-        inside_posterior: bool = False,
+        inside_posterior: Inside = None,
     ):
         self.differences: list[str] = []
         self.changed_code: list[str] = []
@@ -51,8 +54,8 @@ class Comparison:
 
     def compare(self, file: Spec, tree: Spec, path: str = "") -> None:
         """Collect what differs at `path` and below."""
-        if self._inside and file is None:
-            return  # filtered out: another part of the posterior holds it
+        if self._inside == "part" and file is None:
+            return  # the posterior's other parts hold it
         if self._inside and isinstance(file, dict) and "mean" in file.get("fields", {}):
             random = file["class"] == _GAUSSIAN
             if random and not (
@@ -176,6 +179,18 @@ class Comparison:
 
     def _say(self, path, text):
         self.differences.append(f"{path}: {text}" if path else text)
+
+
+def combine(a: Spec, b: Spec) -> Spec:
+    """A description with the leaves of one where the other has `None`."""
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, dict) and isinstance(b, dict):
+        parts = {k: combine(a[k], b[k]) for k in a if k in b}
+        return {**b, **a, **parts}
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [combine(x, y) for x, y in zip(a, b, strict=True)]
+    return a
 
 
 def render(spec: Spec) -> str:

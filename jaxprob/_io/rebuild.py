@@ -254,11 +254,12 @@ def walk(spec: Spec) -> Iterator[dict[str, Any]]:
     """Every node of a description, outermost first."""
     if isinstance(spec, dict):
         yield spec
-        for child in _children(spec):
+        for child in children(spec):
             yield from walk(child)
 
 
-def _children(spec):
+def children(spec: dict[str, Any]) -> Iterator[Spec]:
+    """The descriptions inside of a node."""
     for kind in _SEQUENCES:
         yield from spec.get(kind, ())
     for kind in ("dict", "fields", "settings", "keywords"):

@@ -16,7 +16,7 @@ from .._version import __version__
 from . import tensor_file
 from .arrays import describe_array, restore_array
 from .describe import Spec, describe, on_host
-from .differences import PYTHON, Comparison
+from .differences import PYTHON, Comparison, Inside
 from .errors import DamagedFileError, FileMismatchError
 from .rebuild import MISSING, Rebuilder, needs, needs_message
 
@@ -156,7 +156,7 @@ class DescribedFile:
         except (KeyError, ValueError, RecursionError, AttributeError) as error:
             raise DamagedFileError(f"{path} has no readable description") from error
 
-    def compare(self, file: Spec, tree: Spec, *, inside_posterior: bool = False):
+    def compare(self, file: Spec, tree: Spec, *, inside_posterior: Inside = None):
         """Compare a part of the description with that of a tree.
 
         **Raises:** `FileMismatchError` that names each difference.

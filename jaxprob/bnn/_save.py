@@ -1,21 +1,26 @@
 """A posterior in one file, for a fresh process."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .._io.describe import Spec, describe
-from .._io.differences import render
+from .._io.differences import Inside, combine, render
 from .._io.errors import DamagedFileError, FileMismatchError
-from .._io.rebuild import MISSING, needs, needs_message, walk
+from .._io.rebuild import MISSING, children, needs, needs_message
 from .._io.registry import find_class
 from .._io.save import DescribedFile, read_described, write_described
 from .._types import Model
 from ._posterior import AbstractPosterior
 
-MODEL_FIELDS = ("model", "tree", "params", "rest", "draws")
-"""Fields of posteriors that hold a model, or parts of one of its structure."""
+WHOLE_FIELDS = ("model", "tree")
+"""Fields of posteriors that hold a model."""
+
+HALF_FIELDS = ("params", "draws", "rest")
+"""Fields that hold some leaves of a model, and `None` for those in the other field."""
+
+MODEL_FIELDS = (*WHOLE_FIELDS, *HALF_FIELDS)
 
 FLAG_FIELDS = ("chosen",)
 """Fields that hold tuples of trees of bools like the model."""
@@ -66,9 +71,9 @@ def load_posterior(
     _check_kind(file)
     if model is not None:
         expected, _ = describe(model)
-        for node in walk(file.spec):
-            for name in _model_fields(node):
-                file.compare(node["fields"][name], expected, inside_posterior=True)
+        for spec, partial in _models(file.spec):
+            inside: Inside = "part" if partial else "whole"
+            file.compare(spec, expected, inside_posterior=inside)
     field_like = None if model is None else functools.partial(_like, model)
     try:
         posterior = file.rebuild(using=using, field_like=field_like)
@@ -116,6 +121,26 @@ def _model_fields(node):
     if _posterior_class(node) is None:
         return []
     return [name for name in MODEL_FIELDS if name in node["fields"]]
+
+
+def _models(spec: Spec, partial: bool = False) -> Iterator[tuple[Spec, bool]]:
+    """The described models of a posterior, and whether leaves may be missing there."""
+    if not isinstance(spec, dict):
+        return
+    inner = children(spec)
+    if _posterior_class(spec) is not None:
+        fields = spec["fields"]
+        for name in WHOLE_FIELDS:
+            if name in fields:
+                yield fields[name], partial
+        halves = [fields[name] for name in HALF_FIELDS if name in fields]
+        if halves:
+            yield functools.reduce(combine, halves), partial
+        yield from _models(fields.get("parts"), True)  # of a model that stands beside
+        outside = (*MODEL_FIELDS, *FLAG_FIELDS, "parts")
+        inner = (v for k, v in fields.items() if k not in outside)
+    for child in inner:
+        yield from _models(child, partial)
 
 
 def _check_outside_of_models(spec: Spec, path: str):

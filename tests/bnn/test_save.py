@@ -89,7 +89,7 @@ POSTERIORS = {
     "LowRankPosterior": lambda m: gaussian(m, bnn.LowRankVI, rank=2),
     "LaplacePosterior": lambda m: laplace(m, "full", where="layers.1"),
     "LaplacePosterior kronecker": lambda m: laplace(m, "kronecker"),
-    "LaplacePosterior low rank": lambda m: laplace(m, "low_rank", rank=2),
+    "LaplacePosterior low rank": lambda m: laplace(m, "low_rank", rank=8),
     "LaplacePosterior diagonal": lambda m: laplace(m, "diagonal"),
     "SWAGPosterior": swag,
     "DrawsPosterior": draws,
@@ -336,6 +336,31 @@ def test_a_model_of_another_setting_is_rejected_by_name(tmp_path, name, make):
     bnn.save_posterior(path, make(saved))
     assert type(bnn.load_posterior(path, model=saved)) is type(make(saved))
     with pytest.raises(jaxprob.FileMismatchError, match=message):
+        bnn.load_posterior(path, model=other)
+
+
+class Shift(eqx.Module):
+    """A module whose bias may be missing, with no setting that says so."""
+
+    weight: jax.Array
+    bias: jax.Array | None
+
+    def __call__(self, x):
+        return self.weight @ x + (0.0 if self.bias is None else self.bias)
+
+
+@pytest.mark.parametrize("make", [bnn.PointPosterior, bnn.bayesianize, draws])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_leaf_that_is_missing_is_noticed(tmp_path, make, has_bias):
+    bias = jnp.zeros(1) if has_bias else None
+    saved = Shift(jnp.ones((1, 2)), bias)
+    path = tmp_path / "posterior.safetensors"
+    bnn.save_posterior(path, make(saved))
+    assert (
+        type(bnn.load_posterior(path, model=saved).sample(jax.random.key(0))) is Shift
+    )
+    other = Shift(jnp.ones((1, 2)), None if has_bias else jnp.zeros(1))
+    with pytest.raises(jaxprob.FileMismatchError, match="bias: the file has"):
         bnn.load_posterior(path, model=other)
 
 
