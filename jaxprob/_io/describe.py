@@ -169,14 +169,14 @@ class _Describer:
             known = registry.class_name(value)
             if known is not None:
                 return {"type": known}
-            return {"type": _qualified(value), "code": self._digits(value)}
+            return {"type": user_name(value), "code": self._digits(value)}
         owner = getattr(value, "__self__", None)
         if isinstance(value, eqx.Module) and isinstance(owner, eqx.Module):
             return {"method": value.__name__, "self": self(owner, path)}  # pyright: ignore
         if isinstance(value, eqx.Module) or dataclasses.is_dataclass(value):
             return _UNKNOWN
         if callable(value):
-            return {"function": _qualified(value), "code": self._digits(value)}
+            return {"function": user_name(value), "code": self._digits(value)}
         return _UNKNOWN
 
     def _object(self, value, path):
@@ -199,10 +199,10 @@ class _Describer:
         if not (len(children) == 1 and children[0] is value):
             # A node of another package, whose aux data only Python knows.
             items = [self(v, _join(path, i)) for i, v in enumerate(children)]
-            return {"node": _qualified(value), "children": items, "code": fingerprint(
+            return {"node": user_name(value), "children": items, "code": fingerprint(
                 str(structure)
             )}  # fmt: skip
-        return {"object": _qualified(value), "code": self._digits(value)}
+        return {"object": user_name(value), "code": self._digits(value)}
 
     def _fields(self, value, path, fields):
         cls = type(value)
@@ -210,7 +210,7 @@ class _Describer:
         user = {}
         if name is None:
             code = {} if is_library(cls.__module__) else self._methods(cls)
-            name, user = _qualified(cls), {"code": code}
+            name, user = user_name(cls), {"code": code}
         inner = {str(k): self(v, _join(path, k)) for k, v in fields.items()}
         return {"class": name, "fields": inner, **user}
 
@@ -219,9 +219,19 @@ def _join(path, name):
     return f"{path}.{name}" if path else str(name)
 
 
-def _qualified(value):
+def user_name(value: Any) -> str:
+    """Name of a user's class, or of a function or of the class of an object."""
     kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def same_user_name(a: str, b: str) -> bool:
+    """Whether two names are equal but for the module.
+
+    A class of a script is in `__main__` there, and in the script's module when it is
+    imported.
+    """
+    return a.partition(":")[2] == b.partition(":")[2] if ":" in a else a == b
 
 
 _UNKNOWN = object()

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from .arrays import canonical
-from .describe import Spec
+from .describe import Spec, same_user_name
 from .numpyro_parts import KINDS
 
 Inside: TypeAlias = Literal["whole", "part"] | None
@@ -77,7 +77,7 @@ class Comparison:
             self._compare_items(kind, file, tree, path)
         elif kind == "method" and file["method"] == tree["method"]:
             self.compare(file["self"], tree["self"], path)
-        elif kind == "node" and _bare(file, "children") == _bare(tree, "children"):
+        elif kind == "node" and _same_node(file, tree):
             self._compare_sequences(
                 {"list": file["children"]}, {"list": tree["children"]}, path
             )
@@ -120,7 +120,7 @@ class Comparison:
             self.compare(a, b, _join(path, i))
 
     def _compare_items(self, kind, file, tree, path):
-        if kind != "dict" and file[kind] != tree[kind]:
+        if kind != "dict" and not same_user_name(file[kind], tree[kind]):
             self._note(path, file, tree)
             return
         groups = ("dict",) if kind == "dict" else ("fields", "settings")
@@ -145,15 +145,15 @@ class Comparison:
     def _compare_methods(self, file, tree):
         a, b = file.get("code", {}), tree.get("code", {})
         for name in sorted(a.keys() | b.keys()):
-            text = f"{file['class']}.{name}"
+            text = f"{file['class'].rpartition(':')[2]}.{name}"
             if a.get(name) != b.get(name) and text not in self.changed_code:
                 self.changed_code.append(text)
 
     def _compare_code(self, kind, file, tree, path):
-        if file[kind] != tree[kind] or "code" not in tree:
+        if not same_user_name(file[kind], tree[kind]) or "code" not in tree:
             self._note(path, file, tree)
         elif not self._same_python:
-            self.changed_code.append(file[kind])
+            self.changed_code.append(_short(file[kind]))
         elif file["code"] != tree["code"]:
             self._say(
                 path,
@@ -246,8 +246,8 @@ def _are_bools(a, b):
     return isinstance(a, bool) and isinstance(b, bool)
 
 
-def _bare(spec, *without):
-    return {k: v for k, v in spec.items() if k not in without}
+def _same_node(a, b):
+    return same_user_name(a["node"], b["node"]) and a["code"] == b["code"]
 
 
 def _flat(items):
@@ -263,7 +263,7 @@ def _python(same):
 
 
 def _short(name):
-    return name.rpartition(".")[2]
+    return name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _join(path, name):

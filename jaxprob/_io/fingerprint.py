@@ -209,4 +209,6 @@ def _content(cell: Any) -> Any:
 
 def _name(value: Any) -> str:
     kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
+    name, module = str(getattr(kind, "__qualname__", kind)), str(kind.__module__)
+    # A script's own module has another name when it is imported.
+    return f"{module}.{name}" if is_library(module) else name

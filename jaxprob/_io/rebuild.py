@@ -19,7 +19,13 @@ import numpy as np
 
 from . import registry
 from .arrays import restore_array
-from .describe import PLAIN_TYPES, Spec, describe
+from .describe import (
+    PLAIN_TYPES,
+    Spec,
+    describe,
+    same_user_name,
+    user_name,
+)
 from .errors import DamagedFileError, FileMismatchError
 from .numpyro_parts import KINDS, put_together
 
@@ -205,7 +211,7 @@ class Rebuilder:
             found = self._field_like(cls, name, spec)
             if found is not MISSING:
                 return found
-        same = _qualified(type(like)) == _qualified(cls)
+        same = type(like) is cls
         if same and cls is eqx.nn.State:
             return like._state.get(name, MISSING)
         return getattr(like, name, MISSING) if same else MISSING
@@ -221,11 +227,11 @@ class Rebuilder:
                     "not have"
                 ) from None
         for key, thing in self._using.items():
-            if key[1] == name and isinstance(thing, type):
+            if key[1] == name.rpartition(":")[2] and isinstance(thing, type):
                 return thing
-        if like is not MISSING and _qualified(type(like)) == name:
+        if like is not MISSING and same_user_name(user_name(type(like)), name):
             return type(like)
-        raise FileMismatchError(needs_message([name]))
+        raise FileMismatchError(needs_message([name.replace(":", ".")]))
 
 
 def needs(spec: Spec, using: Iterable[Any] = ()) -> list[str]:
@@ -235,7 +241,7 @@ def needs(spec: Spec, using: Iterable[Any] = ()) -> list[str]:
     found: dict[str, None] = {}
     for node in walk(spec):
         missing = "code" in node and _named(node) not in given
-        if missing and not ("class" in node and node["class"] in classes):
+        if missing and not ("class" in node and _named(node)[1] in classes):
             found[_needed(node)] = None
     return list(found)
 
@@ -284,12 +290,14 @@ def _named(spec):
     for kind in ("type", "function", "class", "node", "object"):
         if isinstance(spec, dict) and kind in spec:
             code = spec.get("code") if kind in ("function", "object") else None
-            return kind, spec[kind], code
+            return kind, spec[kind].rpartition(":")[2], code
     raise TypeError(f"using holds {spec!r}: it takes classes and functions")
 
 
 def _needed(spec):
-    return _named(spec)[1]
+    """The name of what is needed, with its module."""
+    kinds = ("type", "function", "class", "node", "object")
+    return next(spec[kind] for kind in kinds if kind in spec).replace(":", ".")
 
 
 def _check_fields(cls, inner):
@@ -305,10 +313,6 @@ def _check_fields(cls, inner):
 def _unset(cls):
     """Fields that a class may leave without a value."""
     return {field.name for field in dataclasses.fields(cls) if not field.init}
-
-
-def _qualified(cls):
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 _SEQUENCES = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}

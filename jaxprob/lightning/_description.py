@@ -159,11 +159,15 @@ class Saved:
 
     def scalers(self) -> dict[str, Standardizer]:
         """The scalers of the data that the module was trained on."""
-        found = {k: self._build(v) for k, v in self._scalers.items() if k in _SCALERS}
+        found = {
+            k: self._build(v, k) for k, v in self._scalers.items() if k in _SCALERS
+        }
         return {k: v for k, v in found.items() if isinstance(v, Standardizer)}
 
-    def rebuild(self, name: str) -> Any:
+    def rebuild(self, name: str, argument: str) -> Any:
         """The argument of that name; `"model"` with the weights of the state.
+
+        `argument` is what the module's class calls it.
 
         The optimiser is not in a checkpoint, nor are a user's functions. In the learner
         stand-ins take their places, which raise an error when they are used.
@@ -171,17 +175,17 @@ class Saved:
         **Raises:** `CheckpointMismatchError` for a model of a user's own classes.
         """
         if name == "model":
-            return self._build(self.model)
-        return self._build(self.arguments[name], stand_in=_stand_in)
+            return self._build(self.model, argument)
+        return self._build(self.arguments[name], argument, _stand_in)
 
-    def _build(self, spec, stand_in=None):
+    def _build(self, spec, argument, stand_in=None):
         build = Rebuilder(_Arrays(spec, self), (), None, stand_in)
         try:
             return build(spec)
         except FileMismatchError as error:
             raise CheckpointMismatchError(
-                f"the module cannot be built from the checkpoint alone: {error}. Here "
-                "that is load_from_checkpoint(path, learner=..., model=...)"
+                f"{argument} cannot be built from the checkpoint alone: {error}. Here "
+                f"that is load_from_checkpoint(path, {argument}=...)"
             ) from error
         except DamagedFileError as error:
             raise CheckpointCorruptError(str(error)) from error
@@ -262,7 +266,7 @@ def rebuilt_arguments(
     for name in ("model", *saved.arguments):
         argument = names.get(name, name)
         if argument in taken and argument not in given:
-            out[argument] = saved.rebuild(name)
+            out[argument] = saved.rebuild(name, argument)
     return out
 
 

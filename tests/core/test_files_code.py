@@ -136,6 +136,22 @@ def test_a_class_of_the_users_is_given(tmp_path):
         jaxprob.load(path, like=Original(jnp.zeros((1, 2)), 2))
 
 
+def test_a_script_is_a_module_when_it_is_imported(tmp_path, monkeypatch):
+    """What `python train.py` wrote is read by `from train import Net`."""
+    path = tmp_path / "a"
+    monkeypatch.setattr(Net, "__module__", "__main__")
+    monkeypatch.setattr(scaled, "__module__", "__main__")
+    jaxprob.save(path, (Net(jnp.ones((1, 2)), 2), scaled))
+    monkeypatch.undo()
+    like = Net(jnp.zeros((1, 2)), 2), scaled
+    for again in (
+        jaxprob.load(path, like=like),
+        jaxprob.load(path, using=[Net, scaled]),
+    ):
+        assert type(again[0]) is Net
+        assert again[1] is scaled
+
+
 def test_a_function_of_the_users_is_given(tmp_path):
     model = eqx.nn.MLP(2, 1, 4, 1, activation=scaled, key=jax.random.key(0))
     jaxprob.save(tmp_path / "a", model)

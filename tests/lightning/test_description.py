@@ -210,5 +210,5 @@ def test_a_model_of_the_users_is_given_and_compared(tmp_path):
     other.load_state_dict(tensors)
     assert other.model.grid.tolist() == [1, 1]  # what is no weight comes along
     torch.save({"state_dict": tensors}, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointMismatchError, match=r"Own: code .* learner=..., mod"):
+    with pytest.raises(CheckpointMismatchError, match=r"Own: code .*path, model="):
         LearnerModule.load_from_checkpoint(tmp_path / "a.ckpt")
