@@ -10,6 +10,8 @@ network `net(x, c, cond, *, key)`; networks are in `jaxprob.diffusion.nn`.
 A **loss** trains it. `DenoisingLoss` is a choice of weights and of times and goes into
 `jaxprob.GradientDescent`.
 
+`level_errors` compares a trained one with the best linear denoiser at each noise level.
+
 A **sampler** turns noise into data with it: `ODESampler` (the probability flow, any
 diffrax solver, adaptive), `ExpAB` (our default at few evaluations), `DPMSolverPP`,
 `DDIM`, `Heun`, `SDESampler` (the reverse SDE) and `PredictorCorrector` (Langevin
@@ -58,6 +60,7 @@ from ._weighting import (
     MinSNR as MinSNR,
     ScoreWeighting as ScoreWeighting,
 )
+from ._level_errors import LevelErrors as LevelErrors, level_errors as level_errors
 from ._loss import DenoisingLoss as DenoisingLoss, denoising_error as denoising_error
 from ._grids import (
     AbstractGrid as AbstractGrid,

@@ -15,6 +15,7 @@ from ._chunks import mean_in_chunks
 from ._condition_rows import check_readable
 from ._denoiser import AbstractDenoiser, check_denoiser
 from ._kinds import check_kind
+from ._time_checks import check_times
 from ._times import AbstractTimes, UniformTimes, before_the_end, uniforms
 from ._types import Cond, Scalar, Time
 from ._unit_checks import check_units
@@ -129,7 +130,9 @@ class DenoisingLoss(eqx.Module):
         self.drop_cond = drop_cond
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
-        """Warns of data, or columns of them, far from the scale the denoiser expects.
+        """Warn of data, or columns of them, far from the scale the denoiser expects.
+
+        Also of training times that leave out the levels at which the data are decided.
 
         **Raises:** `TypeError` for data that are not floating-point; `ValueError` for
         conditions that the network does not know.
@@ -139,6 +142,7 @@ class DenoisingLoss(eqx.Module):
         check_condition(denoiser, cond)
         check_readable(denoiser, single(x_0), cond)
         check_units(denoiser, x_0)
+        check_times(self.times, denoiser, x_0)
 
     def __call__(
         self, denoiser: AbstractDenoiser, batch: PyTree, *, key: PRNGKey

@@ -6,10 +6,13 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._types import PRNGKey
+from ._denoiser import AbstractDenoiser
 from ._schedule import AbstractSchedule
+from ._spectrum import unit_rows, variances
 from ._types import Scalar
 
 # A power of two: 1 - MARGIN is a number of float32, and the noise level that it leads
@@ -50,7 +53,9 @@ class LogNormalLevels(AbstractTimes):
     **Arguments:**
 
     - `mean`, `std`: of the logarithm; -1.2 and 1.2 in the paper for data of standard
-        deviation 0.5, which is about -0.5 for 1.
+        deviation 0.5, which is about -0.5 for 1. The default is for small images and
+        tables; `fitted` takes both from the data, which large images and smooth signals
+        need.
     """
 
     mean: float = eqx.field(default=-0.5, static=True)
@@ -58,6 +63,44 @@ class LogNormalLevels(AbstractTimes):
 
     def __check_init__(self):
         _check_normal(self)
+
+    @classmethod
+    def fitted(
+        cls, denoiser: AbstractDenoiser, x_0: Float[np.ndarray | Array, "rows ..."]
+    ) -> "LogNormalLevels":
+        r"""Return levels at which this data set is decided, and the default's beside.
+
+        A direction of variance $\lambda$ is decided at levels near $\sqrt\lambda$,
+        where the slope of the best linear denoiser, $\lambda / (\lambda + s^2)$, falls
+        by log s most. Smooth signals and large images have most of their variance, and
+        often their class, in a few directions with $\sqrt\lambda$ of ten and more,
+        where the default draws one level in a hundred or fewer: the network then learns
+        everything but what the sample is of. Half of the weight goes to these levels,
+        each direction by its variance, and half to the default; the mean and the
+        variance of the logarithm are those of this mixture.
+
+        **Arguments:**
+
+        - `denoiser`: says what the data are standardised by.
+        - `x_0`: the data, of which the first 1,024 rows are taken.
+
+        **Raises:** `ValueError` for fewer than two rows, or rows that are all equal.
+        """
+        values = variances(unit_rows(denoiser, x_0))
+        if len(x_0) < 2 or not values.sum() > 0.0:
+            raise ValueError(
+                f"x_0 has {len(x_0)} rows that do not differ: give the training data"
+            )
+        share = values / values.sum()
+        centres = 0.5 * np.log(np.maximum(values, np.finfo(float).tiny))
+        mean = share @ centres
+        # The slope falls like a logistic density, of this variance in log s.
+        variance = share @ (centres - mean) ** 2 + math.pi**2 / 12.0
+        default = cls()
+        middle = 0.5 * (mean + default.mean)
+        apart = 0.25 * (mean - default.mean) ** 2
+        spread = 0.5 * (variance + default.std**2) + apart
+        return cls(float(middle), float(spread) ** 0.5)
 
     def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
         low, high = self._ends(schedule)
