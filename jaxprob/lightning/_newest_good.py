@@ -21,8 +21,9 @@ def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str |
     trainer.fit(module, data, ckpt_path=newest_good_checkpoint(folder))
     ```
 
-    Of checkpoints with equally many steps it is the one that was written last. Files
-    without a seal, as Lightning alone writes them, are read as far as torch does.
+    Of checkpoints with equally many steps it is the one that was written last. Weights
+    alone (`save_weights_only`), which no run can go on from, come after all others.
+    Files without a seal, as Lightning alone writes them, are read as far as torch does.
 
     **Arguments:**
 
@@ -38,7 +39,7 @@ def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str |
 
     **Warns:** of each file that cannot be read and might have been newer, by name.
     """
-    good: list[tuple[int, int, int, str]] = []
+    good: list[tuple[bool, int, int, int, str]] = []
     unread: dict[str, Exception] = {}
     written = _find(folder, pattern)
     for path, stamp in written.items():
@@ -65,10 +66,13 @@ def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str |
 
 
 def _progress(checkpoint):
-    """Steps of the run, over all Trainers that it has had, and of the last of them."""
+    """Whether a run can go on from it; steps of the run, over all Trainers that it has
+    had, and of the last of them.
+    """
     of_trainer = int(checkpoint.get("global_step", 0))
     tensors = checkpoint.get("state_dict") or {}
-    return int(tensors.get("run.step", of_trainer)), of_trainer
+    steps = int(tensors.get("run.step", of_trainer))
+    return "optimizer_states" in checkpoint, steps, of_trainer
 
 
 def _find(folder, pattern):

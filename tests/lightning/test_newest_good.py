@@ -5,7 +5,11 @@ import warnings
 
 import pytest
 
-from jaxprob.lightning import CheckpointCorruptError, newest_good_checkpoint
+from jaxprob.lightning import (
+    AtomicCheckpointIO,
+    CheckpointCorruptError,
+    newest_good_checkpoint,
+)
 
 from .scene import bits, make_data, make_module, make_trainer
 from .test_resume import everything
@@ -86,6 +90,15 @@ def test_a_folder_of_damaged_ones_is_no_new_beginning(folder):
         damage(path)
     with pytest.raises(CheckpointCorruptError, match="every checkpoint"):
         newest_good_checkpoint(folder)
+
+
+def test_weights_alone_are_nothing_to_go_on_from(tmp_path):
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"global_step": 9}, tmp_path / "weights.ckpt")
+    assert newest_good_checkpoint(tmp_path).endswith("weights.ckpt")
+    whole = {"global_step": 3, "optimizer_states": []}
+    io.save_checkpoint(whole, tmp_path / "whole.ckpt")
+    assert newest_good_checkpoint(tmp_path).endswith("whole.ckpt")
 
 
 def test_an_empty_folder_is_a_beginning(tmp_path):

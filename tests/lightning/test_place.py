@@ -144,6 +144,19 @@ def test_a_process_that_loads_the_weights_alone_goes_on_with_the_next_rows(tmp_p
 
 
 @pytest.mark.slow
+def test_a_run_that_max_steps_ended_in_an_epoch_goes_on_with_its_rest(tmp_path):
+    whole, first, second = Rows(), Rows(), Rows()
+    make_trainer(tmp_path, max_steps=16, max_epochs=-1).fit(whole, loader())
+    trainer = make_trainer(tmp_path, max_steps=5, max_epochs=-1)
+    trainer.fit(first, loader())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    trainer = make_trainer(tmp_path, max_steps=16, max_epochs=-1)
+    trainer.fit(second, loader(), ckpt_path=tmp_path / "a.ckpt")
+    assert first.seen + second.seen == whole.seen
+    assert bits(second) == bits(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["max_size_cycle", "max_size"])
 def test_loaders_of_different_lengths_keep_their_places(tmp_path, mode):
     def make():
