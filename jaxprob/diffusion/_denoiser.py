@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._inference_mode import inference_mode
@@ -12,7 +13,7 @@ from .._types import PRNGKey
 from ._kinds import check_kind
 from ._parameterisation import from_x0
 from ._schedule import AbstractSchedule, check_schedule
-from ._types import Cond, Time
+from ._types import Cond, Scalar, Time
 from ._units import Units, along_leading
 from .nn import AbstractConditioned
 
@@ -77,6 +78,13 @@ class AbstractDenoiser(AbstractConditioned):
         They are either the identity, the default, or those of `standardised`.
         """
         return Units()
+
+    def output_gain(self, t: Time) -> Scalar:
+        """The error of the answer that an error of 1 of the network makes at t.
+
+        Samplers warn of a large one at the first noise level if it shows. By default 1.
+        """
+        return jnp.ones_like(jnp.asarray(t))
 
     def perturb(
         self, x_0: Float[Array, "*shape"], t: Time, noise: Float[Array, "*shape"]
@@ -164,6 +172,9 @@ class AbstractDenoiserWrapper(AbstractDenoiser):
 
     def noise_units(self) -> Units:
         return self.denoiser.noise_units()
+
+    def output_gain(self, t: Time) -> Scalar:
+        return self.denoiser.output_gain(t)
 
 
 def in_noise_units(denoiser: AbstractDenoiser) -> tuple[AbstractDenoiser, Units]:

@@ -11,6 +11,7 @@ from ._kinds import as_example, check_kind
 from ._last_level import last_level
 from ._ode import ODESampler
 from ._types import Cond, Numbers, Scalar
+from .nn import check_given
 
 
 def encode(
@@ -32,7 +33,7 @@ def encode(
     - `sampler`: whose solver, tolerances and levels are used.
     """
     x = as_example("x", x)
-    sampler, levels = _checked(sampler, denoiser, x.shape)
+    sampler, levels = _checked(sampler, denoiser, x.shape, cond)
     return _encode(hold_schedules(denoiser), x, cond, sampler, levels)
 
 
@@ -54,7 +55,7 @@ def decode(
 ) -> Float[Array, "..."]:
     """The data that the probability flow pairs with noise; the inverse of `encode`."""
     latent = as_example("latent", latent)
-    sampler, levels = _checked(sampler, denoiser, latent.shape)
+    sampler, levels = _checked(sampler, denoiser, latent.shape, cond)
     return _decode(hold_schedules(denoiser), latent, cond, sampler, levels)
 
 
@@ -70,8 +71,9 @@ def _decode(held, z, cond, sampler, levels):
 _OPPOSITE = -1.0 + 1e-6
 
 
-def _checked(sampler, denoiser, shape):
+def _checked(sampler, denoiser, shape, cond):
     check_denoiser(denoiser)
+    check_given(denoiser, cond)
     sampler = ODESampler() if sampler is None else sampler
     check_kind("sampler", sampler, ODESampler, "give an ODESampler(...)")
     levels = sampler.levels(denoiser, shape)

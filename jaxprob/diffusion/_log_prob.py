@@ -20,6 +20,7 @@ from ._last_level import last_level
 from ._ode import LARGEST_STEP, begun, bent, flow_field, in_bent, num_evaluations
 from ._trace import AbstractTrace, ExactTrace
 from ._types import Cond, Numbers
+from .nn import check_given
 
 # Leading eigenvectors of the data's covariance that the prior takes from the denoiser.
 _RANK = 8
@@ -116,6 +117,7 @@ def log_prob(
     out what the covariance of the data has in the prior, of order $C/s^2$.
     """
     check_denoiser(denoiser)
+    check_given(denoiser, cond)
     x = as_example("x", x)
     trace = ExactTrace() if trace is None else trace
     if key is None and not isinstance(trace, ExactTrace):

@@ -57,9 +57,10 @@ class Preconditioned(AbstractDenoiser):
     - `net`: any callable `net(x, c, cond, *, key)` that gives back x's shape.
     - `schedule`: the noise it is trained on, for data of unit standard deviation.
     - `predict`: what the network's output is: `"edm"` (our default: good at every noise
-        level), `"eps"` (poor near pure noise), `"x0"` (poor near the data), `"v"`,
-        `"velocity"`, or `"score"` (Kidger's example; its size grows like
-        $1/\sigma_t$, which is hard on a network). All are of the standardised data.
+        level), `"x0"` (poor near the data), `"v"`, or `"velocity"`. `"eps"`, and
+        `"score"` (Kidger's example), are for networks that were trained so: an error
+        $\delta$ of the noise is one of $s\,\delta$ of the data, so near pure noise a
+        network has to be far more accurate than others. `sample` warns if it is not.
     - `sigma_data`: standard deviation S of the data: one number, or one for each index
         of the leading axis of an example (columns of a vector, channels of an image).
         1 if standardised. `Preconditioned.fitted` takes it from the data.
@@ -194,6 +195,13 @@ class Preconditioned(AbstractDenoiser):
 
     def noise_units(self) -> Units:
         return Units(self.mean_data, self.sigma_data)
+
+    def output_gain(self, t: Time) -> Scalar:
+        t = jnp.asarray(t)
+        if self.predict == "edm":
+            return jnp.ones_like(t)
+        one, zero = jnp.ones_like(t), jnp.zeros_like(t)
+        return jnp.abs(to_x0(self.predict, one, self.schedule, zero, t))
 
     def _unit_x_0(self, y_t, t, cond, key):
         """The denoiser of the standardised data."""

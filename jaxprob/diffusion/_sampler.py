@@ -16,10 +16,11 @@ from ._denoiser import AbstractDenoiser, at_noise_level, check_denoiser
 from ._held import free_schedules, hold_schedules
 from ._kinds import as_shape, check_count, check_kind
 from ._last_level import last_level
+from ._noisy_end import check_noisy_end
 from ._rows import check_rows, over_rows
 from ._start_checks import check_start
 from ._types import Cond
-from .nn import check_condition
+from .nn import check_condition, check_given
 
 
 class Draw(eqx.Module):
@@ -184,10 +185,12 @@ def sample(
     _check_untraced((denoiser, sampler, key, cond))
     check_rows(cond, num)
     check_condition(denoiser, cond)
+    check_given(denoiser, cond)
     held = hold_schedules(denoiser)
     levels = sampler.levels(denoiser, shape)
     if levels is not None:
         check_start(denoiser, held, float(levels[0]), shape, cond)
+        check_noisy_end(denoiser, held, float(levels[0]), shape, cond)
     draws = over_rows(
         _Draws(sampler, key, shape, trajectory),
         held,

@@ -207,6 +207,18 @@ def test_the_entrance_of_a_network_is_found_through_what_wraps_it(name):
         nn.check_condition(wrapped, np.array([0, 7]))
 
 
+def test_a_condition_is_needed_where_none_was_never_trained():
+    denoiser, x = small(num_classes=3), jnp.ones(2)
+    for call in (
+        lambda: draw(denoiser, None),
+        lambda: log_prob(denoiser, x),
+        lambda: encode(denoiser, x),
+        lambda: decode(denoiser, x),
+    ):
+        with pytest.raises(ValueError, match="cond=None, but the network takes"):
+            call()
+
+
 @pytest.mark.slow
 def test_guidance_needs_a_null_that_was_trained():
     denoiser, labels = small(num_classes=3), jnp.asarray(LABELS)
