@@ -39,14 +39,14 @@ def test_predictions_are_in_the_units_of_y(regression):
     model, X, y = regression
     mean, std = model.predict(X, return_std=True)
     assert model.score(X, y) > 0.35
-    # The residuals are as large as the model says, within four standard errors.
+    # The residuals are as large as the model says, within five standard errors.
     z = (y - mean) / std
-    assert abs(np.mean(z**2) - 1) < 4 * np.std(z**2) / np.sqrt(len(y))
+    assert abs(np.mean(z**2) - 1) < 5 * np.std(z**2) / np.sqrt(len(y))
     epistemic, aleatoric = model.predict_variances(X)
     np.testing.assert_allclose(epistemic + aleatoric, std**2, rtol=1e-3)
     lower, upper = model.predict_interval(X, level=0.9)
     inside = ((lower <= y) & (y <= upper)).mean()
-    assert abs(inside - 0.9) < 4 * np.sqrt(0.09 / len(y))
+    assert abs(inside - 0.9) < 5 * np.sqrt(0.09 / len(y))
 
 
 @pytest.mark.slow

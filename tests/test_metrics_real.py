@@ -120,7 +120,7 @@ def test_sample_crps_is_unbiased_for_few_samples(x64, num):
     values = np.asarray(metrics.crps_samples(y, samples, per_example=True))
     exact = float(metrics.crps_gaussian(np.array(0.7), np.array(0.0), np.array(1.0)))
     error = values.std() / np.sqrt(repeats)
-    assert abs(values.mean() - exact) < 4 * error
+    assert abs(values.mean() - exact) < 5 * error
     # The estimator that divides by n^2 is off by E|X - X'| / (2 n) = 1 / (n sqrt(pi)):
     # the test could tell.
     assert 1 / (num * np.sqrt(np.pi)) > 8 * error
@@ -168,7 +168,7 @@ def test_coverage_of_true_intervals_is_binomial(x64):
     y = np.random.default_rng(2).normal(size=n)
     half = np.full(n, norm.ppf(0.95))
     error = np.sqrt(level * (1 - level) / n)
-    assert abs(float(metrics.coverage(y, -half, half)) - level) < 4 * error
+    assert abs(float(metrics.coverage(y, -half, half)) - level) < 5 * error
     np.testing.assert_allclose(metrics.interval_width(-half, half), 2 * half[0])
 
 

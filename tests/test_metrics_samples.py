@@ -54,7 +54,7 @@ def test_sliced_wasserstein_of_a_shift_is_known(x64, getkey):
     )
     # |u.s|^2 / |s|^2 is Beta(1/2, 3/2), of standard deviation 1/4.
     error = 25 * 0.25 / np.sqrt(4000)
-    assert abs(float(distance) ** 2 - 25 / 4) < 4 * error
+    assert abs(float(distance) ** 2 - 25 / 4) < 5 * error
 
 
 def test_sliced_wasserstein_on_the_line_is_exact(x64, getkey):
@@ -111,7 +111,7 @@ def test_mmd_is_unbiased_on_gaussians(x64):
     ):
         values = np.asarray(mmd2(x, second))
         error = values.std() / np.sqrt(repeats)
-        assert abs(values.mean() - truth) < 4 * error
+        assert abs(values.mean() - truth) < 5 * error
         # Leaving the ones on the diagonal in would add 1/10 + 1/8, nearly.
         assert error < 0.02
 
@@ -158,18 +158,18 @@ def test_frechet_of_fewer_points_than_features_is_stable():
 def test_c2st_knows_chance_and_a_shift():
     x, y = _points(400, 2).astype("f"), _points(400, 2, seed=1).astype("f")
     # Folds share rows, so a bit more than 1 / sqrt(8 n).
-    assert abs(metrics.c2st(x, y) - 0.5) < 4 * 1.2 / np.sqrt(8 * 400)
+    assert abs(metrics.c2st(x, y) - 0.5) < 5 * 1.2 / np.sqrt(8 * 400)
     far = metrics.c2st(x, y + np.float32(2.0), classifier=LogisticRegression())
     # The best possible: Phi(|shift| / 2), shift = (2, 2).
     best = scipy.stats.norm.cdf(np.sqrt(2))
-    assert abs(far - best) < 4 * np.sqrt(best * (1 - best) / 800)
+    assert abs(far - best) < 5 * np.sqrt(best * (1 - best) / 800)
 
 
 def test_c2st_of_unequal_sizes_has_chance_one_half():
     x, y = _points(100, 2).astype("f"), _points(1000, 2, seed=1).astype("f")
     # Without cutting, calling everything "y" would score 10/11.
     value = metrics.c2st(x, y, classifier=LogisticRegression())
-    assert abs(value - 0.5) < 4 * 1.2 / np.sqrt(8 * 100)
+    assert abs(value - 0.5) < 5 * 1.2 / np.sqrt(8 * 100)
 
 
 @pytest.mark.slow

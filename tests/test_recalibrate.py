@@ -48,7 +48,7 @@ def test_temperature_is_found_again(x64):
     mean = (probs * logits).sum(1)
     information = (probs * logits**2).sum(1) - mean**2
     error = 1.7**2 / np.sqrt(information.sum())
-    assert abs(fitted.temperature - 1.7) < 4 * error
+    assert abs(fitted.temperature - 1.7) < 5 * error
 
 
 def test_tempered_probabilities_keep_their_order_and_sum_to_one():
@@ -184,10 +184,10 @@ def test_sets_cover(penalty, randomised):
     found = members[np.arange(half), labels[half:]].mean()
     # Both halves are random: twice the binomial variance.
     error = np.sqrt(2 * LEVEL * (1 - LEVEL) / half)
-    assert found > LEVEL - 4 * error
+    assert found > LEVEL - 5 * error
     if randomised:
         # The top class that is always in only adds, and little.
-        assert found < LEVEL + 4 * error + 0.02
+        assert found < LEVEL + 5 * error + 0.02
     assert members.any(axis=1).all()
 
 

@@ -79,11 +79,11 @@ def test_a_head_by_nuts_has_the_exact_moments(scene):
     covariance = np.asarray(problem.covariance)
     sd = np.sqrt(np.diag(covariance))
     centred = (draws - np.asarray(problem.mean)) / sd
-    assert np.all(np.abs(centred.mean((0, 1))) < 4 / np.sqrt(bnn.ess(centred)))
+    assert np.all(np.abs(centred.mean((0, 1))) < 5 / np.sqrt(bnn.ess(centred)))
     products = centred[..., :, None] * centred[..., None, :]
     error = products.std((0, 1)) / np.sqrt(bnn.ess(products))
     correlation = covariance / np.outer(sd, sd)
-    assert np.all(np.abs(products.mean((0, 1)) - correlation) < 4 * error)
+    assert np.all(np.abs(products.mean((0, 1)) - correlation) < 5 * error)
     assert np.array_equal(found.mean().body.weight, net.body.weight)
 
 
@@ -109,7 +109,7 @@ def test_two_blocks_are_independent_and_conditional_on_each_other(scene):
     estimate = np.cov(draws.T) / np.outer(sd, sd)
     error = np.sqrt((1 + correlation**2) / 20_000)
     error[3, 3] += 0.02  # where the optimiser of the bias ended
-    assert np.all(np.abs(estimate - correlation) < 4 * error)
+    assert np.all(np.abs(estimate - correlation) < 5 * error)
 
 
 @pytest.mark.slow

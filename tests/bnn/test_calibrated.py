@@ -140,7 +140,7 @@ def test_conformal_intervals_cover_each_output(regression):
     law = coverage_law(ROWS, 0.9)
     # Of the law of the calibration set, and of the test rows given it.
     error = np.sqrt(float(law.variance) + 0.09 / ROWS)
-    assert (np.abs(covered - 0.9) < 4 * error).all()
+    assert (np.abs(covered - 0.9) < 5 * error).all()
     # The uncalibrated interval is far too narrow.
     raw = calibrated.uncalibrated.interval(0.9)
     assert ((raw[0] <= y) & (y <= raw[1])).mean() < 0.75
@@ -162,7 +162,7 @@ def test_tempered_probabilities(classes):
     drawn = np.stack([calibrated.sample(key=jax.random.key(i)) for i in range(200)])
     share = (drawn == 2).mean()
     error = np.sqrt((probs[:, 2] * (1 - probs[:, 2])).sum() / 200) / ROWS
-    assert abs(share - probs[:, 2].mean()) < 4 * error
+    assert abs(share - probs[:, 2].mean()) < 5 * error
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.2])
@@ -170,7 +170,7 @@ def test_conformal_sets_cover(classes, penalty):
     calibrated, y, _ = classes
     members = np.asarray(calibrated.conformal_set(0.9, penalty=penalty))
     covered = members[np.arange(ROWS), y].mean()
-    assert covered > 0.9 - 4 * np.sqrt(2 * 0.09 / ROWS)
+    assert covered > 0.9 - 5 * np.sqrt(2 * 0.09 / ROWS)
 
 
 def test_two_classes_are_tempered_as_logits():

@@ -235,7 +235,7 @@ def test_a_check_that_fails_refuses_a_proposal(x64):
     assert w.max() <= 0.5
     expected = -scipy.stats.norm.pdf(0.5) / scipy.stats.norm.cdf(0.5)
     error = w.std() / np.sqrt(bnn.ess(w[..., None]).min())
-    assert abs(w.mean() - expected) < 4 * error
+    assert abs(w.mean() - expected) < 5 * error
     method = dataclasses.replace(method, initial="prior")
     with pytest.raises(ValueError, match="starts with the log density nan"):
         bnn.run_chains(
@@ -357,11 +357,11 @@ def test_cyclical_draws_have_the_law_of_their_recursion(x64, friction):
             own, number = covariance[:3, :3], len(found)
             sd = np.sqrt(np.diag(own))
             centred = (found[:, kept] - mode - mean[:3]) / sd
-            assert np.all(np.abs(centred.mean(0)) < 4 / np.sqrt(number))
+            assert np.all(np.abs(centred.mean(0)) < 5 / np.sqrt(number))
             correlation = own / np.outer(sd, sd)
             error = np.sqrt((1 + correlation**2) / number)
             estimate = centred.T @ centred / number
-            assert np.all(np.abs(estimate - correlation) < 4 * error)
+            assert np.all(np.abs(estimate - correlation) < 5 * error)
             kept += 1
     assert kept == found.shape[1] == 4
 

@@ -212,7 +212,7 @@ def test_a_mixture_counts_its_components_equally(getkey):
         jax.random.split(getkey(), 4000)
     )
     counts = np.bincount(np.asarray(draws).astype(int), minlength=4)
-    assert np.all(np.abs(counts - 1000) < 4 * np.sqrt(4000 * 0.25 * 0.75))
+    assert np.all(np.abs(counts - 1000) < 5 * np.sqrt(4000 * 0.25 * 0.75))
     uneven = bnn.Mixture([parts[0], bnn.Mixture(parts[1:3])])
     assert uneven.num_atoms is None
     with pytest.raises(ValueError, match="components 0 and 1 are over different"):
@@ -222,7 +222,7 @@ def test_a_mixture_counts_its_components_equally(getkey):
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_anchored_members_are_exact_posterior_draws(x64, getkey, temperature):
-    """Mean and covariance over members trained to convergence, in 4 s.e."""
+    """Mean and covariance over members trained to convergence, in 5 s.e."""
     make = jax.jit(lambda key: LinearGaussian.random(key=key, num_data=20, dim=2))
     problem = make(getkey())
     num = 4000
@@ -252,11 +252,11 @@ def test_anchored_members_are_exact_posterior_draws(x64, getkey, temperature):
     covariance = temperature * np.asarray(problem.covariance)
     sd = np.sqrt(np.diag(covariance))
     centred = (np.asarray(weights) - np.asarray(problem.mean)) / sd
-    assert np.all(np.abs(centred.mean(0)) < 4 / np.sqrt(num))
+    assert np.all(np.abs(centred.mean(0)) < 5 / np.sqrt(num))
     correlation = covariance / np.outer(sd, sd)
     estimate = centred.T @ centred / num
     error = np.sqrt((1 + correlation**2) / num)
-    assert np.all(np.abs(estimate - correlation) < 4 * error)
+    assert np.all(np.abs(estimate - correlation) < 5 * error)
 
 
 @pytest.mark.slow

@@ -42,15 +42,15 @@ def test_outputs_have_the_moments(estimator, getkey):
     mean = np.asarray(jax.vmap(layer)(x))
     bias = np.asarray(tree.bias.scale**2)
     variance = np.asarray(x**2 @ (tree.weight.scale**2).T) + bias
-    assert np.all(np.abs(out.mean(0) - mean) < 4 * np.sqrt(variance / num))
+    assert np.all(np.abs(out.mean(0) - mean) < 5 * np.sqrt(variance / num))
     # The kurtosis of a sum of Gaussians under fixed signs is a Gaussian's.
-    assert np.all(np.abs(out.var(0) / variance - 1) < 4 * np.sqrt(2 / num))
+    assert np.all(np.abs(out.var(0) / variance - 1) < 5 * np.sqrt(2 / num))
     shared = np.asarray((x[0] * x[1]) @ (tree.weight.scale**2).T) + bias
     expected = shared if estimator == "weight" else np.zeros(2)
     centred = out - out.mean(0)
     products = centred[:, 0] * centred[:, 1]
     error = products.std(0) / np.sqrt(num)
-    assert np.all(np.abs(products.mean(0) - expected) < 4 * error)
+    assert np.all(np.abs(products.mean(0) - expected) < 5 * error)
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_flipout_of_a_convolution_has_the_covariance_of_one_kernel(getkey):
     out = {e: draws(tree, e, x, num, getkey())[:, 0, 0] for e in ("weight", "flipout")}
     a, b = (np.cov(v.T) for v in out.values())
     sd = np.sqrt(np.diag(a))
-    assert np.all(np.abs(a - b) < 4 * np.sqrt(2 * 2 / num) * np.outer(sd, sd))
+    assert np.all(np.abs(a - b) < 5 * np.sqrt(2 * 2 / num) * np.outer(sd, sd))
     assert abs(a[0, 1]) > 0.1 * sd[0] * sd[1]
 
 
@@ -83,7 +83,7 @@ def test_flipout_holds_for_a_layer_that_is_used_twice(getkey):
     out = draws(tree, "flipout", x, num, getkey())[:, 0, 0]
     mean, sd = float(tree.layer.weight.mean[0, 0]), 0.5
     # E[w^2] of one weight used twice; two independent ones would give mean^2.
-    assert abs(out.mean() - (mean**2 + sd**2)) < 4 * out.std() / np.sqrt(num)
+    assert abs(out.mean() - (mean**2 + sd**2)) < 5 * out.std() / np.sqrt(num)
     with pytest.raises(ValueError, match=r"once for an example.*'flipout'"):
         draws(tree, "local", x, 1, getkey())
 
@@ -151,7 +151,7 @@ def test_all_estimators_agree_in_the_mean_and_flipout_is_less_noisy(network, get
     value, gradient = out["weight"]
     for name, (values, grads) in out.items():
         error = np.sqrt((values.var() + value.var()) / num)
-        assert abs(values.mean() - value.mean()) < 4 * error + 1e-6, name
+        assert abs(values.mean() - value.mean()) < 5 * error + 1e-6, name
         error = np.sqrt((grads.var(0) + gradient.var(0)) / num)
         # 82 comparisons a method: 4.5 s.e. is one false alarm in two thousand runs.
         assert np.all(np.abs(grads.mean(0) - gradient.mean(0)) < 4.5 * error + 1e-6)

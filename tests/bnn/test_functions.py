@@ -42,7 +42,7 @@ def test_joint_distribution_of_a_linear_model_is_exact(x64):
 
 @pytest.mark.slow
 def test_functions_have_the_joint_distribution(curved):
-    """Means and covariances over draws, over two rows and two outputs, in 4 s.e."""
+    """Means and covariances over draws, over two rows and two outputs, in 5 s.e."""
     num = 2000
     keys = jax.random.split(jax.random.key(5), num)
     prepared = curved.prepared()
@@ -56,10 +56,10 @@ def test_functions_have_the_joint_distribution(curved):
     covariance = np.asarray(covariance).reshape(8, 8)
     sd = np.sqrt(np.diag(covariance))
     centred = (found - np.asarray(mean).ravel()) / sd
-    assert np.all(np.abs(centred.mean(0)) < 4 / np.sqrt(num))
+    assert np.all(np.abs(centred.mean(0)) < 5 / np.sqrt(num))
     correlation = covariance / np.outer(sd, sd)
     error = np.sqrt((1 + correlation**2) / num)
-    assert np.all(np.abs(centred.T @ centred / num - correlation) < 4 * error)
+    assert np.all(np.abs(centred.T @ centred / num - correlation) < 5 * error)
     # Each row by itself is what `output_distribution` says, and what `predict` draws.
     rows = np.asarray(curved.output_distribution(X_NEW)[1])
     joint = covariance.reshape(4, 2, 4, 2)

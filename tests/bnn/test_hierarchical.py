@@ -57,7 +57,7 @@ def test_samples_have_the_density():
     same = np.corrcoef(size[:, 0, 0], size[:, 1, 0])[0, 1]
     other = np.corrcoef(size[:, 0, 0], size[:, 0, 1])[0, 1]
     assert same > 0.05
-    assert abs(other) < 4 / np.sqrt(4000)
+    assert abs(other) < 5 / np.sqrt(4000)
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_variational_methods_take_it_in_every_grouping(groups, name):
     # The low-rank start adds a hundredth to each variance. Sticking takes log q from
     # the draws: half of a chi-square of 16 degrees of freedom.
     estimated = name in ("sticking", "full rank")
-    assert abs(found) < (4 * np.sqrt(16 / 2 / 64) if estimated else 0.1)
+    assert abs(found) < (5 * np.sqrt(16 / 2 / 64) if estimated else 0.1)
 
 
 @pytest.mark.parametrize(

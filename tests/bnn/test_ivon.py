@@ -94,8 +94,8 @@ def test_draws_have_the_mean_and_scale(getkey):
         jax.random.split(getkey(), num)
     )
     sd = 1 / np.sqrt(10 * 2.5)
-    assert np.all(np.abs(draws.mean(0) - params) < 4 * sd / np.sqrt(num))
-    assert np.all(np.abs(draws.std(0) / sd - 1) < 4 / np.sqrt(2 * num))
+    assert np.all(np.abs(draws.mean(0) - params) < 5 * sd / np.sqrt(num))
+    assert np.all(np.abs(draws.std(0) / sd - 1) < 5 / np.sqrt(2 * num))
 
 
 def test_clipping_bounds_each_entry(getkey):
@@ -189,7 +189,7 @@ def test_the_learner_ends_there_too(problem, getkey, batch_size):
     assert np.all(np.abs(variance / problem.mean_field_variance - 1) < 0.03)
     late = np.asarray(elbo).ravel()[-5000:].reshape(50, 100).mean(1)
     error = late.std() / np.sqrt(50)
-    assert abs(late.mean() - problem.mean_field_elbo) < 4 * error + 0.02
+    assert abs(late.mean() - problem.mean_field_elbo) < 5 * error + 0.02
 
 
 @pytest.mark.slow

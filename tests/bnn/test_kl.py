@@ -36,7 +36,7 @@ def monte_carlo(leaf, prior, key, num=20_000):
 @pytest.mark.parametrize("name", PRIORS)
 def test_closed_form_is_the_mean_over_draws(leaf, getkey, name):
     mean, error = monte_carlo(leaf, PRIORS[name], getkey())
-    assert abs(leaf.kl(PRIORS[name]) - mean) < 4 * error
+    assert abs(leaf.kl(PRIORS[name]) - mean) < 5 * error
 
 
 def test_closed_form_by_hand(leaf):
@@ -72,7 +72,7 @@ def test_other_priors_are_estimated_without_bias(leaf, getkey, prior):
         jax.random.split(getkey(), 4_000)
     )
     own = estimates.std() / np.sqrt(4_000)
-    assert abs(estimates.mean() - exact) < 4 * np.hypot(error, own)
+    assert abs(estimates.mean() - exact) < 5 * np.hypot(error, own)
     with pytest.raises(ValueError, match=r"prior of w, .* give a key"):
         bnn.kl({"w": leaf}, prior)
 
@@ -86,4 +86,4 @@ def test_the_temperature_stands_before_the_prior_only(leaf, getkey, prior):
     mean, error = monte_carlo(leaf, prior, getkey(), 50_000)
     # E[log q - log p / T] = KL / T + (1 / T - 1) H
     expected = 4 * mean + 3 * leaf.entropy()
-    assert abs(cold - expected) < 4 * 4 * np.hypot(error, error)
+    assert abs(cold - expected) < 4 * 5 * np.hypot(error, error)

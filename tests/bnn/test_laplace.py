@@ -118,10 +118,10 @@ def test_draws_have_the_covariance_of_the_structure(problem, getkey, structure):
     exact = 0.5 * np.asarray(covariance(posterior))
     sd = np.sqrt(np.diag(exact))
     centred = (np.asarray(draws) - np.asarray(problem.mean)) / sd
-    assert np.all(np.abs(centred.mean(0)) < 4 / np.sqrt(num))
+    assert np.all(np.abs(centred.mean(0)) < 5 / np.sqrt(num))
     correlation = exact / np.outer(sd, sd)
     error = np.sqrt((1 + correlation**2) / num)
-    assert np.all(np.abs(centred.T @ centred / num - correlation) < 4 * error)
+    assert np.all(np.abs(centred.T @ centred / num - correlation) < 5 * error)
     # And the density is that of these draws, at their temperature.
     drawn = posterior.sample(getkey())
     expected = dist.MultivariateNormal(problem.mean, jnp.asarray(exact)).log_prob(
@@ -196,9 +196,9 @@ def test_predict_is_linearised_and_matches_the_exact_predictive(problem, getkey)
     )
     mean, variance = problem.predictive(x)
     spread = np.asarray(variance) - problem.noise**2
-    assert np.all(np.abs(predictive.mean - mean) < 4 * np.sqrt(spread / num))
+    assert np.all(np.abs(predictive.mean - mean) < 5 * np.sqrt(spread / num))
     ratio = np.asarray(predictive.epistemic) / spread
-    assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(2 / num))
+    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / num))
 
 
 @pytest.fixture

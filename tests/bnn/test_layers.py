@@ -103,18 +103,18 @@ def test_preactivations_have_the_moments_of_the_estimator(estimator, getkey):
     weight, bias = layer.weight, layer.bias
     mean = np.asarray(x @ weight.mean.T) + np.asarray(bias.mean)
     variance = np.asarray(x**2 @ (weight.scale**2).T) + np.asarray(bias.scale**2)
-    assert np.all(np.abs(out.mean(0) - mean) < 4 * np.sqrt(variance / num))
-    assert np.all(np.abs(out.var(0) / variance - 1) < 4 * np.sqrt(2 / num))
+    assert np.all(np.abs(out.mean(0) - mean) < 5 * np.sqrt(variance / num))
+    assert np.all(np.abs(out.var(0) / variance - 1) < 5 * np.sqrt(2 / num))
     shared = (x[0] * x[1]) @ (weight.scale**2).T + bias.scale**2
     expected = shared if estimator == "weight" else np.zeros(2)
     centred = out - out.mean(0)
     products = centred[:, 0] * centred[:, 1]
     assert np.all(
-        np.abs(products.mean(0) - expected) < 4 * products.std(0) / np.sqrt(num)
+        np.abs(products.mean(0) - expected) < 5 * products.std(0) / np.sqrt(num)
     )
     # Two outputs of one row never share a weight.
     products = centred[:, 0, 0] * centred[:, 0, 1]
-    assert abs(products.mean()) < 4 * products.std() / np.sqrt(num)
+    assert abs(products.mean()) < 5 * products.std() / np.sqrt(num)
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_local_gradients_are_unbiased_and_less_noisy(getkey):
     total = np.zeros(2)
     for a, b in zip(*both, strict=True):
         error = np.sqrt((a.var(0) + b.var(0)) / num)
-        assert np.all(np.abs(a.mean(0) - b.mean(0)) < 4 * error)
+        assert np.all(np.abs(a.mean(0) - b.mean(0)) < 5 * error)
         total += [a.var(0).sum(), b.var(0).sum()]
     assert total[1] < 0.5 * total[0]
 

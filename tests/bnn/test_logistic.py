@@ -59,10 +59,10 @@ def test_nuts_and_full_rank_agree_and_mean_field_is_too_narrow(x64):
         [posterior.draws.weight[:, :, 0], posterior.draws.bias], axis=-1
     )
     centred = (draws - problem.mean) / sd
-    assert np.all(np.abs(centred.mean((0, 1))) < 4 / np.sqrt(bnn.ess(centred)))
+    assert np.all(np.abs(centred.mean((0, 1))) < 5 / np.sqrt(bnn.ess(centred)))
     squares = centred**2
     error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
-    assert np.all(np.abs(squares.mean((0, 1)) - 1) < 4 * error)
+    assert np.all(np.abs(squares.mean((0, 1)) - 1) < 5 * error)
     schedule = optax.adam(optax.cosine_decay_schedule(0.05, 3000))
     found = {}
     for name, method in (

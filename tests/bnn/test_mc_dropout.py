@@ -40,7 +40,7 @@ def test_the_gradient_vanishes_at_the_known_optimum(problem, getkey):
 
     num = 4000
     steps = np.asarray(jax.jit(jax.vmap(step))(jax.random.split(getkey(), num)))
-    assert np.all(np.abs(steps.mean(0)) < 4 * steps.std(0) / np.sqrt(num))
+    assert np.all(np.abs(steps.mean(0)) < 5 * steps.std(0) / np.sqrt(num))
     away = eqx.tree_at(lambda m: m.layers[1].weight, model, best[None] * 1.2)
     state = method.init(away, key=getkey())
     off = np.asarray(jax.jit(jax.vmap(step))(jax.random.split(getkey(), num)))
@@ -59,10 +59,10 @@ def test_the_predictive_variance_is_the_known_one(problem, getkey):
     outputs = np.asarray(predictive.outputs)
     variance = P / (1 - P) * np.asarray((x * best[None]) ** 2).sum(1)
     mean = np.asarray(x @ best)
-    assert np.all(np.abs(predictive.mean - mean) < 4 * np.sqrt(variance / num))
+    assert np.all(np.abs(predictive.mean - mean) < 5 * np.sqrt(variance / num))
     fourth = ((outputs - outputs.mean(1, keepdims=True)) ** 4).mean(1)
     error = np.sqrt((fourth - variance**2) / num)
-    assert np.all(np.abs(predictive.epistemic - variance) < 4 * error)
+    assert np.all(np.abs(predictive.epistemic - variance) < 5 * error)
     assert np.allclose(jax.vmap(posterior.mean())(x), mean)
 
 

@@ -87,12 +87,12 @@ def test_the_estimated_bound_and_gradient_are_unbiased(problem, getkey):
         posterior.tree, jax.random.split(getkey(), num)
     )
     value, grad = jax.value_and_grad(exact)(posterior)
-    assert abs(values.mean() - value) < 4 * values.std() / np.sqrt(num)
+    assert abs(values.mean() - value) < 5 * values.std() / np.sqrt(num)
     for estimates, truth in zip(
         jax.tree.leaves(grads), jax.tree.leaves(grad), strict=True
     ):
         error = estimates.std(0) / np.sqrt(num)
-        assert jnp.all(jnp.abs(estimates.mean(0) - truth) < 4 * error)
+        assert jnp.all(jnp.abs(estimates.mean(0) - truth) < 5 * error)
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_stochastic_training_reaches_the_optimum(problem, getkey, batch_size):
     _, (means, log_variances) = run(state, getkey())
     means, log_variances = means[8:], log_variances[8:]
     error = means.std(0) / np.sqrt(len(means))
-    assert jnp.all(jnp.abs(means.mean(0) - problem.mean) < 4 * error)
+    assert jnp.all(jnp.abs(means.mean(0) - problem.mean) < 5 * error)
     assert jnp.all(error < 0.2 * jnp.sqrt(problem.mean_field_variance))
     truth = jnp.log(problem.mean_field_variance)
     assert jnp.all(jnp.abs(log_variances.mean(0) - truth) < 0.02)
@@ -203,7 +203,7 @@ def test_a_temperature_scales_the_variance(problem, getkey, temperature):
     for g in jax.tree.leaves(
         jax.jit(jax.vmap(gradient))(jax.random.split(getkey(), num))
     ):
-        assert jnp.all(jnp.abs(g.mean(0)) < 4 * g.std(0) / np.sqrt(num))
+        assert jnp.all(jnp.abs(g.mean(0)) < 5 * g.std(0) / np.sqrt(num))
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_hidden_layers_differ_at_initialisation(getkey):
     ]
     both = np.stack([*noise, *(layer.weight.ravel() for layer in model.layers)])
     correlation = np.corrcoef(both)[~np.eye(8, dtype=bool)]
-    assert np.abs(correlation).max() < 4 / np.sqrt(both.shape[1])
+    assert np.abs(correlation).max() < 5 / np.sqrt(both.shape[1])
 
 
 @pytest.mark.slow

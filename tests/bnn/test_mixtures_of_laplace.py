@@ -43,9 +43,9 @@ def predict(posterior, joint, x, **kwargs):
 def assert_moments(predictive, mean, variance, fourth):
     """Of outputs with these central moments, in 4 standard errors."""
     outputs = np.asarray(predictive.outputs)
-    assert np.all(np.abs(outputs.mean(1) - mean) < 4 * np.sqrt(variance / NUM))
+    assert np.all(np.abs(outputs.mean(1) - mean) < 5 * np.sqrt(variance / NUM))
     error = np.sqrt((fourth - variance**2) / NUM)
-    assert np.all(np.abs(outputs.var(1) - variance) < 4 * error)
+    assert np.all(np.abs(outputs.var(1) - variance) < 5 * error)
 
 
 def ensemble(posteriors):
@@ -83,12 +83,12 @@ def test_a_component_that_is_not_linearised_is_the_network_itself(scene):
     outputs = np.asarray(predictive.outputs)
     there = np.isclose(outputs, np.asarray(jax.vmap(models[1])(x))[:, None], atol=1e-12)
     assert np.all(there == there[:1])
-    assert abs(there[0].mean() - 0.5) < 4 * np.sqrt(0.25 / NUM)
+    assert abs(there[0].mean() - 0.5) < 5 * np.sqrt(0.25 / NUM)
     mean, covariance = posteriors[0].output_distribution(x)
     own = outputs[:, ~there[0]]
     spread = np.asarray(covariance)[:, 0, 0]
-    assert np.all(np.abs(own.mean(1) - mean[:, 0]) < 4 * np.sqrt(spread / own.shape[1]))
-    assert np.all(np.abs(own.var(1) / spread - 1) < 4 * np.sqrt(2 / own.shape[1]))
+    assert np.all(np.abs(own.mean(1) - mean[:, 0]) < 5 * np.sqrt(spread / own.shape[1]))
+    assert np.all(np.abs(own.var(1) / spread - 1) < 5 * np.sqrt(2 / own.shape[1]))
     # Unless it is asked for, round the mean of each component.
     wide = bnn.Mixture([bnn.bayesianize(m, scale=0.5) for m in models])
     found = predict(wide, joint, x, linearized=True)

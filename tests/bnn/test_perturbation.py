@@ -96,7 +96,7 @@ def test_members_spread_like_the_posterior(x64, name):
             return likelihood(jnp.asarray(f)).log_prob(y)
 
     mean, sd = exact_moments(log_likelihood, x, y)
-    assert np.all(np.abs(found.mean(0) - mean) < (4 / np.sqrt(NUM_MEMBERS) + 0.2) * sd)
+    assert np.all(np.abs(found.mean(0) - mean) < (5 / np.sqrt(NUM_MEMBERS) + 0.2) * sd)
     assert np.all(np.abs(np.log(found.std(0) / sd)) < 0.25)
 
 
@@ -113,10 +113,10 @@ def test_a_learned_noise_is_that_of_the_data(x64):
     # Members are drawn from the posterior, so their residuals hold its spread too.
     expected = np.sqrt(np.mean(residual**2) + np.mean((x @ exact) * x) * 2)
     se = expected / np.sqrt(2 * NUM_DATA * NUM_MEMBERS)
-    assert abs(scale.mean() - expected) < 4 * se + 0.005
+    assert abs(scale.mean() - expected) < 5 * se + 0.005
     ratio = np.asarray(model.model.weight)[:, 0].std(0) / np.sqrt(np.diag(exact))
     spread = ratio / (expected / 0.5)
-    assert np.all(np.abs(spread - 1) < 4 / np.sqrt(2 * NUM_MEMBERS))
+    assert np.all(np.abs(spread - 1) < 5 / np.sqrt(2 * NUM_MEMBERS))
 
 
 def test_gaussian_rows_are_those_with_moved_targets(x64):

@@ -272,10 +272,10 @@ def test_posterior_samples_of_a_linear_model_match_the_exact_predictive(x64, get
     mean, variance = problem.predictive(x)
     epistemic = variance - problem.noise**2
     assert np.all(
-        np.abs(predictive.mean - mean) < 4 * np.sqrt(np.asarray(epistemic) / num)
+        np.abs(predictive.mean - mean) < 5 * np.sqrt(np.asarray(epistemic) / num)
     )
     ratio = np.asarray(predictive.epistemic / epistemic)
-    assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(2 / num))
+    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / num))
     for q in (0.05, 0.5, 0.975):
         exact = scipy.stats.norm.ppf(q, mean, np.sqrt(variance))
         assert np.allclose(predictive.quantile(q), exact, atol=0.03)
@@ -298,7 +298,7 @@ def test_joint_samples_share_the_model_between_rows(getkey):
         jax.random.split(getkey(), 2000)
     )
     ratio = np.std(draws[:, 0] - draws[:, 1]) / (0.1 * np.sqrt(2))
-    assert abs(ratio - 1) < 4 / np.sqrt(2 * 2000)
+    assert abs(ratio - 1) < 5 / np.sqrt(2 * 2000)
     assert np.std(draws[:, 0]) > 3.0
 
 

@@ -28,7 +28,7 @@ def test_the_scale_mixture_is_its_formula(x64, getkey):
     variance = 0.3 * 2.0**2 + 0.7 * 0.1**2
     fourth = 3 * (0.3 * 2.0**4 + 0.7 * 0.1**4)
     error = np.sqrt((fourth - variance**2) / drawn.size)
-    assert abs(np.mean(drawn**2) - variance) < 4 * error
+    assert abs(np.mean(drawn**2) - variance) < 5 * error
 
 
 @pytest.mark.slow
@@ -88,9 +88,9 @@ def test_the_prior_predictive_of_a_linear_model(x64, getkey):
     )
     spread = 1.5**2 * np.sum(np.asarray(x) ** 2, 1)
     mean = np.asarray(predictive.mean) - model.bias
-    assert np.all(np.abs(mean) < 4 * np.sqrt(spread / num))
+    assert np.all(np.abs(mean) < 5 * np.sqrt(spread / num))
     ratio = np.asarray(predictive.variance - 0.4**2) / spread
-    assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(2 / num))
+    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / num))
     assert jnp.array_equal(prior.mean().weight, jnp.zeros((1, 2)))
     assert jnp.array_equal(prior.mean().bias, model.bias)
     drawn = prior.sample(getkey())

@@ -61,20 +61,20 @@ def test_no_two_leaves_share_noise(getkey):
     drawn = bnn.sample_leaves(dict.fromkeys(names, leaf), key=getkey())
     noise = np.stack([drawn[name].ravel() for name in names])
     correlation = np.corrcoef(noise)
-    limit = 4 / np.sqrt(noise.shape[1])
+    limit = 5 / np.sqrt(noise.shape[1])
     assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < limit
     # Small ones share a draw, of which each has a part of its own.
     few = bnn.Gaussian.of(jnp.zeros(4000), 1.0)
     drawn = bnn.sample_leaves(dict.fromkeys(names, few), key=getkey())
     correlation = np.corrcoef(np.stack([drawn[name] for name in names]))
-    assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < 4 / np.sqrt(4000)
+    assert np.abs(correlation[~np.eye(3, dtype=bool)]).max() < 5 / np.sqrt(4000)
     # Shifted copies as well: a key that is used twice gives two arrays of different
     # size the same first entries.
     small = bnn.sample_leaves(
         {"bias": bnn.Gaussian.of(jnp.zeros(64), 1.0), "weight": leaf}, key=getkey()
     )
     first = small["weight"].ravel()[:64]
-    assert abs(np.corrcoef(small["bias"], first)[0, 1]) < 4 / np.sqrt(64)
+    assert abs(np.corrcoef(small["bias"], first)[0, 1]) < 5 / np.sqrt(64)
 
 
 def test_sampling_gives_a_model_of_the_same_class_and_leaves_the_rest(getkey):
@@ -94,6 +94,6 @@ def test_the_draws_have_the_moments(getkey):
     leaf = bnn.Gaussian.of(jnp.array([1.0, -2.0]), jnp.array([0.1, 2.0]))
     draws = jax.vmap(lambda k: leaf.sample(key=k))(jax.random.split(getkey(), 20_000))
     error = leaf.scale / np.sqrt(20_000)
-    assert jnp.all(jnp.abs(draws.mean(0) - leaf.mean) < 4 * error)
+    assert jnp.all(jnp.abs(draws.mean(0) - leaf.mean) < 5 * error)
     ratio = draws.var(0) / leaf.scale**2
-    assert jnp.all(jnp.abs(ratio - 1) < 4 * np.sqrt(2 / 20_000))
+    assert jnp.all(jnp.abs(ratio - 1) < 5 * np.sqrt(2 / 20_000))

@@ -61,13 +61,13 @@ def train(method, model, data, num_steps):
 
 
 def assert_moments(values, exact):
-    """Means and standard deviations in 4 s.e. of both runs together."""
+    """Means and standard deviations in 5 s.e. of both runs together."""
     error = np.hypot(values.std((0, 1)) / np.sqrt(bnn.ess(values)), exact["mean_error"])
-    assert np.all(np.abs(values.mean((0, 1)) - exact["mean"]) < 4 * error)
+    assert np.all(np.abs(values.mean((0, 1)) - exact["mean"]) < 5 * error)
     squares = (values - exact["mean"]) ** 2
     spread = squares.std((0, 1)) / np.sqrt(bnn.ess(squares)) / (2 * exact["sd"])
     error = np.hypot(spread, exact["sd_error"])
-    assert np.all(np.abs(np.sqrt(squares.mean((0, 1))) - exact["sd"]) < 4 * error)
+    assert np.all(np.abs(np.sqrt(squares.mean((0, 1))) - exact["sd"]) < 5 * error)
 
 
 def test_the_references_have_converged():

@@ -42,11 +42,11 @@ def assert_moments(draws, mean, covariance):
     """Mean and covariance within 4 standard errors, by the effective sample size."""
     sd = np.sqrt(np.diag(covariance))
     centred = (draws - np.asarray(mean)) / sd
-    assert np.all(np.abs(centred.mean((0, 1))) < 4 / np.sqrt(bnn.ess(centred)))
+    assert np.all(np.abs(centred.mean((0, 1))) < 5 / np.sqrt(bnn.ess(centred)))
     correlation = covariance / np.outer(sd, sd)
     products = centred[..., :, None] * centred[..., None, :]
     error = products.std((0, 1)) / np.sqrt(bnn.ess(products))
-    assert np.all(np.abs(products.mean((0, 1)) - correlation) < 4 * error)
+    assert np.all(np.abs(products.mean((0, 1)) - correlation) < 5 * error)
 
 
 @pytest.mark.slow
@@ -285,7 +285,7 @@ def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
     products = draws[..., :, None] * draws[..., None, :] / np.outer(sd, sd)
     error = products.std((0, 1)) / np.sqrt(bnn.ess(products))
     off = products.mean((0, 1)) - moment / np.outer(sd, sd)
-    assert np.all(np.abs(off) < 4 * error)
+    assert np.all(np.abs(off) < 5 * error)
     assert np.all(np.abs(off) < 0.02)
     # Neither the posterior nor a Lyapunov equation would pass.
     assert np.any(np.diag(moment) > 1.1 * np.diag(constant))
@@ -303,8 +303,8 @@ def test_blackjax_still_means_what_we_rely_on(x64):
         jax.random.split(key, 40_000)
     )
     noise = (np.asarray(many) - np.asarray(w + 0.01 * g)) / np.sqrt(0.02)
-    assert np.all(np.abs(noise.mean(0)) < 4 / np.sqrt(40_000))
-    assert np.all(np.abs(noise.var(0) - 1) < 4 * np.sqrt(2 / 40_000))
+    assert np.all(np.abs(noise.mean(0)) < 5 / np.sqrt(40_000))
+    assert np.all(np.abs(noise.var(0) - 1) < 5 * np.sqrt(2 / 40_000))
 
 
 @pytest.mark.slow
@@ -346,7 +346,7 @@ def test_the_integrator_reverses_and_its_energy_error_is_of_second_order(
         assert np.allclose(back, w, rtol=0.0, atol=1e-10)
         assert np.allclose(-flipped, p, rtol=0.0, atol=1e-10)
         weight = np.exp(-np.asarray(change))
-        assert abs(weight.mean() - 1) < 4 * weight.std() / np.sqrt(num)
+        assert abs(weight.mean() - 1) < 5 * weight.std() / np.sqrt(num)
         errors.append((np.mean(change), np.var(change)))
     ratios = np.divide(*errors)
     assert np.all((ratios > 14) & (ratios < 19))

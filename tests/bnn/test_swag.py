@@ -70,7 +70,7 @@ def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
     centred = (np.asarray(draws) - seen.mean(0)) / sd
     correlation = covariance / np.outer(sd, sd)
     error = np.sqrt((1 + correlation**2) / 20_000)
-    assert np.all(np.abs(centred.T @ centred / 20_000 - correlation) < 4 * error)
+    assert np.all(np.abs(centred.T @ centred / 20_000 - correlation) < 5 * error)
 
 
 @pytest.mark.slow
@@ -104,13 +104,13 @@ def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
         # Cross terms of a row's Hessian with its gradient act on the mean, which is 0.
     squares = (path[None, 500:] - mode) ** 2
     error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
-    assert np.all(np.abs(posterior.variance - np.diag(moment)) < 4 * error)
+    assert np.all(np.abs(posterior.variance - np.diag(moment)) < 5 * error)
     assert np.all(error < 0.04 * np.diag(moment))
     drawn = jax.vmap(lambda k: problem.vector(posterior.sample(k)))(
         jax.random.split(getkey(), 4000)
     )
     ratio = np.asarray(drawn).var(0) / (0.5 * np.asarray(posterior.variance))
-    assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(2 / 4000))
+    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / 4000))
 
 
 @pytest.mark.slow

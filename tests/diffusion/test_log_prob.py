@@ -99,7 +99,7 @@ def test_the_mismatch_of_another_prior_bounds_what_it_costs(x64, getkey):
     assert jnp.max(jnp.abs(own)) < 1e-5
     ratio = (s**2 + c) / s**2
     divergence = ratio - 1.0 - math.log(ratio) + (shift / s) ** 2
-    assert abs(jnp.mean(gaps) - divergence) < 4.0 * jnp.std(gaps) / 4000**0.5
+    assert abs(jnp.mean(gaps) - divergence) < 5.0 * jnp.std(gaps) / 4000**0.5
     bound = jnp.sqrt(jnp.mean(mismatch**2))
     assert divergence < bound**2 / 2.0 < 2.0 * divergence
     assert jnp.std(gaps) < bound < 2.0 * jnp.std(gaps)
@@ -127,7 +127,7 @@ def test_samples_have_the_density(getkey):
     model = jax.jit(jax.vmap(lambda x: log_prob(denoiser, x, level_min=LOW).value))(x)
     true = jax.vmap(lambda x: exact_log_prob(denoiser, x, LOW))(x)
     divergence, error = jnp.mean(model - true), jnp.std(model - true) / 512**0.5
-    assert -4.0 * error - 1e-3 < divergence < 4.0 * error + 1e-3
+    assert -5.0 * error - 1e-3 < divergence < 5.0 * error + 1e-3
 
 
 @pytest.mark.slow
@@ -141,9 +141,9 @@ def test_probes_are_unbiased_with_the_known_variance(x64, getkey):
         (Hutchinson(num, gaussian=True), 2.0 * jnp.sum(a**2)),
     ):
         values = trace(lambda v: a @ v, 6, jnp.float64, getkey())
-        assert abs(jnp.mean(values) - jnp.trace(a)) < 4.0 * (variance / num) ** 0.5
+        assert abs(jnp.mean(values) - jnp.trace(a)) < 5.0 * (variance / num) ** 0.5
         # The variance of a sample variance is at most a few times this.
-        assert abs(jnp.var(values) / variance - 1.0) < 4.0 * (8.0 / num) ** 0.5
+        assert abs(jnp.var(values) / variance - 1.0) < 5.0 * (8.0 / num) ** 0.5
     exact = ExactTrace()(lambda v: a @ v, 6, jnp.float64, None)
     assert jnp.allclose(exact, jnp.trace(a))
 
@@ -161,7 +161,7 @@ def test_hutchpp_is_exact_for_low_rank_and_unbiased_otherwise(x64, getkey):
         keys
     )
     error = jnp.std(values) / 4000**0.5
-    assert abs(jnp.mean(values) - jnp.trace(full)) < 4.0 * error
+    assert abs(jnp.mean(values) - jnp.trace(full)) < 5.0 * error
     plain = Hutchinson(4000)(lambda v: full @ v, 6, jnp.float64, getkey())
     assert jnp.std(values) < 0.5 * jnp.std(plain)
 
@@ -245,7 +245,7 @@ def test_bits_per_dim_do_not_depend_on_the_units(getkey):
         x = scale * jnp.floor(256.0 * jax.random.uniform(getkey(), (1000,)))
         spread = dequantise(x, scale, key=getkey()) - x
         assert jnp.max(jnp.abs(spread)) <= 0.501 * scale
-        assert abs(jnp.mean(spread)) < 4.0 * scale / 12**0.5 / 1000**0.5
+        assert abs(jnp.mean(spread)) < 5.0 * scale / 12**0.5 / 1000**0.5
     with pytest.raises(ValueError, match="bin_width=0"):
         bits_per_dim(jnp.zeros(()), 5, 0.0)
 
@@ -261,7 +261,7 @@ def test_bits_bound_the_entropy_of_integers(getkey):
     x = dequantise(values, 1.0 / std, key=getkey())
     bits = bits_per_dim(jax.vmap(mixture.log_prob)(x), 1, 1.0 / std)
     entropy = 0.5 * math.log2(2.0 * math.pi * math.e * std**2)
-    assert abs(jnp.mean(bits) - entropy) < 4.0 * jnp.std(bits) / num**0.5 + 2e-3
+    assert abs(jnp.mean(bits) - entropy) < 5.0 * jnp.std(bits) / num**0.5 + 2e-3
 
 
 def test_random_traces_need_a_key(getkey):

@@ -80,7 +80,7 @@ def test_loss_at_the_exact_denoiser_is_its_closed_form(name, parameterisation, g
         value, _ = loss(denoiser, x, key=getkey())
         expected = floor(parameterisation, schedule, t)
         # Errors are Gaussian: their mean square has relative s.e. sqrt(2 / (n dim)).
-        assert abs(value / expected - 1.0) < 4.0 * np.sqrt(2.0 / (n * dim))
+        assert abs(value / expected - 1.0) < 5.0 * np.sqrt(2.0 / (n * dim))
     if parameterisation == "edm":
         assert abs(expected - 1.0) < 1e-5
 
@@ -99,7 +99,7 @@ def test_a_denoiser_fitted_to_data_has_unit_targets(scale, getkey):
     for level in (0.01, 1.0, 10.0):
         loss = DenoisingLoss(EDMWeighting(), Only(jnp.asarray(level)))
         value, _ = loss(denoiser, jnp.asarray(x), key=getkey())
-        assert abs(value - 1.0) < 4.0 * np.sqrt(2.0 / x.size)
+        assert abs(value - 1.0) < 5.0 * np.sqrt(2.0 / x.size)
     x[3, 1] = np.nan
     with pytest.raises(ValueError, match="data holds 1 non-finite"):
         Preconditioned.fitted(silent, EDM(), x)
@@ -115,7 +115,7 @@ def test_loss_over_uniform_times_is_the_average_of_its_closed_form(getkey):
     value, _ = DenoisingLoss()(denoiser, x, key=getkey())
     grid = (jnp.arange(10_000.0) + 0.5) / 1000.0
     expected = jnp.mean(jax.vmap(lambda t: floor("eps", schedule, t))(grid))
-    assert abs(value / expected - 1.0) < 4.0 * np.sqrt(2.0 / (50_000 * 4)) * 2.0
+    assert abs(value / expected - 1.0) < 5.0 * np.sqrt(2.0 / (50_000 * 4)) * 2.0
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_each_stratified_time_is_uniform_in_its_part(getkey):
     u = jax.vmap(lambda key: uniforms(key, mask, stratified=True))(keys)
     within = u * 4.0 - jnp.arange(4.0)[None]
     assert jnp.all(
-        jnp.abs(jnp.mean(within, axis=0) - 0.5) < 4.0 * (1 / 12 / 4000) ** 0.5
+        jnp.abs(jnp.mean(within, axis=0) - 0.5) < 5.0 * (1 / 12 / 4000) ** 0.5
     )
     # Neighbours do not share their offset.
     assert abs(jnp.corrcoef(within.T)[0, 1]) < 4.0 / 4000**0.5
@@ -174,7 +174,7 @@ def test_stratified_times_make_the_loss_less_noisy(getkey):
         return jnp.mean(values), jnp.std(values)
 
     (mean, std), (plain_mean, plain_std) = spread(True), spread(False)
-    assert abs(mean - plain_mean) < 4.0 * plain_std / 20.0 * 2**0.5
+    assert abs(mean - plain_mean) < 5.0 * plain_std / 20.0 * 2**0.5
     assert std < 0.8 * plain_std
 
 
@@ -379,7 +379,7 @@ def test_importance_sampling_is_unbiased(law, getkey):
         jax.vmap(lambda t: floor("eps", schedule, t))(at) * jnp.diff(logs)
     )
     error = jnp.std(values) / 8**0.5
-    assert abs(jnp.mean(values) - expected) < 4.0 * error + 2e-3 * expected
+    assert abs(jnp.mean(values) - expected) < 5.0 * error + 2e-3 * expected
 
 
 @pytest.mark.slow

@@ -151,9 +151,9 @@ def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
     x = np.asarray(sample(denoiser, sampler, key=getkey(), num=num, shape=(2,)).x_0)
     mean, covariance = moments(step, np.geomspace(50.0, 0.05, 13), mixture)
     variances = np.diag(covariance)
-    assert (abs(x.mean(0) - mean) < 4.0 * np.sqrt(variances / num)).all()
+    assert (abs(x.mean(0) - mean) < 5.0 * np.sqrt(variances / num)).all()
     spread = np.sqrt((covariance**2 + np.outer(variances, variances)) / num)
-    assert (abs(np.cov(x.T) - covariance) < 4.0 * spread).all()
+    assert (abs(np.cov(x.T) - covariance) < 5.0 * spread).all()
 
 
 @pytest.mark.slow
@@ -183,9 +183,9 @@ def test_langevin_steps_have_the_moments_of_their_scheme(getkey):
     last = gain(levels[-1])
     m, v = mean + last @ m, last @ v @ last.T
     variances = np.diag(v)
-    assert (abs(x.mean(0) - m) < 4.0 * np.sqrt(variances / num)).all()
+    assert (abs(x.mean(0) - m) < 5.0 * np.sqrt(variances / num)).all()
     spread = np.sqrt((v**2 + np.outer(variances, variances)) / num)
-    assert (abs(np.cov(x.T) - v) < 4.0 * spread).all()
+    assert (abs(np.cov(x.T) - v) < 5.0 * spread).all()
     # The steps are coarse: it is not the law of the data that is met.
     assert (abs(v - covariance) > 8.0 * spread).any()
 

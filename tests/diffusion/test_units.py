@@ -229,7 +229,7 @@ def test_a_low_end_does_not_narrow_gaussian_data(schedule, sampler, mean, std):
     for of in (denoiser, GaussianMixtureDenoiser(gaussian(mean, std, 1), schedule)):
         x = sample(of, sampler, key=KEY, num=4000, shape=(1,)).x_0
         assert abs(float(jnp.std(x)) / std - 1.0) < 4.0 / 8000**0.5 + 0.01
-        assert abs(float(jnp.mean(x)) - mean) < 4.0 * std / 4000**0.5
+        assert abs(float(jnp.mean(x)) - mean) < 5.0 * std / 4000**0.5
 
 
 def test_a_low_end_is_warned_of_where_the_data_are_not_gaussian():
@@ -317,7 +317,7 @@ def test_a_table_is_sampled_and_its_density_has_the_jacobian():
     denoiser = Preconditioned(silent, VP.linear(), sigma_data=std, mean_data=mean)
     x = np.asarray(sample(denoiser, ExpAB(12), key=KEY, num=4000, shape=(3,)).x_0)
     assert (np.abs(x.std(0) / std - 1.0) < 4.0 / 8000**0.5 + 1e-3).all()
-    assert (np.abs(x.mean(0) - mean) < 4.0 * std / 4000**0.5).all()
+    assert (np.abs(x.mean(0) - mean) < 5.0 * std / 4000**0.5).all()
     out = log_prob_many(denoiser, x[:20])
     exact = (
         -0.5 * ((x[:20] - mean) / std) ** 2 - np.log(std) - math.log(2 * math.pi) / 2
@@ -391,7 +391,7 @@ def test_probes_of_two_examples_are_not_shared():
     error = f(x) - jax.vmap(mixture.log_prob)(x)
     spread = float(jnp.std(error))
     assert spread > 1.0
-    assert abs(float(jnp.mean(error))) < 4.0 * spread / 200**0.5
+    assert abs(float(jnp.mean(error))) < 5.0 * spread / 200**0.5
     # One example and one key are one number.
     assert f(x[:1])[0] == f(x[:1])[0]
     assert f(jnp.stack([x[0], x[0]])).std() < 1e-3
