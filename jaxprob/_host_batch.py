@@ -41,7 +41,8 @@ class LeftOut:
         return (
             f"batch{self.path} is {self.kind}, which no compiled program takes. Encode "
             "it as numbers in the loader (text as integer tokens, names as row "
-            "numbers), or leave it out of what the loss reads"
+            "numbers; an object as a dict or tuple of arrays, or register its class, "
+            "jax.tree_util.register_dataclass), or leave it out of what the loss reads"
         )
 
     __array__ = __jax_array__ = __len__ = __iter__ = __getitem__ = __bool__ = _raise

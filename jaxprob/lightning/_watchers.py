@@ -50,8 +50,12 @@ def each_batch_watchers(trainer: Any) -> list[str]:
 
 
 def somebody_looks(trainer: Any) -> bool:
-    """Whether a callback, or the module, may look at a step when it is over."""
-    return _overrides(trainer, ("on_train_batch_end",))
+    """Whether a callback, or the module, may look at a step when it is over.
+
+    A hook of the user's that is called before the next step may look at it as well.
+    """
+    ends = _overrides(trainer, ("on_train_batch_end",))
+    return ends or any(overrides_any(trainer, hook) for hook in _STEP_HOOKS)
 
 
 def somebody_logs(trainer: Any) -> bool:
@@ -60,7 +64,8 @@ def somebody_logs(trainer: Any) -> bool:
     `LearningRateMonitor` does, and any callback that calls `log` in a batch's hook: so
     a step that loggers want must be one that they see.
     """
-    return _overrides(trainer, _BATCH_HOOKS)
+    own = any(overrides_any(trainer, hook) for hook in _BATCH_HOOKS)
+    return own or _overrides(trainer, _BATCH_HOOKS)
 
 
 def checkpoint_looks(trainer: Any) -> bool:

@@ -184,6 +184,29 @@ class Counting(ModelCheckpoint):
         self.seen += 1
 
 
+def looking(kind, hook):
+    """A subclass that notes the loss it finds in a hook."""
+
+    def look(self, trainer, *args):
+        self.found.append(float(trainer.callback_metrics.get("train_loss_step", -1)))
+
+    return type("Looking", (kind,), {hook: look, "found": []})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*may look at every batch")
+def test_a_hook_of_the_users_finds_the_metrics_of_the_step(tmp_path):
+    plain = looking(pl.Callback, "on_train_batch_end")()
+    stopping = looking(EarlyStopping, "on_train_batch_end")("val_loss")
+    start = looking(pl.Callback, "on_train_batch_start")()
+    for callback in (plain, stopping, start):
+        trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[callback])
+        trainer.fit(make(), make_data())
+    assert len(set(plain.found)) == 13
+    assert stopping.found == plain.found
+    assert start.found == [-1, *plain.found[:-1]]
+
+
 class Before(pl.Callback):
     def __init__(self):
         self.zeroed = self.stepped = 0
