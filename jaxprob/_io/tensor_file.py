@@ -36,11 +36,9 @@ def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -
 
     **Raises:** `OSError` as the file system gives it.
     """
-    from safetensors.numpy import save_file
-
     tensors = {name: _storable(array) for name, array in arrays.items()}
     texts = {**metadata, SHA256: _digest(tensors, metadata)}
-    replace_whole(path, lambda partial: save_file(tensors, partial, texts))
+    replace_whole(path, lambda partial: _save(partial, tensors, texts))
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -79,6 +77,25 @@ def read_metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, ValueError, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _save(path, tensors, texts):
+    """Write a file whose bytes are a function of its content.
+
+    safetensors writes texts in the order of a hash table that is salted in each
+    process. Sorting them changes neither the length of the header nor what follows.
+    """
+    from safetensors.numpy import save_file
+
+    save_file(tensors, path, texts)
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def _unreadable(path, error):

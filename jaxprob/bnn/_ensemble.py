@@ -153,8 +153,8 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
             return
         if looks_trained(self.log_joint, model, self.trained(model), xy(data)):
             warnings.warn(
-                "the model predicts these data better than 510 of 512 shuffles of its "
-                "weights, so it seems to be trained, and DeepEnsemble shuffles the "
+                "the model predicts these data better than shuffles of its weights do, "
+                "so it seems to be trained, and DeepEnsemble shuffles the "
                 "weights to give each member a start. To go on from the trained "
                 "weights write DeepEnsemble(..., make='model'); to shuffle them all "
                 "the same, make='shuffled'",
