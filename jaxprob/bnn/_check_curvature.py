@@ -83,7 +83,7 @@ def warn_if_flat(matrix: AbstractCurvature) -> None:
             "the log-likelihood has no curvature at the mode, so the posterior is the "
             "prior round it. Either the likelihood is piecewise linear in the output "
             "(write kind='fisher'), or no output depends on these weights.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -115,7 +115,7 @@ def warn_of_left_out(matrix: LowRankCurvature, tau: Float[Array, " dim"]) -> Non
             "class probabilities drown the mode. Write a larger rank, "
             "structure='kronecker' or 'diagonal', or the last layer alone by `where`; "
             "or tighten the prior by tune_prior.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

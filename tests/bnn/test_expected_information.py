@@ -28,7 +28,6 @@ def shifted(base):
 REAL = {
     "Normal": lambda f: dist.Normal(f[0], jnp.exp(f[1])),
     "StudentT": lambda f: StudentT(4.0, f[0], jnp.exp(f[1])),
-    "numpyro's StudentT": lambda f: dist.StudentT(4.0, f[0], jnp.exp(f[1])),
     "Cauchy": lambda f: dist.Cauchy(f[0], jnp.exp(f[1])),
     "Laplace": lambda f: dist.Laplace(f[0], jnp.exp(f[1])),
     "Logistic": lambda f: dist.Logistic(f[0], jnp.exp(f[1])),
@@ -39,8 +38,6 @@ REAL = {
 }
 POSITIVE = {
     "HalfNormal": lambda f: dist.HalfNormal(jnp.exp(f[0])),
-    "HalfCauchy": lambda f: dist.HalfCauchy(jnp.exp(f[0])),
-    "Exponential": lambda f: dist.Exponential(jnp.exp(f[0])),
     "Gamma": lambda f: dist.Gamma(jnp.exp(f[0]), jnp.exp(f[1])),
     "InverseGamma": lambda f: dist.InverseGamma(jnp.exp(f[0]) + 2.0, jnp.exp(f[1])),
     "Weibull": lambda f: dist.Weibull(jnp.exp(f[0]), jnp.exp(f[1]) + 1.0),
@@ -58,7 +55,6 @@ COUNTS = {
         lambda f: dist.NegativeBinomialLogits(3.0, f[0]),
     ),
     "GeometricProbs": (150, lambda f: dist.GeometricProbs(jax.nn.sigmoid(f[0]))),
-    "GeometricLogits": (150, lambda f: dist.GeometricLogits(f[0])),
     "BernoulliLogits": (2, lambda f: dist.BernoulliLogits(f[0])),
     "BernoulliProbs": (2, lambda f: dist.BernoulliProbs(jax.nn.sigmoid(f[0]))),
     "BinomialLogits": (8, lambda f: dist.Binomial(7, logits=f[0])),

@@ -1,7 +1,5 @@
 """Curvature: units, constant outputs, forms of one likelihood, what is lost."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,7 +57,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_constant_output_changes_no_curvature(name, unit, getkey):
     """Exact: the sum of the rows' precisions times x x'."""
@@ -77,8 +75,9 @@ def test_a_constant_output_changes_no_curvature(name, unit, getkey):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unit", [1e-3, 1e3])
-@pytest.mark.parametrize("likelihood", ["student", "learned noise"])
+@pytest.mark.parametrize(
+    ("likelihood", "unit"), [("student", 1e3), ("learned noise", 1e-3)]
+)
 def test_the_full_hessian_is_met_in_any_units_of_y(x64, likelihood, unit):
     """A linear model at its maximum: variances of f within 2.4 %."""
     rng = np.random.default_rng(1)
@@ -110,12 +109,11 @@ def test_the_full_hessian_is_met_in_any_units_of_y(x64, likelihood, unit):
         )
     batch = (jnp.asarray(x), jnp.asarray(y))
     exact = fit(joint, model, batch, kind="hessian")
-    for structure in ("full", "kronecker"):
-        posterior = fit(joint, model, batch, structure)
-        _, found = posterior.output_distribution(x[:5])
-        _, expected = exact.output_distribution(x[:5])
-        ratio = found[:, 0, 0] / expected[:, 0, 0]
-        assert np.all(np.abs(ratio - 1) < 0.024)
+    posterior = fit(joint, model, batch)
+    _, found = posterior.output_distribution(x[:5])
+    _, expected = exact.output_distribution(x[:5])
+    ratio = found[:, 0, 0] / expected[:, 0, 0]
+    assert np.all(np.abs(ratio - 1) < 0.024)
 
 
 FORMS = {
@@ -129,18 +127,13 @@ FORMS = {
         lambda z: dist.Bernoulli(logits=z),
         lambda z: dist.Bernoulli(probs=jax.nn.sigmoid(z)),
     ),
-    "counts": (
-        lambda o: o[0] + o[1],
-        lambda z: dist.Poisson(jnp.exp(z)),
-        lambda z: dist.Poisson(jax.nn.softplus(jnp.log(jnp.expm1(jnp.exp(z))))),
-    ),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "structure"),
-    [*((name, "full") for name in FORMS), ("a sharpness", "kronecker")],
+    [("a sharpness", "full"), ("one logit", "kronecker")],
 )
 def test_a_likelihood_written_twice_has_one_posterior(x64, getkey, name, structure):
     inner, first, second = FORMS[name]
@@ -179,11 +172,12 @@ def test_zero_inflated_counts_have_the_hessian_of_the_log_joint(x64):
     def log_joint(w):
         return joint(Two(w), batch, key=jax.random.key(0))
 
-    hessian = jax.jit(jax.hessian(log_joint))
-    mode = jnp.zeros(2)
-    for _ in range(20):
-        mode = mode - jnp.linalg.solve(hessian(mode), jax.grad(log_joint)(mode))
-    expected = np.linalg.inv(-hessian(mode))
+    def newton(mode, _):
+        step = jnp.linalg.solve(jax.hessian(log_joint)(mode), jax.grad(log_joint)(mode))
+        return mode - step, None
+
+    mode, _ = jax.jit(lambda w: jax.lax.scan(newton, w, length=20))(jnp.zeros(2))
+    expected = np.linalg.inv(-jax.jit(jax.hessian(log_joint))(mode))
     for kind in ("ggn", "hessian"):
         posterior = fit(joint, Two(mode), batch, kind=kind)
         assert np.allclose(covariance(posterior), expected, rtol=1e-8)
@@ -230,7 +224,7 @@ def mixture(f):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker"])
+@pytest.mark.parametrize("structure", ["full", "kronecker"])
 def test_curvature_that_is_set_to_zero_is_told_of_with_its_share(structure):
     """Two components of a mixture that lie on one another pull apart."""
     linear = eqx.nn.Linear(1, 2, use_bias=False, key=jax.random.key(0))
@@ -249,7 +243,7 @@ def test_curvature_that_is_set_to_zero_is_told_of_with_its_share(structure):
 def test_a_low_rank_says_what_it_leaves_out(getkey):
     """The trace of what is left out, against the whole matrix; a warning where the
     data determine it."""
-    model = eqx.nn.MLP(4, 3, 12, 1, key=getkey())
+    model = eqx.nn.MLP(4, 3, 8, 1, key=getkey())
     x = jax.random.normal(getkey(), (60, 4))
     y = jax.random.randint(getkey(), (60,), 0, 3)
     joint = bnn.LogJoint(bnn.CategoricalLikelihood(), bnn.IsotropicNormal(3.0), 60)
@@ -259,28 +253,21 @@ def test_a_low_rank_says_what_it_leaves_out(getkey):
     kept = np.sum(np.asarray(low.curvature.factor, float) ** 2)
     share = 1 - kept / np.trace(full)
     assert abs(low.curvature.left_out - share) < 0.1 * share
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        whole = fit(joint, model, (x, y), "low_rank", rank=90)
-    assert whole.curvature.left_out < 1e-3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["diagonal", "kronecker", "low_rank"])
+@pytest.mark.parametrize("structure", ["diagonal", "low_rank"])
 def test_a_thousand_classes_take_bounded_memory(structure, getkey):
     """500 rows of 66,000 weights: Jacobians at once would be 130 GB."""
     model = eqx.nn.MLP(16, 1000, 64, 1, key=getkey())
     joint = bnn.LogJoint(bnn.CategoricalLikelihood(), bnn.FanInNormal(), 500)
     flags = jax.tree.map(eqx.is_inexact_array, model)
-    layers = ()
-    if structure == "kronecker":
-        layers = _laplace_pass.factored_layers(model, flags)
     batch = (jnp.zeros((500, 16)), jnp.zeros(500, jnp.int32))
     columns = jnp.zeros((jaxprob.tree.count(model), 4))
 
     def sums(batch):
         return _laplace_pass._sums(
-            joint, model, flags, layers, batch, columns, structure, "ggn"
+            joint, model, flags, (), batch, columns, structure, "ggn"
         )
 
     compiled = jax.jit(sums).lower(batch).compile()
