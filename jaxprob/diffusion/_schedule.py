@@ -35,7 +35,7 @@ class AbstractSchedule(eqx.Module):
 
     def __check_init__(self):
         # The closed forms of this package are checked by its tests instead.
-        if not type(self).__module__.startswith(__package__ + "."):
+        if not type(self).__module__.startswith(f"{__package__}."):
             check_equations(self)
 
     def check(self) -> None:

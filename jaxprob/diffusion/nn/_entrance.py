@@ -33,7 +33,7 @@ def with_checked_tables(net: Model) -> Model:
 
     def check(node):
         known = is_table(node) and eqx.is_inexact_array(node.weight)
-        return _CheckedTable(weight=node.weight) if known else node
+        return _CheckedTable(*node.weight.shape, node.weight) if known else node
 
     return jax.tree.map(check, net, is_leaf=is_table)
 
