@@ -8,12 +8,17 @@ on leaving. A second Ctrl-C breaks through.
 """
 
 import inspect
+import os
 import signal
 import threading
 
 # Those of `signal` make an enum of each answer, 4 microseconds, at every dispatch.
-from _signal import getsignal as get_handler, signal as set_handler
+from _signal import (  # pyright: ignore[reportMissingImports]
+    getsignal as get_handler,
+    signal as set_handler,
+)
 from collections.abc import Callable
+from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any
 
@@ -57,21 +62,22 @@ class HeldSignals:
     # line. What it leaves behind does no harm: at depth 0 our handler calls theirs.
 
     def __enter__(self) -> None:
-        if _in_main_thread():
+        if get_ident() == _MAIN[0]:
             if not self._depth and not self._users:
                 self._put_ours()
             self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        if not _in_main_thread():
+        if get_ident() != _MAIN[0]:
             return
-        self._depth = max(0, self._depth - 1)
-        if not self._depth:
-            try:
-                if not self._users:
-                    self._put_theirs()
-            finally:
-                self.deliver()
+        self._depth -= 1
+        if self._depth or (self._users and not self._pending):
+            return
+        try:
+            if not self._users:
+                self._put_theirs()
+        finally:
+            self.deliver()
 
     def install(self) -> None:
         """Lets our handlers stand for a whole run, so that entering costs less."""
@@ -144,7 +150,8 @@ class HeldSignals:
     def _put_ours(self):
         for number in NUMBERS:
             current = get_handler(number)
-            if not callable(current) or current == self._ours:
+            # Mostly it is a number, that of the default or of no handler.
+            if isinstance(current, int) or current is self._ours or current is None:
                 continue
             if isinstance(getattr(current, "__self__", None), Notes):
                 continue
@@ -153,7 +160,7 @@ class HeldSignals:
 
     def _put_theirs(self):
         for number, handler in self._theirs.items():
-            if get_handler(number) == self._ours:
+            if get_handler(number) is self._ours:
                 set_handler(number, handler)
 
 
@@ -162,4 +169,14 @@ HELD = HeldSignals()
 
 
 def _in_main_thread():
-    return threading.get_ident() == threading.main_thread().ident
+    return get_ident() == _MAIN[0]
+
+
+def _note_main_thread():
+    _MAIN[:] = [threading.main_thread().ident]
+
+
+_MAIN: list[int | None] = []
+_note_main_thread()
+if hasattr(os, "register_at_fork"):  # a child's main thread is the one that forked
+    os.register_at_fork(after_in_child=_note_main_thread)

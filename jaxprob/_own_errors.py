@@ -5,7 +5,6 @@ class. JAX logs the exception itself before that, and here it is taken from the 
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,20 +22,17 @@ class OwnErrors(logging.Filter):
 
     def __init__(self):
         super().__init__()
-        self._lock = threading.Lock()
-        self._inside = 0
+        self._inside: list[None] = []  # to append and to pop is atomic
         self._heard: BaseException | None = None
 
     def __enter__(self) -> "OwnErrors":
-        with self._lock:
-            self._inside += 1
+        self._inside.append(None)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._heard = None
+        self._inside.pop()
+        if self._heard is not None and not self._inside:
+            self._heard = None
 
     def call(self, program: Callable[..., Any], *args: Any) -> Any:
         """Call a program, and raise the error of the user's code if it fails."""

@@ -218,8 +218,9 @@ class Stepper:
         """
         self.wait()
         kept = self._live.kept
-        some = self._checks and kept is not None and kept.num_steps
-        if some and kept.broken(self._live.arrays):
+        if not self._checks or kept is None or not kept.num_steps:
+            return
+        if kept.broken(self._live.arrays):
             self._fail(kept)
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:

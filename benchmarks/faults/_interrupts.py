@@ -32,9 +32,11 @@ def _raise(number, frame):
     raise Told(number)
 
 
-def interrupt_campaign(runs: int, seed: int = 0) -> dict[str, dict[str, int]]:
+def interrupt_campaign(
+    runs: int, seed: int = 0, sizes: tuple[str, ...] = ("small", "large")
+) -> dict[str, dict[str, int]]:
     """Counts by path and size of network; each is a process of its own."""
-    plan = [(path, size) for size in ("small", "large") for path in PATHS]
+    plan = [(path, size) for size in sizes for path in PATHS]
     found = {}
     for index, (path, size) in enumerate(plan):
         share = (runs + len(plan) - 1 - index) // len(plan)
@@ -61,6 +63,7 @@ def _work(path, size, runs, seed):
             begin = time.monotonic()
             whole = run(problem, folder / "whole", saves, None, counts, None)
             seconds = time.monotonic() - begin
+            assert whole is not None
         while counts["interrupts"] < runs:
             number = NUMBERS[counts["interrupts"] % len(NUMBERS)]
             sender = number, rng.uniform(0.0, seconds)

@@ -90,7 +90,7 @@ class Problem:
         def loss(model, batch, *, key, step):
             (x, y), mask = jaxprob.unpack(batch)
             if asks:
-                due = jax.pure_callback(alarm.ask, jax.ShapeDtypeStruct((), bool), step)
+                due = jax.pure_callback(Alarm.ask, jax.ShapeDtypeStruct((), bool), step)
                 x = eqx.error_if(x, due, "a sensor is broken")
             if large:  # otherwise the compiler would see that it is not needed
                 scratch = jnp.full(SCRATCH, jnp.sum(x))

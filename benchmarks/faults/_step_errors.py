@@ -58,6 +58,7 @@ def _work(path, size, runs, seed):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole = PATHS[path](problem, folder, counts, None)
+        assert not counts["errors"], "the undisturbed run failed"
         for index in range(runs):
             problem.alarm.kind = kinds[index % len(kinds)]
             problem.alarm.step = rng.randrange(1, STEPS)

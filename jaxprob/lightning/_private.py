@@ -232,10 +232,14 @@ def counts_after(trainer: Any, counts: Counts, num: int) -> Counts:
     def updates(batches):
         return batches // every + (batches == last and batches % every > 0)
 
-    batches = tuple(number + num for number in counts.batches)
-    more = updates(batches[1]) - updates(counts.batches[1])
+    in_all, in_epoch = counts.batches
+    more = updates(in_epoch + num) - updates(in_epoch)
     total, current = counts.updates
-    return Counts((total + more, current + more), batches, counts.logged + more)
+    return Counts(
+        (total + more, current + more),
+        (in_all + num, in_epoch + num),
+        counts.logged + more,
+    )
 
 
 def batch_in_hand(trainer: Any) -> bool:

@@ -48,6 +48,28 @@ def test_kills_and_full_disks_lose_no_save_and_hostile_files_run_no_code():
 
 
 @pytest.mark.slow
+def test_signals_at_random_instants_lose_no_state():
+    code = (
+        "import json; from benchmarks.faults import _interrupts as i; "
+        "print(json.dumps(i.interrupt_campaign(9, seed=1, sizes=('small',))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 3
+    for path, counts in found.items():
+        to_save = counts.pop("to_save")
+        assert counts.pop("saved") == to_save, path
+        assert set(counts.values()) == {3}, path
+
+
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_in_the_same_bits():
     counts = campaign("--part", "training", "--runs", "3")["training"]
     assert counts["kills"] == 3
