@@ -33,10 +33,13 @@ def _raise(number, frame):
 
 
 def interrupt_campaign(
-    runs: int, seed: int = 0, sizes: tuple[str, ...] = ("small", "large")
+    runs: int,
+    seed: int = 0,
+    paths: tuple[str, ...] = PATHS,
+    sizes: tuple[str, ...] = ("small", "large"),
 ) -> dict[str, dict[str, int]]:
     """Counts by path and size of network; each is a process of its own."""
-    plan = [(path, size) for size in sizes for path in PATHS]
+    plan = [(path, size) for size in sizes for path in paths]
     found = {}
     for index, (path, size) in enumerate(plan):
         share = (runs + len(plan) - 1 - index) // len(plan)

@@ -82,7 +82,6 @@ CASES = {
     "check": (checked, eqx.EquinoxRuntimeError, {}),
     "callback": (observed(complain), SensorError, {}),
     "single steps": (checked, eqx.EquinoxRuntimeError, {"capacity": 1}),
-    "timed": (checked, eqx.EquinoxRuntimeError, {"capacity": "auto"}),
     "copies": (checked, eqx.EquinoxRuntimeError, {"check_every": 4}),
     "no copies": (checked, eqx.EquinoxRuntimeError, {"check_every": 0}),
 }

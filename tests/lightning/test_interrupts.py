@@ -132,8 +132,7 @@ def states():
     return found
 
 
-@pytest.mark.parametrize("capacity", [1, 8])
-@pytest.mark.parametrize("step", [1, 12, 13, 21, 38])
+@pytest.mark.parametrize(("step", "capacity"), [(1, 8), (13, 8), (21, 8), (38, 1)])
 def test_an_error_in_a_step_is_raised_and_the_step_before_it_saved(
     tmp_path, states, step, capacity
 ):
@@ -166,7 +165,7 @@ class Rows:
         self.logger.log_metrics = log_metrics
 
 
-@pytest.mark.parametrize("step", [11, 13, 20])
+@pytest.mark.parametrize("step", [13, 20])
 def test_the_loggers_get_each_step_once_before_and_after_an_error(tmp_path, step):
     logged = {}
     for name, event in (("whole", None), ("failed", fail)):
@@ -195,8 +194,9 @@ def test_a_second_checkpoint_callback_finds_the_same(tmp_path, states):
         assert load_verified(tmp_path / f"{name}.ckpt")["global_step"] == 21
 
 
-@pytest.mark.parametrize("step", [3, 12, 22])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+@pytest.mark.parametrize(
+    ("number", "step"), [(signal.SIGINT, 3), (signal.SIGINT, 12), (signal.SIGALRM, 22)]
+)
 def test_a_handler_that_raises_does_so_between_two_dispatches(
     tmp_path, states, number, step
 ):
@@ -221,7 +221,7 @@ def test_a_handler_that_raises_does_so_between_two_dispatches(
     assert bits(run(tmp_path, ckpt_path=path)) == states[EPOCHS * PER_EPOCH]
 
 
-@pytest.mark.parametrize("step", [3, 12, 25])
+@pytest.mark.parametrize("step", [12, 22])
 def test_slurm_gets_a_checkpoint_that_resumes(tmp_path, states, step, monkeypatch):
     """Lightning's handler writes it at once, wherever the run is."""
     for name in ("NTASKS", "NNODES", "JOB_NUM_NODES", "JOB_ID"):
@@ -243,10 +243,9 @@ def test_slurm_gets_a_checkpoint_that_resumes(tmp_path, states, step, monkeypatc
 
 
 WINDOWS = (
-    "setup", "on_fit_start", "on_sanity_check_start", "on_sanity_check_end",
-    "on_train_start", "on_train_epoch_start", "on_train_batch_start",
-    "on_train_batch_end", "on_validation_start", "on_validation_end",
-    "on_save_checkpoint", "on_train_epoch_end", "on_train_end", "on_fit_end",
+    "setup", "on_fit_start", "on_sanity_check_start", "on_train_start",
+    "on_train_batch_start", "on_validation_end", "on_save_checkpoint", "on_train_end",
+    "on_fit_end",
 )  # fmt: skip
 
 
