@@ -211,7 +211,7 @@ class Preconditioned(AbstractDenoiser):
         dtype = _dtype(net) or y_t.dtype
         y_in, c = (y_t / scale).astype(dtype), self._noise_input(t)
         # Never in half precision: its digits do not tell nearby noise levels apart.
-        c = c.astype(jnp.promote_types(dtype, jnp.float32))
+        c = c.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
         out = single(
             read_condition(lambda cond: net(y_in, c, cond, key=key), cond)
         ).astype(y_t.dtype)
