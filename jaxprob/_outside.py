@@ -104,6 +104,8 @@ class Outside:
         elif isinstance(value, types.ModuleType):
             if _root(value.__name__) not in _LIBRARIES:
                 self._visit_attributes(name, value, attributes, depth)
+        elif isinstance(value, np.random.Generator):
+            self._note(_of(name, _RANDOM), repr(value.bit_generator.state))
         elif _is_tensor(value):
             self._note(name, (id(value), value._version))
         elif callable(value):
@@ -264,6 +266,39 @@ def _warn(changed, then, now):
 
 
 _WARNED: PerObject[bool] = PerObject()
+_RANDOM = " (a generator of random numbers)"
+
+
+class HostRandom:
+    """Whether NumPy drew random numbers since this was made.
+
+    In a function that is traced they are drawn once, for all steps. Python's own are
+    not looked at: type checkers draw them too.
+    """
+
+    def __init__(self):
+        self._before = self._now()
+
+    def check(self, written: list[Name]) -> None:
+        """Warns of random numbers that a trace has made constants.
+
+        **Arguments:**
+
+        - `written`: values from outside that changed in the trace.
+        """
+        generators = any(path.endswith(_RANDOM) for path, _ in written)
+        if generators or self._now() != self._before:
+            warnings.warn(
+                "the step drew random numbers from NumPy while it was compiled: they "
+                "are the same numbers in every step. Draw them with the key that the "
+                "loss is given, such as jax.random.normal(key, shape)",
+                stacklevel=2,
+            )
+
+    @staticmethod
+    def _now():
+        state: Any = np.random.get_state()  # noqa: NPY002
+        return state[1].tobytes(), state[2]
 
 
 def _root(module):

@@ -20,7 +20,7 @@ from ._host_errors import checks_give_nan, has_checks
 from ._keys import step_key
 from ._layout import Layout
 from ._learner import AbstractLearner
-from ._outside import Outside, is_current
+from ._outside import HostRandom, Outside, is_current
 from ._per_object import PerObject
 from ._stacking import at, gather, strong
 from ._totals import Totals, over_members
@@ -113,11 +113,14 @@ class Program:
             state = eqx.combine(arrays, self._static)
             return self._step(state, batch, key, jnp.zeros((), jnp.int32))[1]
 
+        host_random = HostRandom()
         jaxpr, self._metrics = jax.make_jaxpr(info, return_shape=True)(
             arrays, key, batch
         )
         after = Outside(self._learner(), self._static)
-        self.outside.leave_out(self.outside.changed(after))
+        written = self.outside.changed(after)
+        host_random.check(written)
+        self.outside.leave_out(written)
         self.fused = can_fuse(jaxpr.jaxpr)
         self.checked = self.shardings is not None and has_checks(jaxpr.jaxpr)
 

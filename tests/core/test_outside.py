@@ -170,6 +170,19 @@ def test_what_a_loss_writes_itself_compiles_nothing_again():
     assert len(traces) == number
 
 
+@pytest.mark.parametrize("draw", ["numpy", "generator"])
+def test_random_numbers_of_the_host_are_warned_of(draw):
+    generator = np.random.default_rng(0)
+    draws = {
+        "numpy": lambda: np.random.normal(),  # noqa: NPY002
+        "generator": lambda: generator.normal(),
+    }
+    learner = learner_of(draws[draw])
+    stepper = jaxprob.Stepper(learner, learner.init(line()), key=jax.random.key(0))
+    with pytest.warns(UserWarning, match="drew random numbers"):
+        stepper([(X,)])
+
+
 def test_what_is_seen_is_named():
     held = [1.0, "text"]
     loss = learner_of(lambda: held[0]).loss
