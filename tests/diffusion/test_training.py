@@ -1,5 +1,6 @@
 """Class-conditional training through Lightning, and sampling from it with guidance."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +93,31 @@ def test_conditions_are_checked_before_training():
     module = make_module()
     with pytest.raises(ValueError, match="acts on a condition"):
         DiffusionModule(module.learner, module.model, shape=SHAPE, guidance=1.0)
+
+
+@pytest.mark.slow
+def test_guidance_needs_a_loss_that_leaves_conditions_out():
+    """Or a network that was trained with one before."""
+    module = make_module()
+    never = jaxprob.GradientDescent(DenoisingLoss(), optax.adam(3e-3))
+    settings = {"shape": SHAPE, "conditional": True, "guidance": 1.0}
+    with pytest.raises(ValueError, match=r"write DenoisingLoss\(drop_cond=0.1\)"):
+        DiffusionModule(never, module.model, **settings)
+    DiffusionModule(module.learner, module.model, **settings)
+    trained = eqx.tree_at(
+        lambda d: d.net.embedding.nothing, module.model, replace_fn=jnp.ones_like
+    )
+    DiffusionModule(never, trained, **settings)
+
+    class Other(eqx.Module):
+        scale: jax.Array
+
+        def __call__(self, x, c, cond=None, *, key=None):
+            return self.scale * x
+
+    other = Preconditioned(Other(jnp.ones(())), VE(0.01, 20.0))
+    with pytest.warns(UserWarning, match="unless it was trained before"):
+        DiffusionModule(never, other, **settings)
 
 
 @pytest.mark.slow
