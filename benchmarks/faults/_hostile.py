@@ -50,7 +50,8 @@ def torch_file(path: Path, rng: random.Random, marker: Path) -> None:
     """Code in a file of torch's, sealed as one of ours half of the time."""
     torch.save({"state_dict": {"w": torch.ones(100)}, "x": _pickled(rng, marker)}, path)
     if rng.random() < 0.5:
-        seal(path)
+        with path.open("r+b") as file:
+            seal(file)
 
 
 def bare_pickle(path: Path, rng: random.Random, marker: Path) -> None:

@@ -68,7 +68,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._holds = True
         for path in paths:
             if not is_url(path):
-                self._enter(local_path("dirpath", path))
+                folder = local_path("dirpath", path)
+                self._enter(folder, f"this fit cannot write into {folder}")
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -95,7 +96,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with partial.open("r+b") as file:
                 seal(file)
 
-        with self._entered(target.parent):
+        with self._entered(target):
             atomic_write(target, write)
 
     def load_checkpoint(
@@ -130,16 +131,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             check_plain(checkpoint, name)
 
     @contextlib.contextmanager
-    def _entered(self, folder) -> Iterator[None]:
+    def _entered(self, target) -> Iterator[None]:
         """Holds a folder while a file is written, or to the end of the fit."""
-        self._enter(folder)
+        self._enter(target.parent, f"{target} was not written")
         try:
             yield
         finally:
             if not self._holds:
                 _release(self._folders)
 
-    def _enter(self, folder):
+    def _enter(self, folder, what):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             folder = folder.resolve()
@@ -149,8 +150,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 self._folders.add(folder)
         except OSError as error:
             raise CheckpointWriteError(
-                f"no checkpoint can be written into {folder}: "
-                f"{error.strerror or error}. Files that are there are unharmed"
+                f"{what}: {error.strerror or error} ({folder}). Files that are there "
+                "are unharmed. Fix its permissions, or choose another folder "
+                "(ModelCheckpoint(dirpath=...))"
             ) from error
 
 

@@ -58,14 +58,14 @@ def load_model_tensors(
         for name, tensor in tensors.items()
         if name.startswith("state.") and name not in others
     }
+    place = _place_of(tensors)
     state = unpack(run.state, leaves)
     if "run.key" in tensors:
         run.key = from_torch("run.key", tensors["run.key"], run.key)
     step = int(tensors.get("run.step", 0))
     run.restart(state, step)
-    if "run.place" in tensors:
-        epoch, batch = tensors["run.place"].tolist()
-        run.place.restore(epoch, batch, step)
+    if place is not None:
+        run.place.restore(*place, step)
     run.fresh = False
     return missing, unexpected
 
@@ -137,6 +137,20 @@ def check_window(run: Run, expected: int) -> None:
             f"and here it would be {expected}. Give accumulate_grad_batches of that "
             "run, or resume from a checkpoint of an epoch's end"
         )
+
+
+def _place_of(tensors):
+    """The epoch and batch that a run goes on with, if they are stored."""
+    tensor = tensors.get("run.place")
+    if tensor is None:
+        return None
+    if tensor.shape != (2,) or tensor.dtype != torch.int64 or tensor.min() < 0:
+        raise CheckpointMismatchError(
+            f"leaf run.place: the checkpoint holds {dtype_name(tensor)}"
+            f"{list(tensor.shape)}, and an epoch and a batch, int64[2], are expected. "
+            "Take another checkpoint"
+        )
+    return tensor.tolist()
 
 
 def _differences(expected, tensors):
