@@ -237,6 +237,9 @@ class _Standardised(AbstractDenoiser):
 
     denoiser: Preconditioned
 
+    def __init__(self, denoiser: Preconditioned):
+        self.denoiser = denoiser
+
     @property
     def schedule(self) -> AbstractSchedule:
         return self.denoiser.schedule

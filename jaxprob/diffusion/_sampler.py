@@ -117,7 +117,9 @@ def begin(denoiser, level, key, shape, cond) -> Float[Array, "..."]:
     return law.decode(jax.random.normal(key, shape))
 
 
-def finish(denoiser, x, levels, path, cond, num_evaluations, failed=False) -> Draw:
+def finish(
+    denoiser, x, levels, path, cond, num_evaluations, failed: bool | Array = False
+) -> Draw:
     """The last step, from the last noise level to the data: the denoiser itself.
 
     **Arguments:** `denoiser` is the user's; `x` is standardised, at the last level;

@@ -31,8 +31,10 @@ class Units(eqx.Module):
     @property
     def is_identity(self) -> bool:
         """Whether the data are standardised already, as far as Python can see."""
-        numbers = isinstance(self.mean, float) and isinstance(self.scale, float)
-        return numbers and self.mean == 0.0 and self.scale == 1.0
+        mean, scale = self.mean, self.scale
+        if not (isinstance(mean, float) and isinstance(scale, float)):
+            return False
+        return mean == 0.0 and scale == 1.0
 
     def to_unit(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Standardise one example."""
