@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
-from ._arguments import arguments, is_real, violates
+from ._arguments import Argument, arguments, is_real, violates
 from ._depends import AFFINE, CONSTANT, levels
 from ._likelihood import (
     BernoulliLikelihood,
@@ -70,7 +70,14 @@ def check_linearised(likelihood: Likelihood, outputs: PyTree) -> None:
         return
     first = jax.tree.map(lambda a: a[0, 0], outputs)
     worst = int(np.argmax(shares))
-    bad = list(arguments(likelihood(first)))[worst]
+    names: list[Argument] = []
+
+    def note(output):
+        names.extend(arguments(likelihood(output)))
+
+    # Traced: with the values numpyro would raise an error of its own.
+    jax.eval_shape(note, first)
+    bad = names[worst]
     raise ValueError(
         f"the linearised outputs leave what the likelihood takes: {bad.name} of "
         f"{bad.owner} has to be {bad.constraint}, and in {shares[worst]:.1%} of rows "

@@ -109,7 +109,7 @@ def _masked(p, at, moves):
     if root is None:
         return None
     mask = jnp.broadcast_to(jnp.asarray(at._mask), p.batch_shape)
-    root = _broadcast(root, p.batch_shape)
+    root = jnp.broadcast_to(root, (*p.batch_shape, root.shape[-1]))
     return jnp.where(mask[..., None], root, jnp.zeros((), root.dtype))
 
 
@@ -140,8 +140,6 @@ def _affine(p, at, moves):
         return type(base)(*((base.df,) if hasattr(base, "df") else ()), loc, scale)
 
     base = p.base_dist
-    while type(base) is dist.ExpandedDistribution:
-        return None
     known = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
     if type(base) not in (*known, StudentT):
         return None
@@ -329,7 +327,7 @@ def _multivariate_normal(p, at, moves):
     white = solve_triangular(factor, loc[..., None], lower=True)[..., 0]
     if not covariance_moves:
         return white
-    covariance = jnp.broadcast_to(p.covariance_matrix, factor.shape)
+    covariance = jnp.broadcast_to(jnp.asarray(p.covariance_matrix), factor.shape)
     half = solve_triangular(factor, covariance, lower=True)
     inner = solve_triangular(factor, jnp.swapaxes(half, -1, -2), lower=True)
     inner = inner.reshape(*p.batch_shape, -1) / math.sqrt(2.0)

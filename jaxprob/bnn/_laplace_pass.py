@@ -99,6 +99,7 @@ def curvature(
         return total
 
     vector, _ = ravel(eqx.filter(model, flags))
+    matrix: Any
     if structure == "low_rank":
         matrix, values, count = leading_factor(whole, vector.size, rank, tau)
     else:

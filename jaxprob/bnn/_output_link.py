@@ -126,32 +126,35 @@ def output_link(likelihood: Likelihood, output: PyTree) -> OutputLink | None:
         real, rest = eqx.partition(jax.tree.map(_probe, output), eqx.is_inexact_array)
         flat, unravel = ravel_pytree(real)
 
+    kinds: list[Any] = []
+
     def values(flat):
         found = constrained(likelihood, eqx.combine(unravel(flat), rest))
+        kinds[:] = [argument.constraint for argument in found]
         return [argument.value for argument in found]
 
     affine = [level == AFFINE for level in levels(values, flat)]
     if not any(affine):
         return None
     with jax.ensure_compile_time_eval():
-        found = constrained(likelihood, eqx.combine(unravel(flat), rest))
-        matrices = jax.jacfwd(values)(flat)
+        # Traced: numpyro would raise an error for a probe that is no covariance.
+        at_probe, matrices = jax.jit(lambda f: (values(f), jax.jacfwd(values)(f)))(flat)
     groups: list[Group] = []
     taken: set[int] = set()
-    for place, argument in enumerate(found):
+    for place, constraint in enumerate(kinds):
         if not affine[place]:
             continue
         matrix = np.asarray(matrices[place], float).reshape(-1, flat.size)
         columns = np.flatnonzero(np.any(matrix != 0, 0))
         matrix = matrix[:, columns]
         inverse = _left_inverse(matrix)
-        if inverse is None or taken & set(columns) or not _known(argument.constraint):
+        if inverse is None or taken & set(columns) or not _known(constraint):
             continue
         taken |= set(columns.tolist())
-        at_probe = np.asarray(flat, float)[columns]
-        offset = np.ravel(np.asarray(argument.value, float)) - matrix @ at_probe
+        value = np.ravel(np.asarray(at_probe[place], float))
+        offset = value - matrix @ np.asarray(flat, float)[columns]
         columns = tuple(columns.tolist())
-        groups.append(Group(place, columns, argument.constraint, inverse, offset))
+        groups.append(Group(place, columns, constraint, inverse, offset))
     if not groups:
         return None
     return OutputLink(likelihood, tuple(groups), flat.size, unravel)
@@ -206,11 +209,12 @@ def constrain(constraint: Any, free: Array) -> Array:
     kind = elementwise(constraint)
     if isinstance(kind, type(constraints.simplex)):
         return jax.nn.softmax(free)
+    lower = getattr(kind, "lower_bound", 0.0)
     if isinstance(kind, constraints.greater_than | constraints.greater_than_eq):
-        return kind.lower_bound + jnp.exp(free)
+        return jnp.exp(free) + lower
     if isinstance(kind, constraints.interval):
-        width = kind.upper_bound - kind.lower_bound
-        return kind.lower_bound + width * jax.nn.sigmoid(free)
+        width = kind.upper_bound - lower
+        return jax.nn.sigmoid(free) * width + lower
     return biject_to(constraint)(free)
 
 
