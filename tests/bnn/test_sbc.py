@@ -24,8 +24,8 @@ def test_the_truth_ranks_uniformly_among_the_draws(problem, name):
     found = simulated_ranks(method, problem, key=jax.random.key(5), num_sims=SIMS)
     values = [rank_p_values(found[:, i], DRAWS) for i in range(3)]
     assert np.min(values) > 1e-5
-    # Each parameter's band would let a variance pass that is a fifth too small. All
-    # ranks together do not, in five standard errors.
+    # Each parameter's band would let a variance pass that is a third too small; in all
+    # ranks together it is six standard errors off.
     level = (found + 0.5) / (DRAWS + 1)
     spread = np.mean((level - 0.5) ** 2, axis=1)
     uniform = (1 - (DRAWS + 1) ** -2) / 12
