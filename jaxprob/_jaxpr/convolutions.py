@@ -64,19 +64,18 @@ def _channels_last(params):
     data = (0, len(space) + 1, *space)
     kernel = (len(space) + 1, len(space), *(axis - 1 for axis in space))
     numbers = ConvDimensionNumbers(data, kernel, data)
-    rest = {k: v for k, v in params.items() if k != "dimension_numbers"}
-    dropped = {"lhs_shape", "rhs_shape"}
+    shaped = ("dimension_numbers", "lhs_shape", "rhs_shape")
+    settings = {k: v for k, v in params.items() if k not in shaped}
 
     def turned(lhs, rhs):
         batch, channels, *axes = spec.lhs_spec
         lhs = jnp.transpose(lhs, (batch, *axes, channels))
         out_channels, in_channels, *axes = spec.rhs_spec
         rhs = jnp.transpose(rhs, (*axes, in_channels, out_channels))
-        settings = {k: v for k, v in rest.items() if k not in dropped}
         out = jax.lax.conv_general_dilated_p.bind(
             lhs, rhs, dimension_numbers=numbers, **settings
         )
         batch, channels, *axes = spec.out_spec
-        return jnp.transpose(out, np.argsort((batch, *axes, channels)))
+        return jnp.transpose(out, np.argsort((batch, *axes, channels)).tolist())
 
     return turned

@@ -65,7 +65,8 @@ def load_model_tensors(
     step = int(tensors.get("run.step", 0))
     run.restart(state, step)
     if place is not None:
-        run.place.restore(*place, step)
+        epoch, batch = place
+        run.place.restore(epoch, batch, step)
     run.fresh = False
     return missing, unexpected
 

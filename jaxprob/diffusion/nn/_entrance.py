@@ -32,8 +32,10 @@ def with_checked_tables(net: Model) -> Model:
         return type(node) is eqx.nn.Embedding
 
     def check(node):
-        known = is_table(node) and eqx.is_inexact_array(node.weight)
-        return _CheckedTable(*node.weight.shape, node.weight) if known else node
+        if not is_table(node) or not eqx.is_inexact_array(node.weight):
+            return node
+        num, size = node.weight.shape
+        return _CheckedTable(num, size, node.weight)
 
     return jax.tree.map(check, net, is_leaf=is_table)
 
