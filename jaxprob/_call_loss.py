@@ -55,7 +55,12 @@ def check_loss(name: str, loss: Any) -> None:
 
 
 def loss_output(
-    loss: Loss, model: Model, batch: PyTree, *, key: PRNGKey, step: Int[Array, ""]
+    loss: Loss,
+    model: Model,
+    batch: PyTree,
+    *,
+    key: PRNGKey,
+    step: Int[Array, ""] | None,
 ) -> Any:
     """What a loss returns, called with `step` if it takes it.
 

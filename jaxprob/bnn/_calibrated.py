@@ -192,8 +192,9 @@ def _scale(predictive, y):
 
     # In units of the stated spread, however far off that is.
     residuals = np.asarray(y, np.float64) - np.asarray(predictive.mean, np.float64)
-    start = 0.5 * np.log(np.mean((residuals / np.asarray(predictive.std)) ** 2))
-    best, end = best_logarithm(loss, float(start) if np.isfinite(start) else 0.0)
+    square = float(np.mean((residuals / np.asarray(predictive.std)) ** 2))
+    sound = np.isfinite(square) and square > 0.0
+    best, end = best_logarithm(loss, 0.5 * float(np.log(square)) if sound else 0.0)
     if end:
         raise ValueError(
             "the likelihood of the held-out rows has no maximum in the scale: it rises "

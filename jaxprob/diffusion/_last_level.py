@@ -188,8 +188,9 @@ def _shrunk(mean, known):
     """A mean that standardised data can have."""
     if not known:
         return mean
-    size = jnp.sqrt(jnp.mean(mean**2))
-    return mean * jnp.minimum(1.0, _LARGEST_MEAN / jnp.maximum(size, 1.0))
+    # The maximum stands inside the root, whose slope at zero is infinite.
+    size = jnp.sqrt(jnp.maximum(jnp.mean(mean**2), 1.0))
+    return mean * jnp.minimum(1.0, _LARGEST_MEAN / size)
 
 
 def _orthonormal(rows):

@@ -151,7 +151,8 @@ def test_tempered_probabilities(classes):
     calibrated, y, (x, labels) = classes
     held_out = calibrated.uncalibrated._at(x)
     fitted = TemperatureScaling.fit(labels, jnp.log(held_out.probs))
-    np.testing.assert_allclose(calibrated.scale, fitted.temperature, rtol=1e-5)
+    # The objective is in single precision, and flat to its square root at the optimum.
+    np.testing.assert_allclose(calibrated.scale, fitted.temperature, rtol=1e-3)
     assert 1.5 < calibrated.scale < 2.7
     probs = np.asarray(calibrated.probs)
     np.testing.assert_allclose(probs.sum(-1), 1.0, rtol=1e-5)

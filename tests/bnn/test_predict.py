@@ -366,7 +366,9 @@ def test_what_has_no_meaning_is_refused(getkey):
         predictive.interval(0.0)
     with pytest.raises(ValueError, match="y has shape"):
         predictive.log_prob(jnp.zeros((3, 2)))
-    with pytest.raises(ValueError, match="broadcasting"):
+    with pytest.raises(
+        ValueError, match=r"targets of these predictions have the shape \(11, 2\)"
+    ):
         predictive.log_prob(jnp.zeros((ROWS, 1)))
     classes = classification(getkey)
     with pytest.raises(ValueError, match="class labels have no mean"):

@@ -104,9 +104,9 @@ def test_a_ragged_last_batch_leaves_the_slope_what_it_is(rows, method):
         inference, model, (x, y), key=key, num_steps=400, progress=False
     )
     batches = jaxprob.ArrayLoader((x, y), batch_size=32)
-    posterior = inference.posterior(state, batches, key=key)
     # Equinox's own layer raises a float to the power of an integer in inference mode.
     with jax.numpy_dtype_promotion("standard"):
+        posterior = inference.posterior(state, batches, key=key)
         mean = bnn.predict(posterior, joint.likelihood, x, key=key).mean
     slope = np.polyfit(y[:, 0], np.asarray(mean)[:, 0], 1)[0]
     # The last running statistics are those of a few batches of 32 rows.

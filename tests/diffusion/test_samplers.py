@@ -572,7 +572,7 @@ def test_a_custom_grid_encodes_and_decodes(name, getkey):
 def test_levels_that_the_schedule_does_not_have_are_refused(name, levels, getkey):
     denoiser = plain_gaussian(EDM(0.002, 10.0), 1.0)
     sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels))
-    with pytest.raises(ValueError, match=r"EDM has 10 to 0\.002 only"):
+    with pytest.raises(ValueError, match=r"EDM has the noise levels 0\.002 to 10 only"):
         sampler.draw(denoiser, getkey(), (2,))
 
 
