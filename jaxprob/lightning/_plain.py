@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from lightning_fabric.utilities import AttributeDict
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from ._errors import CheckpointContentError
@@ -23,8 +24,9 @@ _NUMBERS = (bool, int, float, complex, str, bytes)
 def without_numpy_scalars(tree: Any) -> Any:
     """Return a tree of containers with the equal Python number for each NumPy scalar.
 
-    Lightning's own `dirpath` becomes a string. Containers without either come back as
-    they are; none is changed in place.
+    Lightning's own `dirpath` becomes a string, and its `AttributeDict`, of which
+    `hparams` is one, the dictionary that it is. Containers without any of these come
+    back as they are; none is changed in place.
     """
     if isinstance(tree, np.generic):
         number = tree.item()
@@ -44,6 +46,8 @@ def without_numpy_scalars(tree: Any) -> Any:
             new is old and entries[new] is tree[old]
             for new, old in zip(entries, tree, strict=True)
         )
+        if isinstance(tree, AttributeDict):
+            return entries
         return tree if same else _like(tree, entries)
     return tree
 

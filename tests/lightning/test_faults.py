@@ -91,6 +91,8 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
 class Kick(SaveOnSignal):
     """Sends itself a signal in some hook, as a scheduler would from outside."""
 
+    sees_every_batch = False
+
     def __init__(self, folder, number, hook, step):
         super().__init__(folder)
         self.sent = False

@@ -93,6 +93,8 @@ def test_weights_alone_leave_the_optimiser_out(tmp_path):
 
 
 class Fails(pl.Callback):
+    sees_every_batch = False
+
     def __init__(self, hook, step):
         self.step = step
         setattr(self, hook, self.fail)

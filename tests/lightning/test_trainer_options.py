@@ -96,11 +96,12 @@ MIXED = {"bf16-mixed": jnp.float32, "bf16-true": jnp.bfloat16}
 @pytest.mark.filterwarnings("ignore:.*Automatic Mixed Precision")
 def test_low_precision_computes_low_and_stores_as_it_says(tmp_path, precision):
     seen = []
+    note = seen.append  # a list that it reads would be compared
 
     def loss(model, batch, *, key):
         (x, y), _ = jaxprob.unpack(batch)
         out = jax.vmap(model)(x)
-        seen.append((x.dtype, model.weight.dtype, out.dtype))
+        note((x.dtype, model.weight.dtype, out.dtype))
         return jnp.mean((out - y) ** 2), {}
 
     learner = jaxprob.GradientDescent(loss, optax.sgd(0.1))
