@@ -80,11 +80,10 @@ def test_a_trained_class_is_drawn_and_guidance_sharpens_it(tmp_path):
     free = module.sample(192, cond=nothing).x_0
     near = np.abs(np.asarray(free).mean(axis=(1, 2, 3))[:, None] - CENTRES).argmin(1)
     assert min(np.bincount(near, minlength=3)) > 30
-    # Classes at the ends move out, away from the one between.
-    before, after = (
-        x.mean(axis=(1, 2, 3)).reshape(3, 64).mean(axis=1) for x in (plain, guided)
-    )
-    assert after[2] - after[0] > max(2.0, 1.05 * (before[2] - before[0]))
+    # Classes at the ends move out, away from the one between: the same noise, guided.
+    before, after = (x.mean(axis=(1, 2, 3)) for x in (plain, guided))
+    moves = np.concatenate([(before - after)[:64], (after - before)[128:]])
+    assert moves.mean() > 5 * moves.std() / np.sqrt(len(moves))
 
 
 @pytest.mark.slow
