@@ -136,7 +136,7 @@ def checked_metrics(metrics: Any) -> Info:
     return {name: _checked_metric(name, value) for name, value in metrics.items()}
 
 
-def checked_info(info: Any) -> Info:
+def checked_info(info: Any) -> dict[str, Array]:
     """What `update` or `evaluate` of a learner tells, as arrays.
 
     A metric has one number, or one for each member.

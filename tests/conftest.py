@@ -5,11 +5,14 @@ anything of jaxprob is imported.
 """
 
 import os
+import signal
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ["MPLBACKEND"] = "agg"
+# A shell starts its background jobs with Ctrl-C ignored, which they would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Workers already fill the cores, and OpenMP's threads wait by spinning: trees of
 # scikit-learn that take 5 s on one thread burnt 70 s of processor time on two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

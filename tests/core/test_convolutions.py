@@ -96,7 +96,7 @@ def test_it_can_be_switched_off(monkeypatch):
 @pytest.mark.slow
 def test_samplers_run_convolutions_turned(monkeypatch):
     """The program that `sample` compiles, and its samples beside the plain one's."""
-    from jaxprob.diffusion import _sampler
+    from jaxprob.diffusion import _rows
 
     sampler, key = diffusion.ODESampler(num_steps=2), jax.random.key(0)
     net = diffusion.nn.UNet((1, 8, 8), widths=(4,), key=key)
@@ -116,12 +116,12 @@ def test_samplers_run_convolutions_turned(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(_sampler, "with_fast_convolutions", noted)
+    monkeypatch.setattr(_rows, "with_fast_convolutions", noted)
     turned = draw(key).x_0
     (program,) = programs
     assert has_convolution(program)
     assert all(map(is_turned, found(program)))
     eqx.clear_caches()
-    monkeypatch.setattr(_sampler, "with_fast_convolutions", lambda function: function)
+    monkeypatch.setattr(_rows, "with_fast_convolutions", lambda function: function)
     assert np.allclose(draw(key).x_0, turned, atol=1e-4)
     eqx.clear_caches()
