@@ -1,6 +1,6 @@
 """Metrics on the device: summed over steps, or one value for each step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -54,7 +54,7 @@ class StepMetrics(Mapping[str, np.ndarray]):
     on the host: a slice of a JAX array would be a dispatch of its own.
     """
 
-    def __init__(self, parts: list[tuple[dict[str, Array], int]]):
+    def __init__(self, parts: Sequence[tuple[Mapping[str, Array | np.ndarray], int]]):
         self.num_steps = sum(num for _, num in parts)
         self._parts = parts
         self._fetched: dict[str, np.ndarray] | None = None
@@ -67,11 +67,12 @@ class StepMetrics(Mapping[str, np.ndarray]):
                 name: np.concatenate([np.atleast_1d(i[name])[:n] for i, n in parts])
                 for name in (parts[0][0] if parts else ())
             }
-            self._parts = []
+            # In the place of the arrays on the device, which may go.
+            self._parts = [(self._fetched, self.num_steps)] if parts else []
         return self._fetched
 
     def then(self, later: "StepMetrics") -> "StepMetrics":
-        """Those of these steps and of later ones, neither of them read so far."""
+        """Those of these steps and of later ones, read before or not."""
         return StepMetrics([*self._parts, *later._parts])
 
     def __getitem__(self, name: str) -> np.ndarray:
