@@ -21,7 +21,7 @@ _FORM = "loss(model, batch, *, key) -> (scalar, metrics)"
 
 
 def takes_step(loss: Any) -> bool:
-    """Whether a loss has a parameter named `step`."""
+    """Return whether a loss has a parameter named `step`."""
     try:
         return "step" in inspect.signature(loss).parameters
     except (TypeError, ValueError):  # builtins have no signature
@@ -62,7 +62,7 @@ def loss_output(
     key: PRNGKey,
     step: Int[Array, ""] | None,
 ) -> Any:
-    """What a loss returns, called with `step` if it takes it.
+    """Return what a loss gives, called with `step` if it takes it.
 
     **Raises:** `TypeError` for a loss that makes a Python value of an array.
     """
@@ -137,7 +137,7 @@ def checked_metrics(metrics: Any) -> Info:
 
 
 def checked_info(info: Any) -> dict[str, Array]:
-    """What `update` or `evaluate` of a learner tells, as arrays.
+    """Return the metrics of a learner's `update` or `evaluate` as arrays.
 
     A metric has one number, or one for each member.
 
