@@ -115,7 +115,7 @@ def make_noise(name):
     import jax
     import jax.numpy as jnp
 
-    from jaxprob.bnn._standard_normal import standard_normal
+    from jaxprob._random.standard_normal import standard_normal
 
     draw = jax.random.normal if name == "noise-jax" else standard_normal
     compiled = jax.jit(lambda key: draw(key, (DRAWS,), jnp.float32))

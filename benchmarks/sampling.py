@@ -31,9 +31,9 @@ from jaxprob.diffusion import (
     SDESampler,
     kidger_mixer,
 )
-from jaxprob.diffusion._denoiser import at_noise_level
-from jaxprob.diffusion._rows import _program
-from jaxprob.diffusion._sampler import _Draws
+from jaxprob.diffusion._denoiser.denoiser import at_noise_level
+from jaxprob.diffusion._sampler.rows import _program
+from jaxprob.diffusion._sampler.sampler import _Draws
 
 from ._timing import report
 from .orders import ROWS

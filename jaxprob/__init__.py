@@ -24,14 +24,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 from . import tree as tree
-from ._batch import (
+from ._training.batch import (
     Batch as Batch,
     masked_mean as masked_mean,
     mean_loss as mean_loss,
     unpack as unpack,
 )
-from ._ema import EMA as EMA
-from ._fit import evaluate as evaluate, fit as fit
+from ._training.ema import EMA as EMA
+from ._engine.fit import evaluate as evaluate, fit as fit
 from ._io import (
     DamagedFileError as DamagedFileError,
     FileMismatchError as FileMismatchError,
@@ -39,23 +39,23 @@ from ._io import (
     load_weights as load_weights,
     save as save,
 )
-from ._key_streams import KeyStreams as KeyStreams
-from ._keys import example_keys as example_keys, leaf_keys as leaf_keys
-from ._last_good import NonFiniteError as NonFiniteError
-from ._layout import Layout as Layout
-from ._learner import (
+from ._random.streams import KeyStreams as KeyStreams
+from ._random.keys import example_keys as example_keys, leaf_keys as leaf_keys
+from ._engine.last_good import NonFiniteError as NonFiniteError
+from ._engine.layout import Layout as Layout
+from ._training.learner import (
     AbstractLearner as AbstractLearner,
     GradientDescent as GradientDescent,
     TrainState as TrainState,
 )
-from ._loader import ArrayLoader as ArrayLoader
-from ._loss_scale import (
+from ._training.loader import ArrayLoader as ArrayLoader
+from ._training.loss_scale import (
     LossScaleState as LossScaleState,
     dynamic_loss_scale as dynamic_loss_scale,
 )
-from ._low_precision import LowPrecisionLoss as LowPrecisionLoss
-from ._processes import join_processes as join_processes
-from ._stepper import Stepper as Stepper
+from ._training.low_precision import LowPrecisionLoss as LowPrecisionLoss
+from ._engine.processes import join_processes as join_processes
+from ._engine.stepper import Stepper as Stepper
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:

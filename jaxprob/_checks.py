@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -12,6 +13,7 @@ __all__ = [
     "check_floating",
     "check_labels",
     "check_same_length",
+    "path_name",
 ]
 
 
@@ -154,3 +156,8 @@ def check_range(name: str, array: np.ndarray) -> None:
         f"with {np.dtype(kind).name}, which ends at {limits.max}: rescale the values, "
         "or call jax.config.update('jax_enable_x64', True) first"
     )
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """Return a path of JAX's as `"layers.0.weight"`; `""` for the whole tree."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")

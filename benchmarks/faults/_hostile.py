@@ -18,8 +18,8 @@ from jaxprob.lightning import (
     CheckpointCorruptError,
     CheckpointError,
 )
-from jaxprob.lightning._checkpoint_io import load_verified
-from jaxprob.lightning._seal import seal
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.seal import seal
 
 from ._children import Child
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxprob.lightning import SaveOnSignal, newest_good_checkpoint
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from ._children import Child
 from ._problem import EPOCHS, PER_EPOCH, Problem, numbers, same, saves_on_exception

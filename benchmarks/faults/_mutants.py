@@ -19,7 +19,7 @@ from jaxprob.lightning import (
     CheckpointMismatchError,
     LearnerModule,
 )
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 Tensors = dict[str, torch.Tensor]
 

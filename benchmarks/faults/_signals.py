@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import jaxprob
 from jaxprob import diffusion
 from jaxprob.lightning import ArrayDataModule, DiffusionModule, SaveOnSignal
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from ._children import Child
 from ._run import K, hash_of, make_data, make_module, make_trainer, quiet

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 
 import jaxprob
 from jaxprob.lightning import newest_good_checkpoint
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from ._children import Child
 from ._problem import (

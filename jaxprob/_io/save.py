@@ -10,14 +10,14 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from .._path_name import path_name
-from .._paths import local_path
+from .._checks import path_name
 from .._version import __version__
 from . import tensor_file
 from .arrays import describe_array, restore_array
 from .describe import Spec, describe, on_host
 from .differences import PYTHON, Comparison, Inside
 from .errors import DamagedFileError, FileMismatchError
+from .paths import local_path
 from .rebuild import MISSING, Rebuilder, needs, needs_message
 
 FORMAT = "1"

@@ -28,21 +28,21 @@ lower, upper = predictive.interval(0.9)
 ```
 """
 
-from ._random import (
+from ._weights.random_leaves import (
     Gaussian as Gaussian,
     is_random as is_random,
     mean_leaves as mean_leaves,
     random_leaves as random_leaves,
     sample_leaves as sample_leaves,
 )
-from ._bayesianize import bayesianize as bayesianize, weights as weights
-from ._layers import (
+from ._weights.bayesianize import bayesianize as bayesianize, weights as weights
+from ._weights.layers import (
     AbstractBayesianLayer as AbstractBayesianLayer,
     BayesianConv1d as BayesianConv1d,
     BayesianConv2d as BayesianConv2d,
     BayesianLinear as BayesianLinear,
 )
-from ._prior import (
+from ._joint.prior import (
     FanInNormal as FanInNormal,
     IsotropicNormal as IsotropicNormal,
     Prior as Prior,
@@ -53,12 +53,12 @@ from ._prior import (
     log_prior as log_prior,
     sample_prior as sample_prior,
 )
-from ._hierarchical import (
+from ._joint.hierarchical import (
     GroupedStudentT as GroupedStudentT,
     HierarchicalNormal as HierarchicalNormal,
 )
-from ._kl import kl as kl
-from ._likelihood import (
+from ._joint.kl import kl as kl
+from ._joint.likelihood import (
     BernoulliLikelihood as BernoulliLikelihood,
     CategoricalLikelihood as CategoricalLikelihood,
     HeteroscedasticNormal as HeteroscedasticNormal,
@@ -67,92 +67,99 @@ from ._likelihood import (
     PoissonLikelihood as PoissonLikelihood,
     StudentTLikelihood as StudentTLikelihood,
 )
-from ._student_t import StudentT as StudentT
-from ._noise import LearnedNoise as LearnedNoise
-from ._log_joint import LogJoint as LogJoint
-from ._check_data import check_data as check_data
-from ._inference import AbstractInference as AbstractInference
-from ._descent import AbstractDescent as AbstractDescent
-from ._wrapper import (
+from ._joint.student_t import StudentT as StudentT
+from ._joint.learned_noise import LearnedNoise as LearnedNoise
+from ._joint.log_joint import LogJoint as LogJoint
+from ._joint.check_data import check_data as check_data
+from ._inference.inference import AbstractInference as AbstractInference
+from ._inference.descent import AbstractDescent as AbstractDescent
+from ._inference.wrapper import (
     AbstractPostHoc as AbstractPostHoc,
     AbstractWrapper as AbstractWrapper,
 )
-from ._map import MAP as MAP
-from ._mean_field import MeanFieldVI as MeanFieldVI
-from ._gaussian_vi import (
+from ._inference.map import MAP as MAP
+from ._variational.mean_field import MeanFieldVI as MeanFieldVI
+from ._variational.correlated_vi import (
     AbstractGaussianVI as AbstractGaussianVI,
     FullRankVI as FullRankVI,
     LowRankVI as LowRankVI,
 )
-from ._ivon import IVONState as IVONState, ivon as ivon, sample_ivon as sample_ivon
-from ._ivon_vi import IVON as IVON
-from ._ensemble import (
+from ._variational.ivon import (
+    IVONState as IVONState,
+    ivon as ivon,
+    sample_ivon as sample_ivon,
+)
+from ._variational.ivon_vi import IVON as IVON
+from ._ensembles.deep_ensemble import (
     DeepEnsemble as DeepEnsemble,
     EnsemblePosterior as EnsemblePosterior,
 )
-from ._anchored import AnchoredMAP as AnchoredMAP
-from ._mc_dropout import (
+from ._ensembles.anchored import AnchoredMAP as AnchoredMAP
+from ._ensembles.mc_dropout import (
     DropoutPosterior as DropoutPosterior,
     FixedDropout as FixedDropout,
     MCDropout as MCDropout,
 )
-from ._laplace import Laplace as Laplace
-from ._laplace_posterior import LaplacePosterior as LaplacePosterior
-from ._tune import (
+from ._laplace.laplace import Laplace as Laplace
+from ._laplace.posterior import LaplacePosterior as LaplacePosterior
+from ._laplace.tune import (
     per_layer as per_layer,
     tune_prior as tune_prior,
     with_noise as with_noise,
 )
-from ._evidence import train_by_evidence as train_by_evidence
-from ._link import probit as probit, softmax_bridge as softmax_bridge
-from ._curvature import (
+from ._laplace.evidence import train_by_evidence as train_by_evidence
+from ._laplace.link import probit as probit, softmax_bridge as softmax_bridge
+from ._laplace.curvature import (
     AbstractCurvature as AbstractCurvature,
     DiagonalCurvature as DiagonalCurvature,
     FullCurvature as FullCurvature,
     KroneckerBlock as KroneckerBlock,
     KroneckerCurvature as KroneckerCurvature,
 )
-from ._low_rank_curvature import LowRankCurvature as LowRankCurvature
-from ._swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
-from ._chains import AbstractChains as AbstractChains, ChainState as ChainState
-from ._hamiltonian import AbstractHamiltonian as AbstractHamiltonian
-from ._nuts import NUTS as NUTS
-from ._hmc import HMC as HMC
-from ._sgmcmc import AbstractSGMCMC as AbstractSGMCMC
-from ._sgld import SGLD as SGLD
-from ._sghmc import SGHMC as SGHMC
-from ._cycles import CosineCycles as CosineCycles
-from ._run_chains import (
+from ._laplace.low_rank import LowRankCurvature as LowRankCurvature
+from ._ensembles.swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
+from ._mcmc.chains import AbstractChains as AbstractChains, ChainState as ChainState
+from ._mcmc.hamiltonian import AbstractHamiltonian as AbstractHamiltonian
+from ._mcmc.nuts import NUTS as NUTS
+from ._mcmc.hmc import HMC as HMC
+from ._mcmc.sgmcmc import AbstractSGMCMC as AbstractSGMCMC
+from ._mcmc.sgld import SGLD as SGLD
+from ._mcmc.sghmc import SGHMC as SGHMC
+from ._mcmc.cosine_cycles import CosineCycles as CosineCycles
+from ._mcmc.run_chains import (
     ChainError as ChainError,
     load_draws as load_draws,
     run_chains as run_chains,
 )
-from ._draws import DrawsPosterior as DrawsPosterior
-from ._diagnose import (
+from ._posterior.draws import DrawsPosterior as DrawsPosterior
+from ._predictive.diagnose import (
     Diagnosis as Diagnosis,
     diagnose as diagnose,
     ess as ess,
     rhat as rhat,
 )
-from ._stateful import Stateful as Stateful, refresh_statistics as refresh_statistics
-from ._correlated import (
+from ._inference.stateful import (
+    Stateful as Stateful,
+    refresh_statistics as refresh_statistics,
+)
+from ._posterior.correlated import (
     AbstractCorrelatedPosterior as AbstractCorrelatedPosterior,
     FullRankPosterior as FullRankPosterior,
     LowRankPosterior as LowRankPosterior,
 )
-from ._posterior import (
+from ._posterior.posterior import (
     AbstractPosterior as AbstractPosterior,
     MeanFieldPosterior as MeanFieldPosterior,
     PointPosterior as PointPosterior,
 )
-from ._linearized import LinearizedModel as LinearizedModel
-from ._mixture import Mixture as Mixture
-from ._blocks import Blocks as Blocks, BlocksPosterior as BlocksPosterior
-from ._prior_models import PriorModels as PriorModels
-from ._save import (
+from ._posterior.linearized import LinearizedModel as LinearizedModel
+from ._posterior.mixture import Mixture as Mixture
+from ._inference.blocks import Blocks as Blocks, BlocksPosterior as BlocksPosterior
+from ._posterior.prior_models import PriorModels as PriorModels
+from ._posterior.save import (
     load_posterior as load_posterior,
     save_posterior as save_posterior,
 )
-from ._predict import predict as predict
-from ._predictive import Predictive as Predictive
-from ._calibrated import CalibratedPredictive as CalibratedPredictive
+from ._predictive.predict import predict as predict
+from ._predictive.predictive import Predictive as Predictive
+from ._predictive.calibrated import CalibratedPredictive as CalibratedPredictive

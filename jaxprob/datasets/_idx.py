@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._paths import local_path
+from .._io.paths import local_path
 from ._folder import PathLike, existing
 
 # The third byte of the magic number says what the numbers are; all are big-endian.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._checks import check_labels, check_same_length
-from .._paths import local_path
+from .._io.paths import local_path
 from ._folder import PathLike, existing
 from ._idx import CorruptFileError, read_idx
 from ._split import Split

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .._keys import as_seed
+from .._random.keys import as_seed
 from .._types import PRNGKey
 
 Seed: TypeAlias = int | PRNGKey

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .._checks import check_finite
-from .._paths import local_path
+from .._io.paths import local_path
 from ._folder import PathLike, existing
 from ._seed import Seed, generator
 from ._split import Split

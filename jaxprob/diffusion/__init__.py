@@ -31,38 +31,41 @@ All maths is for one example; `jax.vmap` it. `kidger_mixer` puts the parts of Eq
 diffusion example together.
 """
 
-from ._schedule import AbstractSchedule as AbstractSchedule
-from ._vp import VP as VP
-from ._sub_vp import SubVP as SubVP
-from ._cosine import Cosine as Cosine
-from ._rectified import RectifiedFlow as RectifiedFlow
-from ._ve import VE as VE
-from ._edm import EDM as EDM
-from ._shifted import Shifted as Shifted
-from ._parameterisation import from_x0 as from_x0, to_x0 as to_x0
-from ._units import Units as Units
-from ._denoiser import (
+from ._schedule.schedule import AbstractSchedule as AbstractSchedule
+from ._schedule.vp import VP as VP
+from ._schedule.sub_vp import SubVP as SubVP
+from ._schedule.cosine import Cosine as Cosine
+from ._schedule.rectified import RectifiedFlow as RectifiedFlow
+from ._schedule.ve import VE as VE
+from ._schedule.edm import EDM as EDM
+from ._schedule.shifted import Shifted as Shifted
+from ._denoiser.parameterisation import from_x0 as from_x0, to_x0 as to_x0
+from ._denoiser.units import Units as Units
+from ._denoiser.denoiser import (
     AbstractDenoiser as AbstractDenoiser,
     AbstractDenoiserWrapper as AbstractDenoiserWrapper,
 )
-from ._preconditioned import Preconditioned as Preconditioned
-from ._times import (
+from ._denoiser.preconditioned import Preconditioned as Preconditioned
+from ._loss.times import (
     AbstractTimes as AbstractTimes,
     LogitNormalTimes as LogitNormalTimes,
     LogNormalLevels as LogNormalLevels,
     UniformLogSNR as UniformLogSNR,
     UniformTimes as UniformTimes,
 )
-from ._weighting import (
+from ._loss.weighting import (
     EDMWeighting as EDMWeighting,
     ErrorOf as ErrorOf,
     LikelihoodWeighting as LikelihoodWeighting,
     MinSNR as MinSNR,
     ScoreWeighting as ScoreWeighting,
 )
-from ._level_errors import LevelErrors as LevelErrors, level_errors as level_errors
-from ._loss import DenoisingLoss as DenoisingLoss, denoising_error as denoising_error
-from ._grids import (
+from ._loss.level_errors import LevelErrors as LevelErrors, level_errors as level_errors
+from ._loss.loss import (
+    DenoisingLoss as DenoisingLoss,
+    denoising_error as denoising_error,
+)
+from ._sampler.grids import (
     AbstractGrid as AbstractGrid,
     CustomGrid as CustomGrid,
     Focused as Focused,
@@ -70,35 +73,43 @@ from ._grids import (
     LogSNR as LogSNR,
     UniformTime as UniformTime,
 )
-from ._sampler import AbstractSampler as AbstractSampler, Draw as Draw, sample as sample
-from ._ode import ODESampler as ODESampler
-from ._sde import SDESampler as SDESampler
-from ._grid_sampler import AbstractGridSampler as AbstractGridSampler
-from ._multistep import AbstractMultistep as AbstractMultistep
-from ._ddim import DDIM as DDIM
-from ._dpm_solver import DPMSolverPP as DPMSolverPP
-from ._exponential import ExpAB as ExpAB
-from ._heun import Heun as Heun
-from ._predictor_corrector import PredictorCorrector as PredictorCorrector
-from ._trace import (
+from ._sampler.sampler import (
+    AbstractSampler as AbstractSampler,
+    Draw as Draw,
+    sample as sample,
+)
+from ._sampler.ode import ODESampler as ODESampler
+from ._sampler.sde import SDESampler as SDESampler
+from ._sampler.grid_sampler import AbstractGridSampler as AbstractGridSampler
+from ._sampler.multistep import AbstractMultistep as AbstractMultistep
+from ._sampler.ddim import DDIM as DDIM
+from ._sampler.dpm_solver import DPMSolverPP as DPMSolverPP
+from ._sampler.exponential import ExpAB as ExpAB
+from ._sampler.heun import Heun as Heun
+from ._sampler.predictor_corrector import PredictorCorrector as PredictorCorrector
+from ._density.trace import (
     AbstractTrace as AbstractTrace,
     ExactTrace as ExactTrace,
     Hutchinson as Hutchinson,
     HutchPP as HutchPP,
 )
-from ._log_prob import (
+from ._density.log_prob import (
     LogProb as LogProb,
     bits_per_dim as bits_per_dim,
     dequantise as dequantise,
     log_prob as log_prob,
 )
-from ._latent import decode as decode, encode as encode, interpolate as interpolate
-from ._many import (
+from ._density.latent import (
+    decode as decode,
+    encode as encode,
+    interpolate as interpolate,
+)
+from ._density.many import (
     decode_many as decode_many,
     encode_many as encode_many,
     log_prob_many as log_prob_many,
 )
-from ._guidance import Guided as Guided
-from ._threshold import Thresholded as Thresholded
-from ._recipes import kidger_mixer as kidger_mixer
+from ._denoiser.guidance import Guided as Guided
+from ._denoiser.threshold import Thresholded as Thresholded
+from ._denoiser.recipes import kidger_mixer as kidger_mixer
 from . import nn as nn

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import bnn
-from .._fit import fit as fit_learner
+from .._engine.fit import fit as fit_learner
 from ..datasets import Standardizer
 from ._methods import Method, make_method
 

@@ -9,26 +9,26 @@ checkpoint, a validation, the end), and then run as one dispatch.
 This is the only part of jaxprob that imports torch.
 """
 
-from ._module import LearnerModule as LearnerModule
-from ._bnn import BNNModule as BNNModule
-from ._diffusion import DiffusionModule as DiffusionModule
-from ._data import ArrayDataModule as ArrayDataModule
-from ._split_data import (
+from ._module.module import LearnerModule as LearnerModule
+from ._module.bnn import BNNModule as BNNModule
+from ._module.diffusion import DiffusionModule as DiffusionModule
+from ._data.data import ArrayDataModule as ArrayDataModule
+from ._data.split_data import (
     ImageDataModule as ImageDataModule,
     TabularDataModule as TabularDataModule,
 )
-from ._strategy import JaxStrategy as JaxStrategy
-from ._optimizer import OptaxOptimizer as OptaxOptimizer
-from ._summary import TreeSummary as TreeSummary
-from ._histograms import (
+from ._trainer.strategy import JaxStrategy as JaxStrategy
+from ._module.optimizer import OptaxOptimizer as OptaxOptimizer
+from ._logging.summary import TreeSummary as TreeSummary
+from ._logging.histograms import (
     ParameterHistograms as ParameterHistograms,
     log_histogram as log_histogram,
 )
-from ._images import image_grid as image_grid, log_image as log_image
-from ._checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
-from ._newest_good import newest_good_checkpoint as newest_good_checkpoint
-from ._save_on_signal import SaveOnSignal as SaveOnSignal
-from ._safetensors import (
+from ._logging.images import image_grid as image_grid, log_image as log_image
+from ._checkpoint.checkpoint_io import AtomicCheckpointIO as AtomicCheckpointIO
+from ._checkpoint.newest_good import newest_good_checkpoint as newest_good_checkpoint
+from ._checkpoint.save_on_signal import SaveOnSignal as SaveOnSignal
+from ._checkpoint.safetensors import (
     export_safetensors as export_safetensors,
     import_safetensors as import_safetensors,
 )

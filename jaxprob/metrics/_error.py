@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from .._batch import num_rows
-from .._keys import example_keys
+from .._random.keys import example_keys
+from .._training.batch import num_rows
 from .._types import PRNGKey
 from ._inputs import floats
 

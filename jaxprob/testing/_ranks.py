@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Integer
 
-from .._keys import example_keys, step_key
+from .._random.keys import example_keys, step_key
 from .._types import PRNGKey
 from ..bnn import AbstractChains
 from ._linear_gaussian import LinearGaussian

@@ -11,7 +11,7 @@ import sys
 import jax
 
 from jaxprob import bnn
-from jaxprob.bnn import _run_chains
+from jaxprob.bnn._mcmc import run_chains as _run_chains
 from jaxprob.testing import LinearGaussian
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob._data_check import DataCheck
+from jaxprob._training.data_check import DataCheck
 
 NET = eqx.nn.Linear(2, 3, key=jax.random.key(0))
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._estimators import per_example, prepare
+from jaxprob.bnn._variational.estimators import per_example, prepare
 from jaxprob.testing import LinearGaussian
 
 ESTIMATORS = ("weight", "flipout", "local")

@@ -6,8 +6,8 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from jaxprob.bnn._expected_information import information_root
-from jaxprob.bnn._student_t import StudentT
+from jaxprob.bnn._joint.expected_information import information_root
+from jaxprob.bnn._joint.student_t import StudentT
 
 F = (0.3, -0.2)
 LOGITS = [0.0, 0.4, -1.0]

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._run_steps import run_steps
+from jaxprob.bnn._inference.run_steps import run_steps
 from jaxprob.testing import LinearGaussian
 
 

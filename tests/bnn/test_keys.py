@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn import _hamiltonian
+from jaxprob.bnn._mcmc import hamiltonian as _hamiltonian
 from jaxprob.testing import LinearGaussian, simulated_ranks
 
 from .modules import ROWS, make

@@ -10,7 +10,7 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob.bnn import _laplace_pass
+from jaxprob.bnn._laplace import curvature_pass as _laplace_pass
 
 
 def fit(joint, model, batch, structure="full", **kwargs):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._output_link import output_link
+from jaxprob.bnn._joint.output_link import output_link
 
 
 class Linked(eqx.Module):

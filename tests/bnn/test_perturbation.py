@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._perturbation import perturbed_log_likelihood, row_key
+from jaxprob.bnn._ensembles.perturbation import perturbed_log_likelihood, row_key
 
 NUM_MEMBERS, NUM_DATA = 400, 300
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from jaxprob import bnn
-from jaxprob.bnn import _predict
+from jaxprob.bnn._predictive import predict as _predict
 from jaxprob.testing import LinearGaussian
 
 ROWS, SAMPLES = 11, 13

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._blackjax import langevin_step
+from jaxprob.bnn._mcmc.blackjax_kernels import langevin_step
 from jaxprob.testing import LinearGaussian
 
 

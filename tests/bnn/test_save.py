@@ -17,7 +17,7 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob.bnn._chain_files import load_shards, save_shard
+from jaxprob.bnn._mcmc.chain_files import load_shards, save_shard
 
 from ..unhooked import unhooked
 from .modules import make

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprob.bnn._signs import random_signs
+from jaxprob._random.signs import random_signs
 
 
 def test_signs_are_fair_and_independent(getkey):

@@ -10,13 +10,13 @@ import pytest
 import scipy.stats
 
 from jaxprob import bnn
-from jaxprob.bnn._standard_normal import (
+from jaxprob._random.standard_normal import (
     box_muller,
     philox,
     standard_normal,
     threefry,
 )
-from jaxprob.bnn._together import SMALL
+from jaxprob.bnn._weights.joined import SMALL
 
 
 def test_both_words_are_those_of_jax(x64):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxprob
-from jaxprob._batch import num_rows, weight
+from jaxprob._training.batch import num_rows, weight
 
 
 def test_a_padded_batch_refuses_to_be_unpacked_as_if_it_were_plain():

@@ -96,7 +96,7 @@ def test_it_can_be_switched_off(monkeypatch):
 @pytest.mark.slow
 def test_samplers_run_convolutions_turned(monkeypatch):
     """The program that `sample` compiles, and its samples beside the plain one's."""
-    from jaxprob.diffusion import _rows
+    from jaxprob.diffusion._sampler import rows as _rows
 
     sampler, key = diffusion.ODESampler(num_steps=2), jax.random.key(0)
     net = diffusion.nn.UNet((1, 8, 8), widths=(4,), key=key)

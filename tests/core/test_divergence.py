@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxprob
-from jaxprob._divergence import has_diverged
+from jaxprob._training.divergence import has_diverged
 
 
 @pytest.mark.parametrize(

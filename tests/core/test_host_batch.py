@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import jaxprob
-from jaxprob._batch import weight
-from jaxprob._host_batch import LeftOut, count_rows, host_batch
+from jaxprob._training.batch import weight
+from jaxprob._training.host_batch import LeftOut, count_rows, host_batch
 
 X = np.arange(24, dtype=np.float32).reshape(8, 3)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprob._host_errors import checks_give_nan, has_checks
+from jaxprob._jaxpr.host_errors import checks_give_nan, has_checks
 
 PRELUDE = """
 import equinox as eqx, diffrax as dfx, jax, jax.numpy as jnp, numpy as np, optax

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxprob
-from jaxprob._keys import as_seed, step_key
+from jaxprob._random.keys import as_seed, step_key
 
 
 def data(keys):

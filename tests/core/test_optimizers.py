@@ -10,7 +10,7 @@ from optax import contrib
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob._accumulate import accumulate
+from jaxprob._training.accumulate import accumulate
 
 X = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 Y = X @ np.float32([[1.0], [-2.0]]) + np.float32(0.5)

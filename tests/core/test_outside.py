@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxprob
-from jaxprob._outside import Outside
+from jaxprob._engine.outside_values import Outside
 
 X = np.zeros((8, 2), np.float32)
 GLOBAL = 1.0

@@ -12,8 +12,8 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob._per_object import PerObject
-from jaxprob._program import _PROGRAMS
+from jaxprob._engine.per_object import PerObject
+from jaxprob._engine.program import _PROGRAMS
 
 
 class Owner:

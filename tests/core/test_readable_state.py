@@ -14,7 +14,7 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob._held_signals import HELD, HeldSignals
+from jaxprob._engine.held_signals import HELD, HeldSignals
 
 ROWS = np.random.default_rng(0).normal(size=(40, 8, 3)).astype(np.float32)
 

@@ -8,7 +8,7 @@ import pytest
 
 import jaxprob
 from jaxprob import ArrayLoader, Layout
-from jaxprob._batch import RowStack
+from jaxprob._training.batch import RowStack
 
 from .test_stepper import mlp, noisy_loss
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import jaxprob
-from jaxprob._stacking import stack_into
+from jaxprob._engine.stacking import stack_into
 
 from ..unhooked import unhooked
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import jaxprob
-from jaxprob._dispatch_size import (
+from jaxprob._engine.dispatch_size import (
     MAX_BYTES,
     MAX_STEPS,
     DispatchSize,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprob._vmap_last import vmap_last
+from jaxprob._jaxpr.examples_last import vmap_last
 
 ROWS, WIDTH = 12, 6
 

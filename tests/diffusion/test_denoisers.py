@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprob.diffusion import VE, VP, Preconditioned, from_x0, to_x0
-from jaxprob.diffusion._parameterisation import PARAMETERISATIONS
+from jaxprob.diffusion._denoiser.parameterisation import PARAMETERISATIONS
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser, eight_gaussians
 
 from .cases import SCHEDULES, times

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprob import diffusion
-from jaxprob.diffusion._spectrum import linear_error, variances
+from jaxprob.diffusion._denoiser.spectrum import linear_error, variances
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser
 
 SCHEDULE = diffusion.EDM()

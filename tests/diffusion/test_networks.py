@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprob._keys import as_seed
+from jaxprob._random.keys import as_seed
 from jaxprob.diffusion import kidger_mixer, nn
 
 SHAPE = (3, 8, 12)

@@ -35,7 +35,7 @@ from jaxprob.diffusion import (
     nn,
     sample,
 )
-from jaxprob.diffusion._denoiser import at_noise_level
+from jaxprob.diffusion._denoiser.denoiser import at_noise_level
 from jaxprob.testing import (
     GaussianMixture,
     GaussianMixtureDenoiser,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from jaxprob.diffusion import DDIM, VP, AbstractSchedule, Preconditioned, sample
-from jaxprob.diffusion._schedule_equations import check_equations
+from jaxprob.diffusion._schedule.equations import check_equations
 
 from .cases import SCHEDULES
 

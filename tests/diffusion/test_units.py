@@ -40,7 +40,7 @@ from jaxprob.diffusion import (
     log_prob_many,
     sample,
 )
-from jaxprob.diffusion._last_level import last_level
+from jaxprob.diffusion._denoiser.last_level import last_level
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser, eight_gaussians
 from tests.unhooked import unhooked
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 
 import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
-from jaxprob.lightning._seal import check_seal
+from jaxprob.lightning._checkpoint.seal import check_seal
 
 
 @jaxprob.mean_loss

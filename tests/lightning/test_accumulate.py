@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import jaxprob
-from jaxprob._accumulate import windows
+from jaxprob._training.accumulate import windows
 from jaxprob.lightning import ArrayDataModule, CheckpointMismatchError, LearnerModule
 
 from .scene import arrays, bits, bits_of, make_data, make_module, make_trainer

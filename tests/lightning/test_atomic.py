@@ -23,7 +23,7 @@ from jaxprob.lightning import (
     CheckpointLockedError,
     CheckpointWriteError,
 )
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from .scene import make_data, make_module, make_trainer, sealed
 

@@ -17,7 +17,7 @@ from jaxprob.lightning import (
     LearnerModule,
     TabularDataModule,
 )
-from jaxprob.lightning._predictive_metrics import PredictiveMetrics
+from jaxprob.lightning._logging.predictive_metrics import PredictiveMetrics
 
 from .scene import arrays, bits, make_learner, make_trainer, network
 

@@ -35,7 +35,7 @@ from pytorch_lightning.tuner import Tuner
 
 import jaxprob
 from jaxprob.lightning import AtomicCheckpointIO, LearnerModule
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from .scene import bits, make_data, make_module, make_trainer, network, sealed
 

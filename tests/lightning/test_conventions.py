@@ -32,13 +32,13 @@ from jaxprob.lightning import (
     LearnerModule,
     ParameterHistograms,
     SaveOnSignal,
-    _packages,
 )
-from jaxprob.lightning._conventions import _NEVER_CALLED
-from jaxprob.lightning._foreign import is_foreign
-from jaxprob.lightning._module import _check_arguments
-from jaxprob.lightning._seed import resolve_seed
-from jaxprob.lightning._watchers import each_batch_watchers
+from jaxprob.lightning._data.seed import resolve_seed
+from jaxprob.lightning._loop.watchers import each_batch_watchers
+from jaxprob.lightning._module.conventions import _NEVER_CALLED
+from jaxprob.lightning._module.module import _check_arguments
+from jaxprob.lightning._trainer import packages as _packages
+from jaxprob.lightning._trainer.foreign import is_foreign
 
 from .scene import arrays, bits, make_data, make_learner, make_trainer, network
 

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import jaxprob
 from jaxprob import diffusion
 from jaxprob.lightning import ArrayDataModule, DiffusionModule, ImageDataModule
-from jaxprob.lightning._diffusion import _extremes, _grid
-from jaxprob.lightning._images import image_grid
+from jaxprob.lightning._logging.images import image_grid
+from jaxprob.lightning._module.diffusion import _extremes, _grid
 
 from .scene import bits, make_trainer
 

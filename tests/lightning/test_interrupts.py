@@ -20,9 +20,9 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 import jaxprob
-from jaxprob._held_signals import HELD
+from jaxprob._engine.held_signals import HELD
 from jaxprob.lightning import ArrayDataModule, LearnerModule, SaveOnSignal
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from .scene import arrays, bits, bits_of, make_trainer, network
 

@@ -17,7 +17,7 @@ from jaxprob.lightning import (
     LearnerModule,
     newest_good_checkpoint,
 )
-from jaxprob.lightning._checkpoint_io import load_verified
+from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from .scene import make_data, make_learner, make_module, make_trainer, network
 

@@ -12,7 +12,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob.bnn._apply import call_model
+from jaxprob.bnn._weights.apply import call_model
 from jaxprob.lightning import BNNModule, CheckpointMismatchError, LearnerModule
 
 from .scene import make_data, make_module, make_trainer

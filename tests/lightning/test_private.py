@@ -12,8 +12,9 @@ from pytorch_lightning.loops.fetchers import _PrefetchDataFetcher
 from pytorch_lightning.loops.utilities import _select_data_fetcher
 from pytorch_lightning.utilities.combined_loader import CombinedLoader, _MaxSizeCycle
 
-from jaxprob.lightning import _fast_forward, _private
-from jaxprob.lightning._warnings import silence_false_alarms
+from jaxprob.lightning._loop import fast_forward as _fast_forward
+from jaxprob.lightning._trainer import private as _private
+from jaxprob.lightning._trainer.warnings import silence_false_alarms
 
 from .scene import make_data, make_module, make_trainer
 

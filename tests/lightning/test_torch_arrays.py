@@ -11,7 +11,12 @@ from jaxprob.lightning import (
     export_safetensors,
     import_safetensors,
 )
-from jaxprob.lightning._torch_arrays import from_torch, pack, to_torch, unpack
+from jaxprob.lightning._checkpoint.torch_arrays import (
+    from_torch,
+    pack,
+    to_torch,
+    unpack,
+)
 
 from .scene import bits_of, network
 

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import (
 import jaxprob
 from jaxprob import bnn
 from jaxprob.lightning import ArrayDataModule, LearnerModule
-from jaxprob.lightning._trainer_options import Options
+from jaxprob.lightning._trainer.options import Options
 
 from .scene import arrays, bits, make_data, make_module, make_trainer
 from .traces import Recorder

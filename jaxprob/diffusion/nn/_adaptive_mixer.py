@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ..._keys import check_key
+from ..._random.keys import check_key
 from ..._types import PRNGKey
 from ._batch_second import batch_second
 from ._condition import AbstractConditioned, Condition

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._keys import check_key
+from ..._random.keys import check_key
 from ..._types import PRNGKey
 from ._condition import (
     AbstractConditioned,

@@ -1,0 +1,382 @@
+"""Training without Lightning: a plain JAX loop with a progress bar."""
+
+import itertools
+import math
+import weakref
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from tqdm.auto import tqdm
+
+from .._jaxpr.host_errors import checks_give_nan
+from .._jaxpr.own_errors import OWN_ERRORS
+from .._random.keys import as_seed, check_key
+from .._training.batch import Batch, own, weight
+from .._training.call_loss import checked_info
+from .._training.data_check import DataCheck
+from .._training.divergence import warn_of_divergence
+from .._training.host_batch import host_batch
+from .._training.learner import AbstractLearner
+from .._training.loader import ArrayLoader
+from .._types import Model, PRNGKey, State
+from .held_signals import HELD
+from .last_good import NonFiniteError
+from .layout import Layout
+from .outside_values import Outside, is_current
+from .per_object import PerObject
+from .stepper import Stepper
+from .totals import Totals
+
+History = list[dict[str, float]]
+
+
+def fit(
+    learner: AbstractLearner,
+    model: Model,
+    data: PyTree | Iterable[PyTree],
+    *,
+    key: PRNGKey,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    batch_size: int = 32,
+    validation: PyTree | Iterable[PyTree] | None = None,
+    steps_per_dispatch: int | Literal["auto"] = "auto",
+    layout: Layout | None = None,
+    progress: bool = True,
+) -> tuple[State, History]:
+    """Trains a model and gives back the learner's state.
+
+    ```python
+    learner = jaxprob.GradientDescent(loss, optax.adam(1e-3))
+    state, history = jaxprob.fit(learner, model, (x, y), key=key, num_epochs=20)
+    model = learner.model(state)
+    ```
+
+    **Arguments:**
+
+    - `learner`: any `AbstractLearner`: gradient descent or an inference method. Another
+        `fit` of the same object compiles nothing, unless a Python value that its
+        functions read beside their arguments has changed, which raises a warning.
+    - `model`: what to train. It is copied, never changed.
+    - `data`: arrays with one leading axis, such as `(x, y)`, which are shuffled anew in
+        each epoch; or any re-iterable of batches, such as a list of pairs or
+        torch's `DataLoader`, used as it is.
+    - `key`: everything random in the run.
+    - `num_steps`, `num_epochs`: how long; one of the two.
+    - `batch_size`: rows in a batch, when `data` are arrays.
+    - `validation`: arrays or batches to evaluate after each epoch.
+    - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
+    - `progress`: whether to show a progress bar on standard error.
+
+    **Returns:** `(state, history)`; history has one entry for each epoch (the last one
+    may be cut short by `num_steps`): `"step"`, the means of the training metrics over
+    the epoch, and those of the validation under `"val_" + name`.
+
+    **Raises:** what `learner.check` and `ArrayLoader` say of the data, before training;
+    `NonFiniteError`, a `FloatingPointError` that holds the last good state, when a step
+    breaks the state (see `Stepper.check_state`), with the step and the leaf; or when
+    the mean loss over an epoch is not finite. Warns where it ends far above where it
+    was. Batches of an iterable are checked as they come, in the first epoch.
+
+    Whatever else ends the training is raised as itself: an error of the user's code
+    inside a step, an error of the data, Ctrl-C. Each of them has the learner's state as
+    `error.state`, the number of steps that it has seen as `error.step`, and the epochs
+    before as `error.history`:
+
+    ```python
+    try:
+        state, history = jaxprob.fit(learner, model, (x, y), key=key, num_epochs=20)
+    except KeyboardInterrupt as error:  # later, in a notebook: sys.last_value.state
+        state = error.state
+    ```
+    """
+    check_key(key)
+    if (num_steps is None) == (num_epochs is None):
+        raise ValueError(
+            "say how long to train: give num_steps or num_epochs, not both"
+        )
+    if not isinstance(learner, AbstractLearner):
+        raise TypeError(
+            f"learner is a {type(learner).__name__}: fit(learner, model, data), where "
+            "the learner is a method such as MAP(log_joint, optimizer)"
+        )
+    for name, value in (
+        ("num_steps", num_steps),
+        ("num_epochs", num_epochs),
+        ("batch_size", batch_size),
+    ):
+        whole = isinstance(value, int | np.integer)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name}={value}: a whole number, at least 1")
+    init_key, train_key, data_key, eval_key = jax.random.split(key, 4)
+    loader = _as_loader(data, batch_size, shuffle=True, seed=as_seed(data_key))
+    held_out = None
+    if validation is not None:
+        held_out = _as_loader(validation, batch_size, shuffle=False, seed=0)
+    for rows in (loader, held_out):
+        if isinstance(rows, ArrayLoader):
+            rows.share = (Layout() if layout is None else layout).share()
+    training_check = _checked(loader, learner, model, training=True)
+    validation_check = _checked(held_out, learner, model, training=False)
+    stepper = Stepper(
+        learner,
+        learner.init(model, key=init_key),
+        key=train_key,
+        steps_per_dispatch=steps_per_dispatch,
+        layout=layout,
+    )
+    if isinstance(loader, Sized):
+        stepper.bound(len(loader))
+    total = num_steps if num_steps is not None else _total(loader, num_epochs)
+    shown = progress and jax.process_index() == 0
+    history: History = []
+    evaluator = Evaluator(learner, layout)
+
+    def evaluate():
+        if held_out is None:
+            return {}
+        batches = validation_check.over(held_out)
+        means = evaluator(stepper.live, batches, key=eval_key)
+        return {f"val_{name}": value for name, value in means.items()}
+
+    HELD.install()
+    try:
+        with tqdm(total=total, disable=not shown, unit="step") as bar:
+            _train(
+                stepper,
+                loader,
+                training_check,
+                history,
+                num_steps=num_steps,
+                num_epochs=num_epochs,
+                evaluate=evaluate,
+                bar=bar,
+            )
+        stepper.check_state()
+        warn_of_divergence([entry["loss"] for entry in history if "loss" in entry])
+        return stepper.fetch(), history
+    except BaseException as error:
+        _give_state(error, stepper, history)
+        raise
+    finally:
+        HELD.uninstall()
+
+
+def _train(stepper, loader, check, history, *, num_steps, num_epochs, evaluate, bar):
+    done = 0
+    for epoch in itertools.count():
+        if _finished(done, epoch, num_steps, num_epochs):
+            return
+        if isinstance(loader, ArrayLoader):
+            loader.set_epoch(epoch)
+        stepper.reset_totals()
+        before = done
+        limit = math.inf if num_steps is None else num_steps - done
+        for chunk in _chunks(loader, stepper, limit, check):
+            stepper(chunk)
+            done += len(chunk)
+            bar.update(len(chunk))
+        if done == before:
+            raise ValueError(
+                f"data gave no batch in epoch {epoch}: is it a generator? Give "
+                "arrays, or an iterable that can be iterated again"
+            )
+        entry = {"step": float(done), **_means(stepper.totals)}
+        _check_loss(entry, stepper)
+        entry |= evaluate()
+        history.append(entry)
+        figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
+        bar.set_postfix(figures, refresh=False)
+
+
+def _give_state(error, stepper, history):
+    """Hand the state over with an error that ends a training."""
+    if isinstance(error, NonFiniteError) or jax.process_count() > 1:
+        return  # it has the state; or only one process may have failed
+    try:
+        found = {"state": stepper.fetch(), "step": stepper.step, "history": history}
+        vars(error).update(found)
+    except Exception as lost:
+        error.add_note(f"jaxprob.fit cannot give the state: {lost}")
+    else:
+        note = f"the state after {found['step']} steps is error.state"
+        error.add_note(f"jaxprob.fit: {note}")
+
+
+def evaluate(
+    learner: AbstractLearner,
+    state: State,
+    data: PyTree | Iterable[PyTree],
+    *,
+    key: PRNGKey,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Means of the learner's metrics over a data set; nothing is trained.
+
+    **Arguments:** as in `fit`; batch i gets the key `fold_in(key, i)`.
+
+    **Returns:** metrics by name, each example counted once.
+    """
+    check_key(key)
+    loader = _as_loader(data, batch_size, shuffle=False, seed=0)
+    check = _checked(loader, learner, learner.model(state), training=False)
+    return Evaluator(learner)(state, check.over(loader), key=key)
+
+
+class Evaluator:
+    """Compiled evaluation of one learner: sums on the device, fetched once."""
+
+    def __init__(self, learner: AbstractLearner, layout: Layout | None = None):
+        self._learner = learner
+        self._layout = layout = Layout() if layout is None else layout
+        self._outside, self._step = _EVALUATIONS.get(
+            learner,
+            layout,
+            lambda: (Outside(learner), _step(learner, layout)),
+            lambda made: is_current(learner, made[0], Outside(learner)),
+        )
+
+    def __call__(
+        self, state: State, loader: Iterable[PyTree], *, key: PRNGKey
+    ) -> dict[str, float]:
+        totals = None
+        for index, batch in enumerate(loader):
+            batch = self._layout.put(own(host_batch(batch)))
+            first = totals is None
+            number = np.uint32(index)
+            totals = OWN_ERRORS.call(self._step, state, batch, totals, key, number)
+            if first:
+                now = Outside(self._learner)
+                self._outside.leave_out(self._outside.changed(now))
+        if totals is None:
+            raise ValueError("the data to evaluate on gave no batch")
+        return totals.means()
+
+
+def _step(learner, layout):
+    held = weakref.ref(learner)
+
+    @eqx.filter_jit
+    def step(state, batch, totals, key, index):
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def evaluate(arrays, batch, key, index):
+            learner = held()
+            assert learner is not None  # whoever evaluates holds it
+            state = eqx.combine(arrays, static)
+            key = jax.random.fold_in(key, index)
+            return checked_info(learner.evaluate(state, batch, key=key))
+
+        if not layout.is_single:
+            evaluate = checks_give_nan(evaluate)
+        info = evaluate(arrays, batch, key, index)
+        totals = Totals.zeros(info) if totals is None else totals
+        return totals.add(info, weight(batch))
+
+    return step
+
+
+_EVALUATIONS: PerObject[tuple[Outside, Callable[..., Totals]]] = PerObject()
+
+
+def _means(totals: Totals | None) -> dict[str, float]:
+    assert totals is not None  # at least one step has run
+    return totals.means()
+
+
+def _as_loader(
+    data: Any, batch_size: int, *, shuffle: bool, seed: int
+) -> Iterable[PyTree]:
+    if _is_list_of_batches(data):
+        return data
+    if isinstance(data, dict | tuple | list) or hasattr(data, "shape"):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+            if not hasattr(leaf, "shape"):
+                raise TypeError(
+                    f"data{jax.tree_util.keystr(path)} is a {type(leaf).__name__}: "
+                    "data is to be a pytree of arrays with one leading axis, or an "
+                    "iterable of batches"
+                )
+        return ArrayLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    return data
+
+
+def _checked(data, learner, model, *, training):
+    """The check of what comes batch by batch; what is in memory is checked at once."""
+    check = DataCheck(learner, model, training=training)
+    if isinstance(data, ArrayLoader):
+        (learner.check_training if training else learner.check)(model, data.data)
+        check.done = True
+    elif isinstance(data, list):
+        for _ in check.over(data):
+            pass
+    return check
+
+
+def _is_list_of_batches(data):
+    """A list of arrays is one data set; a list of trees of them is many batches."""
+    trees = dict | tuple | list | Batch
+    return isinstance(data, list) and all(isinstance(entry, trees) for entry in data)
+
+
+def _total(loader, num_epochs):
+    return len(loader) * num_epochs if isinstance(loader, Sized) else None
+
+
+def _finished(done, epoch, num_steps, num_epochs):
+    return epoch >= num_epochs if num_steps is None else done >= num_steps
+
+
+def _chunks(loader, stepper, limit, check):
+    """Lists of batches, as many as the stepper takes, `limit` in all."""
+    if isinstance(loader, ArrayLoader):
+        yield from _stacks(iter(loader), stepper, limit)
+        return
+    chunk = []
+    index = -1
+    for index, batch in enumerate(loader):
+        if index >= limit:
+            check.end(whole=False)
+            break
+        batch = host_batch(batch)
+        check(batch)
+        chunk.append(batch)
+        if len(chunk) >= stepper.capacity:
+            yield chunk
+            chunk = []
+    else:
+        if index >= 0:
+            check.end()
+    if chunk:
+        yield chunk
+
+
+def _stacks(iterator, stepper, limit):
+    """The same of an `ArrayLoader`, each gathered in one go."""
+    while limit > 0:
+        most = int(min(stepper.capacity, limit))
+        try:
+            stack = iterator.take(most, stepper.slots)
+        except StopIteration:
+            return
+        limit -= stack.num
+        yield stack
+
+
+def _check_loss(entry, stepper):
+    if math.isfinite(entry.get("loss", 0.0)):
+        return
+    stepper.check_state()
+    step = int(entry["step"])
+    raise NonFiniteError(
+        f"the mean loss over the epoch that ended at step {step} is {entry['loss']}, "
+        "and the state is finite: lower the learning rate or clip the gradient "
+        "(optax.clip_by_global_norm), and look at the scale of the data",
+        state=stepper.fetch(),
+        step=step,
+        leaves=[],
+    )

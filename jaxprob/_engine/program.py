@@ -1,0 +1,248 @@
+"""The compiled steps of a learner, made once for all runs that take the same ones.
+
+The state is cut into arrays and the rest once, outside the loop: `jax.jit` on the array
+half is what `eqx.filter_jit` does, less its work in each call.
+"""
+
+import weakref
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from .._jaxpr.host_errors import checks_give_nan, has_checks
+from .._random.keys import step_key
+from .._training.batch import weight
+from .._training.call_loss import checked_info
+from .._training.learner import AbstractLearner
+from .._types import PRNGKey
+from .dispatch_size import can_fuse
+from .layout import Layout
+from .outside_values import HostRandom, Outside, is_current
+from .per_object import PerObject
+from .stacking import at, gather, strong
+from .totals import Totals, over_members
+
+Carry = tuple[PyTree, Array, Totals]
+"""The arrays of the state, the number of the next step, and the metrics' sums."""
+
+Metrics = dict[str, Array]
+
+
+class Program:
+    """Steps of one learner on states of one structure, on one layout of devices.
+
+    **Arguments:**
+
+    - `learner`: held by a weak reference; whoever calls the program holds it.
+    - `arrays`, `static`: the two halves of a state.
+    - `layout`: the devices.
+    - `donates`: whether a dispatch consumes the buffers of the state that it is given.
+    """
+
+    def __init__(
+        self,
+        learner: AbstractLearner,
+        arrays: PyTree,
+        static: PyTree,
+        layout: Layout,
+        donates: bool = True,
+    ):
+        self.layout = layout
+        self.donates = donates
+        self.shardings: Any = None
+        # Members one after the other have a device to themselves, each in its turn.
+        self.turns = learner.turns if layout.is_single else None
+        # Steps in a dispatch for batches of so many bytes, where that was timed.
+        self.settled: dict[int, int] = {}
+        self._learner = weakref.ref(learner)
+        self._static = static
+        self.fused, self.checked = True, False
+        self.outside = Outside(learner, static)
+        self._metrics: Metrics | None = None  # their shapes
+        out: dict[str, Any] = {}
+        if not layout.is_single:
+            self.shardings = layout.state_shardings(learner, arrays)
+            everywhere = layout.everywhere
+            carry = (self.shardings, everywhere, everywhere)
+            out = {"out_shardings": (carry, everywhere)}
+        donated = (0,) if donates else ()
+        self._one = jax.jit(self._single, donate_argnums=donated, **out)
+        self._many = jax.jit(self._several, donate_argnums=donated, **out)
+        # A program of its own: fused with the steps it would let them round otherwise.
+        self.gather = jax.jit(gather)
+
+    @classmethod
+    def of(
+        cls,
+        learner: AbstractLearner,
+        arrays: PyTree,
+        static: PyTree,
+        layout: Layout,
+        donates: bool = True,
+    ) -> "Program":
+        """The one that was made for this learner and such a state, or a new one."""
+        leaves, structure = jax.tree.flatten(static)
+        # 1, 1.0 and True are equal, and no two of them do the same.
+        kinds = tuple((type(leaf), leaf) for leaf in leaves)
+        # Where members lie depends on the shapes of the arrays.
+        shapes = () if layout.is_single else _shapes(arrays)
+        key = (layout, donates, structure, kinds, shapes)
+        return _PROGRAMS.get(
+            learner,
+            key,
+            lambda: cls(learner, arrays, static, layout, donates),
+            lambda made: is_current(learner, made.outside, Outside(learner, static)),
+        )
+
+    def trace(self, arrays: PyTree, key: PRNGKey, batch: PyTree) -> None:
+        """Reads off the step, before it first runs, its metrics and how it is to run.
+
+        Then `fused` says whether many steps run in a loop as fast as one by one, and
+        `checked` whether it has checks that cannot raise on several devices.
+        """
+        if self._metrics is not None:
+            return
+        if self.turns is not None:
+            arrays = at(arrays, 0)
+
+        def info(arrays, key, batch):
+            state = eqx.combine(arrays, self._static)
+            return self._step(state, batch, key, jnp.zeros((), jnp.int32))[1]
+
+        host_random = HostRandom()
+        jaxpr, self._metrics = jax.make_jaxpr(info, return_shape=True)(
+            arrays, key, batch
+        )
+        after = Outside(self._learner(), self._static)
+        written = self.outside.changed(after)
+        host_random.check(written)
+        self.outside.leave_out(written)
+        self.fused = can_fuse(jaxpr.jaxpr)
+        self.checked = self.shardings is not None and has_checks(jaxpr.jaxpr)
+
+    def no_totals(self) -> Totals:
+        """Sums of the metrics over no step yet."""
+        assert self._metrics is not None
+        lead = () if self.turns is None else (self.turns,)
+        totals = Totals.zeros(self._metrics, lead)
+        if self.shardings is None:
+            return totals
+        return self.layout.place(totals, self.layout.everywhere)
+
+    def one(self, carry: Carry, key: PRNGKey, batch: PyTree) -> tuple[Carry, Metrics]:
+        """One step. The buffers of the carry are consumed, if the program donates."""
+        return self._in_turn(self._one, carry, key, batch)
+
+    def many(
+        self, carry: Carry, key: PRNGKey, stack: PyTree, num: int
+    ) -> tuple[Carry, Metrics]:
+        """The first `num` steps of a stack of batches; metrics of each step."""
+        return self._in_turn(self._many, carry, key, stack, np.int32(num))
+
+    def _in_turn(self, run, carry, *args):
+        if self.turns is None:
+            return run(carry, *args, np.int32(0))
+        # Each member by the program that would train it alone, and so with its bits.
+        done = []
+        for index in map(np.int32, range(self.turns)):
+            done.append(run(_member(carry, index), *args, index))
+        return _together(done)
+
+    def _step(self, state, batch, key, index):
+        learner = self._learner()
+        assert learner is not None  # whoever runs the program holds it
+        if self.turns is not None:
+            out = learner.update_member(state, batch, key=key, index=index)
+        else:
+            update = learner.update
+            if self.layout.members > 1:
+                update = getattr(learner, "update_members", update)
+            out = update(state, batch, key=key)
+        return _checked(learner, state, out)
+
+    def _advance(self, carry, key, batch, index):
+        if self.checked:
+            return checks_give_nan(self._update)(carry, key, batch, index)
+        return self._update(carry, key, batch, index)
+
+    def _update(self, carry, key, batch, index):
+        arrays, step, totals = carry
+        state = eqx.combine(arrays, self._static)
+        state, info = self._step(state, batch, step_key(key, step), index)
+        totals = totals.add(info, weight(batch))
+        arrays = jax.tree.map(strong, eqx.filter(state, eqx.is_array))
+        if self.shardings is not None:
+            arrays = jax.lax.with_sharding_constraint(arrays, self.shardings)
+            info, totals = self.layout.keep_members_apart((info, totals))
+        return (arrays, step + 1, totals), info
+
+    def _single(self, carry, key, batch, index):
+        carry, info = self._advance(carry, key, batch, index)
+        return carry, over_members(info, 0)
+
+    def _several(self, carry, key, batches, num: Int[Array, ""], index):
+        def body(i, loop):
+            carry, history = loop
+            carry, info = self._advance(carry, key, at(batches, i), index)
+            history = {k: history[k].at[i].set(info[k]) for k in history}
+            return carry, history
+
+        shapes = jax.eval_shape(
+            lambda: self._advance(carry, key, at(batches, 0), index)[1]
+        )
+        capacity = np.shape(jax.tree.leaves(batches)[0])[0]
+        history = jax.tree.map(
+            lambda v: jnp.zeros((capacity, *v.shape), v.dtype), shapes
+        )
+        carry, history = jax.lax.fori_loop(0, num, body, (carry, history))
+        return carry, over_members(history, 1)
+
+
+def _checked(learner, state, out):
+    """A new state of the structure of the old one, and metrics as arrays."""
+    name = type(learner).__name__
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(
+            f"{name}.update returned a {type(out).__name__}: return (state, info)"
+        )
+    new, info = out
+    old, now = (eqx.filter(tree, eqx.is_array) for tree in (state, new))
+    if jax.tree.structure(old) != jax.tree.structure(now):
+        raise TypeError(
+            f"{name}.update returned a state of another structure than it was given: "
+            "every leaf that changes is an array from `init` on, and none comes or goes"
+        )
+    return new, checked_info(info)
+
+
+_PROGRAMS: PerObject[Program] = PerObject()
+
+
+def _shapes(arrays):
+    return tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arrays))
+
+
+@jax.jit
+def _member(carry, index):
+    """The carry of one member, in buffers of its own."""
+    arrays, step, totals = carry
+    sums, weight = at(totals.sums, index), jnp.copy(totals.weight)
+    return at(arrays, index), jnp.copy(step), Totals(sums, weight)
+
+
+@jax.jit
+def _together(done):
+    """The carry of all members, and the means of their metrics."""
+    carries, infos = zip(*done, strict=True)
+    arrays, steps, totals = zip(*carries, strict=True)
+    sums = [total.sums for total in totals]
+    carry = _stacked(arrays), steps[0], Totals(_stacked(sums), totals[0].weight)
+    return carry, jax.tree.map(lambda v: jnp.mean(v, 0), _stacked(infos))
+
+
+def _stacked(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

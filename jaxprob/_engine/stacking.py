@@ -1,0 +1,65 @@
+"""Batches along a new axis and out of it, and arrays as a compiled step wants them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from .._training.batch import as_batches
+
+
+def gather(table: PyTree, rows: Array, mask: Array | None) -> PyTree:
+    """The batches of a `RowStack`."""
+    data = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), table)
+    return as_batches(data, mask)
+
+
+def at(stacked: PyTree, i: Any) -> PyTree:
+    """One place of the leading axis of every array."""
+    take = functools.partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False)
+    return jax.tree.map(take, stacked)
+
+
+def stack_into(slots: int, *leaves: Any) -> np.ndarray:
+    """Arrays along a new axis, in a buffer that is nobody else's.
+
+    On CPU the device may read it in place. Beyond them are zeros: no step computes with
+    those, but where JAX makes float32 of float64, chance bits would overflow.
+    """
+    first = np.asarray(leaves[0])
+    out = np.zeros((slots, *first.shape), first.dtype)
+    for place, leaf in enumerate(leaves):
+        out[place] = leaf
+    return out
+
+
+@jax.jit
+def copied(arrays: PyTree) -> PyTree:
+    """Copies in one dispatch; one by one each shape would be a program of its own."""
+    return jax.tree.map(jnp.copy, arrays)
+
+
+@jax.jit
+def owned(arrays: PyTree) -> PyTree:
+    """Copies, which may be donated, of a strong type."""
+    return jax.tree.map(lambda leaf: strong(jnp.copy(leaf)), arrays)
+
+
+def strong(leaf: Array) -> Array:
+    """The array with a strong type.
+
+    `jnp.full(shape, 0.1)` is weakly typed and the updated leaf is not: the program
+    would be compiled again for the second step.
+    """
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return jax.lax.convert_element_type(leaf, np.dtype(leaf.dtype))
+
+
+def shape_of(batch: PyTree) -> Any:
+    """What two batches share that one program can take."""
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(np.shape(leaf), np.result_type(leaf)) for leaf in leaves]

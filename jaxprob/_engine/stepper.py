@@ -1,0 +1,369 @@
+"""Many optimiser steps in one dispatch.
+
+A step of a small model computes for 20 microseconds and costs 60 more to hand to XLA.
+So K batches are stacked and one program runs K steps: `lax.fori_loop` over a dynamic
+number of them, which is one compilation for any number up to K and gives the same bits
+as single steps.
+
+A learner with a convolution on CPU is run step by step (see `can_fuse`), a decision
+taken from the program and never from a clock.
+"""
+
+import dataclasses
+import functools
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .._random.keys import step_key
+from .._training.batch import RowStack, Stack, own, unpack
+from .._training.learner import AbstractLearner
+from .._types import PRNGKey, State
+from .dispatch_size import DispatchSize, num_bytes
+from .last_good import first_break
+from .layout import Layout
+from .live_state import LiveState
+from .program import Metrics, Program
+from .stacking import shape_of, stack_into
+from .totals import StepMetrics, Totals
+
+
+class Stepper:
+    """Compiled training of one learner.
+
+    ```python
+    stepper = Stepper(learner, learner.init(model, key=init_key), key=train_key)
+    history = stepper([batch, batch, batch])      # three steps, one dispatch
+    stepper.state
+    ```
+
+    The key of step k is `fold_in(key, k)`, derived inside the program. The state given
+    is copied, and so is the one that is read: it outlives the next call.
+
+    The state can be read at any time, also from another thread, after an error inside
+    a step, and after Ctrl-C. An error in step k leaves the state before step k, from
+    which the next call goes on; it is raised as the user's code raised it. Handlers of
+    signals are called between two dispatches (a second Ctrl-C inside one). Steps that
+    are lost are made again from a copy that is kept: host callbacks inside a step may
+    then be called again for the same step.
+
+    **Arguments:**
+
+    - `learner`: what to train.
+    - `state`: where to start from.
+    - `key`: of the whole run.
+    - `step`: the number of the next step, for a run that goes on.
+    - `steps_per_dispatch`: how many steps a dispatch may hold. `"auto"` times a few
+        single steps and chooses about 80 ms of work, at most 512 steps and 64 MB.
+    - `layout`: the devices; JAX's default one if it is not given.
+    - `check_every`: steps from one `check_state` to the next. A copy of the state is
+        kept, and the batches since, up to 256 MB and 20 seconds. With 0 nothing is
+        checked and no batches are kept. A dispatch then leaves the state before it in
+        memory and waits for the dispatch before.
+    - `fatal`: whether a state that is broken ends the run, or is warned of once.
+    """
+
+    def __init__(
+        self,
+        learner: AbstractLearner,
+        state: State,
+        *,
+        key: PRNGKey,
+        step: int = 0,
+        steps_per_dispatch: int | Literal["auto"] = "auto",
+        layout: Layout | None = None,
+        check_every: int = 1024,
+        fatal: bool = True,
+    ):
+        if steps_per_dispatch != "auto" and (
+            not isinstance(steps_per_dispatch, int) or steps_per_dispatch < 1
+        ):
+            raise ValueError(
+                f"steps_per_dispatch={steps_per_dispatch!r}: give 'auto' or an integer "
+                "of at least 1"
+            )
+        self.learner = learner
+        self._size = DispatchSize(steps_per_dispatch)
+        self.layout = Layout() if layout is None else layout
+        if not isinstance(self.layout, Layout):
+            raise TypeError(f"layout={layout!r}: give jaxprob.Layout(data=4) or None")
+        if check_every < 0:
+            raise ValueError(f"check_every={check_every}: steps, or 0 for never")
+        self.check_every = check_every
+        self.fatal = fatal
+        arrays, self._static = eqx.partition(state, eqx.is_array)
+        self._checks = self._donates = check_every > 0
+        self._program = Program.of(
+            learner, arrays, self._static, self.layout, self._donates
+        )
+        self._traced = False
+        self._looks_outside = False  # a program that is asked for is one of now
+        self._rescued: list[tuple[Metrics, int]] = []
+        self._live = LiveState(self._program, arrays, key, step)
+
+    @property
+    def capacity(self) -> int:
+        """How many steps a dispatch may hold now."""
+        return self._size.steps
+
+    @property
+    def affordable(self) -> int:
+        """How many steps a dispatch would hold if as many batches came in a row."""
+        return self._size.chosen if self._program.fused else 1
+
+    def bound(self, longest: int | float) -> None:
+        """Says how many batches come in a row at most, such as those of an epoch.
+
+        With `"auto"` stacks are then not much longer than that.
+        """
+        self._size.longest = max(1, longest)
+
+    @property
+    def slots(self) -> int:
+        """How long a `Stack` is to be: `capacity`, and at least two."""
+        return max(2, self.capacity)
+
+    @property
+    def tuning(self) -> bool:
+        """Whether `steps_per_dispatch="auto"` still has steps to time."""
+        return self._size.trials > 0
+
+    @property
+    def state(self) -> State:
+        """A copy of the state, on the layout's devices. It waits for the device."""
+        return eqx.combine(self._live.copy(), self._static)
+
+    @property
+    def live(self) -> State:
+        """The state without a copy. The next call consumes its buffers."""
+        return eqx.combine(self._live.arrays, self._static)
+
+    def resume(self, state: State, *, key: PRNGKey, step: int) -> None:
+        """Goes on from another state of the same structure, with the same programs."""
+        arrays, static = eqx.partition(state, eqx.is_array)
+        if not eqx.tree_equal(static, self._static):
+            raise ValueError(
+                "resume takes a state like the one the stepper was made with; its "
+                "settings differ. Make a new Stepper"
+            )
+        self._live.begin(arrays, key, step)
+
+    def refresh(self) -> None:
+        """Compiles anew if a value that the learner reads from outside has changed.
+
+        The state and the sums of the metrics stay as they are.
+        """
+        if not self._program.outside.values:
+            return
+        program = Program.of(
+            self.learner, self._live.arrays, self._static, self.layout, self._donates
+        )
+        if program is self._program:
+            return
+        self.check_state()
+        self._live.change(program)
+        self._program, self._traced = program, False
+
+    @property
+    def step(self) -> int:
+        """The number of the next step."""
+        return self._live.step
+
+    @property
+    def rescued(self) -> StepMetrics | None:
+        """Metrics of the good steps in the last call, if that has raised an error."""
+        return StepMetrics(self._rescued) if self._rescued else None
+
+    def fetch(self) -> State:
+        """A copy of the state, whole on one device. It waits for the device."""
+        arrays = self.layout.fetch(self._live.copy())
+        return eqx.combine(arrays, self._static)
+
+    def wait(self) -> None:
+        """Waits for the device, and raises the error of a step that failed.
+
+        On an accelerator a step may fail after the call that made it has returned.
+        """
+        self._live.wait()
+
+    @property
+    def totals(self) -> Totals | None:
+        """Metrics summed since `reset_totals`, still on the device."""
+        return self._live.totals
+
+    def reset_totals(self) -> None:
+        """Starts the sums anew, as at the start of an epoch.
+
+        The next step is compiled anew if a value that the learner reads from outside
+        has changed: see `refresh`.
+        """
+        self._live.reset_totals()
+        self._looks_outside = True
+
+    def check_state(self) -> None:
+        """Looks whether the state is finite, which waits for the device.
+
+        Every `check_every` steps it is done without being asked for.
+
+        **Raises:** `NonFiniteError` when a leaf is not finite that was, with the first
+        step that broke it and the leaf where its gradient is not finite. The stepper
+        then holds the state before that step. If not `fatal`, this is a warning, the
+        state stays as it is, and nothing is checked any more.
+        """
+        self.wait()
+        kept = self._live.kept
+        if not self._checks or kept is None or not kept.num_steps:
+            return
+        if kept.broken(self._live.arrays):
+            self._fail(kept)
+
+    def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
+        """Trains on the batches in turn.
+
+        A `Stack` as long as `slots`, which an `ArrayLoader` gathers in one go, saves
+        the stacking.
+
+        **Raises:** the error of a step that fails, such as that of `eqx.error_if` or
+        of a host callback. The stepper then holds the state before that step.
+
+        **Returns:** every metric by name, one value for each step, fetched when read:
+        nothing waits here.
+        """
+        parts: list[tuple[Metrics, int]] = []
+        try:
+            self._train(batches, parts)
+        except BaseException:
+            rescued = self._live.rescued
+            self._rescued = parts if rescued is None else [*parts, rescued]
+            raise
+        self._rescued = []
+        return StepMetrics(parts)
+
+    def _train(self, batches, parts):
+        """Trains, and appends the metrics of each dispatch when it is made."""
+        if self._looks_outside:
+            self._looks_outside = False
+            self.refresh()
+        if isinstance(batches, Stack):
+            if not self._traced:
+                self._trace(batches.at(0))
+            if self._takes(batches):
+                info = self._dispatch_stack(batches)
+                parts.append((info, batches.num))
+                return
+            batches = batches.unstack()
+        batches = list(batches)
+        if batches and not self._traced:
+            self._trace(batches[0])
+        while batches:
+            run = batches[: self._run_length(batches)]
+            batches = batches[len(run) :]
+            info = self._dispatch(run)
+            parts.append((info, len(run)))
+
+    def _run_length(self, batches):
+        """How many batches from the first on are alike and fit one dispatch."""
+        if not self._program.fused:
+            return 1
+        shape = shape_of(batches[0])
+        same = next(
+            (i for i, b in enumerate(batches) if shape_of(b) != shape), len(batches)
+        )
+        return min(same, self.capacity)
+
+    def _takes(self, stack):
+        """Whether a stack can be dispatched as it is."""
+        if not self._program.fused or self.tuning or stack.capacity != self.slots:
+            return False
+        if isinstance(stack, RowStack):
+            return stack.rows.shape[1] % self.layout.data == 0
+        return True
+
+    def _dispatch(self, run):
+        begin = time.perf_counter()
+        if not self._program.fused:
+            self._renew(1)
+            info = self._live.advance(own(run[0]), 1)
+        else:
+            # A lone step goes through a loop too: the same body rounds alike, where a
+            # bare step may be fused otherwise.
+            slots = self._size.slots(len(run), num_bytes(run[0]))
+            stacked = jax.tree.map(functools.partial(stack_into, slots), *run)
+            info = self._dispatch_stack(Stack(stacked, len(run)))
+        if self.tuning:
+            self._tune(run[0], info, begin)
+        return info
+
+    def _dispatch_stack(self, stack):
+        self._renew(stack.num)
+        return self._live.advance(stack, stack.num)
+
+    def _renew(self, num):
+        """Checks the state, and keeps a new copy, before too much is held."""
+        kept = self._live.kept if self.check_every else None
+        if kept is not None and kept.is_full(num, self.check_every):
+            self.check_state()
+            self._live.kept = None  # its buffers go before a copy comes
+
+    def _fail(self, kept):
+        found = first_break(kept, self._live.again)
+        state = eqx.combine(found.arrays, self._static)
+        gradient = None
+        if not self._program.checked:  # else arrays lie on several
+            said = _said_of(self.learner, state, found.batch)
+            found = dataclasses.replace(found, said=said)
+            key = step_key(self._live.key, found.step)
+            batch = self.layout.put(own(found.batch))
+            gradient = eqx.filter_jit(self.learner.gradient)(state, batch, key=key)
+        if self.fatal:
+            self._live.go_back(found.step)
+            raise found.error(self.fetch(), gradient)
+        self._checks = False
+        warnings.warn(found.words(gradient), stacklevel=2)
+
+    def _tune(self, batch, info, begin):
+        jax.block_until_ready(info)
+        seconds, idle = time.perf_counter() - begin, 0.0
+        if self._program.fused:
+            # A dispatch of no steps costs all that does not grow with their number.
+            begin = time.perf_counter()
+            slots = self._size.slots(1, num_bytes(batch))
+            nothing = jax.tree.map(functools.partial(stack_into, slots), batch)
+            jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
+            idle = time.perf_counter() - begin
+        self._size.add(seconds, idle)
+        if not self.tuning:
+            capacity = self.layout.agree(self._size.choose(num_bytes(batch)))
+            self._size.settle(capacity)
+            self._program.settled[num_bytes(batch)] = capacity
+
+    def _trace(self, batch):
+        self._program.trace(self._live.arrays, self._live.key, batch)
+        self._live.match_totals()
+        self._traced = True
+        settled = self._program.settled.get(num_bytes(batch))
+        if self.tuning and settled is not None:
+            self._size.settle(settled)
+
+
+def _said_of(learner, state, batch):
+    """What `check` says against a batch that came from an iterable, unseen."""
+    try:
+        data, mask = unpack(batch)
+    except ValueError:  # no table of rows
+        return None
+    rows = np.flatnonzero(np.asarray(mask))
+    if len(rows) < 2:  # few for a check that is for whole data sets
+        return None
+    data = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
+    try:
+        learner.check(learner.model(state), data)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None

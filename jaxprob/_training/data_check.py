@@ -1,0 +1,146 @@
+"""Checks of data that come batch by batch: the same as of arrays in memory."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from .._checks import check_tree_values
+from .._types import Model
+from .batch import Batch, num_rows, unpack
+from .host_batch import host_batch
+from .learner import AbstractLearner
+
+
+class DataCheck:
+    """Check of the batches of one data set, on the host, in its first pass.
+
+    Arrays in memory are checked as a whole before anything is traced. A list of
+    batches, a torch `DataLoader` or any other iterable is checked by calling this with
+    each batch before it is used, and `end` after the last; both do nothing once a pass
+    is complete. Nothing waits for the device.
+
+    **Arguments:**
+
+    - `learner`: what it says of rows and of their number.
+    - `model`: the model to be trained or evaluated.
+    - `training`: whether the data are the training set.
+    """
+
+    def __init__(self, learner: AbstractLearner, model: Model, *, training: bool):
+        self.done = False
+        self._learner = learner
+        self._training = training
+        self._look: Callable[[PyTree], None] = learner.check_batches(
+            model, training=training
+        )
+        self._mixes_rows = training and _normalises_by_batch(model)
+        self._index = 0
+        self._rows = 0
+        self._largest = 0
+        self._counts = True
+
+    def __call__(self, batch: PyTree) -> None:
+        """Check the next batch.
+
+        **Raises:** what the learner says of its rows, with the number of the batch.
+        """
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(batch)):
+            self.done = True  # values that cannot be looked at
+        if self.done:
+            return
+        try:
+            self._check(batch)
+        except (ValueError, TypeError) as error:
+            place = f"batch {self._index}"
+            if type(error) not in (ValueError, TypeError):
+                error.add_note(f"This is {place} of the data.")
+                raise
+            named = type(error)(f"{place}: {error}")
+            for note in getattr(error, "__notes__", ()):
+                named.add_note(note)
+            raise named from error
+        self._index += 1
+
+    def end(self, *, whole: bool = True) -> None:
+        """End the pass: the number of rows is known.
+
+        **Arguments:**
+
+        - `whole`: whether every batch was seen. Otherwise the next pass is checked too,
+            but rows are not counted.
+        """
+        if self.done:
+            return
+        if not whole:
+            self._counts = False
+            return
+        self.done = True
+        known = self._counts and self._rows > 0 and jax.process_count() == 1
+        if self._training and known:
+            self._learner.check_num_rows(self._rows, largest=self._largest)
+
+    def over(self, batches: Iterable[PyTree]) -> Iterator[PyTree]:
+        """Iterate over batches, as arrays on the host, and check them on the way."""
+        for batch in map(host_batch, batches):
+            self(batch)
+            yield batch
+        self.end()
+
+    def _check(self, batch):
+        data = rows_that_count(batch)
+        check_tree_values("data", data)
+        try:
+            rows = num_rows(data)
+        except ValueError:
+            self._counts = False  # rows that only the loss can count
+            return
+        self._rows += rows
+        if rows:
+            self._look(data)
+        self._largest = max(self._largest, rows)
+        padded = isinstance(batch, Batch) and batch.filled
+        if self._mixes_rows and not padded and 2 * rows < self._largest:
+            self._mixes_rows = False  # said once
+            warnings.warn(
+                f"batch {self._index} has {rows} rows after batches of "
+                f"{self._largest}, and the model normalises by the statistics of a "
+                "batch: those of a few rows move its running statistics as far as "
+                "those of many. Give drop_last=True to the loader, or arrays, whose "
+                "last batch is filled",
+                stacklevel=2,
+            )
+
+
+def _normalises_by_batch(model):
+    """Whether outputs depend on the other rows of the batch."""
+
+    def is_norm(node):
+        return isinstance(node, eqx.nn.BatchNorm)
+
+    nodes = filter(is_norm, jax.tree.leaves(model, is_leaf=is_norm))
+    return any(not node.inference for node in nodes)
+
+
+def rows_that_count(batch: PyTree) -> PyTree:
+    """The rows of a batch that are no padding, as NumPy arrays."""
+    if not isinstance(batch, Batch):
+        return jax.tree.map(_on_host, batch)
+    data, mask = unpack(batch)
+    keep = np.asarray(mask)
+
+    def rows(leaf):
+        array = _on_host(leaf)
+        # Nodes and edges of graphs, of which the mask counts the graphs.
+        return array[keep] if np.shape(array)[:1] == keep.shape else array
+
+    return jax.tree.map(rows, data)
+
+
+def _on_host(leaf: Any) -> Any:
+    return np.asarray(leaf) if hasattr(leaf, "__array__") else leaf

@@ -1,0 +1,111 @@
+"""Monte Carlo dropout: dropout layers that stay on."""
+
+from collections.abc import Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ..._random.keys import leaf_keys
+from ..._types import Model, PRNGKey, State
+from .._inference.inference import AbstractInference
+from .._inference.wrapper import AbstractPostHoc
+from .._posterior.posterior import AbstractPosterior
+
+
+class FixedDropout(eqx.Module):
+    """Dropout whose mask is a function of its own key: a draw from the posterior.
+
+    **Arguments:**
+
+    - `p`: the share that is dropped.
+    - `key`: of the mask.
+    """
+
+    p: float | Array
+    key: PRNGKey
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        key: PRNGKey | None = None,
+        inference: bool | None = None,
+        deterministic: bool | None = None,
+    ) -> Array:
+        keep = 1.0 - self.p
+        mask = jax.random.bernoulli(self.key, keep, x.shape)
+        return jnp.where(mask, x / keep, jnp.zeros((), x.dtype))
+
+
+class DropoutPosterior(AbstractPosterior):
+    """All masks of a model's dropout layers.
+
+    One draw has one mask in each layer, the same for all inputs: it is one network, a
+    function. (A layer that is used several times uses its mask again.)
+
+    **Arguments:**
+
+    - `model`: holds `eqx.nn.Dropout` layers.
+    """
+
+    model: Model
+
+    def sample(self, key: PRNGKey) -> Model:
+        keys = leaf_keys(key, self.model, is_leaf=_is_dropout)
+        return jax.tree.map(
+            lambda node, key: FixedDropout(node.p, key) if _is_dropout(node) else node,
+            self.model,
+            keys,
+            is_leaf=_is_dropout,
+        )
+
+    def mean(self) -> Model:
+        """The model with dropout off: every weight times its mean mask."""
+        return eqx.nn.inference_mode(self.model)
+
+
+class MCDropout(AbstractPostHoc):
+    r"""Trains with dropout and predicts with it: each mask is one sampled network.
+
+    The approximate posterior of a weight is two spikes, at zero and at
+    $w / (1 - p)$. What it costs is nothing, and what it gives is bound to p: for a
+    linear model the predictive variance is $\frac{p}{1 - p} \sum_j w_j^2 x_j^2$ however
+    many data there are. Prefer `DeepEnsemble` or `Laplace` where they can be had.
+
+    Reference: *Dropout as a Bayesian approximation*, Gal and Ghahramani, 2016,
+    https://arxiv.org/abs/1506.02142.
+
+    ```python
+    method = MCDropout(MAP(log_joint, optax.adam(1e-3)))
+    ```
+
+    **Arguments:**
+
+    - `method`: trains the one model, such as `MAP`.
+    """
+
+    method: AbstractInference
+
+    def init(self, model: Model, *, key: PRNGKey) -> State:
+        layers = jax.tree.leaves(model, is_leaf=_is_dropout)
+        if not any(map(_is_dropout, layers)):
+            raise ValueError(
+                "MCDropout needs a model with dropout layers, and this one has no "
+                "eqx.nn.Dropout: without one every sampled network would be the same"
+            )
+        return self.method.init(model, key=key)
+
+    def posterior(
+        self,
+        state: State,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> DropoutPosterior:
+        return DropoutPosterior(self.model(state))
+
+
+def _is_dropout(node):
+    return isinstance(node, eqx.nn.Dropout)

@@ -1,0 +1,226 @@
+"""SWAG: a Gaussian fitted to the path of stochastic gradient descent."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..._random.keys import check_key
+from ..._training.learner import TrainState
+from ..._types import Info, Model, PRNGKey
+from ...tree._ravel import ravel
+from .._inference.inference import Roles, check_state
+from .._inference.map import MAP
+from .._inference.stateful import refresh_statistics, trains_statistics
+from .._inference.training_batches import TrainingBatches
+from .._inference.wrapper import AbstractWrapper
+from .._joint.prior import check_prior
+from .._posterior.posterior import AbstractPosterior, chosen
+
+
+class SWAGState(eqx.Module):
+    """The state of SWAG: training, and moments of the iterates so far.
+
+    **Fields:**
+
+    - `train`: of the method inside.
+    - `mean`: of the collected iterates.
+    - `squares`: sum of squared deviations from the mean (Welford's recursion: the
+        difference of two large moments would cancel in float32).
+    - `deviations`: the last K iterates less the mean at their time, in a ring.
+    - `count`: iterates collected.
+    """
+
+    train: TrainState
+    mean: Float[Array, " dim"]
+    squares: Float[Array, " dim"]
+    deviations: Float[Array, "rank dim"]
+    count: Int[Array, ""]
+
+
+class SWAGPosterior(AbstractPosterior):
+    r"""$\mathcal N(\bar w, \tfrac 1 2 (\mathrm{diag}(s) + D D^\top / (K - 1)))$.
+
+    **Arguments:**
+
+    - `params`: $\bar w$, `None` at leaves that are not random.
+    - `rest`: all other leaves.
+    - `variance`: $s$, the variance of each weight over the path.
+    - `deviations`: the rows are the columns of D.
+    """
+
+    params: PyTree
+    rest: PyTree
+    variance: Float[Array, " dim"]
+    deviations: Float[Array, "rank dim"]
+
+    def sample(self, key: PRNGKey) -> Model:
+        vector, unravel = ravel(self.params)
+        check_key(key)
+        diagonal_key, rank_key = jax.random.split(key)
+        own = jax.random.normal(diagonal_key, vector.shape, vector.dtype)
+        rank = len(self.deviations)
+        shared = jax.random.normal(rank_key, (rank,), vector.dtype)
+        step = jnp.sqrt(self.variance) * own / 2**0.5
+        if rank > 1:
+            step = step + shared @ self.deviations / (2 * (rank - 1)) ** 0.5
+        return eqx.combine(unravel(vector + step), self.rest)
+
+    def mean(self) -> Model:
+        return eqx.combine(self.params, self.rest)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        """Log-density, by the matrix determinant lemma: no dense matrix is formed."""
+        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
+        rank = len(self.deviations)
+        if rank < 2:
+            scale = jnp.sqrt(0.5 * self.variance)
+            return jnp.sum(dist.Normal(0.0, scale).log_prob(delta))
+        factor = self.deviations.T / (2 * (rank - 1)) ** 0.5
+        gaussian = dist.LowRankMultivariateNormal(
+            jnp.zeros_like(delta), factor, 0.5 * self.variance
+        )
+        return jnp.asarray(gaussian.log_prob(delta))
+
+
+class SWAG(AbstractWrapper):
+    r"""Collects the iterates of SGD with a constant learning rate, after a burn-in.
+
+    $$\bar w = \frac 1 n \sum_t w_t, \qquad \Sigma = \frac 1 2 \Big( \mathrm{diag}(
+      \overline{w^2} - \bar w^2) + \frac{1}{K - 1} D D^\top \Big)$$
+
+    D holds the last K deviations $w_t - \bar w_t$. The spread is that of SGD's noise,
+    so it depends on learning rate and batch size: a schedule that ends in a constant,
+    fairly high learning rate is part of the method.
+
+    Reference: *A simple baseline for Bayesian uncertainty in deep learning*, Maddox,
+    Garipov, Izmailov, Vetrov and Wilson, 2019, https://arxiv.org/abs/1902.02476.
+
+    ```python
+    method = SWAG(MAP(log_joint, optax.sgd(0.05)), start=1000, every=10)
+    multi_swag = DeepEnsemble(method, num_members=5)
+    ```
+
+    **Arguments:**
+
+    - `method`: trains; its random and point leaves are collected.
+    - `start`: steps of burn-in.
+    - `every`: steps from one collected iterate to the next, about an epoch's.
+    - `rank`: K; 0 for the diagonal alone. Memory is K copies of the weights.
+    - `num_samples`: for a model with running statistics alone (see `Stateful`), how
+        many samples are drawn in `posterior(state, batches, key=key)`, which computes
+        their statistics.
+    """
+
+    wraps: ClassVar = MAP
+    method: MAP
+    start: int
+    every: int
+    rank: int = 20
+    num_samples: int = 30
+
+    def __check_init__(self):
+        if self.start < 0 or self.every < 1 or self.rank < 0 or self.rank == 1:
+            raise ValueError(
+                f"start={self.start}, every={self.every}, rank={self.rank}: steps of "
+                "at least 0 and 1, and a rank of 0 (diagonal) or at least 2"
+            )
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> SWAGState:
+        train = self.method.init(model, key=key)
+        params = self._split(train.model)[0]
+        check_prior(self.log_joint.prior, params, reach="SWAG's Gaussian")
+        vector = self._vector(train.model)
+        zeros = jnp.zeros_like(vector)
+        deviations = jnp.zeros((self.rank, vector.size), vector.dtype)
+        return SWAGState(train, zeros, zeros, deviations, jnp.zeros((), jnp.int32))
+
+    def update(
+        self, state: SWAGState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[SWAGState, Info]:
+        train, info = self.method.update(state.train, batch, key=key)
+        due = (train.step > self.start) & ((train.step - self.start) % self.every == 0)
+        vector = self._vector(train.model)
+        count = state.count + 1
+        delta = vector - state.mean
+        mean = state.mean + delta / count.astype(vector.dtype)
+        squares = state.squares + delta * (vector - mean)
+        deviations = state.deviations
+        if self.rank:
+            place = state.count % self.rank
+            # A choice of the row, not of the buffer: that would copy it in every step.
+            row = jnp.where(due, vector - mean, deviations[place])
+            deviations = deviations.at[place].set(row)
+        mean, squares, count = jax.tree.map(
+            lambda new, old: jnp.where(due, new, old),
+            (mean, squares, count),
+            (state.mean, state.squares, state.count),
+        )
+        return SWAGState(train, mean, squares, deviations, count), info
+
+    def gradient(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return self.method.gradient(state.train, batch, key=key)
+
+    def evaluate(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self.method.evaluate(state.train, batch, key=key)
+
+    def model(self, state: SWAGState) -> Model:
+        """The mean of the path, once there is one."""
+        vector = self._vector(state.train.model)
+        params, rest = self._split(state.train.model)
+        mean = jnp.where(state.count > 0, state.mean, vector)
+        return eqx.combine(ravel(params)[1](mean), rest)
+
+    def posterior(
+        self,
+        state: SWAGState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> AbstractPosterior:
+        """The Gaussian of the iterates so far, a `SWAGPosterior`.
+
+        For a model that trains running statistics: samples of it, each with statistics
+        of its own from the `batches`, a `DrawsPosterior`.
+
+        **Raises:** `ValueError` with fewer than two iterates, or without the batches
+        and the key where they are needed.
+        """
+        check_state(self, state, SWAGState)
+        count = int(state.count)
+        if count < 2:
+            raise ValueError(
+                f"SWAG has collected {count} iterate(s) and needs two: it collects "
+                f"every {self.every} steps after step {self.start}, and training ended "
+                f"at step {int(state.train.step)}"
+            )
+        model = self.model(state)
+        params, rest = self._split(model)
+        posterior = SWAGPosterior(
+            params,
+            rest,
+            state.squares / count,
+            state.deviations[: min(count, self.rank)],
+        )
+        if not trains_statistics(model):
+            return posterior
+        if batches is None or key is None:
+            raise ValueError(
+                "this model keeps running statistics, and those of training belong to "
+                "no sample: give the training data again and a key, "
+                "posterior(state, [(x, y)], key=key)"
+            )
+        num = self.num_samples
+        batches = TrainingBatches(self, model, batches)
+        return refresh_statistics(posterior, batches, key=key, num_samples=num)
+
+    def _split(self, model):
+        roles = Roles.of(model, self.method.random, self.method.point)
+        return eqx.partition(model, roles.trained)
+
+    def _vector(self, model):
+        return ravel(self._split(model)[0])[0]

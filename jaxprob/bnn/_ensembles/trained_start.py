@@ -1,0 +1,79 @@
+"""Whether a model has been trained, judged by the data."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ..._types import Model
+from .._joint.log_joint import LogJoint
+from .._weights.random_leaves import mean_leaves
+from .._weights.scale import is_traced
+from .shuffled import shuffled
+
+_SHUFFLES, _ROWS = 512, 64
+_TIES = 2  # a shuffle of few weights may be the order that they had
+_LARGE = 10**5  # weights: of a larger model fewer shuffles see fewer rows
+_LARGE_SHUFFLES, _LARGE_ROWS = 64, 16
+
+
+def looks_trained(
+    joint: LogJoint, model: Model, trained: PyTree[bool], data: tuple[Any, Any]
+) -> bool:
+    """Return whether a model explains data better than shuffles of its weights do.
+
+    A model as it was initialised is one of its shuffles, and among the three best of
+    512 in .6 % of cases (of a large model: the best of 64, in 1.5 %); and it predicts
+    the targets of other rows about as well as those of its own. Where all weights lie
+    within the bounds of Equinox's initialisation, nothing is computed: training leaves
+    them.
+
+    **Arguments:**
+
+    - `joint`: its likelihood compares the models.
+    - `model`, `trained`: the model and the leaves that a method moves.
+    - `data`: `(x, y)`, of which the first rows are used.
+    """
+    leaves = jax.tree.leaves(eqx.filter(mean_leaves(model), trained))
+    if any(map(is_traced, leaves)) or _as_initialised(leaves):
+        return False
+    make = shuffled(model, trained)
+    large = sum(leaf.size for leaf in leaves) > _LARGE
+    num, rows = (_LARGE_SHUFFLES, _LARGE_ROWS) if large else (_SHUFFLES, _ROWS)
+    x, y = jax.tree.map(lambda a: jnp.asarray(a[:rows]), data)
+
+    @jax.jit
+    def scores(keys):
+        def score(model, y):
+            drawn = eqx.nn.inference_mode(mean_leaves(model))
+            return joint.log_likelihood(drawn, (x, y), key=jax.random.key(0))
+
+        others = jax.lax.map(
+            lambda key: score(make(key), y), keys, batch_size=1 if large else 16
+        )
+        turned = jax.tree.map(lambda a: jnp.roll(a, 1, 0), y)
+        return score(model, y), score(model, turned), others
+
+    keys = jax.random.split(jax.random.key(0), num)
+    own, turned, others = map(np.asarray, scores(keys))
+    if not np.isfinite(own):
+        return False
+    # In nats of the rows that were looked at: odds of 150 to 1.
+    unit = joint.num_data / len(jax.tree.leaves(y)[0])
+    as_good = np.sum(others >= own)
+    few = as_good <= (0 if large else _TIES)
+    return bool(few and own - turned > 5.0 * unit)
+
+
+def _as_initialised(leaves):
+    """Every matrix or kernel within one over the root of its fan-in."""
+    weights = [leaf for leaf in leaves if leaf.ndim > 1]
+    bounds = [1.0 / math.sqrt(math.prod(leaf.shape[1:])) for leaf in weights]
+    return bool(weights) and all(
+        float(jnp.max(jnp.abs(leaf))) <= bound * 1.001
+        for leaf, bound in zip(weights, bounds, strict=True)
+    )

@@ -1,0 +1,60 @@
+"""What methods share that are plain gradient descent on a loss of their own."""
+
+import abc
+from typing import TYPE_CHECKING
+
+import optax
+from jaxtyping import PyTree
+
+from ..._training.ema import EMA
+from ..._training.learner import GradientDescent, TrainState
+from ..._types import Info, Model, PRNGKey, Where
+from .inference import AbstractInference, check_state, random_or_point
+
+if TYPE_CHECKING:  # see bnn/_inference.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
+
+class AbstractDescent(AbstractInference):
+    """Minimises a loss, and the model of its `TrainState` stands for the posterior.
+
+    **Fields:**
+
+    - `random`, `point`: the leaves that move; see `MAP`.
+    - `optimizer`: any optax transformation.
+    - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
+    """
+
+    random: AbstractVar[Where | None]
+    point: AbstractVar[Where]
+    optimizer: AbstractVar[optax.GradientTransformation]
+    ema: AbstractVar[EMA | None]
+
+    @abc.abstractmethod
+    def _descent(self, model: PyTree) -> GradientDescent:
+        """How a model like this one is trained: the loss, and which leaves move."""
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, self.point)
+
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        return self._descent(state.model).update(state, batch, key=key)
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return self._descent(state.model).gradient(state, batch, key=key)
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        return self._descent(state.model).evaluate(state, batch, key=key)
+
+    def model(self, state: TrainState) -> Model:
+        """The model whose random leaves are their posterior means."""
+        return self.posterior(state).mean()
+
+    def _trained(self, state: TrainState) -> PyTree:
+        """What the state's model has become, or its average if there is an EMA."""
+        check_state(self, state, TrainState)
+        return self._descent(state.model).model(state)

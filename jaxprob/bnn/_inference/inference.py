@@ -1,0 +1,175 @@
+"""What an inference method is: a learner that ends in a posterior."""
+
+import abc
+import operator
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ... import tree
+from ..._training.batch import num_rows
+from ..._training.learner import AbstractLearner
+from ..._types import Model, PRNGKey, State, Where
+from .._joint.check_data import RowCheck, check_row_count
+from .._joint.log_joint import LogJoint, xy
+from .._posterior.posterior import AbstractPosterior
+from .._weights.bayesianize import choose, nothing_random
+from .._weights.random_leaves import mean_leaves, random_leaves
+
+if TYPE_CHECKING:
+    # To a type checker an abstract field is an argument of each `__init__` below it,
+    # before those of the final class: `DeepEnsemble(method, 5)` would be an error. What
+    # it takes for a class variable is none; the final class declares its fields.
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
+
+class AbstractInference(AbstractLearner):
+    """A way to a posterior: `init`, `update`, `evaluate` as any learner, then this.
+
+    **Fields:**
+
+    - `log_joint`: likelihood, prior and N; a wrapper gives that of its method.
+    """
+
+    log_joint: AbstractVar[LogJoint]
+
+    def __check_init__(self):
+        joint = self.log_joint
+        if not isinstance(joint, LogJoint):
+            raise TypeError(
+                f"log_joint is a {type(joint).__name__}: a method is given likelihood, "
+                "prior and the number of rows, LogJoint(likelihood, prior, num_data=N)"
+            )
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not hasattr(optimizer, "update"):
+            raise TypeError(
+                f"optimizer={optimizer!r}: give an optax transformation, such as "
+                "optax.adam(1e-3)"
+            )
+
+    def check(self, model: Model, data: PyTree) -> None:
+        """Check the rows of a data set, with the likelihood and the model at hand.
+
+        **Raises:** what `check_data` says, except of too few rows.
+        """
+        self._row_check(model)(*xy(data))
+
+    def check_training(self, model: Model, data: PyTree) -> None:
+        """`check`; and warns of a training set that has not `num_data` rows."""
+        self.check(model, data)
+        check_row_count(num_rows(data))
+        self.check_start(model, data)
+        self.check_num_rows(num_rows(data))
+
+    def check_batches(
+        self, model: Model, *, training: bool
+    ) -> Callable[[PyTree], None]:
+        check = self._row_check(model)
+        first = iter((True,))
+
+        def look(data: PyTree) -> None:
+            check(*xy(data))
+            if training and next(first, False):
+                self.check_start(model, data)
+
+        return look
+
+    def check_start(self, model: Model, data: PyTree) -> None:
+        """Check a model from which training starts; `data` are some of the rows."""
+
+    def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
+        """Warn of a training set that has not `num_data` rows."""
+        expected = self.log_joint.num_data
+        if rows <= expected < rows + max(largest, 1):
+            return
+        warnings.warn(
+            f"num_data={expected}, and the training set has {rows} rows: the "
+            f"posterior will be as wide as if there were {expected} of them. Write "
+            f"LogJoint(..., num_data={rows}); to widen or narrow it on purpose, "
+            "give a temperature",
+            stacklevel=4,
+        )
+
+    def _row_check(self, model):
+        joint = self.log_joint
+        return RowCheck(joint.likelihood, model, joint.apply)
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        """Which leaves `update` moves: a flag for each array, or random leaf."""
+        return tree.select(mean_leaves(model), True)
+
+    @abc.abstractmethod
+    def posterior(
+        self,
+        state: State,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> AbstractPosterior:
+        """The posterior that a state stands for.
+
+        **Arguments:**
+
+        - `state`: of this method.
+        - `batches`: the training data again, for methods that need another pass.
+        - `key`: for methods that need randomness here.
+        """
+
+
+def check_state(method: AbstractInference, state: Any, kind: type) -> None:
+    """Reject what is no state of a method, such as its model."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state is a {type(state).__name__}: {type(method).__name__} takes the "
+            f"state that jaxprob.fit returns for it, a {kind.__name__}"
+        )
+
+
+def random_or_point(model: Model, random: Where | None, point: Where) -> PyTree[bool]:
+    """Which leaves are either, for a model that may hold random leaves already."""
+    means = mean_leaves(model)
+    return jax.tree.map(operator.or_, choose(means, random), tree.select(means, point))
+
+
+class Roles(eqx.Module):
+    """Which leaves are random, which are points, which are frozen: trees of bools.
+
+    **Fields:**
+
+    - `random`: have a prior, and a posterior.
+    - `point`: are optimised; they have no prior.
+    """
+
+    random: PyTree[bool]
+    point: PyTree[bool]
+
+    @classmethod
+    def of(cls, model: Model, random: Where | None, point: Where) -> "Roles":
+        """The roles in a model; `random` wins where both mean a leaf.
+
+        **Raises:** `ValueError` when no leaf is random, `TypeError` for a model that
+        holds random leaves already.
+        """
+        held = next(iter(random_leaves(model)), None)
+        if held is not None:
+            raise TypeError(
+                f"{held} is a random leaf already, as in BayesianLinear, and this "
+                "method makes a posterior over arrays: give it bnn.mean_leaves(model), "
+                "or take MeanFieldVI, LowRankVI or FullRankVI, which go on from there"
+            )
+        chosen = choose(model, random)
+        if not any(jax.tree.leaves(chosen)):
+            raise nothing_random("random", random, model)
+        rest = jax.tree.map(lambda p, r: p and not r, tree.select(model, point), chosen)
+        return cls(random=chosen, point=rest)
+
+    @property
+    def trained(self) -> PyTree[bool]:
+        """Random or point."""
+        return jax.tree.map(lambda r, p: r or p, self.random, self.point)

@@ -1,0 +1,305 @@
+"""Modules that keep running statistics, such as batch normalisation."""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ..._random.keys import check_key, example_keys
+from ..._training.batch import num_rows, unpack
+from ..._types import Model, PRNGKey
+from .._joint.xy import xy
+from .._posterior.draws import DrawsPosterior
+from .._posterior.posterior import AbstractPosterior
+from .._weights.apply import takes_key
+from .training_batches import as_iterable
+
+
+class Stateful(eqx.Module):
+    """A module and its `eqx.nn.State` as one model, which any method here can train.
+
+    ```python
+    net, state = eqx.nn.make_with_state(Net)(key=key)      # holds eqx.nn.BatchNorm
+    model = Stateful(net, state)
+    method = MAP(log_joint, optax.adam(1e-3))
+    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=20)
+    ```
+
+    In training a batch is normalised by its own statistics, and the running ones move
+    with every step. They are neither random nor optimised, and the parameters of
+    normalisation layers are points by default. In inference mode, which `predict`,
+    `Laplace` and `NUTS` use, the running statistics are constants, so that the network
+    is a function of one input.
+
+    While it trains, an output depends on the whole batch, so the likelihood has no
+    factor for each row. A loader fills its ragged last batch with other rows of the
+    set, which count in the statistics and not in the loss; a torch `DataLoader` needs
+    `drop_last=True`. Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or
+    `LayerNorm`.
+
+    **Arguments:**
+
+    - `net`: called as `net(x, state)` or `net(x, state, key=key)`; gives
+        `(output, state)`.
+    - `state`: from `eqx.nn.make_with_state`.
+    - `axis_name`: of the batch, as given to the layers.
+    """
+
+    net: Any
+    state: eqx.nn.State
+    fresh: eqx.nn.State
+    axis_name: str = eqx.field(static=True)
+    inference: bool
+
+    def __init__(
+        self,
+        net: Any,
+        state: eqx.nn.State,
+        *,
+        axis_name: str = "batch",
+        inference: bool = False,
+    ):
+        self.net = net
+        self.state = state
+        # What `refresh_statistics` starts from. A copy: setting one ends the other.
+        self.fresh = _copied(state)
+        self.axis_name = axis_name
+        self.inference = inference
+
+    def __call__(self, x: Any, *, key: PRNGKey | None = None) -> Any:
+        """The output for one input, in inference mode."""
+        if not self.inference:
+            raise ValueError(
+                "this model normalises by statistics of the batch, so it has no output "
+                "for one input: call eqx.nn.inference_mode(model), or train with MAP, "
+                "an ensemble of it, SWAG, SGLD or SGHMC. Variational methods and "
+                "Laplace's curvature need a function of one input: use GroupNorm, or "
+                "train the statistics first and go on in inference mode."
+            )
+        return self.advance(x, key=key)[0]
+
+    def advance(
+        self, x: Any, *, key: PRNGKey | None = None
+    ) -> tuple[Any, eqx.nn.State]:
+        """Output and next state, inside a vmap over the batch axis."""
+        state = _copied(self.state)
+        if takes_key(self.net):
+            return self.net(x, state, key=key)
+        return self.net(x, state)
+
+
+def statistics(model: Model) -> PyTree:
+    """The part of a model that is running statistics, `None` elsewhere."""
+    flags = jax.tree.map(
+        lambda node: jax.tree.map(lambda _: _is_state(node), node),
+        model,
+        is_leaf=_is_state,
+    )
+    return eqx.filter(model, flags)
+
+
+def trains_statistics(model: Model) -> bool:
+    """Whether the model is `Stateful` and not in inference mode."""
+    return isinstance(model, Stateful) and not model.inference
+
+
+def refresh_statistics(
+    posterior: AbstractPosterior,
+    batches: Iterable[PyTree],
+    *,
+    key: PRNGKey | None = None,
+    num_samples: int | None = None,
+) -> DrawsPosterior:
+    """Sampled models, each with running statistics of its own from a pass over data.
+
+    The statistics of training belong to the weights of that step; those of a posterior
+    sample have to be computed again. The rows are shared out over as many batches as
+    were given, equal in size, and each is run from fresh statistics. Variances are
+    those within batches plus that of the batches' means. One batch with all the data is
+    exact; so are several for layers that come before any other normalisation.
+
+    Reference: *Averaging weights leads to wider optima and better generalization*,
+    Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, 2018, section 3.2,
+    https://arxiv.org/abs/1803.05407.
+
+    ```python
+    posterior = refresh_statistics(posterior, [(x, y)], key=key, num_samples=30)
+    ```
+
+    **Arguments:**
+
+    - `posterior`: over `Stateful` models.
+    - `batches`: training batches `(x, y)`.
+    - `key`: of the draws; a posterior of finitely many models needs none.
+    - `num_samples`: how many to draw; all models of a finite posterior by default.
+
+    **Returns:** a posterior of finitely many models.
+
+    **Raises:** `TypeError` for models that keep no statistics; `ValueError` without a
+    batch, or without a number of samples where it is needed.
+    """
+    parts = [_rows_that_count(batch) for batch in as_iterable(batches)]
+    data = _equal_batches(parts)
+    template = posterior.mean()
+    if not isinstance(template, Stateful):
+        raise TypeError(
+            f"the posterior is over {type(template).__name__}, which keeps no running "
+            "statistics: wrap it as Stateful(net, state)"
+        )
+    atoms = posterior.num_atoms
+    exact = atoms is not None and num_samples is None
+    num = atoms if exact else num_samples
+    if num is None or (not exact and key is None):
+        raise ValueError("give key=... and num_samples=...: the posterior is no list")
+    weights = jnp.asarray([float(num_rows(x)) for x in data])
+    key = jax.random.key(0) if key is None else key
+    check_key(key)
+    sample_key, pass_key = jax.random.split(key)
+    varies, lead = eqx.is_inexact_array, (1, num)
+    if isinstance(posterior, DrawsPosterior) and exact:
+        varies, lead = _present(posterior.draws), posterior.shape
+
+    def one(index):
+        if exact:
+            model = posterior.atom(index)
+        else:
+            model = posterior.sample(jax.random.fold_in(sample_key, index))
+        call_key = jax.random.fold_in(pass_key, index)
+        states = [
+            _pass(model, x, jax.random.fold_in(call_key, number))
+            for number, x in enumerate(data)
+        ]
+        pooled = eqx.tree_at(lambda m: m.state, model, _pooled(model, weights, states))
+        return eqx.combine(statistics(pooled), eqx.filter(model, varies))
+
+    draws = _each(one, num)
+    draws = jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), draws)
+    rest = jax.tree.map(
+        lambda drawn, leaf: None if drawn else leaf,
+        _present(draws),
+        eqx.nn.inference_mode(template),
+    )
+    return DrawsPosterior(draws, rest)
+
+
+def _rows_that_count(batch):
+    data, mask = unpack(batch)
+    keep = np.asarray(mask)
+    return jax.tree.map(lambda a: np.asarray(a)[keep], xy(data)[0])
+
+
+def _equal_batches(parts):
+    """The same rows in as many batches as the largest needs, of equal sizes.
+
+    In a batch of few rows nothing is left of the spread that later layers see.
+    """
+    sizes = [num_rows(x) for x in parts]
+    if not sum(sizes):
+        raise ValueError("batches is empty: the statistics need the training data")
+    num = -(-sum(sizes) // max(sizes))
+    if len(parts) == num and min(sizes) >= max(sizes) - 1:
+        return jax.tree.map(jnp.asarray, parts)
+    rows = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+    ends = np.linspace(0, sum(sizes), num + 1).astype(int)
+    return [
+        jax.tree.map(lambda a, i=i, j=j: jnp.asarray(a[i:j]), rows)
+        for i, j in itertools.pairwise(ends)
+    ]
+
+
+def _present(tree):
+    """True at the leaves of a tree, False where it holds None."""
+    return jax.tree.map(lambda a: a is not None, tree, is_leaf=lambda a: a is None)
+
+
+def _each(function, num):
+    """All in one program, one after the other: memory is that of one."""
+    return eqx.filter_jit(lambda: jax.lax.map(function, jnp.arange(num)))()
+
+
+def _pass(model, x, key):
+    """The statistics of one batch."""
+    model = eqx.tree_at(lambda m: m.state, model, _copied(model.fresh))
+    # Dropout stays off: its noise is no part of the sampled function.
+    training = jax.tree.map(
+        lambda node: (
+            eqx.nn.inference_mode(node, value=False) if _is_layer(node) else node
+        ),
+        eqx.nn.inference_mode(model),
+        is_leaf=_is_layer,
+    )
+
+    def one(x, key):
+        return training.advance(x, key=key)[1]
+
+    state = jax.vmap(one, out_axes=None, axis_name=model.axis_name)(
+        x, example_keys(key, num_rows(x))
+    )
+    return _settled(model, state)
+
+
+def _settled(model, state):
+    """The statistics of the batch itself, in the place of one step of their average.
+
+    BatchNorm's average of variances starts at one, and what is divided out again
+    afterwards is a start at zero: after one batch of momentum 0.99 it is off by 99.
+    """
+    layers = jax.tree.leaves(model.net, is_leaf=_is_batch_norm)
+    for layer in filter(_is_batch_norm, layers):
+        if layer.mode != "batch":
+            continue
+        before, after = (s.get(layer.batch_state_index) for s in (model.fresh, state))
+        keep = layer.momentum
+        mean, var = (
+            (b - keep * a) / (1 - keep) for a, b in zip(before, after, strict=True)
+        )
+        own = (mean, jnp.maximum(var, 0.0))
+        state = state.set(layer.batch_state_index, own)
+        # As after so many batches that nothing is left to divide out.
+        count = jnp.full_like(state.get(layer.batch_counter), 2**30)
+        state = state.set(layer.batch_counter, count)
+    return state
+
+
+def _is_batch_norm(node):
+    return isinstance(node, eqx.nn.BatchNorm)
+
+
+def _is_layer(node):
+    return isinstance(node, eqx.nn.StatefulLayer)
+
+
+def _pooled(model, rows, states):
+    """The statistics of all batches together: variances as of their union."""
+    pooled = jax.tree.map(lambda *a: _average(rows, a), *states)
+    layers = jax.tree.leaves(model.net, is_leaf=_is_batch_norm)
+    for layer in filter(_is_batch_norm, layers):
+        index = layer.batch_state_index if layer.mode == "batch" else None
+        index = layer.ema_state_index if index is None else index
+        means, variances = zip(*(state.get(index) for state in states), strict=True)
+        mean = _average(rows, means)
+        between = _average(rows, [(m - mean) ** 2 for m in means])
+        pooled = pooled.set(index, (mean, _average(rows, variances) + between))
+    return pooled
+
+
+def _average(rows, arrays):
+    first = arrays[0]
+    if not jnp.issubdtype(first.dtype, jnp.inexact):
+        return first
+    weights = (rows / jnp.sum(rows)).astype(first.dtype)
+    return jnp.tensordot(weights, jnp.stack(arrays), 1)
+
+
+def _is_state(node):
+    return isinstance(node, eqx.nn.State)
+
+
+def _copied(state):
+    """Another object of the same numbers: `State.set` makes the old one unusable."""
+    return jax.tree.map(lambda a: a, state)

@@ -1,0 +1,226 @@
+"""Looks at the data before anything is traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from ..._checks import check_arrays, check_floating, check_labels, check_tree_values
+from ..._engine.last_good import not_finite
+from ..._training.batch import num_rows
+from ..._types import Model
+from .._inference.stateful import Stateful
+from .._weights.apply import call_model
+from .._weights.random_leaves import mean_leaves
+from .likelihood import (
+    CATEGORICAL,
+    CategoricalLikelihood,
+    HeteroscedasticNormal,
+    Likelihood,
+    NormalLikelihood,
+    class_probs,
+)
+from .log_joint import check_target
+
+
+def check_data(
+    x: Any,
+    y: Any,
+    *,
+    likelihood: Likelihood,
+    model: Model | None = None,
+    apply: Callable[..., Any] = call_model,
+) -> None:
+    """Check a data set against a likelihood before anything is trained.
+
+    With a model, its output for the first row says which shape, kind of number and
+    values y may have, for any likelihood at all.
+
+    ```python
+    check_data(x, y, likelihood=CategoricalLikelihood(), model=model)
+    ```
+
+    **Arguments:**
+
+    - `x`, `y`: the data set.
+    - `likelihood`: that of the model.
+    - `model`: the model to be trained; without one only what can be known is checked.
+    - `apply`: as in `LogJoint`.
+
+    **Raises:** `ValueError` or `TypeError` for different lengths, fewer than two rows,
+    NaN or infinite values, whole numbers where real ones are needed and the reverse, a
+    label outside the classes, or shapes that would broadcast; the message names the
+    argument, the row and the remedy. `ValueError` for a model whose first output is not
+    finite, with its leaf.
+    """
+    RowCheck(likelihood, model, apply)(x, y)
+    check_row_count(num_rows(x))
+
+
+def check_row_count(rows: int) -> None:
+    """Reject a data set of fewer than two rows."""
+    if rows < 2:
+        raise ValueError(
+            f"the data set has {rows} row: at least two are needed to learn anything"
+        )
+
+
+class RowCheck:
+    """Check of rows against a likelihood: of a whole data set, or batch after batch.
+
+    The model is called once, with the first row.
+
+    **Arguments:** as in `check_data`.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        model: Model | None = None,
+        apply: Callable[..., Any] = call_model,
+    ):
+        self._likelihood = likelihood
+        self._model = model
+        self._apply = apply
+        self._mean: Model = None
+        self._first: Any = None  # the distribution of the first row
+        self._target: Any = None  # shape and dtype that it has been compared with
+
+    def __call__(self, x: Any, y: Any) -> None:
+        """Check rows.
+
+        **Raises:** as `check_data`.
+        """
+        (y,) = check_arrays(y=y)
+        rows = num_rows(x)
+        if rows != len(y):
+            raise ValueError(
+                f"x has {rows} rows and y has {len(y)}: they have to agree"
+            )
+        for leaf in jax.tree.leaves(x):
+            if np.asarray(leaf).dtype.kind in "OSU":
+                raise TypeError(
+                    f"x is {np.asarray(leaf).dtype}, no array of numbers: strings "
+                    "become the integers of an embedding, or columns of zeros and ones"
+                )
+        check_tree_values("x", x)
+        check_tree_values("y", y)
+        if isinstance(self._likelihood, NormalLikelihood | HeteroscedasticNormal):
+            check_floating("y", y)
+        if isinstance(self._likelihood, CategoricalLikelihood):
+            check_labels("y", y, np.iinfo(np.int32).max)
+        if self._model is None:
+            return
+        if self._first is None:
+            self._first = self._distribution(x)
+        if self._target != (y.shape[1:], y.dtype):
+            check_target(self._first, jnp.asarray(y[0]))
+            self._target = y.shape[1:], y.dtype
+        if isinstance(self._first, CATEGORICAL):
+            check_labels("y", y, class_probs(self._first).shape[-1])
+        self._check_support(x, y)
+
+    def _distribution(self, x):
+        """The likelihood of the first row, and all that can be wrong on the way."""
+        first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
+        self._mean = mean = eqx.nn.inference_mode(mean_leaves(self._model))
+        apply = self._apply
+        try:
+            _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
+            output = _call(apply, mean, first)
+        except Exception as error:
+            shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
+            note = (
+                f"The model was called with one row of x, of shape {shapes}: it is "
+                "written for one example. One feature of each row is x[:, None]."
+            )
+            if not isinstance(self._model, Stateful) and _keeps_state(self._model):
+                note = (
+                    "The model keeps state, as BatchNorm does, which has to travel "
+                    "with it: give bnn.Stateful(*eqx.nn.make_with_state(Net)(...))."
+                )
+            error.add_note(note)
+            raise
+        _check_output(mean, output)
+        return self._likelihood(output)
+
+    def _check_support(self, x, y):
+        support = self._first.support
+
+        def distribution(x):
+            out = self._apply(self._mean, x, key=jax.random.key(0))
+            return self._likelihood(out)
+
+        if any(map(eqx.is_array, jax.tree.leaves(support))):
+            # Bounds that the output may set for each row, such as a number of trials.
+            data = jax.tree.map(jnp.asarray, (x, y))
+            allowed = eqx.filter_jit(_allowed)(distribution, data)
+        elif support is dist.constraints.real:
+            return  # the values are finite
+        else:
+            allowed = support(y)
+        inside = np.asarray(allowed).reshape(len(y), -1).all(axis=1)
+        if not inside.all():
+            row = int(np.flatnonzero(~inside)[0])
+            p = distribution(jax.tree.map(lambda a: jnp.asarray(a[row]), x))
+            raise ValueError(
+                f"y row {row} is {y[row]}, outside the support of {type(p).__name__}: "
+                f"{p.support}. Correct the row, or use another likelihood."
+            )
+
+
+@eqx.filter_jit
+def _call(apply, model, x):
+    return apply(model, x, key=jax.random.key(0))
+
+
+def _allowed(law, data):
+    """Whether each y is in the support of its own row's distribution."""
+
+    def one(row):
+        x, y = row
+        return law(x).support(y)
+
+    return jax.lax.map(one, data, batch_size=256)
+
+
+def _keeps_state(model):
+    def is_kept(node):
+        return isinstance(node, eqx.nn.StateIndex)
+
+    return any(map(is_kept, jax.tree.leaves(model, is_leaf=is_kept)))
+
+
+def _check_output(model, output):
+    """Refuses a model that starts outside of the numbers, and names its leaf."""
+    if not not_finite(output):
+        return
+    leaves = not_finite(model)
+    why = f"its leaf {leaves[0]} is not finite" if leaves else "its leaves are finite"
+    raise ValueError(
+        f"before any training the model's output for the first row is {output}; {why}. "
+        "Look at its first weights and at the scale of x."
+    )
+
+
+def _check_numbers(x, first, call):
+    """Refuses whole numbers that the model computes with as if they were real.
+
+    Strict promotion tells: indices into an embedding pass, products with weights fail.
+    """
+    leaves = jax.tree.leaves(x)
+    whole = [a for a in leaves if not jnp.issubdtype(a.dtype, jnp.inexact)]
+    if not whole:
+        return
+    try:
+        with jax.numpy_dtype_promotion("strict"):
+            jax.eval_shape(call, first)
+    except jax.dtypes.TypePromotionError:
+        raise TypeError(
+            f"x is {whole[0].dtype} and the model multiplies it by floating-point "
+            "weights: write x.astype(np.float32)"
+        ) from None

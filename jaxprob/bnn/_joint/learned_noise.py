@@ -1,0 +1,55 @@
+"""A noise level that is learned, as a leaf of the model."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._types import PRNGKey
+from .._weights.apply import call_model
+from .._weights.scale import inverse_softplus
+from .likelihood import MIN_NOISE
+
+
+class LearnedNoise(eqx.Module):
+    """A regression model together with one noise level for all inputs.
+
+    The noise is a leaf like any other: by default it is optimised; it can be made
+    random (`random=True`) or frozen (`point=False`). Use it with
+    `HeteroscedasticNormal()`, since its output is `(mean, raw_scale)`; with another
+    `min_scale` there, `scale` here is not the noise.
+
+    ```python
+    model = LearnedNoise(eqx.nn.MLP(8, "scalar", 50, 1, key=key), scale=0.5)
+    log_joint = LogJoint(HeteroscedasticNormal(), FanInNormal(), num_data=500)
+    ```
+
+    **Arguments:**
+
+    - `model`: any model of the mean.
+    - `scale`: standard deviation of the noise to start from.
+    - `shape`: `()` for one noise level, or the shape of the output for one each.
+    """
+
+    model: Any
+    raw_scale: Float[Array, "*out"]
+
+    def __init__(self, model: Any, *, scale: float = 0.5, shape: tuple[int, ...] = ()):
+        if not scale > MIN_NOISE:
+            raise ValueError(
+                f"scale={scale}: the noise to start from exceeds {MIN_NOISE}"
+            )
+        self.model = model
+        self.raw_scale = inverse_softplus(jnp.full(shape, float(scale) - MIN_NOISE))
+
+    @property
+    def scale(self) -> Float[Array, "*out"]:
+        """The standard deviation of the noise."""
+        return MIN_NOISE + jax.nn.softplus(self.raw_scale)
+
+    def __call__(self, x, *, key: PRNGKey | None = None):
+        mean = call_model(self.model, x, key=key)
+        raw = self.raw_scale.astype(mean.dtype)
+        return mean, jnp.broadcast_to(raw, mean.shape)

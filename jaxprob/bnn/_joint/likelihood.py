@@ -1,0 +1,170 @@
+"""Likelihoods: the model's output for one example -> a numpyro distribution over y.
+
+Any function will do. These are the usual ones, each one line of numpyro.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from .._weights.scale import positive
+from .student_t import StudentT
+
+Likelihood: TypeAlias = Callable[[Any], dist.Distribution]
+"""`likelihood(output) -> distribution`, for one example."""
+
+MIN_NOISE = 1e-4
+
+
+def check_likelihood(likelihood: Any) -> None:
+    """Refuses what is called and gives no distribution: classes, and distributions."""
+    wrong = isinstance(likelihood, type | dist.Distribution)
+    if wrong or not callable(likelihood):
+        raise TypeError(
+            f"likelihood={likelihood!r}: give a function output -> distribution, "
+            "such as NormalLikelihood(0.3)"
+        )
+
+
+CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)
+BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
+
+
+def class_probs(p: Any) -> Array:
+    """Probabilities of a categorical or Bernoulli distribution, whichever its form."""
+    return p.probs
+
+
+def log_class_probs(p: Any) -> Array:
+    """Their logarithms, of all classes along a last axis: two for a Bernoulli."""
+    if isinstance(p, dist.BernoulliLogits):
+        logits = jnp.asarray(p.logits)
+        return jax.nn.log_sigmoid(jnp.stack([-logits, logits], -1))
+    if isinstance(p, dist.BernoulliProbs):
+        probs = jnp.asarray(p.probs)
+        return jnp.stack([jnp.log1p(-probs), jnp.log(probs)], -1)
+    if isinstance(p, dist.CategoricalLogits):
+        return jax.nn.log_softmax(p.logits)
+    return jnp.log(p.probs)
+
+
+class NormalLikelihood(eqx.Module):
+    r"""Gaussian noise of a known scale, $y \sim \mathcal N(f(x), s^2)$.
+
+    The scale is seldom known: see `LearnedNoise` and `HeteroscedasticNormal`.
+
+    **Arguments:**
+
+    - `scale`: $s > 0$, one number, or one for each output.
+    """
+
+    scale: Float[Array, "*out"]
+
+    def __init__(self, scale: float | Float[Array, "*out"]):
+        self.scale = positive("scale", scale)
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.Normal(output, self.scale)
+
+
+class HeteroscedasticNormal(eqx.Module):
+    r"""Gaussian noise whose scale is an output, $y \sim \mathcal N(\mu(x), s(x)^2)$.
+
+    $$s = s_{\min} + \log(1 + e^{r})$$
+
+    The output is a pair $(\mu, r)$, or one array whose last axis holds first all means
+    and then as many $r$; then two outputs go with targets of shape `(1,)`.
+
+    Reference: *Estimating the mean and variance of the target probability
+    distribution*, Nix and Weigend, 1994.
+
+    **Arguments:**
+
+    - `min_scale`: $s_{\min}$. Without a floor the likelihood of a row that is fitted
+        exactly has no bound.
+    """
+
+    min_scale: float = eqx.field(static=True)
+
+    def __init__(self, min_scale: float = MIN_NOISE):
+        if not min_scale >= 0:
+            raise ValueError(f"min_scale={min_scale}: it cannot be negative")
+        self.min_scale = min_scale
+
+    def __call__(self, output: Any) -> dist.Distribution:
+        if isinstance(output, tuple | list):
+            if len(output) != 2:
+                raise ValueError(
+                    f"the model gives {len(output)} outputs where the pair "
+                    "(mean, raw_scale) is needed"
+                )
+            mean, raw = output
+        else:
+            if output.ndim == 0 or output.shape[-1] % 2:
+                raise ValueError(
+                    f"the model's output has shape {output.shape}; a mean and a raw "
+                    "scale for each target are needed: a pair, or a last axis of even "
+                    "length. For one noise level wrap the model in LearnedNoise."
+                )
+            mean, raw = jnp.split(output, 2, axis=-1)
+        return dist.Normal(mean, self.min_scale + jax.nn.softplus(raw))
+
+
+class CategoricalLikelihood(eqx.Module):
+    r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the output holds one logit each.
+
+    Classes lie along the last axis; axes before it are labels, each with its own.
+    """
+
+    def __call__(self, output: Float[Array, "*labels classes"]) -> dist.Distribution:
+        if output.ndim == 0:
+            raise ValueError(
+                "the model's output has shape (): one logit for each class is needed, "
+                "or BernoulliLikelihood for two classes and one logit"
+            )
+        return dist.CategoricalLogits(output)
+
+
+class BernoulliLikelihood(eqx.Module):
+    r"""Two classes, $p(y = 1) = 1 / (1 + e^{-f(x)})$; or several such targets."""
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.BernoulliLogits(output)
+
+
+class StudentTLikelihood(eqx.Module):
+    r"""Noise with outliers, $y \sim t_\nu(f(x), s)$.
+
+    Reference: *Robust statistical modeling using the t distribution*, Lange, Little and
+    Taylor, 1989.
+
+    **Arguments:**
+
+    - `scale`: $s > 0$, one number, or one for each output; the standard deviation is
+        $s \sqrt{\nu / (\nu - 2)}$.
+    - `df`: $\nu > 0$, degrees of freedom; 4 is usual. The variance is infinite up to 2.
+    """
+
+    scale: Float[Array, "*out"]
+    df: float = eqx.field(static=True)
+
+    def __init__(self, scale: float | Float[Array, "*out"], df: float = 4.0):
+        if not df > 0:
+            raise ValueError(f"df={df}: degrees of freedom are positive")
+        self.scale = positive("scale", scale)
+        self.df = float(df)
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return StudentT(self.df, output, self.scale)
+
+
+class PoissonLikelihood(eqx.Module):
+    r"""Counts, $y \sim \mathrm{Poisson}(e^{f(x)})$: the output is the log rate."""
+
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+        return dist.Poisson(jnp.exp(output))

@@ -1,0 +1,200 @@
+"""Passes over the data: the curvature of the log-likelihood at a model."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..._training.batch import Batch, unpack
+from ..._types import Model
+from ...tree._ravel import ravel
+from .._joint.log_joint import LogJoint, fill_padding, xy
+from .._joint.output_hessian import Kind, has_information
+from .._joint.output_link import LinkedApply, LinkedLikelihood, output_link
+from .curvature import (
+    AbstractCurvature,
+    DiagonalCurvature,
+    FullCurvature,
+    KroneckerBlock,
+    KroneckerCurvature,
+)
+from .dense import (
+    HESSIAN_COLUMNS,
+    as_function,
+    diagonal,
+    exact_hessian,
+    full_matrix,
+)
+from .kronecker import factored_layers, kronecker_factors, layer_inputs
+from .low_rank import curvature_product, leading_factor, reiterable
+from .row_chunks import at_once, sum_over_rows
+
+Structure: TypeAlias = Literal["full", "diagonal", "kronecker", "low_rank"]
+
+
+class Pass(NamedTuple):
+    """Result of a pass over the data, for N rows.
+
+    **Fields:**
+
+    - `curvature`: G.
+    - `values`: the sum of the values of `output_hessian`.
+    - `num_targets`: numbers in a row's target.
+    - `is_expected`: whether H was the expected information, so that no row's has a
+        negative eigenvalue.
+    """
+
+    curvature: AbstractCurvature
+    values: Float[Array, "2"]
+    num_targets: int
+    is_expected: bool
+
+
+def curvature(
+    joint: LogJoint,
+    model: Model,
+    flags: PyTree[bool],
+    batches: Iterable[PyTree],
+    tau: Float[Array, " dim"],
+    *,
+    structure: Structure,
+    kind: Kind,
+    rank: int,
+) -> Pass:
+    """Return the curvature over a data set.
+
+    **Arguments:**
+
+    - `joint`: the likelihood and N. Rows that are seen are scaled to N.
+    - `model`: where; used in inference mode.
+    - `flags`: the leaves it is over.
+    - `batches`: the training set; `"low_rank"` goes through it four times.
+    - `tau`: precision of the prior.
+    - `structure`: shape of the matrix.
+    - `kind`: `"ggn"`, `"hessian"`, or `"fisher"` for the empirical Fisher matrix.
+    - `rank`: of `"low_rank"`.
+    """
+    model = eqx.nn.inference_mode(model)
+    layers = factored_layers(model, flags) if structure == "kronecker" else ()
+    batches = reiterable(batches)
+    first: list[tuple[LogJoint, int, bool]] = []
+
+    def whole(columns=None):
+        total: Any = None
+        for batch in batches:
+            if not first:
+                x, y = xy(unpack(batch)[0])
+                linked, known = _linked(joint, model, x)
+                first.append((linked, math.prod(jnp.shape(y)[1:]), known))
+            part = _sums(
+                first[0][0], model, flags, layers, batch, columns, structure, kind
+            )
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+        if total is None:
+            raise ValueError("batches gave no batch: give the training set once more")
+        return total
+
+    vector, _ = ravel(eqx.filter(model, flags))
+    matrix: Any
+    if structure == "low_rank":
+        matrix, values, count = leading_factor(whole, vector.size, rank, tau)
+    else:
+        matrix, values, count = whole()
+    factor = joint.num_data / count
+    result: AbstractCurvature
+    if structure == "full":
+        result = FullCurvature(factor * matrix)
+    elif structure == "diagonal":
+        result = DiagonalCurvature(factor * matrix)
+    elif structure == "low_rank":
+        result = matrix.scaled(factor)
+    else:
+        blocks = [
+            KroneckerBlock(factor * a, b / count, layer.start, layer.bias)
+            for layer, (a, b) in zip(layers, matrix, strict=True)
+        ]
+        result = KroneckerCurvature(tuple(blocks))
+    _, num_targets, known = first[0]
+    return Pass(result, factor * values, num_targets, known)
+
+
+def _linked(joint, model, x):
+    """The log joint of unconstrained outputs; whether their information is known."""
+    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+
+    def shape(joint):
+        return jax.eval_shape(
+            lambda x: joint.apply(model, x, key=jax.random.key(0)), row
+        )
+
+    link = output_link(joint.likelihood, shape(joint))
+    if link is not None:
+        joint = eqx.tree_at(
+            lambda j: (j.likelihood, j.apply),
+            joint,
+            (LinkedLikelihood(link), LinkedApply(link, joint.apply)),
+        )
+    return joint, has_information(joint.likelihood, shape(joint))
+
+
+@eqx.filter_jit
+def _sums(joint, model, flags, layers, batch, columns, structure, kind):
+    """Matrix, values and rows of one batch. Compiled once for all passes."""
+    data, mask = unpack(batch)
+    if isinstance(batch, Batch):
+        data = fill_padding(data, mask)
+    x, y = xy(data)
+    # Of a pair whose targets are a NumPy array.
+    x, y = jax.tree.map(jnp.asarray, (x, y))
+
+    def some_rows(data, weights):
+        x, y = data
+        matrix, values = _part(
+            joint, model, flags, layers, x, y, weights, columns, structure, kind
+        )
+        zero = jnp.zeros((), values.dtype)
+        values = jnp.where(weights[:, None], values, zero)
+        return matrix, jnp.sum(values, 0), jnp.sum(weights).astype(values.dtype)
+
+    size = at_once(_row_bytes(joint, model, flags, layers, x, structure, kind), len(y))
+    return sum_over_rows(some_rows, (x, y), jnp.asarray(mask), size)
+
+
+def _part(joint, model, flags, layers, x, y, weights, columns, structure, kind):
+    if kind == "hessian":
+        return exact_hessian(joint, model, flags, x, y, weights)
+    if structure == "kronecker":
+        return kronecker_factors(joint, model, layers, x, y, weights, kind)
+    if structure == "low_rank":
+        return curvature_product(joint, model, flags, x, y, weights, kind, columns)
+    make = diagonal if structure == "diagonal" else full_matrix
+    return make(joint, model, flags, x, y, weights, kind)
+
+
+def _row_bytes(joint, model, flags, layers, x, structure, kind):
+    """What one row takes: derivatives of its outputs, and H with what it is made of."""
+    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+    vector, output = as_function(joint, model, flags)
+    flat = jax.eval_shape(lambda x: ravel(output(vector, x))[0], row)
+    out = flat.size
+    matrices = 4 * out**2
+    if kind == "hessian":
+        numbers = HESSIAN_COLUMNS * out
+    elif structure == "full":
+        numbers = 2 * out * vector.size
+    elif structure == "diagonal":
+        some = at_once(2 * vector.size * flat.dtype.itemsize, out)
+        numbers = (2 * some + 1) * vector.size
+    elif structure == "kronecker":
+        inputs = layer_inputs(joint, model, layers, x)
+        numbers = sum(
+            uses.shape[0] * (uses.shape[1] + 2 * layer.width)
+            for uses, layer in zip(inputs, layers, strict=True)
+        )
+    else:
+        numbers = 0
+    return flat.dtype.itemsize * (matrices + numbers)

@@ -1,0 +1,152 @@
+"""The full matrix and its diagonal, from one pass over rows."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ..._types import Model
+from ...tree._ravel import ravel
+from .._joint.log_joint import LogJoint, log_likelihood_of
+from .._joint.output_hessian import Kind, output_hessian
+from .row_chunks import at_once
+
+HESSIAN_COLUMNS = 16
+
+
+def full_matrix(
+    joint: LogJoint,
+    model: Model,
+    flags: PyTree[bool],
+    x: PyTree,
+    y: Array,
+    weights: Bool[Array, " rows"],
+    kind: Kind,
+) -> tuple[Float[Array, "dim dim"], Float[Array, "rows 2"]]:
+    r"""Return $\sum_i J_i^\top H_i J_i$; and the values of `output_hessian`."""
+    vector, output = as_function(joint, model, flags)
+
+    def one(x, y):
+        hessian, value = output_hessian(joint, output(vector, x), y, kind)
+        jacobian = jax.jacrev(lambda v: ravel(output(v, x))[0])(vector)
+        return jacobian, hessian @ jacobian, value
+
+    jacobian, scaled, values = jax.vmap(one)(x, y)
+    zero = jnp.zeros((), scaled.dtype)
+    scaled = jnp.where(weights[:, None, None], scaled, zero)
+    dim = vector.size
+    return jacobian.reshape(-1, dim).T @ scaled.reshape(-1, dim), values
+
+
+def diagonal(
+    joint: LogJoint,
+    model: Model,
+    flags: PyTree[bool],
+    x: PyTree,
+    y: Array,
+    weights: Bool[Array, " rows"],
+    kind: Kind,
+) -> tuple[Float[Array, " dim"], Float[Array, "rows 2"]]:
+    """Return the diagonal of `full_matrix`; and the values of `output_hessian`.
+
+    A few outputs at a time: of a thousand classes and a million weights one row's
+    Jacobian is four gigabytes.
+    """
+    vector, output = as_function(joint, model, flags)
+
+    def one(x, y):
+        hessian, value = output_hessian(joint, output(vector, x), y, kind)
+        _, pull = jax.vjp(lambda v: ravel(output(v, x))[0], vector)
+
+        def add(total, pair):
+            (left,), (right,) = jax.vmap(pull)(pair[0]), jax.vmap(pull)(pair[1])
+            return total + jnp.sum(left * right, 0), None
+
+        pairs = output_chunks(hessian[None], vector.size * vector.dtype.itemsize)
+        pairs = jax.tree.map(lambda a: a[:, :, 0], pairs)
+        return jax.lax.scan(add, jnp.zeros_like(vector), pairs)[0], value
+
+    diagonals, values = jax.vmap(one)(x, y)
+    zero = jnp.zeros((), diagonals.dtype)
+    return jnp.sum(jnp.where(weights[:, None], diagonals, zero), 0), values
+
+
+def output_chunks(
+    hessians: Float[Array, "rows out out"], bytes_of_one: int
+) -> tuple[Float[Array, "chunks some rows out"], Float[Array, "chunks some rows out"]]:
+    """Return the rows of the identity and of each H, some at a time.
+
+    **Arguments:**
+
+    - `hessians`: H of each row.
+    - `bytes_of_one`: what the derivatives of one output take, of all rows.
+    """
+    num, out, _ = hessians.shape
+    some = at_once(2 * bytes_of_one, out)
+    eye = jnp.broadcast_to(jnp.eye(out, dtype=hessians.dtype), hessians.shape)
+
+    def cut(matrices):
+        by_output = jnp.swapaxes(matrices, 0, 1)
+        padded = jnp.pad(by_output, ((0, -out % some), (0, 0), (0, 0)))
+        return padded.reshape(-1, some, num, out)
+
+    return cut(eye), cut(hessians)
+
+
+def exact_hessian(
+    joint: LogJoint,
+    model: Model,
+    flags: PyTree[bool],
+    x: PyTree,
+    y: Array,
+    weights: Bool[Array, " rows"],
+) -> tuple[Float[Array, "dim dim"], Float[Array, "rows 2"]]:
+    """Return minus the Hessian of the log-likelihood in the weights themselves.
+
+    It holds what a Gauss-Newton matrix leaves out: the second derivatives of the
+    network.
+    """
+    vector, output = as_function(joint, model, flags)
+
+    def one(vector, x, y):
+        return log_likelihood_of(joint.likelihood(output(vector, x)), y)
+
+    def total(vector):
+        values = jax.vmap(lambda x, y: one(vector, x, y))(x, y)
+        return -jnp.sum(jnp.where(weights, values, jnp.zeros((), values.dtype)))
+
+    slope = jax.grad(total)
+
+    def forwards(column):
+        return jax.jvp(slope, (vector,), (column,))[1]
+
+    def backwards(column):
+        return jax.grad(lambda v: slope(v) @ column)(vector)
+
+    columns = jnp.eye(vector.size, dtype=vector.dtype)
+    try:
+        jax.eval_shape(forwards, columns[0])
+        product = forwards
+    except TypeError as error:
+        # A model with a rule for backwards alone, as of an ODE solved by diffrax.
+        if "custom_vjp" not in str(error):
+            raise
+        product = backwards
+    matrix = jax.lax.map(product, columns, batch_size=HESSIAN_COLUMNS)
+    _, values = jax.vmap(
+        lambda x, y: output_hessian(joint, output(vector, x), y, "fisher")
+    )(x, y)
+    return 0.5 * (matrix + matrix.T), values
+
+
+def as_function(joint: LogJoint, model: Model, flags: PyTree[bool]) -> tuple[Any, Any]:
+    """Return the chosen leaves as a vector, and `output(vector, x)` of one row."""
+    params, rest = eqx.partition(model, flags)
+    vector, unravel = ravel(params)
+
+    def output(vector, x):
+        return joint.apply(eqx.combine(unravel(vector), rest), x, key=jax.random.key(0))
+
+    return vector, output

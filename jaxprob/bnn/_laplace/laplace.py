@@ -1,0 +1,219 @@
+"""Laplace: a Gaussian with the curvature of the log joint at its mode."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ..._checks import path_name
+from ..._training.learner import TrainState
+from ..._types import Model, PRNGKey, Where
+from .._inference.map import MAP
+from .._inference.stateful import Stateful
+from .._inference.training_batches import TrainingBatches
+from .._inference.wrapper import AbstractPostHoc
+from .._joint.likelihood import NormalLikelihood
+from .._joint.output_hessian import Kind
+from .._joint.prior import check_prior
+from .._weights.bayesianize import choose, nothing_random
+from .._weights.scale import is_traced
+from .check_curvature import (
+    check_columns,
+    check_curvature,
+    check_precision,
+    warn_if_flat,
+    warn_of_left_out,
+    without_negative,
+)
+from .curvature import KroneckerCurvature
+from .curvature_pass import Structure, curvature
+from .kronecker import factored_layers
+from .low_rank import LowRankCurvature
+from .posterior import LaplacePosterior, prior_precision
+
+
+class Laplace(AbstractPostHoc):
+    r"""Trains the mode, then looks at how the log joint curves there.
+
+    $$q(w) = \mathcal N(\hat w, \Lambda^{-1}), \qquad \Lambda = \sum_i J_i^\top H_i J_i
+      + \mathrm{diag}(\tau)$$
+
+    J is the Jacobian of the output and H the curvature of the log-likelihood in it: the
+    expected (Fisher) information, which makes $\Lambda$ the generalised Gauss-Newton
+    matrix, the same for logits and for probabilities and in all units. Mixtures,
+    zero-inflated counts and distributions of your own have no known information; their
+    H is the negative Hessian at y, and negative eigenvalues of the sum over the rows
+    are set to zero, with a warning that gives their share.
+
+    `predict` uses the network linearised at the mode, the model whose posterior this
+    approximates; `linearized=False` there samples weights instead, which underfits
+    badly for networks.
+
+    References: *A practical Bayesian framework for backpropagation networks*, MacKay,
+    1992; *Laplace redux*, Daxberger et al., 2021, https://arxiv.org/abs/2106.14806;
+    *Improving predictions of Bayesian neural nets via local linearization*, Immer,
+    Korzepa and Bauer, 2021, https://arxiv.org/abs/2008.08400.
+
+    ```python
+    method = Laplace(MAP(log_joint, optax.adam(1e-3)), structure="kronecker")
+    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=100)
+    posterior = tune_prior(method.posterior(state, [(x, y)]))
+    ```
+
+    **Arguments:**
+
+    - `method`: finds the mode.
+    - `structure`: of $G$: `"full"` to a few thousand weights; `"kronecker"`, one factor
+        pair for each `eqx.nn.Linear` and convolution; `"low_rank"`, the leading
+        eigenvectors, for any module; `"diagonal"` for any size, without correlations.
+    - `where`: the leaves it is over (see `jaxprob.tree`), such as the last layer; all
+        random leaves of `method` by default. Others stay at the mode.
+    - `kind`: `"ggn"`; `"hessian"`, of the log joint in the weights itself, for the full
+        structure and a mode that has been reached; or `"fisher"` for the empirical
+        Fisher matrix.
+    - `rank`: how many eigenvectors `"low_rank"` keeps.
+    """
+
+    wraps: ClassVar = MAP
+    method: MAP
+    structure: Structure = "full"
+    where: Where | None = None
+    kind: Kind = "ggn"
+    rank: int = 20
+
+    def __check_init__(self):
+        if self.structure not in ("full", "diagonal", "kronecker", "low_rank"):
+            raise ValueError(
+                f"structure={self.structure!r}: it is 'full', 'kronecker', 'low_rank' "
+                "or 'diagonal'"
+            )
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}: at least one")
+        if self.kind not in ("ggn", "hessian", "fisher"):
+            raise ValueError(f"kind={self.kind!r}: it is 'ggn', 'hessian' or 'fisher'")
+        if self.kind == "hessian" and self.structure != "full":
+            raise ValueError(
+                f"kind='hessian' with structure={self.structure!r}: the Hessian has no "
+                "positive parts to be made of. Write structure='full', for a few "
+                "thousand weights (a last layer, by `where`), or kind='ggn'"
+            )
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        self._flags(model)
+        return self.method.init(model, key=key)
+
+    def posterior(
+        self,
+        state: TrainState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> LaplacePosterior:
+        """The posterior from one pass over the training set.
+
+        **Arguments:**
+
+        - `state`: of training.
+        - `batches`: the training set, such as `[(x, y)]` or an `ArrayLoader`. Its rows
+            are checked as in `jaxprob.fit`, and counted.
+
+        **Raises:** `ValueError` without batches, for a prior that is not concave at the
+        mode or has no form in this structure, and for batch statistics in training;
+        `FloatingPointError` where the curvature, or the root of the precision in this
+        dtype, is not finite, or where a Hessian has negative eigenvalues that the prior
+        does not outweigh. Warns where there is no curvature at all, where more than
+        1 % of it was negative and is set to zero, and where a low rank leaves out
+        directions that the data determine.
+        """
+        if batches is None:
+            raise ValueError(
+                "Laplace looks at the training data once more: write "
+                "posterior(state, batches), such as posterior(state, [(x, y)])"
+            )
+        model = self.model(state)
+        _refuse_batch_statistics(model)
+        batches = TrainingBatches(self, model, batches)
+        joint = self.method.log_joint
+        flags = self._flags(model)
+        params, rest = eqx.partition(model, flags)
+        # GPUs round the factors of a product to ten bits by default: of a matrix whose
+        # largest eigenvalue is a million times the prior's precision nothing is left.
+        tau = prior_precision(joint.prior, params)
+        with jax.default_matmul_precision("highest"):
+            found = curvature(
+                joint,
+                model,
+                flags,
+                batches,
+                tau,
+                structure=self.structure,
+                kind=self.kind,
+                rank=self.rank,
+            )
+        log_likelihood, slopes = found.values
+        matrix = found.curvature
+        negative = 0.0
+        traced = is_traced(tau) or is_traced(log_likelihood)
+        if not traced:
+            check_curvature(matrix, log_likelihood)
+            if self.kind == "ggn" and not found.is_expected:
+                matrix, negative = without_negative(matrix, tau)
+        posterior = LaplacePosterior(
+            params,
+            rest,
+            matrix,
+            joint.prior,
+            joint.likelihood,
+            log_likelihood,
+            _squares(joint.likelihood, slopes),
+            int(joint.num_data) * found.num_targets,
+            joint.temperature,
+            self.kind,
+        )
+        if not traced:
+            check_precision(matrix, tau, self.kind)
+            if not negative:
+                warn_if_flat(matrix)
+            if isinstance(matrix, LowRankCurvature):
+                warn_of_left_out(matrix, tau)
+            if isinstance(matrix, KroneckerCurvature):
+                check_columns(matrix, tau)
+        return posterior
+
+    def _flags(self, model):
+        where = self.method.random if self.where is None else self.where
+        flags = choose(model, where)
+        if not any(jax.tree.leaves(flags)):
+            raise nothing_random("where", where, model)
+        params = eqx.filter(model, flags)
+        check_prior(self.log_joint.prior, params, reach="Laplace's Gaussian")
+        if self.structure == "kronecker":
+            factored_layers(model, flags)
+        return flags
+
+
+def _squares(likelihood, slopes):
+    """The sum of squared residuals, of the squared slopes of the log-likelihood."""
+    if not isinstance(likelihood, NormalLikelihood) or likelihood.scale.ndim:
+        return None
+    variance = likelihood.scale.astype(slopes.dtype) ** 2
+    return slopes * variance * variance
+
+
+def _refuse_batch_statistics(model):
+    kinds = (eqx.nn.BatchNorm, Stateful)
+    nodes = jax.tree_util.tree_leaves_with_path(
+        model, is_leaf=lambda node: isinstance(node, kinds)
+    )
+    for path, node in nodes:
+        if isinstance(node, kinds) and not node.inference:
+            name = path_name(path) or "the model"
+            raise ValueError(
+                f"{name} ({type(node).__name__}) is in training mode: it normalises by "
+                "the statistics of a batch, so an output depends on other rows and the "
+                "likelihood has no curvature for each row. Train on in inference mode, "
+                "where the running statistics are constants: fit the method once more "
+                "from eqx.nn.inference_mode(method.model(state)). Or use GroupNorm."
+            )

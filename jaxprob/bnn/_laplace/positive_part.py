@@ -1,0 +1,70 @@
+"""Positive part of a curvature that was summed over all rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .curvature import (
+    AbstractCurvature,
+    DiagonalCurvature,
+    FullCurvature,
+    KroneckerBlock,
+    KroneckerCurvature,
+)
+from .low_rank import LowRankCurvature
+
+
+def positive_part(
+    curvature: AbstractCurvature, tau: Float[Array, " dim"]
+) -> tuple[AbstractCurvature, float]:
+    r"""Return the curvature without negative eigenvalues, and their share.
+
+    The Hessian of a log-likelihood that is not concave in the output may be negative
+    in a row. The sum over the rows seldom is, so that is where they are set to zero.
+    Eigenvalues are those of $D^{-1/2} G D^{-1/2}$, where the diagonal D is that of G
+    and of the prior: so the result does not depend on the units of a weight.
+
+    **Returns:** the curvature; and the sum of the negative eigenvalues over that of all
+    absolute values.
+    """
+    if isinstance(curvature, FullCurvature):
+        matrix, negative, total = _positive(curvature.matrix, tau)
+        return FullCurvature(matrix), _share(negative, total)
+    if isinstance(curvature, DiagonalCurvature):
+        diagonal = curvature.diagonal
+        share = _share(*_sums(diagonal / tau))
+        return DiagonalCurvature(jnp.maximum(diagonal, 0.0)), share
+    if isinstance(curvature, KroneckerCurvature):
+        blocks, shares = [], []
+        for block in curvature.blocks:
+            outputs, negative, total = _positive(block.outputs, jnp.zeros(()))
+            blocks.append(
+                KroneckerBlock(block.inputs, outputs, block.start, block.bias)
+            )
+            shares.append(_share(negative, total))
+        return KroneckerCurvature(tuple(blocks)), max(shares)
+    assert isinstance(curvature, LowRankCurvature)
+    # Its eigenvectors are those of positive eigenvalues already.
+    return curvature, float(np.asarray(curvature.negative))
+
+
+@jax.jit
+def _positive(matrix, least):
+    scale = jnp.sqrt(jnp.abs(jnp.diag(matrix)) + least)
+    scale = jnp.where(scale > 0, scale, jnp.ones((), scale.dtype))
+    white = matrix / scale[:, None] / scale[None]
+    values, vectors = jnp.linalg.eigh(white)
+    negative, total = _sums(values)
+    root = (scale[:, None] * vectors) * jnp.sqrt(jnp.maximum(values, 0.0))[None]
+    # Rounding leaves eigenvalues of a positive matrix a little below zero.
+    untouched = negative <= jnp.finfo(values.dtype).eps * len(values) * total
+    return jnp.where(untouched, matrix, root @ root.T), negative, total
+
+
+def _sums(values):
+    return jnp.sum(jnp.maximum(-values, 0.0)), jnp.sum(jnp.abs(values))
+
+
+def _share(negative, total):
+    return float(np.asarray(negative / jnp.where(total > 0, total, 1.0)))

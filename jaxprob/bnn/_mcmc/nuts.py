@@ -1,0 +1,67 @@
+"""The no-U-turn sampler: the judge of everything else."""
+
+from typing import Literal
+
+from ..._types import Where
+from .._joint.log_joint import LogJoint
+from .._posterior.posterior import AbstractPosterior
+from .chains import check_chains
+from .hamiltonian import AbstractHamiltonian
+
+
+class NUTS(AbstractHamiltonian):
+    r"""Draws from the exact posterior by the no-U-turn sampler, several chains at once.
+
+    Each update is one transition of every chain, and needs the **whole** data set as
+    its batch. During the first `num_warmup` the step size and a diagonal mass matrix
+    are adapted in Stan's windows; of the transitions after them every `thin`-th is
+    kept.
+
+    The bias vanishes with the number of draws, so this is what other methods are
+    compared with where the data and the network are small: some thousand rows, some
+    thousand weights. Look at `diagnose(posterior, x)`.
+
+    References: *The no-U-turn sampler*, Hoffman and Gelman, 2014,
+    https://arxiv.org/abs/1111.4246; kernels and adaptation are blackjax's.
+
+    ```python
+    method = NUTS(log_joint, num_warmup=500, num_draws=500)
+    posterior = run_chains(method, model, (x, y), key=key, folder="chains")
+    predictive = predict(posterior, log_joint.likelihood, x, key=key)
+    ```
+
+    As a learner it runs in `jaxprob.fit` as well, with `num_steps=method.num_steps` and
+    `batch_size=len(x)`.
+
+    **Arguments:**
+
+    - `log_joint`: the target; `num_data` is the number of rows of the batch.
+    - `num_warmup`, `num_draws`: transitions of each chain, and draws kept of each.
+    - `num_chains`: side by side in one program.
+    - `thin`: transitions for each kept draw.
+    - `random`: leaves to sample (see `jaxprob.tree`), as in `MAP`; all others stay as
+        they are: there are no points.
+    - `initial`: chains start at draws from the `"prior"`, all at the `"model"`, or at a
+        posterior: chain i at its i-th model, as for the warm start from an ensemble.
+    - `target`: acceptance rate that the step size is adapted to.
+    - `step_size`: where its adaptation starts; with `num_warmup=0` it is used as it is.
+    - `max_doublings`: a trajectory has at most 2 to this power steps.
+    """
+
+    log_joint: LogJoint
+    num_warmup: int = 500
+    num_draws: int = 500
+    num_chains: int = 4
+    thin: int = 1
+    random: Where | None = None
+    initial: Literal["prior", "model"] | AbstractPosterior = "prior"
+    target: float = 0.8
+    step_size: float = 0.1
+    max_doublings: int = 10
+
+    def __check_init__(self):
+        check_chains(self, max_doublings=1)
+
+    @property
+    def _trajectory(self):
+        return None, self.max_doublings, 0.0

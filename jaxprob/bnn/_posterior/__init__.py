@@ -1,0 +1,1 @@
+"""TODO jaxprob/bnn/_posterior."""

@@ -1,0 +1,185 @@
+"""Gaussians over all random leaves at once, with correlations between them."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Array, Float, PyTree
+
+from ..._random.keys import check_key
+from ..._random.standard_normal import standard_normal
+from ..._types import Model, PRNGKey
+from ...tree._ravel import ravel
+from .._weights.random_leaves import MIN_SCALE, Gaussian
+from .._weights.scale import inverse_softplus
+from .posterior import AbstractPosterior, chosen
+
+
+class AbstractCorrelatedPosterior(AbstractPosterior):
+    r"""$q(w) = \mathcal N(\mu, \Sigma)$ over the vector of all random leaves.
+
+    **Fields:**
+
+    - `params`: $\mu$ as a tree, `None` at leaves that are not random.
+    - `rest`: all other leaves.
+    """
+
+    params: eqx.AbstractVar[PyTree]
+    rest: eqx.AbstractVar[PyTree]
+
+    @abc.abstractmethod
+    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+        r"""A draw from $\mathcal N(0, \Sigma)$, differentiable in its parameters."""
+
+    @abc.abstractmethod
+    def variance(self) -> Float[Array, " dim"]:
+        r"""The diagonal of $\Sigma$."""
+
+    @abc.abstractmethod
+    def covariance(self) -> Float[Array, "dim dim"]:
+        r"""$\Sigma$, dense: of use for a few thousand weights."""
+
+    @abc.abstractmethod
+    def log_det(self) -> Float[Array, ""]:
+        r"""$\log |\Sigma|$."""
+
+    @abc.abstractmethod
+    def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
+        r"""$\delta^\top \Sigma^{-1} \delta$."""
+
+    def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
+        vector, unravel = ravel(self.params)
+        return eqx.combine(unravel(vector + self.deviation(key)), self.rest)
+
+    def mean(self) -> Model:
+        return eqx.combine(self.params, self.rest)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
+        constant = delta.size * math.log(2 * math.pi)
+        return -0.5 * (constant + self.log_det() + self.quadratic(delta))
+
+    def entropy(self) -> Float[Array, ""]:
+        """In nats."""
+        dim = ravel(self.params)[0].size
+        return 0.5 * (dim * math.log(2 * math.pi * math.e) + self.log_det())
+
+    def marginals(self) -> PyTree:
+        """Each leaf as a `Gaussian` of its own: what it is without the others.
+
+        The divergence from a prior that is independent in each entry needs no more.
+        """
+        scales = ravel(self.params)[1](jnp.sqrt(self.variance()))
+        return jax.tree.map(Gaussian.of, self.params, scales)
+
+
+class FullRankPosterior(AbstractCorrelatedPosterior):
+    r"""$\mathcal N(\mu, L L^\top)$ with $L = \mathrm{diag}(\sigma) (I + F / \sqrt P)$.
+
+    F is strictly lower triangular, and P is the number of weights. An optimiser steps
+    equally far in all numbers; so these are in units of the width of each weight, and
+    together they turn a draw as far as $\sigma$ changes. Steps in L itself would be a
+    multiple of a narrow weight's width.
+
+    **Arguments:**
+
+    - `params`, `rest`: as in `AbstractCorrelatedPosterior`.
+    - `factor`: F, and on its diagonal the numbers whose softplus is $\sigma$. What
+        stands above the diagonal is never read.
+    """
+
+    params: PyTree
+    rest: PyTree
+    factor: Float[Array, "dim dim"]
+
+    @classmethod
+    def of(
+        cls, params: PyTree, rest: PyTree, scale: Float[Array, " dim"]
+    ) -> "FullRankPosterior":
+        """Independent entries with these standard deviations."""
+        return cls(params, rest, jnp.diag(inverse_softplus(scale)))
+
+    @property
+    def diagonal(self) -> Float[Array, " dim"]:
+        """L's, all positive."""
+        return jnp.maximum(jax.nn.softplus(jnp.diag(self.factor)), MIN_SCALE)
+
+    @property
+    def root(self) -> Float[Array, "dim dim"]:
+        """L."""
+        below = jnp.tril(self.factor, -1) / math.sqrt(len(self.factor))
+        identity = jnp.eye(len(below), dtype=below.dtype)
+        return self.diagonal[:, None] * (below + identity)
+
+    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+        noise = standard_normal(key, self.factor.shape[:1], self.factor.dtype)
+        return self.root @ noise
+
+    def variance(self) -> Float[Array, " dim"]:
+        return jnp.sum(self.root**2, axis=1)
+
+    def covariance(self) -> Float[Array, "dim dim"]:
+        return self.root @ self.root.T
+
+    def log_det(self) -> Float[Array, ""]:
+        return 2.0 * jnp.sum(jnp.log(self.diagonal))
+
+    def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
+        return jnp.sum(solve_triangular(self.root, delta, lower=True) ** 2)
+
+
+class LowRankPosterior(AbstractCorrelatedPosterior):
+    r"""$\mathcal N(\mu, D (I + U^\top U) D)$ with $D = \mathrm{diag}(\sigma)$.
+
+    U has few rows, in units of the width of each weight, as in `FullRankPosterior`.
+
+    **Arguments:**
+
+    - `params`, `rest`: as in `AbstractCorrelatedPosterior`.
+    - `rho`: the numbers whose softplus is $\sigma$.
+    - `factor`: U.
+    """
+
+    params: PyTree
+    rest: PyTree
+    rho: Float[Array, " dim"]
+    factor: Float[Array, "rank dim"]
+
+    @property
+    def scale(self) -> Float[Array, " dim"]:
+        r"""$\sigma$."""
+        return jnp.maximum(jax.nn.softplus(self.rho), MIN_SCALE)
+
+    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+        own_key, shared_key = jax.random.split(key)
+        own = standard_normal(own_key, self.rho.shape, self.rho.dtype)
+        shared = standard_normal(shared_key, self.factor.shape[:1], self.rho.dtype)
+        return self.scale * (own + shared @ self.factor)
+
+    def variance(self) -> Float[Array, " dim"]:
+        return self.scale**2 * (1.0 + jnp.sum(self.factor**2, axis=0))
+
+    def covariance(self) -> Float[Array, "dim dim"]:
+        inner = jnp.eye(self.rho.size, dtype=self.rho.dtype)
+        inner = inner + self.factor.T @ self.factor
+        return self.scale[:, None] * inner * self.scale[None]
+
+    def log_det(self) -> Float[Array, ""]:
+        """By the matrix determinant lemma: no dense matrix is formed."""
+        inner = 2.0 * jnp.sum(jnp.log(jnp.diag(self._inner_root())))
+        return 2.0 * jnp.sum(jnp.log(self.scale)) + inner
+
+    def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
+        """By Woodbury's identity."""
+        white = delta / self.scale
+        inside = self.factor @ white
+        return white @ white - inside @ cho_solve((self._inner_root(), True), inside)
+
+    def _inner_root(self):
+        r"""The root of $I + U U^\top$."""
+        identity = jnp.eye(len(self.factor), dtype=self.factor.dtype)
+        return jnp.linalg.cholesky(identity + self.factor @ self.factor.T)

@@ -1,0 +1,176 @@
+"""A mixture of posteriors, of whatever kinds."""
+
+from collections.abc import Iterable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Integer
+
+from ..._random.keys import check_key
+from ..._types import Model, PRNGKey
+from .._joint.likelihood import Likelihood
+from .._weights.scale import is_traced
+from .posterior import AbstractPosterior, first_known, part_expansion
+
+
+class Mixture(AbstractPosterior):
+    r"""Several posteriors as one, $q(w) = \sum_m \pi_m q_m(w)$.
+
+    `Mixture([swag_1, swag_2])` is multi-SWAG; Laplace approximations round several
+    modes, or chains of several runs, are joined the same way. What each mode is worth
+    its evidence says:
+
+    ```python
+    evidence = jnp.stack([laplace.log_evidence() for laplace in modes])
+    posterior = Mixture(modes, weights=jax.nn.softmax(evidence))
+    ```
+
+    References: *Bayesian deep learning and a probabilistic perspective of
+    generalization*, Wilson and Izmailov, 2020, https://arxiv.org/abs/2002.08791;
+    *Mixtures of Laplace approximations for improved post-hoc uncertainty in deep
+    learning*, Eschenhagen, Daxberger, Hennig and Kristiadi, 2021,
+    https://arxiv.org/abs/2111.03577.
+
+    **Arguments:**
+
+    - `components`: posteriors over models of one class and one set of shapes.
+    - `weights`: $\pi$, positive numbers that sum to one; equal ones by default. With
+        weights given, `predict` draws its models, where it counts those of finitely
+        many otherwise.
+
+    **Raises:** `TypeError` or `ValueError` naming the component or the weight.
+    """
+
+    components: tuple[AbstractPosterior, ...]
+    weights: Float[Array, " components"] | None
+
+    def __init__(
+        self,
+        components: Iterable[AbstractPosterior],
+        *,
+        weights: ArrayLike | Sequence[float] | None = None,
+    ):
+        components = tuple(components)
+        if not components:
+            raise ValueError("a mixture needs at least one component")
+        for index, component in enumerate(components):
+            if not isinstance(component, AbstractPosterior):
+                raise TypeError(
+                    f"component {index} is a {type(component).__name__}: a mixture is "
+                    "of posteriors, and of one model PointPosterior(model)"
+                )
+        shapes = [eqx.filter_eval_shape(c.mean) for c in components]
+        for index, shape in enumerate(shapes[1:], start=1):
+            if not eqx.tree_equal(shape, shapes[0]):
+                raise ValueError(
+                    f"components 0 and {index} are over different models: their "
+                    "classes, shapes or dtypes differ"
+                )
+        self.components = components
+        self.weights = None if weights is None else _checked(weights, len(components))
+
+    def _index(self, key):
+        """The number of a component, drawn."""
+        if self.weights is None:
+            return jax.random.randint(key, (), 0, len(self.components))
+        return jax.random.categorical(key, jnp.log(self.weights))
+
+    def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
+        index_key, sample_key = jax.random.split(key)
+        index = self._index(index_key)
+        return self._switch(index, lambda c: c.sample(sample_key))
+
+    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+        """A draw and the mean of its component; where components differ in whether
+        they are linearised, those that are not stand at the draw itself.
+        """
+        index_key, sample_key = jax.random.split(key)
+        index = self._index(index_key)
+        return self._switch(index, lambda c: part_expansion(self, c, sample_key))
+
+    def prepared(self) -> "Mixture":
+        prepared = [c.prepared() for c in self.components]
+        return Mixture(prepared, weights=self.weights)
+
+    @property
+    def linearized(self) -> bool:
+        """Where any component asks for it."""
+        return any(c.linearized for c in self.components)
+
+    @property
+    def output_likelihood(self) -> Likelihood | None:
+        return first_known(c.output_likelihood for c in self.components)
+
+    def mean(self) -> Model:
+        """The average of the components' means, with their weights."""
+        means = [c.mean() for c in self.components]
+        arrays = [eqx.filter(m, eqx.is_inexact_array) for m in means]
+        mean = jax.tree.map(self._average, *arrays)
+        return eqx.combine(mean, means[0])
+
+    def _average(self, *arrays):
+        if self.weights is None:
+            return sum(arrays) / len(arrays)
+        weights = self.weights.astype(arrays[0].dtype)
+        return jnp.tensordot(weights, jnp.stack(arrays), 1)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        terms = jnp.stack([c.log_prob(model) for c in self.components])
+        if self.weights is None:
+            return jax.nn.logsumexp(terms) - jnp.log(float(len(self.components)))
+        return jax.nn.logsumexp(terms, b=self.weights.astype(terms.dtype))
+
+    @property
+    def num_atoms(self) -> int | None:
+        """Finite if all components have equally many and equal weights; else those of
+        the atoms would not be equal.
+        """
+        numbers = {c.num_atoms for c in self.components}
+        if len(numbers) > 1 or None in numbers or self.weights is not None:
+            return None
+        return sum(c.num_atoms or 0 for c in self.components)
+
+    def atom(self, index: int | Integer[Array, ""]) -> Model:
+        if self.num_atoms is None:
+            raise NotImplementedError("this mixture has no finite support")
+        inner = self.num_atoms // len(self.components)
+        return self._switch(
+            jnp.asarray(index // inner), lambda c: c.atom(index % inner)
+        )
+
+    def _switch(self, index, function):
+        rest = eqx.filter(
+            eqx.filter_eval_shape(function, self.components[0]),
+            lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct),
+        )
+        branches = [
+            lambda c=c: eqx.filter(function(c), eqx.is_array) for c in self.components
+        ]
+        return eqx.combine(jax.lax.switch(index, branches), rest)
+
+
+def _checked(weights, num):
+    weights = jnp.asarray(weights)
+    if weights.shape != (num,) or not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise ValueError(
+            f"weights is {weights.dtype} of shape {weights.shape}: one positive number "
+            f"for each of the {num} components"
+        )
+    if is_traced(weights):
+        return weights
+    values = np.asarray(weights, np.float64)
+    if not (values > 0).all():
+        bad = int(np.argmin(values > 0))
+        raise ValueError(
+            f"weights[{bad}] = {values[bad]}: all are positive. Leave out a component "
+            "that has none"
+        )
+    if not np.isclose(values.sum(), 1.0, atol=1e-4):
+        raise ValueError(
+            f"weights sum to {values.sum():.6g} and not to one: write weights / "
+            "weights.sum(), or jax.nn.softmax(log_evidence)"
+        )
+    return weights

@@ -1,0 +1,178 @@
+"""What inference gives: a distribution over models of the user's own class."""
+
+import abc
+from collections.abc import Callable, Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, PyTree
+
+from ..._random.keys import check_key
+from ..._types import Model, PRNGKey
+from .._joint.kl import kl
+from .._joint.likelihood import Likelihood
+from .._joint.prior import Prior
+from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
+from .linearized import LinearizedModel
+
+
+class AbstractPosterior(eqx.Module):
+    """A distribution over models. A draw is a model: all of the user's code runs on it.
+
+    A posterior of finitely many models (a point, an ensemble, the draws of a chain)
+    says how many in `num_atoms` and gives the i-th by `atom(i)`; `predict` then uses
+    each once instead of drawing.
+    """
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKey) -> Model:
+        """One model."""
+
+    @abc.abstractmethod
+    def mean(self) -> Model:
+        """The model whose random leaves are their posterior means."""
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        """Log-density of the random leaves of a model, in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no density")
+
+    @property
+    def linearized(self) -> bool:
+        """Whether `predict` linearises the model by default; see `expansion`."""
+        return False
+
+    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+        """A draw, and the model round which `predict` linearises for it: the mean,
+        unless this is a mixture, whose components have their own.
+        """
+        return self.sample(key), self.mean()
+
+    @property
+    def output_likelihood(self) -> Likelihood | None:
+        """The likelihood that a linearised posterior was made for, if it knows it."""
+        return None
+
+    def sample_function(self, key: PRNGKey) -> Callable[..., PyTree]:
+        """Draw one function x -> output, as `predict` uses it.
+
+        It is the model that `sample` draws, or its linearisation where `predict`
+        linearises by default (Laplace): there the drawn weights alone are much wider as
+        functions than the posterior is. Use it for Thompson sampling.
+
+        **Arguments:**
+
+        - `key`: of the draw.
+
+        **Returns:** a function for one example, in inference mode: `jax.vmap(f)(x)`.
+        """
+        if not self.linearized:
+            return eqx.nn.inference_mode(self.sample(key))
+        draw, mean = eqx.nn.inference_mode(self.expansion(key))
+        return LinearizedModel(mean, draw, self.output_likelihood)
+
+    def prepared(self) -> "AbstractPosterior":
+        """The same distribution, with what all draws share computed once.
+
+        `predict` draws in many calls, and asks for this before the first.
+        """
+        return self
+
+    @property
+    def num_atoms(self) -> int | None:
+        """How many models this is a distribution over; `None` if infinitely many."""
+        return None
+
+    def atom(self, index: int | Integer[Array, ""]) -> Model:
+        """The model of this number, for a posterior of finitely many."""
+        raise NotImplementedError(f"{type(self).__name__} has no finite support")
+
+
+def first_known(likelihoods: Iterable[Likelihood | None]) -> Likelihood | None:
+    """Return the likelihood of the first part that knows one: all parts share it."""
+    return next((known for known in likelihoods if known is not None), None)
+
+
+def part_expansion(
+    whole: AbstractPosterior, part: AbstractPosterior, key: PRNGKey
+) -> tuple[Model, Model]:
+    """The expansion of one part of several.
+
+    Where others are linearised and this one is not, the linearised network at the draw
+    itself is the network.
+    """
+    if whole.linearized and not part.linearized:
+        draw = part.sample(key)
+        return draw, draw
+    return part.expansion(key)
+
+
+def chosen(params: PyTree, model: Model) -> PyTree:
+    """The leaves of a model that `params` holds; `None` elsewhere, as there."""
+    flags = jax.tree.map(
+        lambda leaf: leaf is not None, params, is_leaf=lambda leaf: leaf is None
+    )
+    return eqx.filter(model, flags)
+
+
+class PointPosterior(AbstractPosterior):
+    """All mass on one model.
+
+    **Arguments:**
+
+    - `model`: that model.
+    """
+
+    model: Model
+
+    def sample(self, key: PRNGKey) -> Model:
+        return self.model
+
+    def mean(self) -> Model:
+        return self.model
+
+    @property
+    def num_atoms(self) -> int:
+        return 1
+
+    def atom(self, index: int | Integer[Array, ""]) -> Model:
+        return self.model
+
+
+class MeanFieldPosterior(AbstractPosterior):
+    r"""Independent Gaussians, $q(w) = \prod_i \mathcal N(w_i; \mu_i, \sigma_i^2)$.
+
+    `bayesianize` makes one of any model.
+
+    **Arguments:**
+
+    - `tree`: the model with `Gaussian` leaves where arrays are random.
+    """
+
+    tree: Model
+
+    def sample(self, key: PRNGKey) -> Model:
+        check_key(key)
+        return sample_leaves(self.tree, key=key)
+
+    def mean(self) -> Model:
+        return mean_leaves(self.tree)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        if jax.tree.structure(model) != jax.tree.structure(self.mean()):
+            raise ValueError(
+                f"model is another {type(model).__name__} than the posterior is over: "
+                "its classes, settings or number of leaves differ. Give a model such "
+                "as posterior.sample(key) returns"
+            )
+        terms = jax.tree.map(
+            lambda node, value: node.log_prob(value) if is_random(node) else None,
+            self.tree,
+            model,
+            is_leaf=is_random,
+        )
+        return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
+
+    def kl(self, prior: Prior) -> Float[Array, ""]:
+        """KL to the prior in nats, summed over all random leaves: `bnn.kl`."""
+        return kl(self.tree, prior)

@@ -1,0 +1,151 @@
+"""Whether draws of Markov chains can be trusted: in weights, and in functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from ... import tree
+from .._posterior.draws import DrawsPosterior
+from .._weights.apply import call_model
+from .predict import predict
+
+
+def rhat(values: Any) -> Float[np.ndarray, "*shape"]:
+    r"""Split $\hat R$: how much chains differ, where 1 is not at all.
+
+    Weights of a network have symmetries that chains need not explore, so look at what
+    the network computes as well: `diagnose`.
+
+    Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.4.
+
+    **Arguments:**
+
+    - `values`: chains and draws are the two leading axes; 4 draws of each at least.
+    """
+    from numpyro.diagnostics import split_gelman_rubin
+
+    return np.asarray(split_gelman_rubin(_chains(values, least=4)))
+
+
+def ess(values: Any) -> Float[np.ndarray, "*shape"]:
+    """Effective sample size: independent draws that would estimate the mean as well.
+
+    Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.5.
+
+    **Arguments:**
+
+    - `values`: chains and draws are the two leading axes; 2 draws of each at least.
+    """
+    from numpyro.diagnostics import effective_sample_size
+
+    values = _chains(values, least=2)
+    size = np.asarray(effective_sample_size(values))
+    # Of chains that alternate the estimate has no bound, and a sign at random: Stan's
+    # limit for them.
+    total = values.shape[0] * values.shape[1]
+    limit = total * np.log10(max(total, 10))
+    return np.where((size <= 0) | (size > limit), limit, size)
+
+
+def _chains(values, least):
+    values = np.asarray(values)
+    if values.ndim < 2 or values.shape[1] < least:
+        raise ValueError(
+            f"values has shape {values.shape}: its two leading axes are chains and "
+            f"draws, and {least} draws of each chain are needed"
+        )
+    return values
+
+
+class Diagnosis(eqx.Module):
+    """What `diagnose` finds. `print` shows it as a table.
+
+    **Fields:**
+
+    - `weights`: largest split R-hat and smallest effective sample size of each leaf.
+    - `function`: the same of the outputs at the given inputs.
+    - `num_draws`: of all chains together.
+    """
+
+    weights: dict[str, tuple[float, float]]
+    function: tuple[float, float]
+    num_draws: int
+
+    def __str__(self) -> str:
+        rows = [*self.weights.items(), ("the function", self.function)]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{'':{width}}  {'R-hat':>8}  {'ESS':>8}  of {self.num_draws}"]
+        lines += [f"{name:{width}}  {r:8.3f}  {n:8.0f}" for name, (r, n) in rows]
+        return "\n".join(lines)
+
+
+def diagnose(
+    posterior: DrawsPosterior,
+    x: PyTree,
+    *,
+    apply: Callable[..., Any] = call_model,
+) -> Diagnosis:
+    """R-hat and effective sample sizes of weights and of the function they make.
+
+    Hidden units can be exchanged, so chains that agree on the function may differ in
+    every weight: a large R-hat of the weights alone says that symmetries were not
+    explored, which no prediction depends on. What has to be below 1.01 is that of the
+    function, at inputs inside and outside of the data.
+
+    References: *What are Bayesian neural network posteriors really like?*, Izmailov et
+    al., 2021, section 4, https://arxiv.org/abs/2104.14421.
+
+    ```python
+    print(diagnose(posterior, x_test[:50]))
+    ```
+
+    **Arguments:**
+
+    - `posterior`: of one or more chains.
+    - `x`: inputs to look at the function at.
+    - `apply`: as in `LogJoint`.
+
+    **Raises:** `ValueError` with fewer than 4 draws of each chain, or if no output
+    differs between draws. Outputs that do not differ are left out.
+    """
+    if posterior.shape[1] < 4:
+        raise ValueError(
+            f"the posterior has {posterior.shape[1]} draws of each chain, and R-hat "
+            "compares the halves of a chain: raise num_draws to 4 at the very least, "
+            "some hundreds to learn anything"
+        )
+
+    def worst(values):
+        values = values.reshape(*posterior.shape, -1)
+        # What is the same in every draw, as a noise level that is known, has no ESS.
+        values = values[..., np.ptp(values, axis=(0, 1)) > 0]
+        if not values.size:
+            return np.nan, np.nan
+        return float(np.max(rhat(values))), float(np.min(ess(values)))
+
+    weights = {
+        path: worst(np.asarray(leaf))
+        for path, leaf in tree.paths(posterior.draws).items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+    predictive = predict(posterior, _unused, x, key=jax.random.key(0), apply=apply)
+    outputs = [
+        np.moveaxis(np.asarray(leaf), 1, 0).reshape(*posterior.shape, -1)
+        for leaf in jax.tree.leaves(predictive.outputs)
+    ]
+    function = worst(np.concatenate(outputs, axis=-1))
+    if np.isnan(function[1]):
+        raise ValueError(
+            "every output is the same in all draws: at these x the function does not "
+            "depend on the random leaves"
+        )
+    return Diagnosis(weights, function, posterior.num_atoms)
+
+
+def _unused(output: Any) -> Any:
+    raise NotImplementedError("outputs alone are looked at")

@@ -1,0 +1,250 @@
+"""IVON as an inference method."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import optax
+from jaxtyping import PyTree
+
+from ... import tree
+from ..._random.keys import example_keys
+from ..._training.learner import TrainState
+from ..._training.low_precision import single
+from ..._training.optimizer_update import optimizer_update
+from ..._types import Info, Model, PRNGKey, Where
+from .._inference.inference import (
+    AbstractInference,
+    Roles,
+    check_state,
+    random_or_point,
+)
+from .._joint.kl import kl
+from .._joint.log_joint import LogJoint
+from .._joint.prior import check_prior, prior_at
+from .._posterior.posterior import MeanFieldPosterior
+from .._weights.random_leaves import Gaussian, is_random
+from .._weights.scale import is_traced
+from .ivon import ivon, sample_ivon
+
+
+class IVON(AbstractInference):
+    r"""Mean-field variational inference by natural gradients, at the cost of Adam.
+
+    The same independent Gaussians as `MeanFieldVI`, whose variances come from a running
+    estimate of the curvature, with one gradient at one draw of the weights a step:
+    `bnn.ivon` says how. It needs no gradient in the scales and half the optimiser's
+    memory; `MeanFieldVI` takes priors that are not Normal.
+
+    Reference: *Variational learning is effective for large deep networks*, Shen et al.,
+    2024, https://arxiv.org/abs/2402.17641.
+
+    ```python
+    method = IVON(log_joint, 0.1)
+    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=200)
+    posterior = method.posterior(state)          # a MeanFieldPosterior
+    ```
+
+    **Arguments:**
+
+    - `log_joint`: the prior of every random leaf is a numpyro `Normal`.
+    - `learning_rate`: a number or a schedule. Decay it to zero: the mean then settles.
+    - `hess_init`, `beta1`, `beta2`, `clip_radius`, `trust_radius`: as in `ivon`.
+        `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
+    - `num_samples`: draws of the model in each step.
+    - `random`: leaves that get a Gaussian, as in `MAP`.
+    - `point`: of the others, those that are optimised, by `optimizer`.
+    - `optimizer`: any optax transformation, for points alone.
+    """
+
+    moves_by_itself: ClassVar = True
+    log_joint: LogJoint
+    learning_rate: float | Callable[[Any], Any]
+    hess_init: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.99999
+    clip_radius: float = float("inf")
+    trust_radius: float = 3.0
+    num_samples: int = 1
+    random: Where | None = None
+    point: Where = True
+    optimizer: optax.GradientTransformation | None = None
+
+    def __check_init__(self):
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples={self.num_samples}: at least one is needed")
+        if isinstance(self.learning_rate, optax.GradientTransformation):
+            raise TypeError(
+                "IVON is an optimiser itself: give a learning rate, such as 0.1, or a "
+                "schedule. `optimizer=` is for leaves that are points"
+            )
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        params, points, _ = self._split(model)
+        check_prior(self.log_joint.prior, params)
+        if jax.tree.leaves(points) and self.optimizer is None:
+            name = next(iter(tree.paths(points)))
+            raise ValueError(
+                f"{name} is a point, not random, and IVON has no rule for points: "
+                "give optimizer=optax.adam(1e-3), or point=False to freeze them"
+            )
+        opt_state = (
+            self._ivon(params).init(params),
+            None if self.optimizer is None else self.optimizer.init(points),
+        )
+        return TrainState(model, opt_state, None, jnp.zeros((), jnp.int32))
+
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, self.point)
+
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        params, points, _ = self._split(state.model)
+        inner, outer = state.opt_state
+        values, (grads, point_grads), drawn = self._gradients(state, batch, key)
+        info = self._info(params, inner.scale, jnp.mean(values))
+        updates, inner = self._ivon(params).update(grads, inner, params, drawn=drawn)
+        params = optax.apply_updates(params, updates)
+        if self.optimizer is not None:
+            temperature = self.log_joint.temperature
+            point_grads = jax.tree.map(
+                lambda g: jnp.mean(g, 0) / temperature, point_grads
+            )
+
+            def value_fn(points):
+                model = eqx.combine(points, state.model)
+                there = eqx.tree_at(lambda it: it.model, state, model)
+                return jnp.mean(self._gradients(there, batch, key)[0]) / temperature
+
+            updates, outer = optimizer_update(
+                self.optimizer,
+                point_grads,
+                outer,
+                points,
+                value=jnp.mean(values) / temperature,
+                value_fn=value_fn,
+            )
+            points = optax.apply_updates(points, updates)
+        model = eqx.combine(params, points, state.model)
+        return TrainState(model, (inner, outer), None, state.step + 1), info
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return eqx.combine(*self._gradients(state, batch, key)[1])
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        params, points, rest = self._split(eqx.nn.inference_mode(state.model))
+        inner, _ = state.opt_state
+
+        def one(key):
+            draw_key, call_key = jax.random.split(key)
+            drawn = sample_ivon(params, inner, key=draw_key)
+            return self._nll((drawn, points), rest, batch, call_key)
+
+        values = jax.vmap(one)(example_keys(key, self.num_samples))
+        return self._info(params, inner.scale, jnp.mean(values))
+
+    def model(self, state: TrainState) -> Model:
+        """The model whose random leaves are their posterior means."""
+        return state.model
+
+    def posterior(
+        self,
+        state: TrainState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> MeanFieldPosterior:
+        """The Gaussian of the means and scales of now.
+
+        Warns where most of the curvature still is `hess_init`.
+        """
+        check_state(self, state, TrainState)
+        self._warn_of_initial_curvature(state.step)
+        params, points, rest = self._split(state.model)
+        nodes = _gaussians(params, state.opt_state[0].scale)
+        return MeanFieldPosterior(eqx.combine(nodes, points, rest, is_leaf=is_random))
+
+    def _warn_of_initial_curvature(self, step):
+        if is_traced(step):
+            return
+        left = self.beta2 ** int(step)
+        if left > 0.5:
+            remedy = 1 - 5 / max(int(step), 10)
+            warnings.warn(
+                f"after {int(step)} steps with beta2={self.beta2} the curvature that "
+                f"sets the posterior's scales is {left:.0%} hess_init="
+                f"{self.hess_init} and not that of the loss: train longer, or write "
+                f"IVON(..., beta2={remedy:.5g})",
+                stacklevel=3,
+            )
+
+    def _split(self, model):
+        roles = Roles.of(model, self.random, self.point)
+        params, rest = eqx.partition(model, roles.random)
+        points, rest = eqx.partition(rest, roles.point)
+        return params, points, rest
+
+    def _gradients(self, state, batch, key):
+        """Of each draw: the value, gradients in random leaves and points, the draw."""
+        params, points, rest = self._split(state.model)
+        inner, _ = state.opt_state
+
+        def one(key):
+            draw_key, call_key = jax.random.split(key)
+            drawn = sample_ivon(params, inner, key=draw_key)
+            value, grads = jax.value_and_grad(self._nll)(
+                (drawn, points), rest, batch, call_key
+            )
+            return value, grads, drawn
+
+        return jax.vmap(one)(example_keys(key, self.num_samples))
+
+    def _nll(self, both, rest, batch, key):
+        model = eqx.combine(*both, rest)
+        joint = self.log_joint
+        return -joint.log_likelihood(model, batch, key=key) / joint.num_data
+
+    def _info(self, params, scales, nll):
+        joint = self.log_joint
+        divergence = kl(
+            _gaussians(params, scales), joint.prior, temperature=joint.temperature
+        )
+        elbo = -nll * joint.num_data / joint.temperature - divergence
+        loss = -elbo / joint.num_data
+        return {"loss": loss, "nll": nll, "kl": divergence, "elbo": elbo}
+
+    def _ivon(self, params) -> optax.GradientTransformationExtraArgs:
+        joint = self.log_joint
+        centers, decays = {}, {}
+        for name, leaf in tree.paths(params).items():
+            p = prior_at(joint.prior, name, leaf)
+            if not isinstance(p, dist.Normal):
+                raise TypeError(
+                    f"the prior of {name} is {type(p).__name__}: IVON holds for "
+                    "numpyro's Normal. Use MeanFieldVI for others."
+                )
+            dtype = single(leaf).dtype
+            precision = 1.0 / jnp.asarray(p.scale, dtype) ** 2
+            centers[name] = jnp.broadcast_to(jnp.asarray(p.loc, dtype), leaf.shape)
+            decays[name] = jnp.broadcast_to(precision / joint.num_data, leaf.shape)
+        structure = jax.tree.structure(params)
+        return ivon(
+            self.learning_rate,
+            joint.num_data / joint.temperature,
+            hess_init=self.hess_init,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            clip_radius=self.clip_radius,
+            trust_radius=self.trust_radius,
+            weight_decay=jax.tree.unflatten(structure, list(decays.values())),
+            center=jax.tree.unflatten(structure, list(centers.values())),
+        )
+
+
+def _gaussians(params, scales):
+    return jax.tree.map(Gaussian.of, params, scales)

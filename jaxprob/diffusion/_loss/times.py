@@ -1,0 +1,257 @@
+"""At which times a network is trained: maps of a uniform number to a time."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ..._types import PRNGKey
+from .._denoiser.denoiser import AbstractDenoiser
+from .._denoiser.spectrum import unit_rows, variances
+from .._schedule.schedule import AbstractSchedule
+from .._types import Scalar
+
+# A power of two: 1 - MARGIN is a number of float32, and the noise level that it leads
+# to, at most about 1e6, has a square.
+MARGIN = 2.0**-20
+
+
+class AbstractTimes(eqx.Module):
+    """A law of training times, told by its quantile function.
+
+    As all randomness is in one uniform number, any law can be stratified.
+    """
+
+    @abc.abstractmethod
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        """The time below which a fraction `u` of the law lies, u in (0, 1)."""
+
+    @abc.abstractmethod
+    def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
+        """The law's density at t, the derivative of the inverse of `quantile`."""
+
+
+class UniformTimes(AbstractTimes):
+    r"""Uniform between the schedule's ends: Song et al., 2021, Kidger's example."""
+
+    def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
+        return jnp.full_like(t, 1.0 / (schedule.t_max - schedule.t_min))
+
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        return schedule.t_min + (schedule.t_max - schedule.t_min) * u
+
+
+class LogNormalLevels(AbstractTimes):
+    r"""$\log(\sigma_t/\alpha_t)$ normal, cut off at the schedule's ends.
+
+    Reference: Karras et al., 2022, section 5.
+
+    **Arguments:**
+
+    - `mean`, `std`: of the logarithm; -1.2 and 1.2 in the paper for data of standard
+        deviation 0.5, which is about -0.5 for 1. The default is for small images and
+        tables; `fitted` takes both from the data, which large images and smooth signals
+        need.
+    """
+
+    mean: float = eqx.field(default=-0.5, static=True)
+    std: float = eqx.field(default=1.2, static=True)
+
+    def __check_init__(self):
+        _check_normal(self)
+
+    @classmethod
+    def fitted(
+        cls, denoiser: AbstractDenoiser, x_0: Float[np.ndarray | Array, "rows ..."]
+    ) -> "LogNormalLevels":
+        r"""Return levels at which this data set is decided, and the default's beside.
+
+        A direction of variance $\lambda$ is decided at levels near $\sqrt\lambda$,
+        where the slope of the best linear denoiser, $\lambda / (\lambda + s^2)$, falls
+        by log s most. Smooth signals and large images have most of their variance, and
+        often their class, in a few directions with $\sqrt\lambda$ of ten and more,
+        where the default draws one level in a hundred or fewer: the network then learns
+        everything but what the sample is of. Half of the weight goes to these levels,
+        each direction by its variance, and half to the default; the mean and the
+        variance of the logarithm are those of this mixture.
+
+        **Arguments:**
+
+        - `denoiser`: says what the data are standardised by.
+        - `x_0`: the data, of which the first 1,024 rows are taken.
+
+        **Raises:** `ValueError` for fewer than two rows, or rows that are all equal.
+        """
+        values = variances(unit_rows(denoiser, x_0))
+        if len(x_0) < 2 or not values.sum() > 0.0:
+            raise ValueError(
+                f"x_0 has {len(x_0)} rows that do not differ: give the training data"
+            )
+        share = values / values.sum()
+        centres = 0.5 * np.log(np.maximum(values, np.finfo(float).tiny))
+        mean = share @ centres
+        # The slope falls like a logistic density, of this variance in log s.
+        variance = share @ (centres - mean) ** 2 + math.pi**2 / 12.0
+        default = cls()
+        middle = 0.5 * (mean + default.mean)
+        apart = 0.25 * (mean - default.mean) ** 2
+        spread = 0.5 * (variance + default.std**2) + apart
+        return cls(float(middle), float(spread) ** 0.5)
+
+    def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
+        low, high = self._ends(schedule)
+        z = (-schedule.log_snr(t) / 2.0 - self.mean) / self.std
+        normal = jnp.exp(-0.5 * z**2) / (self.std * (2.0 * jnp.pi) ** 0.5)
+        return normal * _log_level_dot(schedule, t) / (high - low)
+
+    def _ends(self, schedule):
+        return (
+            jax.scipy.special.ndtr((-schedule.log_snr(t) / 2.0 - self.mean) / self.std)
+            for t in (schedule.t_min, schedule.t_max)
+        )
+
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        low, high = self._ends(schedule)
+        # Never the ends themselves, at which the logarithm may be infinite.
+        inside = jnp.clip(low + (high - low) * u, 1e-6, 1.0 - 1e-6)
+        log_level = self.mean + self.std * jax.scipy.special.ndtri(inside)
+        return schedule.time_of_log_snr(-2.0 * log_level)
+
+
+class LogitNormalTimes(AbstractTimes):
+    r"""$\mathrm{logit}(t)$ normal, for times between 0 and 1: the middle counts most.
+
+    Reference: *Scaling Rectified Flow Transformers for High-Resolution Image
+    Synthesis*, Esser et al., 2024, section 3.1.
+
+    **Arguments:**
+
+    - `mean`, `std`: of the logit; 0 and 1 in the paper.
+    """
+
+    mean: float = eqx.field(default=0.0, static=True)
+    std: float = eqx.field(default=1.0, static=True)
+
+    def __check_init__(self):
+        _check_normal(self)
+
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        inside = jnp.clip(u, 1e-6, 1.0 - 1e-6)
+        logit = self.mean + self.std * jax.scipy.special.ndtri(inside)
+        span = schedule.t_max - schedule.t_min
+        # A wide law rounds to the ends: see `uniforms`.
+        part = jnp.clip(jax.nn.sigmoid(logit), MARGIN, 1.0 - MARGIN)
+        return schedule.t_min + span * part
+
+    def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
+        span = schedule.t_max - schedule.t_min
+        u = (t - schedule.t_min) / span
+        z = (jnp.log(u) - jnp.log1p(-u) - self.mean) / self.std
+        normal = jnp.exp(-0.5 * z**2) / (self.std * (2.0 * jnp.pi) ** 0.5)
+        return normal / (u * (1.0 - u) * span)
+
+
+class UniformLogSNR(AbstractTimes):
+    r"""Uniform in $\log(\alpha_t/\sigma_t)$ between two noise levels.
+
+    As $d \log \mathrm{SNR}/dt = -g^2/\sigma^2$ for every schedule, this is the law that
+    Song et al. draw times from to estimate the likelihood bound: the bound's integrand
+    over the density is half the error of eps, which is of order one at every level.
+
+    Reference: *Maximum Likelihood Training of Score-Based Diffusion Models*, Song et
+    al., 2021, section 4.2.
+
+    ```python
+    DenoisingLoss(LikelihoodWeighting(), UniformLogSNR(), unbiased=True)
+    ```
+
+    **Arguments:**
+
+    - `level_min`, `level_max`: noise levels $\sigma_t/\alpha_t$, cut to the schedule's.
+    """
+
+    level_min: float = eqx.field(default=0.002, static=True)
+    level_max: float = eqx.field(default=1e3, static=True)
+
+    def __check_init__(self):
+        if not 0.0 < self.level_min < self.level_max < math.inf:
+            raise ValueError(
+                f"UniformLogSNR(level_min={self.level_min}, level_max="
+                f"{self.level_max}): noise levels must satisfy 0 < level_min < "
+                "level_max, the little noise first"
+            )
+
+    def _ends(self, schedule):
+        begin = -schedule.log_snr(schedule.t_min) / 2.0
+        end = -schedule.log_snr(schedule.t_max) / 2.0
+        low, high = math.log(self.level_min), math.log(self.level_max)
+        return jnp.maximum(begin, low), jnp.minimum(end, high)
+
+    def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
+        low, high = self._ends(schedule)
+        return schedule.time_of_log_snr(-2.0 * (low + (high - low) * u))
+
+    def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
+        low, high = self._ends(schedule)
+        return _log_level_dot(schedule, t) / (high - low)
+
+
+def _check_normal(law):
+    name = type(law).__name__
+    if not 0.0 < law.std < math.inf:
+        raise ValueError(
+            f"{name}(std={law.std}): a standard deviation is a positive number"
+        )
+    if not math.isfinite(law.mean):
+        raise ValueError(f"{name}(mean={law.mean}): give a finite mean")
+
+
+def _log_level_dot(schedule, t):
+    r"""$d\log(\sigma/\alpha)/dt = g^2/(2\sigma^2)$."""
+    return schedule.diffusion2(t) / (2.0 * schedule.sigma(t) ** 2)
+
+
+def uniforms(
+    key: PRNGKey, mask: Bool[Array, " batch"], *, stratified: bool
+) -> Float[Array, " batch"]:
+    r"""One number in (0, 1) for each row of a batch, `MARGIN` from the ends at least.
+
+    If stratified, the n rows that count get one number in each of the n intervals
+    $(i/n, (i+1)/n]$: each is uniform still, and their mean varies far less. Padded rows
+    take part in no interval.
+
+    At the ends a noise level may be 0 or infinite and a weighted error 0 times
+    infinity. Rounding leads there about once in $2^{24}$ rows, and more often in large
+    batches: (rank + offset) / count is 1 for the last rank and an offset near it.
+
+    Reference: *Variational Diffusion Models*, Kingma et al., 2021, appendix I.1, has
+    one offset for all rows; independent offsets, as in Kidger's example, keep rows
+    independent given their interval.
+
+    **Arguments:**
+
+    - `key`: of the offsets.
+    - `mask`: which rows count.
+    - `stratified`: if not, rows are independent.
+    """
+    offset = 1.0 - jax.random.uniform(key, mask.shape)
+    if not stratified:
+        return jnp.clip(offset, MARGIN, 1.0 - MARGIN)
+    rank = jnp.cumsum(mask) - 1
+    count = jnp.maximum(jnp.sum(mask), 1).astype(offset.dtype)
+    u = (jnp.maximum(rank, 0).astype(offset.dtype) + offset) / count
+    return jnp.clip(u, MARGIN, 1.0 - MARGIN)
+
+
+def before_the_end(schedule: AbstractSchedule, t: Scalar) -> Scalar:
+    """The time, or the last one at which a weighted error is finite.
+
+    A law may come to the end of time without u = 1: the time of a large noise level
+    rounds to it.
+    """
+    span = schedule.t_max - schedule.t_min
+    return jnp.minimum(t, schedule.t_max - MARGIN * span)

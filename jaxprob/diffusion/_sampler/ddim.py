@@ -1,0 +1,56 @@
+"""Ancestral sampling and its deterministic limit."""
+
+import equinox as eqx
+import numpy as np
+
+from .grids import AbstractGrid, LogSNR
+from .multistep import AbstractMultistep, Table
+
+
+class DDIM(AbstractMultistep):
+    r"""DDIM with any amount of noise; $\eta = 1$ is DDPM's ancestral sampling.
+
+    $$x_b = D + \sqrt{b^2 - n^2}\,\frac{x_a - D}{a} + n z, \qquad
+      n = \eta\,\frac{b}{a} \sqrt{a^2 - b^2}$$
+
+    Order one: prefer `ExpAB` at the same cost, and this for many stochastic steps.
+
+    Reference: *Denoising Diffusion Implicit Models*, Song et al., 2021, equation 12;
+    *Denoising Diffusion Probabilistic Models*, Ho et al., 2020.
+
+    **Arguments:**
+
+    - `num_steps`: evaluations of the denoiser, plus one that ends at the data.
+    - `eta`: $\eta$ between 0 (deterministic) and 1 (DDPM).
+    - `grid`, `level_min`, `level_max`: as in `ODESampler`.
+    """
+
+    num_steps: int = eqx.field(static=True)
+    eta: float = eqx.field(static=True)
+    grid: AbstractGrid
+    level_min: float = eqx.field(static=True)
+    level_max: float | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        num_steps: int = 50,
+        *,
+        eta: float = 0.0,
+        grid: AbstractGrid | None = None,
+        level_min: float = 0.002,
+        level_max: float | None = None,
+    ):
+        if not 0.0 <= eta <= 1.0:
+            raise ValueError(f"eta={eta}: between 0 (DDIM) and 1 (DDPM)")
+        self.num_steps = num_steps
+        self.eta = eta
+        self.grid = LogSNR() if grid is None else grid
+        self.level_min = level_min
+        self.level_max = level_max
+
+    def table(self, levels: np.ndarray) -> Table:
+        a, b = levels[:-1], levels[1:]
+        noise = self.eta * b / a * np.sqrt(a**2 - b**2)
+        keep = np.sqrt(b**2 - noise**2) / a
+        stochastic = noise if self.eta > 0.0 else None
+        return Table(keep, (1.0 - keep)[:, None], None, stochastic)

@@ -1,0 +1,120 @@
+"""Samplers that go down a grid of noise levels, one step of their own at a time."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..._random.keys import check_key
+from ..._types import PRNGKey
+from .._denoiser.denoiser import AbstractDenoiser, at_noise_level, in_noise_units
+from .._schedule.level_checks import check_coordinate, check_within, falling
+from .._types import Cond, Numbers
+from .grids import AbstractGrid, check_num_steps, falling_levels
+from .sampler import AbstractSampler, Draw, begin, finish
+
+
+class AbstractGridSampler(AbstractSampler):
+    r"""Steps from level to level in $x = x_t/\alpha_t$, then the denoiser itself."""
+
+    num_steps: eqx.AbstractVar[int]
+    grid: eqx.AbstractVar[AbstractGrid]
+    level_min: eqx.AbstractVar[float]
+    level_max: eqx.AbstractVar[float | None]
+
+    def __check_init__(self):
+        check_num_steps(self.num_steps)
+
+    @property
+    @abc.abstractmethod
+    def evaluations_per_step(self) -> int:
+        """Calls of the denoiser in each step."""
+
+    @abc.abstractmethod
+    def _walk(
+        self,
+        denoiser: AbstractDenoiser,
+        x: Float[Array, "*shape"],
+        levels: np.ndarray,
+        key: PRNGKey | None,
+        cond: Cond,
+        trajectory: bool,
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "steps *shape"] | None]:
+        """x at the last level, and at all before it if `trajectory`."""
+
+    def draw(
+        self,
+        denoiser: AbstractDenoiser,
+        key: PRNGKey,
+        shape: tuple[int, ...],
+        *,
+        cond: Cond = None,
+        trajectory: bool = False,
+    ) -> Draw:
+        start_key, noise_key = jax.random.split(key)
+        levels = self.levels(denoiser, shape)
+        x = begin(denoiser, float(levels[0]), start_key, shape, cond)
+        unit, _ = denoiser.standardised()
+        x, path = self._walk(unit, x, levels, noise_key, cond, trajectory)
+        if path is not None:
+            path = jnp.concatenate([path, x[None]])
+        count = self.evaluations_per_step * (len(levels) - 1) + 1
+        return finish(denoiser, x, levels, path, cond, count)
+
+    def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
+        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
+        return falling_levels(grid, denoiser.schedule, *ends, self.num_steps)
+
+    def steps(
+        self,
+        denoiser: AbstractDenoiser,
+        x: Float[Array, "*shape"],
+        levels: Numbers,
+        *,
+        key: PRNGKey | None = None,
+        cond: Cond = None,
+    ) -> Float[Array, "*shape"]:
+        r"""Carries one $x = x_t/\alpha_t$ from the first level to the last.
+
+        What `schedule.perturb` gives is $x_t$: `schedule.unscaled(x_t, t)` divides it,
+        and `schedule.scaled(x, t)` is its inverse.
+
+        **Arguments:**
+
+        - `denoiser`: the model, evaluated `evaluations_per_step` times in each step.
+        - `x`: at the noise level `levels[0]`, $x_0 + s N z$.
+        - `levels`: falling noise levels $\sigma_t/\alpha_t$ of the denoiser's schedule,
+            on the host. A last level of 0 is the data.
+        - `key`: of the noise, if the scheme has any.
+        - `cond`: what the denoiser is conditioned on.
+
+        **Raises:** `ValueError` for a stochastic scheme without a key, and for levels
+        that do not fall or that the schedule does not have.
+        """
+        levels = falling("levels", levels)
+        to_data, levels = levels[-1] == 0.0, levels[levels > 0.0]
+        check_within(
+            denoiser.schedule,
+            **{"levels[0]": levels[0], f"levels[{len(levels) - 1}]": levels[-1]},
+        )
+        unit, units = in_noise_units(denoiser)
+        x = units.to_unit(x)
+        check_coordinate(x, levels[0])
+        if len(levels) > 1:
+            x, _ = self._walk(unit, x, levels, key, cond, False)
+        if to_data:
+            # From the last level with noise to none, the step is the denoiser itself.
+            last = jnp.log(jnp.asarray(levels[-1], x.dtype))
+            x = at_noise_level(unit, x, last, cond)
+        return units.to_data(x)
+
+
+def needed(key: PRNGKey | None) -> PRNGKey:
+    """The key of a scheme that adds noise."""
+    if key is None:
+        raise ValueError("key=None: this sampler adds noise, give steps(..., key=...)")
+    check_key(key)
+    return key

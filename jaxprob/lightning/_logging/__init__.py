@@ -1,0 +1,1 @@
+"""TODO jaxprob/lightning/_logging."""

@@ -1,0 +1,255 @@
+"""The run behind a module: a learner's live state, from one `fit` to the next."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ..._checks import path_name
+from ..._engine.layout import Layout
+from ..._engine.stepper import Stepper
+from ..._random.keys import is_key
+from ..._training.accumulate import first_number, set_windows, windows
+from ..._training.learner import AbstractLearner
+from ..._types import Model, PRNGKey, State
+from .._checkpoint.torch_arrays import leaf_names, pack, unpack
+from .._errors import CheckpointMismatchError
+from .._trainer.options import Options
+from .fit_optimizer import fit_optimizer
+from .run_place import RunPlace
+
+_OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
+
+
+class Run:
+    """Trains one learner over any number of fits, restarts and changes of optimiser.
+
+    The compiled `Stepper` is made when it is first needed and kept as long as the
+    program stays the same.
+
+    **Arguments:**
+
+    - `learner`, `model`: what trains what.
+    - `init_key`, `key`: of the initial state, and of all steps.
+    - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
+    """
+
+    def __init__(
+        self,
+        learner: AbstractLearner,
+        model: Model,
+        *,
+        init_key: PRNGKey,
+        key: PRNGKey,
+        steps_per_dispatch: int | Literal["auto"],
+        layout: Layout,
+    ):
+        self.key = key
+        self.active = learner
+        self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
+        self.layout = layout
+        self._learner = learner
+        self._template = model
+        self._init_key = init_key
+        self.options = Options()
+        self.fresh = True  # until something is trained or loaded
+        self._initial: State | None = self.first_state()
+        self._first_step = 0
+        self._optimizer_began = 0
+        self._stepper: Stepper | None = None
+        self.place = RunPlace()
+
+    @property
+    def state(self) -> State:
+        """The live state, whose buffers the next dispatch consumes."""
+        stepper = self._stepper
+        return self._initial if stepper is None else stepper.live
+
+    def fetch(self) -> State:
+        """A copy of the state, whole on one device. All processes must call it."""
+        # In this order: another thread may read while the stepper is being made.
+        initial, stepper = self._initial, self._stepper
+        if stepper is not None:
+            return stepper.fetch()
+        return jax.tree.map(
+            lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, initial
+        )
+
+    def wait(self) -> None:
+        """Waits for the device, and raises the error of a step that failed."""
+        if self._stepper is not None:
+            self._stepper.wait()
+
+    @property
+    def step(self) -> int:
+        """The number of the next step."""
+        return self._first_step if self._stepper is None else self._stepper.step
+
+    @property
+    def optimizer_steps(self) -> int:
+        """How many batches the optimiser has seen, which is younger than the run if a
+        Trainer changed it.
+        """
+        return self.step - self._optimizer_began
+
+    @property
+    def updates(self) -> int:
+        """How many updates the optimiser has made. Reading it waits for the device."""
+        found = windows(self.state)
+        if self.accumulate == 1 or not found:
+            return self.optimizer_steps
+        return first_number(found[0].num_updates)
+
+    def set_windows(self, **fields: Any) -> None:
+        """Sets fields of the states in which gradients are accumulated."""
+        self.restart(set_windows(self.state, **fields), self.step)
+
+    @property
+    def accumulate(self) -> int:
+        """Of how many batches the optimiser makes one update."""
+        return self.options.accumulate
+
+    @property
+    def stepper(self) -> Stepper:
+        if self._stepper is None:
+            self.restart(self._initial, self._first_step)
+        assert self._stepper is not None
+        return self._stepper
+
+    def restart(self, state: State, step: int) -> None:
+        """Goes on from a state: with the same compiled program, if there is one."""
+        if self._stepper is None:
+            self._make_stepper(state, step)
+        else:
+            self._stepper.resume(state, key=self.key, step=step)
+
+    def _make_stepper(self, state, step):
+        self._stepper = Stepper(
+            self.active,
+            state,
+            key=self.key,
+            step=step,
+            steps_per_dispatch=self.steps_per_dispatch,
+            layout=self.layout,
+            fatal=False,  # a Trainer's run goes on, unless it detects anomalies
+        )
+        self._initial = None
+
+    def adopt(self, options: Options) -> bool:
+        """Changes the optimiser step to what a Trainer asks for; whether it did.
+
+        What the model has learnt stays, and what the optimiser has where it is of the
+        same form; in another precision the optimiser begins anew.
+        """
+        if options == self.options:
+            return False
+        keeps = not self.fresh and options.precision == self.options.precision
+        made = self.updates
+        self.options = options
+        self.active = options.apply(self._learner)
+        step = self._optimizer_began = self.step
+        # Of a fresh run no precision before this one has rounded anything.
+        before = self.first_state() if self.fresh else self.fetch()
+        kept = {
+            name: leaf
+            for name, leaf in leaf_names(before).items()
+            if not is_optimizer_leaf(name)
+        }
+        fresh = self.active.init(self._template, key=self._init_key)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _carried_over(kept, path, leaf), fresh
+        )
+        if keeps:
+            state = self._with_optimizer_of(before, state, made)
+        self._make_stepper(state, step)
+        return True
+
+    def note_updates(self, made: int) -> None:
+        """Counts on from so many updates of the optimiser."""
+        self._optimizer_began = self.step - made
+
+    def _with_optimizer_of(self, before, state, made):
+        """A state with what the optimiser had before it was wrapped in another way."""
+        # The window of a fit that was broken off is no part of the next.
+        before = set_windows(before, accumulated=0, num_accumulated=0, closing=False)
+        tensors = pack(optimizer_leaves(before))
+        try:
+            fitted, _ = fit_optimizer(optimizer_leaves(state), tensors, made)
+            state = unpack(state, fitted)
+        except CheckpointMismatchError:
+            return state
+        self.note_updates(made)
+        return state
+
+    def first_state(self, precision: str | None = None) -> State:
+        """Where training begins: as the learner says, or in a Trainer's precision."""
+        learner = self._learner
+        if precision is not None:
+            learner = replace(self.options, precision=precision).apply(learner)
+        return learner.init(self._template, key=self._init_key)
+
+    # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without compiled programs."""
+        state = {"_initial": self.fetch(), "_first_step": self.step, "_stepper": None}
+        return without_keys(self.__dict__ | state)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(with_keys(state))
+
+
+def is_optimizer_leaf(name: str) -> bool:
+    """Whether a leaf of a learner's state, by its path, belongs to optax."""
+    return _OPTIMIZER in name.split(".")
+
+
+def optimizer_leaves(state: State) -> dict[str, Any]:
+    """The arrays of a learner's state that belong to optax, by path."""
+    return {n: x for n, x in leaf_names(state).items() if is_optimizer_leaf(n)}
+
+
+def _carried_over(kept, path, leaf):
+    """The value that a leaf had before the optimiser was changed, in its new dtype."""
+    name = path_name(path)
+    if name not in kept or not eqx.is_array(leaf):
+        return leaf
+    same = kept[name].dtype == leaf.dtype
+    return kept[name] if same else kept[name].astype(leaf.dtype)
+
+
+@dataclass(frozen=True)
+class _KeyNumbers:
+    """A typed key as what can be pickled."""
+
+    numbers: np.ndarray
+    kind: str
+
+
+def is_key_numbers(x: Any) -> bool:
+    return isinstance(x, _KeyNumbers)
+
+
+def without_keys(tree: PyTree) -> PyTree:
+    """A tree that can be pickled: its typed keys as the numbers they are made of."""
+
+    def numbers(leaf):
+        kind = str(jax.random.key_impl(leaf))
+        return _KeyNumbers(np.asarray(jax.random.key_data(leaf)), kind)
+
+    return jax.tree.map(lambda leaf: numbers(leaf) if is_key(leaf) else leaf, tree)
+
+
+def with_keys(tree: PyTree) -> PyTree:
+    """What `without_keys` was given."""
+
+    def key(leaf):
+        if is_key_numbers(leaf):
+            return jax.random.wrap_key_data(jnp.asarray(leaf.numbers), impl=leaf.kind)
+        return leaf
+
+    return jax.tree.map(key, tree, is_leaf=is_key_numbers)

@@ -1,0 +1,205 @@
+"""Options of the Trainer that torch would carry out, carried out by the JAX step.
+
+What cannot be honoured is refused here, before anything runs; nothing is ignored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    ThroughputMonitor,
+    WeightAveraging,
+)
+from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.profilers import PyTorchProfiler
+
+from ..._training.accumulate import accumulate
+from ..._training.learner import AbstractLearner
+from ..._training.loss_scale import dynamic_loss_scale
+from ..._training.optimizer_update import accepts_extra
+from .._data.loaders import check_loader
+from .._module.conventions import check_callback
+from . import precision as _precision
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of the Trainer changes the optimiser step.
+
+    **Arguments:**
+
+    - `clip`, `clip_algorithm`: of the gradient, `"norm"` or `"value"`.
+    - `accumulate`: batches whose gradients are averaged for one update.
+    - `precision`: as Lightning names it.
+    """
+
+    clip: float | None = None
+    clip_algorithm: str = "norm"
+    accumulate: int = 1
+    precision: str = "32-true"
+
+    def apply(self, learner: AbstractLearner) -> AbstractLearner:
+        """The learner with its optimiser and its loss wrapped accordingly."""
+        if self.clip is not None:
+            by_value = self.clip_algorithm == "value"
+            clip = (optax.clip if by_value else optax.clip_by_global_norm)(self.clip)
+            learner = wrap_optimizer(
+                learner,
+                lambda optimizer: _clipped(clip, accepts_extra(optimizer)),
+                f"Trainer(gradient_clip_val={self.clip})",
+            )
+        if self.accumulate > 1:
+            learner = wrap_optimizer(
+                learner,
+                lambda optimizer: accumulate(accepts_extra(optimizer), self.accumulate),
+                f"Trainer(accumulate_grad_batches={self.accumulate})",
+            )
+        if self.precision == "16-mixed":
+            # Outermost: clipping and accumulation see the true gradient.
+            learner = wrap_optimizer(
+                learner, dynamic_loss_scale, "Trainer(precision='16-mixed')"
+            )
+        return _precision.in_precision(learner, self.precision)
+
+
+def _clipped(clip, optimizer):
+    """The optimiser after a clipping of its gradient, with a state of the same form.
+
+    `optax.chain` would add a level to the state, and a checkpoint of a run without
+    clipping would be one of another optimiser.
+    """
+
+    def update(updates, state, params=None, **extra):
+        clipped, _ = clip.update(updates, optax.EmptyState(), params)
+        return optimizer.update(clipped, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
+    """Reads the options and clears those that Lightning refuses in a manual loop.
+
+    Called from `configure_callbacks`, the public hook that runs before that refusal.
+
+    **Returns:** the options, and a function that gives them back to the Trainer, so
+    that it can be used again.
+    """
+    refuse_callbacks(trainer)
+    _refuse_profiler(trainer)
+    _precision.check(trainer.precision)
+    before = {
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+    }
+    strategy = trainer.strategy
+    plugin, process = strategy.precision_plugin, strategy.process_dataloader
+    algorithm = str(getattr(trainer.gradient_clip_algorithm, "value", None))
+    options = Options(
+        clip=float(before["gradient_clip_val"]) if trainer.gradient_clip_val else None,
+        clip_algorithm="value" if algorithm == "value" else "norm",
+        accumulate=trainer.accumulate_grad_batches,
+        precision=trainer.precision,
+    )
+    trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
+    # Torch's plugin would look for tensors in our batches, and the cast is ours.
+    strategy.precision_plugin = Precision()
+    take = trainer.lightning_module.take_loader
+    strategy.process_dataloader = lambda loader: process(
+        take(check_loader(loader, predicting=trainer.predicting))
+    )
+
+    def give_back():
+        for name, value in before.items():
+            setattr(trainer, name, value)
+        strategy.precision_plugin = plugin
+        strategy.process_dataloader = process
+
+    return options, give_back
+
+
+def wrap_optimizer(
+    learner: AbstractLearner, wrap: Callable[[Any], Any], because: str
+) -> AbstractLearner:
+    """`learner` with `wrap(optimizer)` for each optax transformation that it holds."""
+    for node in jax.tree.leaves(learner, is_leaf=_moves_by_itself):
+        if _moves_by_itself(node):
+            raise ValueError(
+                f"{because}: {type(node).__name__} moves its weights by steps of its "
+                "own, which this would leave as they are. Leave it out of the Trainer"
+            )
+    found = []
+
+    def replace(node):
+        if _is_optimizer(node):
+            found.append(node)
+            return wrap(node)
+        return node
+
+    wrapped = jax.tree.map(replace, learner, is_leaf=_is_optimizer)
+    if not found:
+        raise ValueError(
+            f"{because}: {type(learner).__name__} holds no optax optimiser that this "
+            "could act on. Leave it out of the Trainer and set it in the learner"
+        )
+    return wrapped
+
+
+def _moves_by_itself(node):
+    return isinstance(node, AbstractLearner) and node.moves_by_itself
+
+
+def _is_optimizer(node):
+    return isinstance(node, optax.GradientTransformation)
+
+
+_REMEDIES = {
+    WeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback averages "
+    "torch parameters, of which there are none",
+    StochasticWeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback "
+    "averages torch parameters, of which there are none",
+    LearningRateFinder: "it sets the rate of a torch optimiser. Compare a few rates in "
+    "short runs of jaxprob.fit, or use optax's schedules",
+    BatchSizeFinder: "it waits for torch to run out of memory. Give batch_size=...",
+    BaseFinetuning: "it freezes torch parameters, of which there are none. Say what "
+    "moves in the learner: trainable=jaxprob.tree.freeze(model, 'layers.0')",
+    ModelPruning: "it masks torch parameters, of which there are none. Set leaves of "
+    "module.model to zero with equinox.tree_at, and train what comes out",
+    GradientAccumulationScheduler: "it changes an option of torch's loop. Give the "
+    "learner optax.MultiSteps(optimizer, every_k_schedule=...).gradient_transformation"
+    "(), whose schedule counts updates",
+}
+
+
+def refuse_callbacks(trainer: Any) -> None:
+    """Raises `ValueError` for a callback that would do nothing, or count wrongly."""
+    module = trainer.lightning_module
+    for callback in trainer.callbacks:
+        check_callback(callback)
+        if isinstance(callback, ThroughputMonitor) and not module.shows_each_batch:
+            raise ValueError(
+                "ThroughputMonitor counts one batch for each dispatch, which holds "
+                f"many: say {type(module).__name__}(..., steps_per_dispatch=1), or "
+                "take the time of a whole epoch"
+            )
+        for kind, remedy in _REMEDIES.items():
+            if isinstance(callback, kind):
+                name = type(callback).__name__
+                raise ValueError(f"{name} cannot work here: {remedy}")
+
+
+def _refuse_profiler(trainer):
+    if isinstance(trainer.profiler, PyTorchProfiler):
+        raise ValueError(
+            "PyTorchProfiler sees the operators of torch, of which there are none. "
+            "profiler='simple' times the hooks; wrap the fit in jax.profiler.trace("
+            "folder) to see the device"
+        )
