@@ -1,0 +1,142 @@
+"""Every schedule: its moments, its inverse, its ends."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprob.diffusion import EDM, VE, VP, Shifted
+
+from ..cases import SCHEDULES, times
+
+schedules = pytest.mark.parametrize("name", SCHEDULES)
+
+
+def moment_residuals(schedule, t):
+    """What is left of d alpha/dt = f alpha and d sigma^2/dt = 2 f sigma^2 + g^2."""
+    alpha, alpha_dot = jax.value_and_grad(schedule.alpha)(t)
+    variance, variance_dot = jax.value_and_grad(lambda t: schedule.sigma(t) ** 2)(t)
+    f, g2 = schedule.drift(t), schedule.diffusion2(t)
+    first = (alpha_dot - f * alpha) / (1.0 + jnp.abs(alpha_dot))
+    second = (variance_dot - 2.0 * f * variance - g2) / (1.0 + jnp.abs(g2))
+    return first, second
+
+
+@pytest.mark.slow
+@schedules
+def test_moments_satisfy_their_odes(name, x64):
+    schedule = SCHEDULES[name]()
+    first, second = jax.vmap(lambda t: moment_residuals(schedule, t))(times(schedule))
+    assert jnp.max(jnp.abs(first)) < 1e-10
+    assert jnp.max(jnp.abs(second)) < 1e-10
+
+
+@pytest.mark.slow
+@schedules
+def test_moments_satisfy_their_odes_in_float32(name):
+    schedule = SCHEDULES[name]()
+    first, second = jax.vmap(lambda t: moment_residuals(schedule, t))(times(schedule))
+    assert jnp.max(jnp.abs(first)) < 1e-4
+    assert jnp.max(jnp.abs(second)) < 1e-4
+
+
+@schedules
+def test_dots_are_derivatives(name, x64):
+    schedule = SCHEDULES[name]()
+    t = times(schedule)
+    for function, dot in (
+        (schedule.alpha, schedule.alpha_dot),
+        (schedule.sigma, schedule.sigma_dot),
+    ):
+        expected = jax.vmap(jax.grad(function))(t)
+        assert jnp.allclose(jax.vmap(dot)(t), expected, rtol=1e-10, atol=1e-12)
+
+
+@schedules
+def test_log_snr_is_that_of_alpha_and_sigma_and_falls(name, x64):
+    schedule = SCHEDULES[name]()
+    t = times(schedule)
+    log_snr = jax.vmap(schedule.log_snr)(t)
+    alpha, sigma = jax.vmap(schedule.alpha)(t), jax.vmap(schedule.sigma)(t)
+    expected = 2.0 * (jnp.log(alpha) - jnp.log(sigma))
+    assert jnp.allclose(log_snr, expected, rtol=1e-9, atol=1e-9)
+    assert jnp.all(jnp.diff(log_snr) < 0)
+
+
+@pytest.mark.slow
+@schedules
+@pytest.mark.parametrize("double", [True, False])
+def test_inverse_in_log_snr_is_exact(name, double):
+    with jax.enable_x64(double):
+        schedule = SCHEDULES[name]()
+        t = times(schedule)
+        back = jax.vmap(lambda t: schedule.time_of_log_snr(schedule.log_snr(t)))(t)
+        # Log-SNR itself is rounded: 1e-7 of its size (about 10) moves t by as much.
+        assert back.dtype == t.dtype
+        assert jnp.allclose(back, t, rtol=1e-11 if double else 2e-5)
+
+
+@schedules
+def test_inverse_at_the_ends_and_beyond(name):
+    schedule = SCHEDULES[name]()
+    assert schedule.time_of_log_snr(jnp.inf) == schedule.t_min
+    assert schedule.time_of_log_snr(-jnp.inf) == schedule.t_max
+
+
+@schedules
+def test_float32_keeps_its_digits_near_the_data(name):
+    """1 - exp(-B) would be wrong by 100 percent at the smallest of these times."""
+    schedule = SCHEDULES[name]()
+    small = [t for t in (1e-3, 1e-5, 1e-7, 1e-9) if t >= schedule.t_min] or [0.003]
+    single = [schedule.sigma(jnp.float32(t)) for t in small]
+    with jax.enable_x64(True):
+        # The same float32 times, so that only the arithmetic differs.
+        double = [SCHEDULES[name]().sigma(float(np.float32(t))) for t in small]
+        np.testing.assert_allclose(single, double, rtol=1e-6)
+
+
+@schedules
+def test_ends(name):
+    schedule = SCHEDULES[name]()
+    assert jnp.allclose(schedule.alpha(schedule.t_min), 1.0)
+    assert schedule.noise_level(schedule.t_min) <= 0.002
+    assert schedule.noise_level(schedule.t_max) > 20.0
+    assert jnp.isfinite(schedule.sigma(schedule.t_max))
+    assert schedule.alpha(schedule.t_max) >= 0.0
+
+
+@pytest.mark.slow
+def test_inverse_of_a_numerical_rate_is_differentiable(x64):
+    schedule = VP(lambda t: t + jnp.log1p(t), t_max=8.0)
+    t = jnp.asarray(1.3)
+    slope = jax.grad(schedule.time_of_log_snr)(schedule.log_snr(t))
+    assert jnp.allclose(slope * jax.grad(schedule.log_snr)(t), 1.0, rtol=1e-10)
+
+
+def test_a_trainable_rate_has_gradients(x64):
+    def time(scale):
+        schedule = VP(lambda t: scale * t, t_max=10.0)
+        return schedule.time_of_log_snr(jnp.asarray(-1.0))
+
+    # B = softplus(1) is fixed and t = B / scale.
+    b = jax.nn.softplus(jnp.asarray(1.0))
+    assert jnp.allclose(jax.grad(time)(2.0), -b / 4.0, rtol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VP(lambda t: 1.0 - t, t_max=1.0), "must increase"),
+        (lambda: VP(lambda t: t - 0.5, t_max=1.0), "cannot be negative"),
+        (lambda: VP(lambda t: jnp.log(t), t_max=1.0), "not finite"),
+        (lambda: VP(lambda t: t, t_max=-1.0), "t_min < t_max"),
+        (lambda: VP.linear(2.0, 1.0), "beta_min <= beta_max"),
+        (lambda: VE(1.0, 0.5), "scale_min < scale_max"),
+        (lambda: EDM(2.0, 1.0), "t_min < t_max"),
+        (lambda: Shifted(EDM(), 0.0), "positive"),
+    ],
+)
+def test_impossible_schedules_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
