@@ -42,7 +42,7 @@ def moments(problem, num_steps, only):
         posterior, seconds = fit(method, steps, size, model, data, jax.random.key(3))
 
         def draw(key, q=posterior):
-            model = q.sample(key)
+            model = q.sample(key=key)
             return problem.vector(model), _bound(q, model, joint, data)
 
         keys = jax.random.split(jax.random.key(4), 20_000)

@@ -30,7 +30,9 @@ def problem(std: float, num: int):
     """The denoiser, points of its data with noise of LEVEL, and their densities."""
     denoiser = GaussianMixtureDenoiser(eight_gaussians(std), SCHEDULE)
     smoothed = denoiser.mixture.noised(jnp.asarray(1.0), jnp.asarray(LEVEL))
-    x = jax.vmap(smoothed.sample)(jax.random.split(jax.random.key(0), num))
+    x = jax.vmap(lambda key: smoothed.sample(key=key))(
+        jax.random.split(jax.random.key(0), num)
+    )
     return denoiser, x, jax.vmap(smoothed.log_prob)(x)
 
 

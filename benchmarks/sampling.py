@@ -155,7 +155,7 @@ def sdes(denoiser, num: int, steps: int, rounds: int):
 
     functions = {
         "raw scan": jax.jit(jax.vmap(scan)),
-        "SDESampler": jax.jit(jax.vmap(lambda key: sampler(denoiser, key, SHAPE))),
+        "SDESampler": jax.jit(jax.vmap(lambda key: sampler(denoiser, SHAPE, key=key))),
     }
     return _in_turn(functions, (keys,), rounds)
 

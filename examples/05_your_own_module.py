@@ -88,7 +88,7 @@ def main(num_steps: int = 1000) -> dict[str, float]:
         progress=False,
     )
     posterior = method.posterior(state)
-    draws = [posterior.sample(jax.random.key(i)) for i in range(100)]
+    draws = [posterior.sample(key=jax.random.key(i)) for i in range(100)]
     assert all(isinstance(draw, Pendulum) for draw in draws)
     lengths = np.array([float(draw.length) for draw in draws])
     predictive = bnn.predict(

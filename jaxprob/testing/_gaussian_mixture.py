@@ -44,7 +44,7 @@ class GaussianMixture(eqx.Module):
             jax.vmap(one)(self.weights, self.means, self.covariances)
         )
 
-    def sample(self, key: PRNGKey) -> Float[Array, " dim"]:
+    def sample(self, *, key: PRNGKey) -> Float[Array, " dim"]:
         """One draw."""
         component_key, noise_key = jax.random.split(key)
         k = jax.random.categorical(component_key, jnp.log(self.weights))

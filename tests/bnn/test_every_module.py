@@ -122,7 +122,7 @@ def test_every_module_with_every_method(tmp_path, name, module):
     path = tmp_path / "posterior.safetensors"
     bnn.save_posterior(path, posterior)
     again = bnn.load_posterior(path, model=make(module)[0])
-    again = once(lambda: again.sample(jax.random.key(2)))
+    again = once(lambda: again.sample(key=jax.random.key(2)))
     assert type(again) is type(drawn)
     for own, other in zip(*map(arrays, (drawn, again)), strict=True):
         assert np.array_equal(own, other)
@@ -160,7 +160,7 @@ def through(method, model, data):
         predictive = bnn.predict(
             posterior, method.log_joint.likelihood, x, key=key, num_samples=2
         )
-        return posterior.sample(key), predictive.mean, predictive.variance
+        return posterior.sample(key=key), predictive.mean, predictive.variance
 
     drawn, mean, variance = once(judge)
     assert type(drawn) is type(model)

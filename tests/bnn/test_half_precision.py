@@ -62,7 +62,7 @@ def posterior(name, dtype):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_takes_bfloat16(name):
     found = posterior(name, jnp.bfloat16)
-    drawn = found.sample(jax.random.key(3))
+    drawn = found.sample(key=jax.random.key(3))
     assert drawn.weight.dtype == drawn.bias.dtype == jnp.bfloat16
     predictive = bnn.predict(
         found, LIKELIHOOD, rows(jnp.bfloat16)[0], key=jax.random.key(4), num_samples=3

@@ -110,7 +110,7 @@ def through(method, model, data, passes):
         return state
 
     posterior = method.posterior(once(train), [data], key=posterior_key)
-    once(lambda: posterior.sample(draw_key))
+    once(lambda: posterior.sample(key=draw_key))
 
 
 NESTED = {

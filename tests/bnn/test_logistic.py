@@ -74,7 +74,7 @@ def test_nuts_and_full_rank_agree_and_mean_field_is_too_narrow(x64):
         for k in range(3000):
             state = step(state, jax.random.key(k))
         q = method.posterior(state)
-        draw = jax.jit(jax.vmap(lambda k, q=q: problem.vector(q.sample(k))))
+        draw = jax.jit(jax.vmap(lambda k, q=q: problem.vector(q.sample(key=k))))
         found[name] = np.asarray(draw(jax.random.split(jax.random.key(3), 20_000)))
     assert np.all(np.abs((found["full"].mean(0) - problem.mean) / sd) < 0.05)
     assert np.all(np.abs(found["full"].std(0) / sd - 1) < 0.05)

@@ -78,7 +78,7 @@ def test_random_leaves_get_no_second_posterior(name):
 def test_the_prior_of_a_model_with_random_leaves_is_over_its_weights():
     layer = bnn.BayesianLinear(3, 1, key=KEY)
     prior = bnn.PriorModels(layer, bnn.IsotropicNormal(0.5))
-    drawn = prior.sample(KEY)
+    drawn = prior.sample(key=KEY)
     assert not bnn.random_leaves(drawn)
     plain = bnn.sample_prior(bnn.mean_leaves(layer), prior.prior, key=KEY)
     assert eqx.tree_equal(drawn, plain)

@@ -36,8 +36,8 @@ def predictive(x=X):
 KEYS = {
     "evaluate": lambda key: jaxprob.evaluate(MAP, state(), (X, Y), key=key),
     "ensemble": lambda key: bnn.DeepEnsemble(MAP, 2).init(NET, key=key),
-    "posterior sample": lambda key: vi().sample(key),
-    "mixture sample": lambda key: bnn.Mixture([vi(), vi()]).sample(key),
+    "posterior sample": lambda key: vi().sample(key=key),
+    "mixture sample": lambda key: bnn.Mixture([vi(), vi()]).sample(key=key),
     "predictive sample": lambda key: predictive().sample(key=key),
     "blocks": lambda key: bnn.Blocks(MAP, {"weight": HMC}).posterior(
         state(), [(X, Y)], key=key

@@ -155,7 +155,7 @@ def test_the_way_out_of_jit_works():
     @jax.jit
     def inside(key):
         keys = jax.random.split(key, 3)
-        return jax.vmap(lambda key: sampler(model, key, (2,)))(keys)
+        return jax.vmap(lambda key: sampler(model, (2,), key=key))(keys)
 
     assert inside(KEY).shape == (3, 2)
 

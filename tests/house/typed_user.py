@@ -29,7 +29,7 @@ methods: list[bnn.AbstractInference] = [
 ]
 state = methods[1].init(model, key=jax.random.key(1))
 posterior: bnn.AbstractPosterior = methods[1].posterior(state)
-draw = posterior.sample(jax.random.key(2))
+draw = posterior.sample(key=jax.random.key(2))
 
 samplers: list[diffusion.AbstractSampler] = [
     diffusion.DDIM(20),

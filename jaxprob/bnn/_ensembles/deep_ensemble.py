@@ -45,24 +45,24 @@ class EnsemblePosterior(AbstractPosterior):
     def linearized(self) -> bool:
         return self.stack.linearized
 
-    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
         """A draw and the mean of its member."""
         index_key, sample_key = jax.random.split(key)
         index = jax.random.randint(index_key, (), 0, self.num_members)
-        return self.member(index).expansion(sample_key)
+        return self.member(index).linearisation_point(key=sample_key)
 
-    def prepared(self) -> "EnsemblePosterior":
-        if type(self.stack).prepared is AbstractPosterior.prepared:
+    def factorised(self) -> "EnsemblePosterior":
+        if type(self.stack).factorised is AbstractPosterior.factorised:
             return self  # nothing to compute, and no copy of all members
-        each = eqx.filter_vmap(lambda member: member.prepared())(self.stack)
+        each = eqx.filter_vmap(lambda member: member.factorised())(self.stack)
         return EnsemblePosterior(each, self.num_members)
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         """A member at random, then a draw from it."""
         check_key(key)
         index_key, sample_key = jax.random.split(key)
         index = jax.random.randint(index_key, (), 0, self.num_members)
-        return self.member(index).sample(sample_key)
+        return self.member(index).sample(key=sample_key)
 
     def mean(self) -> Model:
         """The average of all weights. Members that found different modes have no model

@@ -52,7 +52,7 @@ class DropoutPosterior(AbstractPosterior):
 
     model: Model
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         keys = leaf_keys(key, self.model, is_leaf=_is_dropout)
         return jax.tree.map(
             lambda node, key: FixedDropout(node.p, key) if _is_dropout(node) else node,

@@ -58,7 +58,7 @@ class SWAGPosterior(AbstractPosterior):
     variance: Float[Array, " dim"]
     deviations: Float[Array, "rank dim"]
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         vector, unravel = ravel(self.params)
         check_key(key)
         diagonal_key, rank_key = jax.random.split(key)

@@ -18,7 +18,11 @@ from .._joint.likelihood import Likelihood
 from .._laplace.laplace import Laplace
 from .._mcmc.chains import AbstractChains
 from .._mcmc.run_chains import run_chains
-from .._posterior.posterior import AbstractPosterior, first_known, part_expansion
+from .._posterior.posterior import (
+    AbstractPosterior,
+    first_known,
+    part_linearisation_point,
+)
 from .inference import AbstractInference
 from .run_steps import run_steps
 from .training_batches import TrainingBatches
@@ -40,25 +44,25 @@ class BlocksPosterior(AbstractPosterior):
     chosen: tuple[PyTree, ...]
     parts: tuple[AbstractPosterior, ...]
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         keys = example_keys(key, len(self.parts))
-        drawn = [part.sample(k) for part, k in zip(self.parts, keys, strict=True)]
+        drawn = [part.sample(key=k) for part, k in zip(self.parts, keys, strict=True)]
         return self._joined(drawn)
 
-    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
         """A draw; and the mean at leaves of blocks that are linearised, the draw itself
         at those of the others.
         """
         keys = example_keys(key, len(self.parts))
         pairs = [
-            part_expansion(self, part, k)
+            part_linearisation_point(self, part, key=k)
             for part, k in zip(self.parts, keys, strict=True)
         ]
         draws, centres = zip(*pairs, strict=True)
         return self._joined(draws), self._joined(centres)
 
-    def prepared(self) -> "BlocksPosterior":
-        parts = tuple(part.prepared() for part in self.parts)
+    def factorised(self) -> "BlocksPosterior":
+        parts = tuple(part.factorised() for part in self.parts)
         return BlocksPosterior(self.model, self.chosen, parts)
 
     def mean(self) -> Model:

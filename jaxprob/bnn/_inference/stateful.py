@@ -168,7 +168,7 @@ def refresh_statistics(
         if exact:
             model = posterior.atom(index)
         else:
-            model = posterior.sample(jax.random.fold_in(sample_key, index))
+            model = posterior.sample(key=jax.random.fold_in(sample_key, index))
         call_key = jax.random.fold_in(pass_key, index)
         states = [
             _pass(model, x, jax.random.fold_in(call_key, number))

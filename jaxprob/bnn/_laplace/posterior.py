@@ -69,18 +69,18 @@ class LaplacePosterior(AbstractPosterior):
     def output_likelihood(self) -> Likelihood:
         return self.likelihood
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         """Draw a model from the Gaussian over weights.
 
         Run as a network it is wider than the posterior, often many times where the
         curvature is small, because the Gaussian holds for the linearised network alone.
         For functions take `sample_function`, which is what `predict` uses.
         """
-        return self.prepared().sample(key)
+        return self.factorised().sample(key=key)
 
-    def prepared(self) -> "PreparedLaplace":
+    def factorised(self) -> "FactorisedLaplace":
         root = _root(self.curvature, self.tau())
-        return PreparedLaplace(
+        return FactorisedLaplace(
             self.params,
             self.rest,
             self.curvature,
@@ -228,7 +228,7 @@ class LaplacePosterior(AbstractPosterior):
         return prior_precision(self.prior, self.params)
 
 
-class PreparedLaplace(AbstractPosterior):
+class FactorisedLaplace(AbstractPosterior):
     """The posterior of Laplace's method with its precision decomposed.
 
     **Arguments:**
@@ -253,7 +253,7 @@ class PreparedLaplace(AbstractPosterior):
     def output_likelihood(self) -> Likelihood:
         return self.likelihood
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         vector, unravel = ravel(self.params)
         check_key(key)
         draw = self.curvature.draw(self.root, key=key)

@@ -234,7 +234,7 @@ class AbstractChains(AbstractMembers):
             if isinstance(self.initial, AbstractPosterior):
                 atoms = self.initial.num_atoms
                 if atoms is None:
-                    drawn = self.initial.sample(key)
+                    drawn = self.initial.sample(key=key)
                 else:
                     drawn = self.initial.atom(index % atoms)
             elif self.initial == "model":

@@ -31,7 +31,7 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
     rest: eqx.AbstractVar[PyTree]
 
     @abc.abstractmethod
-    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+    def deviation(self, *, key: PRNGKey) -> Float[Array, " dim"]:
         r"""A draw from $\mathcal N(0, \Sigma)$, differentiable in its parameters."""
 
     @abc.abstractmethod
@@ -50,10 +50,10 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
     def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
         r"""$\delta^\top \Sigma^{-1} \delta$."""
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
         vector, unravel = ravel(self.params)
-        return eqx.combine(unravel(vector + self.deviation(key)), self.rest)
+        return eqx.combine(unravel(vector + self.deviation(key=key)), self.rest)
 
     def mean(self) -> Model:
         return eqx.combine(self.params, self.rest)
@@ -115,7 +115,7 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
         identity = jnp.eye(len(below), dtype=below.dtype)
         return self.diagonal[:, None] * (below + identity)
 
-    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+    def deviation(self, *, key: PRNGKey) -> Float[Array, " dim"]:
         noise = standard_normal(key, self.factor.shape[:1], self.factor.dtype)
         return self.root @ noise
 
@@ -154,7 +154,7 @@ class LowRankPosterior(AbstractCorrelatedPosterior):
         r"""$\sigma$."""
         return jnp.maximum(jax.nn.softplus(self.rho), MIN_SCALE)
 
-    def deviation(self, key: PRNGKey) -> Float[Array, " dim"]:
+    def deviation(self, *, key: PRNGKey) -> Float[Array, " dim"]:
         own_key, shared_key = jax.random.split(key)
         own = standard_normal(own_key, self.rho.shape, self.rho.dtype)
         shared = standard_normal(shared_key, self.factor.shape[:1], self.rho.dtype)

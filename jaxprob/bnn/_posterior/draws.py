@@ -43,7 +43,7 @@ class DrawsPosterior(AbstractPosterior):
         params = jax.tree.map(lambda a: a[chain, draw], self.draws)
         return eqx.combine(params, self.rest)
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
         return self.atom(jax.random.randint(key, (), 0, self.num_atoms))
 

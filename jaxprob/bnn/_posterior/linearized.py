@@ -21,7 +21,7 @@ class LinearizedModel(eqx.Module):
     r"""The function $f(x) = f_{\bar w}(x) + J_{\bar w}(x) (w - \bar w)$.
 
     It is called as the network itself is. A draw of Laplace's method is such a
-    function: `posterior.sample_function(key)`.
+    function: `posterior.sample_function(key=key)`.
 
     Reference: *Improving predictions of Bayesian neural nets via local linearization*,
     Immer, Korzepa and Bauer, 2021, https://arxiv.org/abs/2008.08400.

@@ -12,7 +12,7 @@ from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from .._joint.likelihood import Likelihood
 from .._weights.scale import is_traced
-from .posterior import AbstractPosterior, first_known, part_expansion
+from .posterior import AbstractPosterior, first_known, part_linearisation_point
 
 
 class Mixture(AbstractPosterior):
@@ -77,23 +77,25 @@ class Mixture(AbstractPosterior):
             return jax.random.randint(key, (), 0, len(self.components))
         return jax.random.categorical(key, jnp.log(self.weights))
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
         index_key, sample_key = jax.random.split(key)
         index = self._index(index_key)
-        return self._switch(index, lambda c: c.sample(sample_key))
+        return self._switch(index, lambda c: c.sample(key=sample_key))
 
-    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
         """A draw and the mean of its component; where components differ in whether
         they are linearised, those that are not stand at the draw itself.
         """
         index_key, sample_key = jax.random.split(key)
         index = self._index(index_key)
-        return self._switch(index, lambda c: part_expansion(self, c, sample_key))
+        return self._switch(
+            index, lambda c: part_linearisation_point(self, c, key=sample_key)
+        )
 
-    def prepared(self) -> "Mixture":
-        prepared = [c.prepared() for c in self.components]
-        return Mixture(prepared, weights=self.weights)
+    def factorised(self) -> "Mixture":
+        factorised = [c.factorised() for c in self.components]
+        return Mixture(factorised, weights=self.weights)
 
     @property
     def linearized(self) -> bool:

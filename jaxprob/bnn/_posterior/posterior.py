@@ -26,7 +26,7 @@ class AbstractPosterior(eqx.Module):
     """
 
     @abc.abstractmethod
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         """One model."""
 
     @abc.abstractmethod
@@ -39,21 +39,22 @@ class AbstractPosterior(eqx.Module):
 
     @property
     def linearized(self) -> bool:
-        """Whether `predict` linearises the model by default; see `expansion`."""
+        """Return whether `predict` linearises the model by default."""
         return False
 
-    def expansion(self, key: PRNGKey) -> tuple[Model, Model]:
-        """A draw, and the model round which `predict` linearises for it: the mean,
-        unless this is a mixture, whose components have their own.
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
+        """Return a draw and the model around which `predict` linearises it.
+
+        The second is the mean, but each component of a mixture has its own.
         """
-        return self.sample(key), self.mean()
+        return self.sample(key=key), self.mean()
 
     @property
     def output_likelihood(self) -> Likelihood | None:
         """The likelihood that a linearised posterior was made for, if it knows it."""
         return None
 
-    def sample_function(self, key: PRNGKey) -> Callable[..., PyTree]:
+    def sample_function(self, *, key: PRNGKey) -> Callable[..., PyTree]:
         """Draw one function x -> output, as `predict` uses it.
 
         It is the model that `sample` draws, or its linearisation where `predict`
@@ -67,11 +68,11 @@ class AbstractPosterior(eqx.Module):
         **Returns:** a function for one example, in inference mode: `jax.vmap(f)(x)`.
         """
         if not self.linearized:
-            return eqx.nn.inference_mode(self.sample(key))
-        draw, mean = eqx.nn.inference_mode(self.expansion(key))
+            return eqx.nn.inference_mode(self.sample(key=key))
+        draw, mean = eqx.nn.inference_mode(self.linearisation_point(key=key))
         return LinearizedModel(mean, draw, self.output_likelihood)
 
-    def prepared(self) -> "AbstractPosterior":
+    def factorised(self) -> "AbstractPosterior":
         """The same distribution, with what all draws share computed once.
 
         `predict` draws in many calls, and asks for this before the first.
@@ -93,18 +94,18 @@ def first_known(likelihoods: Iterable[Likelihood | None]) -> Likelihood | None:
     return next((known for known in likelihoods if known is not None), None)
 
 
-def part_expansion(
-    whole: AbstractPosterior, part: AbstractPosterior, key: PRNGKey
+def part_linearisation_point(
+    whole: AbstractPosterior, part: AbstractPosterior, *, key: PRNGKey
 ) -> tuple[Model, Model]:
-    """The expansion of one part of several.
+    """Return the draw and the linearisation point of one part of several.
 
     Where others are linearised and this one is not, the linearised network at the draw
     itself is the network.
     """
     if whole.linearized and not part.linearized:
-        draw = part.sample(key)
+        draw = part.sample(key=key)
         return draw, draw
-    return part.expansion(key)
+    return part.linearisation_point(key=key)
 
 
 def chosen(params: PyTree, model: Model) -> PyTree:
@@ -125,7 +126,7 @@ class PointPosterior(AbstractPosterior):
 
     model: Model
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         return self.model
 
     def mean(self) -> Model:
@@ -151,7 +152,7 @@ class MeanFieldPosterior(AbstractPosterior):
 
     tree: Model
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
         return sample_leaves(self.tree, key=key)
 
@@ -163,7 +164,7 @@ class MeanFieldPosterior(AbstractPosterior):
             raise ValueError(
                 f"model is another {type(model).__name__} than the posterior is over: "
                 "its classes, settings or number of leaves differ. Give a model such "
-                "as posterior.sample(key) returns"
+                "as posterior.sample(key=key) returns"
             )
         terms = jax.tree.map(
             lambda node, value: node.log_prob(value) if is_random(node) else None,

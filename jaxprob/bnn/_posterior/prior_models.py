@@ -37,7 +37,7 @@ class PriorModels(AbstractPosterior):
     prior: Prior
     where: Where = True
 
-    def sample(self, key: PRNGKey) -> Model:
+    def sample(self, *, key: PRNGKey) -> Model:
         return sample_prior(self.model, self.prior, key=key, where=self.where)
 
     def mean(self) -> Model:

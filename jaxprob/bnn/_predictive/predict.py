@@ -113,7 +113,7 @@ def predict(
         check_tree_values("x", x)
     if linearized is None:
         linearized = posterior.linearized
-    posterior = posterior.prepared()
+    posterior = posterior.factorised()
     exact = posterior.num_atoms is not None and num_samples is None
     num = posterior.num_atoms if exact else (num_samples or NUM_SAMPLES)
     assert num is not None
@@ -258,9 +258,9 @@ def _output(posterior, apply, x, key, s, exact, linearized):
         model = posterior.atom(s)
         mean = posterior.mean() if linearized else None
     elif linearized:
-        model, mean = posterior.expansion(model_key)
+        model, mean = posterior.linearisation_point(key=model_key)
     else:
-        model, mean = posterior.sample(model_key), None
+        model, mean = posterior.sample(key=model_key), None
     model = eqx.nn.inference_mode(model)
 
     def direct(row):

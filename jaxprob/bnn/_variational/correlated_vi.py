@@ -60,7 +60,7 @@ class AbstractGaussianVI(AbstractDescent):
 
     @abc.abstractmethod
     def start(
-        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], key: PRNGKey
+        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
     ) -> AbstractCorrelatedPosterior:
         """The Gaussian before the first step.
 
@@ -80,7 +80,7 @@ class AbstractGaussianVI(AbstractDescent):
         check_prior(self.log_joint.prior, nodes)
         params, rest = eqx.partition(mean_leaves(placed), flags)
         scales = jax.tree.map(lambda node: node.scale, nodes, is_leaf=is_random)
-        posterior = self.start(params, rest, ravel(scales)[0], key)
+        posterior = self.start(params, rest, ravel(scales)[0], key=key)
         return self._descent(posterior).init(posterior)
 
     def posterior(
@@ -112,7 +112,7 @@ class AbstractGaussianVI(AbstractDescent):
 
         def terms(key):
             weight_key, call_key = jax.random.split(key)
-            drawn = posterior.sample(weight_key)
+            drawn = posterior.sample(key=weight_key)
             log_likelihood = joint.log_likelihood(drawn, batch, key=call_key)
             return log_likelihood, self._log_ratio(posterior, drawn)
 
@@ -209,7 +209,7 @@ class FullRankVI(AbstractGaussianVI):
     ema: EMA | None = None
 
     def start(
-        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], key: PRNGKey
+        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
     ) -> FullRankPosterior:
         return FullRankPosterior.of(params, rest, scale)
 
@@ -258,7 +258,7 @@ class LowRankVI(AbstractGaussianVI):
             )
 
     def start(
-        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], key: PRNGKey
+        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
     ) -> LowRankPosterior:
         noise = jax.random.normal(key, (self.rank, scale.size), scale.dtype)
         factor = 0.1 * noise / self.rank**0.5

@@ -71,7 +71,7 @@ def bayesianize(
 
     ```python
     posterior = bayesianize(eqx.nn.GRUCell(3, 8, key=key))
-    cell = posterior.sample(key)            # an eqx.nn.GRUCell
+    cell = posterior.sample(key=key)            # an eqx.nn.GRUCell
     ```
 
     **Arguments:**

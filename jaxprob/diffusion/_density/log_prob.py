@@ -220,7 +220,7 @@ class _Flow(eqx.Module):
                 return flow_field(denoiser, flat.reshape(shape), -u, cond).ravel()
 
             value, product = jax.linearize(field, y.ravel())
-            return value.reshape(shape), self.trace(product, dim, x.dtype, key)
+            return value.reshape(shape), self.trace(product, dim, x.dtype, key=key)
 
         zeros = jnp.zeros((self.trace.num_replicates,), x.dtype)
         t0, y0 = jnp.asarray(begin, x.dtype), (x / math.hypot(1.0, low), zeros)

@@ -27,6 +27,7 @@ class AbstractTrace(eqx.Module):
         product: Callable[[Float[Array, " dim"]], Float[Array, " dim"]],
         dim: int,
         dtype,
+        *,
         key: PRNGKey | None,
     ) -> Float[Array, " replicates"]:
         """Replicates of tr J.
@@ -47,7 +48,7 @@ class ExactTrace(AbstractTrace):
     def __init__(self):
         self.num_replicates = 1
 
-    def __call__(self, product, dim, dtype, key):
+    def __call__(self, product, dim, dtype, *, key):
         return jnp.trace(jax.vmap(product)(jnp.eye(dim, dtype=dtype)))[None]
 
 
@@ -74,7 +75,7 @@ class Hutchinson(AbstractTrace):
         self.num_replicates = num_probes
         self.gaussian = gaussian
 
-    def __call__(self, product, dim, dtype, key):
+    def __call__(self, product, dim, dtype, *, key):
         assert key is not None
         draw = jax.random.normal if self.gaussian else jax.random.rademacher
         probes = draw(key, (self.num_replicates, dim), dtype)
@@ -108,7 +109,7 @@ class HutchPP(AbstractTrace):
         self.rank = rank
         self.num_replicates = num_probes
 
-    def __call__(self, product, dim, dtype, key):
+    def __call__(self, product, dim, dtype, *, key):
         assert key is not None
         sketch_key, probe_key = jax.random.split(key)
         sketch = jax.random.normal(sketch_key, (min(self.rank, dim), dim), dtype)

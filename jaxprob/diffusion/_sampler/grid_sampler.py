@@ -48,9 +48,9 @@ class AbstractGridSampler(AbstractSampler):
     def draw(
         self,
         denoiser: AbstractDenoiser,
-        key: PRNGKey,
         shape: tuple[int, ...],
         *,
+        key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
     ) -> Draw:

@@ -110,9 +110,9 @@ class ODESampler(AbstractSampler):
     def draw(
         self,
         denoiser: AbstractDenoiser,
-        key: PRNGKey,
         shape: tuple[int, ...],
         *,
+        key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
     ) -> Draw:
@@ -129,15 +129,15 @@ class ODESampler(AbstractSampler):
     def draw_many(
         self,
         denoiser: AbstractDenoiser,
-        keys: Key[Array, " num"],
         shape: tuple[int, ...],
         *,
+        keys: Key[Array, " num"],
         cond: PyTree = None,
         trajectory: bool = False,
     ) -> Draw:
         if not self.together:
             return super().draw_many(
-                denoiser, keys, shape, cond=cond, trajectory=trajectory
+                denoiser, shape, keys=keys, cond=cond, trajectory=trajectory
             )
         levels = self.levels(denoiser, shape)
         high, low = float(levels[0]), float(levels[-1])

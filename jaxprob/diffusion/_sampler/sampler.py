@@ -50,9 +50,9 @@ class AbstractSampler(eqx.Module):
     def draw(
         self,
         denoiser: AbstractDenoiser,
-        key: PRNGKey,
         shape: tuple[int, ...],
         *,
+        key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
     ) -> Draw:
@@ -61,8 +61,8 @@ class AbstractSampler(eqx.Module):
         **Arguments:**
 
         - `denoiser`: the model.
-        - `key`: all of the sample's randomness.
         - `shape`: of one example.
+        - `key`: all of the sample's randomness.
         - `cond`: what the sample is conditioned on.
         - `trajectory`: whether to give the path from noise to data too.
         """
@@ -80,30 +80,30 @@ class AbstractSampler(eqx.Module):
     def draw_many(
         self,
         denoiser: AbstractDenoiser,
-        keys: Key[Array, " num"],
         shape: tuple[int, ...],
         *,
+        keys: Key[Array, " num"],
         cond: PyTree = None,
         trajectory: bool = False,
     ) -> Draw:
         """One sample for each key, and for each row of `cond`."""
 
         def one(key, cond):
-            return self.draw(denoiser, key, shape, cond=cond, trajectory=trajectory)
+            return self.draw(denoiser, shape, key=key, cond=cond, trajectory=trajectory)
 
         return jax.vmap(one)(keys, cond)
 
     def __call__(
         self,
         denoiser: AbstractDenoiser,
-        key: PRNGKey,
         shape: tuple[int, ...],
         *,
+        key: PRNGKey,
         cond: Cond = None,
     ) -> Float[Array, "..."]:
         """One sample, NaN if the solver failed (raising inside jit can hang)."""
         check_key(key)
-        out = self.draw(denoiser, key, shape, cond=cond)
+        out = self.draw(denoiser, shape, key=key, cond=cond)
         return jnp.where(out.failed, jnp.nan, out.x_0)
 
 
@@ -217,7 +217,7 @@ class _Draws(eqx.Module):
         index, cond = rows
         keys = jax.vmap(lambda i: jax.random.fold_in(self.key, i))(index)
         return self.sampler.draw_many(
-            denoiser, keys, self.shape, cond=cond, trajectory=self.trajectory
+            denoiser, self.shape, keys=keys, cond=cond, trajectory=self.trajectory
         )
 
 
@@ -225,8 +225,8 @@ def _check_untraced(arguments) -> None:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
         raise ValueError(
             "sample looks at its draws on the host and cannot be traced by jit, grad "
-            "or vmap. Inside them write jax.vmap(lambda key: sampler(denoiser, key, "
-            "shape))(jax.random.split(key, num))"
+            "or vmap. Inside them write jax.vmap(lambda key: sampler(denoiser, "
+            "shape, key=key))(jax.random.split(key, num))"
         )
 
 
@@ -276,7 +276,7 @@ def _first_bad(held, sampler, key, cond, shape, failed):
     @eqx.filter_jit
     def follow(held, key, cond):
         denoiser = free_schedules(held)
-        out = sampler.draw(denoiser, key, shape, cond=cond, trajectory=True)
+        out = sampler.draw(denoiser, shape, key=key, cond=cond, trajectory=True)
         unit, units = denoiser.standardised()
         outputs = jax.vmap(
             lambda x, level: at_noise_level(

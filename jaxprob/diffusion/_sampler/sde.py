@@ -85,9 +85,9 @@ class SDESampler(AbstractSampler):
     def draw(
         self,
         denoiser: AbstractDenoiser,
-        key: PRNGKey,
         shape: tuple[int, ...],
         *,
+        key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
     ) -> Draw:

@@ -120,7 +120,7 @@ class BNNModule(LearnerModule):
     def begin_evaluation(self) -> None:
         super().begin_evaluation()
         held = self._posterior_so_far()
-        self._held = None if held is None else held.prepared()
+        self._held = None if held is None else held.factorised()
         self._metrics = {}
 
     def end_evaluation(self, prefix: str) -> None:
@@ -137,7 +137,7 @@ class BNNModule(LearnerModule):
         self._judge(batch, batch_idx, dataloader_idx)
 
     def on_predict_epoch_start(self) -> None:
-        self._held = self.posterior().prepared()
+        self._held = self.posterior().factorised()
 
     def on_predict_epoch_end(self) -> None:
         self._held = None

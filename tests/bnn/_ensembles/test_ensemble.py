@@ -179,7 +179,7 @@ def test_predict_uses_each_member_once(model, data, getkey):
     outputs = np.stack([jax.vmap(m)(data[0]) for m in members])
     assert np.allclose(predictive.mean, outputs.mean(0), atol=1e-5)
     assert np.allclose(predictive.epistemic, outputs.var(0), atol=1e-5)
-    drawn = posterior.sample(getkey()).layers[0].weight
+    drawn = posterior.sample(key=getkey()).layers[0].weight
     assert any(np.array_equal(drawn, m.layers[0].weight) for m in members)
 
 
@@ -190,7 +190,7 @@ def test_an_ensemble_of_variational_posteriors_is_their_mixture(model, data, get
     state = eqx.filter_jit(lambda: ensemble.init(model, key=getkey()))()
     posterior = ensemble.posterior(state)
     assert posterior.num_atoms is None
-    drawn = posterior.sample(getkey())
+    drawn = posterior.sample(key=getkey())
     parts = np.array([posterior.member(i).log_prob(drawn) for i in range(3)])
     expected = parts.max() + np.log(np.mean(np.exp(parts - parts.max())))
     assert np.allclose(posterior.log_prob(drawn), expected, rtol=1e-5)
@@ -208,7 +208,7 @@ def test_a_mixture_counts_its_components_equally(getkey):
     assert mixture.num_atoms == 4
     atoms = jax.jit(jax.vmap(lambda i: mixture.atom(i)["w"]))(jnp.arange(4))
     assert np.array_equal(atoms, [0.0, 1.0, 2.0, 3.0])
-    draws = jax.jit(jax.vmap(lambda k: mixture.sample(k)["w"]))(
+    draws = jax.jit(jax.vmap(lambda k: mixture.sample(key=k)["w"]))(
         jax.random.split(getkey(), 4000)
     )
     counts = np.bincount(np.asarray(draws).astype(int), minlength=4)

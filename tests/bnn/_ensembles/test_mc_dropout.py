@@ -68,7 +68,7 @@ def test_the_predictive_variance_is_the_known_one(problem, getkey):
 
 def test_a_draw_is_one_function_of_the_input(problem, getkey):
     method, model, _, (x, _) = problem
-    drawn = method.posterior(method.init(model, key=getkey())).sample(getkey())
+    drawn = method.posterior(method.init(model, key=getkey())).sample(key=getkey())
     again = jax.vmap(lambda x: drawn(x, key=getkey()))(x)
     assert np.array_equal(jax.vmap(drawn)(x), again)
 

@@ -55,7 +55,7 @@ def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
     last = (seen - running)[-8:]
     rank = len(last)
     covariance = 0.5 * (np.diag(seen.var(0)) + last.T @ last / (rank - 1))
-    draw = posterior.sample(getkey())
+    draw = posterior.sample(key=getkey())
     exact = dist.MultivariateNormal(jnp.asarray(seen.mean(0)), jnp.asarray(covariance))
     assert np.allclose(
         posterior.log_prob(draw),
@@ -63,7 +63,7 @@ def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
         rtol=0.0,
         atol=1e-8,
     )
-    draws = jax.jit(jax.vmap(lambda k: problem.vector(posterior.sample(k))))(
+    draws = jax.jit(jax.vmap(lambda k: problem.vector(posterior.sample(key=k))))(
         jax.random.split(getkey(), 20_000)
     )
     sd = np.sqrt(np.diag(covariance))
@@ -106,7 +106,7 @@ def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
     error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
     assert np.all(np.abs(posterior.variance - np.diag(moment)) < 5 * error)
     assert np.all(error < 0.04 * np.diag(moment))
-    drawn = jax.vmap(lambda k: problem.vector(posterior.sample(k)))(
+    drawn = jax.vmap(lambda k: problem.vector(posterior.sample(key=k)))(
         jax.random.split(getkey(), 4000)
     )
     ratio = np.asarray(drawn).var(0) / (0.5 * np.asarray(posterior.variance))
@@ -132,7 +132,7 @@ def test_multi_swag_is_an_ensemble_of_them(problem, getkey):
     posterior = ensemble.posterior(state)
     each = [method.posterior(ensemble.member(state, i)) for i in range(2)]
     assert np.allclose(posterior.member(1).variance, each[1].variance)
-    assert isinstance(bnn.Mixture(each).sample(getkey()), eqx.nn.Linear)
+    assert isinstance(bnn.Mixture(each).sample(key=getkey()), eqx.nn.Linear)
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_a_density_over_part_of_a_model(x64, getkey):
         key = getkey()
         state, _ = eqx.filter_jit(method.update)(state, (x, x[:, :1]), key=key)
     posterior = method.posterior(state)
-    draw = posterior.sample(getkey())
+    draw = posterior.sample(key=getkey())
     assert np.array_equal(draw.layers[1].weight, model.layers[1].weight)
     vector, mean = (
         np.asarray(jaxprob.tree.ravel(m, "layers.0")[0])

@@ -59,7 +59,7 @@ def test_a_laplace_head_is_the_exact_posterior(scene):
     net, joint, problem, data = scene
     still = bnn.MAP(joint, optax.sgd(0.0))
     found = posterior(net, joint, {"head": bnn.Laplace(still)}, data)
-    draw = found.sample(jax.random.key(3))
+    draw = found.sample(key=jax.random.key(3))
     exact = dist.MultivariateNormal(problem.mean, problem.covariance)
     assert np.allclose(
         found.log_prob(draw), exact.log_prob(head(draw)), rtol=0.0, atol=1e-8
@@ -96,7 +96,7 @@ def test_two_blocks_are_independent_and_conditional_on_each_other(scene):
         "head.weight": bnn.Laplace(bnn.MAP(joint, optax.sgd(0.0))),
     }
     found = posterior(net, joint, blocks, data, num_steps=3000)
-    draws = jax.jit(jax.vmap(lambda k: head(found.sample(k))))(
+    draws = jax.jit(jax.vmap(lambda k: head(found.sample(key=k))))(
         jax.random.split(jax.random.key(5), 20_000)
     )
     draws = np.asarray(draws)

@@ -51,7 +51,7 @@ def test_map_is_ridge_regression_at_any_temperature(problem, getkey, temperature
     assert np.allclose(info["loss"][-1], value, rtol=1e-12)
     joint_by_hand = (-30 * info["nll"][-1] + info["log_prior"][-1]) / temperature
     assert np.allclose(info["log_joint"][-1], joint_by_hand, rtol=1e-12)
-    assert eqx.tree_equal(method.posterior(state).sample(getkey()), model)
+    assert eqx.tree_equal(method.posterior(state).sample(key=getkey()), model)
     assert np.allclose(
         method.evaluate(state, batch, key=getkey())["loss"], info["loss"][-1]
     )

@@ -45,11 +45,11 @@ def test_functions_have_the_joint_distribution(curved):
     """Means and covariances over draws, over two rows and two outputs, in 5 s.e."""
     num = 2000
     keys = jax.random.split(jax.random.key(5), num)
-    prepared = curved.prepared()
+    factorised = curved.factorised()
 
     @jax.jit
     def draw(key):
-        return jax.vmap(prepared.sample_function(key))(jnp.asarray(X_NEW))
+        return jax.vmap(factorised.sample_function(key=key))(jnp.asarray(X_NEW))
 
     found = np.asarray(jax.vmap(draw)(keys)).reshape(num, -1)
     mean, covariance = curved.joint_output_distribution(X_NEW)
@@ -70,14 +70,14 @@ def test_functions_have_the_joint_distribution(curved):
 def test_weights_alone_are_wider_than_the_functions(curved):
     """So the docstring of `sample` says; else this test and that sentence may go."""
     keys = jax.random.split(jax.random.key(6), 500)
-    prepared = curved.prepared()
+    factorised = curved.factorised()
 
     @jax.jit
     def both(key):
         x = jnp.asarray(X_NEW[1:3])
         return (
-            jax.vmap(prepared.sample(key))(x),
-            jax.vmap(prepared.sample_function(key))(x),
+            jax.vmap(factorised.sample(key=key))(x),
+            jax.vmap(factorised.sample_function(key=key))(x),
         )
 
     weights, functions = jax.vmap(both)(keys)
@@ -89,7 +89,7 @@ def test_a_function_of_any_posterior_is_a_draw_of_predict(getkey):
     model = eqx.nn.MLP(1, 2, 3, 1, key=getkey())
     moved = jax.tree.map(lambda a: 1.1 * a if eqx.is_array(a) else a, model)
     point = bnn.PointPosterior(model)
-    function = point.sample_function(getkey())
+    function = point.sample_function(key=getkey())
     x = jnp.ones(1)
     assert np.array_equal(function(x), model(x))
     linear = bnn.LinearizedModel(model, moved)

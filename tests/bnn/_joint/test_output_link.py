@@ -92,7 +92,7 @@ def test_the_place_of_the_softmax_changes_nothing(x64):
         joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=12)
         posterior = posterior_of(joint, Linked(net, link), x, jnp.arange(12) % 3)
         predictive = bnn.predict(posterior, likelihood, 5 * x, key=key, num_samples=20)
-        drawn = jax.vmap(posterior.sample_function(key))(5.0 * x)
+        drawn = jax.vmap(posterior.sample_function(key=key))(5.0 * x)
         found.append((predictive.outputs, drawn, posterior.log_evidence()))
     (inside, drawn_inside, first), (outside, drawn_outside, second) = found
     assert np.allclose(inside, jax.nn.softmax(outside), rtol=1e-6, atol=1e-9)

@@ -93,7 +93,7 @@ def test_the_prior_predictive_of_a_linear_model(x64, getkey):
     assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / num))
     assert jnp.array_equal(prior.mean().weight, jnp.zeros((1, 2)))
     assert jnp.array_equal(prior.mean().bias, model.bias)
-    drawn = prior.sample(getkey())
+    drawn = prior.sample(key=getkey())
     expected = dist.Normal(0.0, 1.5).log_prob(drawn.weight).sum()
     assert np.allclose(prior.log_prob(drawn), expected)
 

@@ -59,7 +59,7 @@ def test_covariance_evidence_and_predictive_are_exact(
     """Low rank too, as it keeps more directions than there are."""
     posterior = fitted(problem, getkey(), structure, batch_size=batch_size)
     assert_exact(posterior, problem, getkey)
-    drawn = posterior.sample(getkey())
+    drawn = posterior.sample(key=getkey())
     truth = dist.MultivariateNormal(problem.mean, problem.covariance)
     expected = truth.log_prob(problem.vector(drawn))
     assert np.allclose(posterior.log_prob(drawn), expected, rtol=0.0, atol=1e-8)
@@ -112,7 +112,7 @@ def test_the_diagonal_is_the_diagonal(problem, getkey):
 def test_draws_have_the_covariance_of_the_structure(problem, getkey, structure):
     posterior = fitted(problem, getkey(), structure, temperature=0.5)
     num = 20_000
-    draws = jax.jit(jax.vmap(lambda k: problem.vector(posterior.sample(k))))(
+    draws = jax.jit(jax.vmap(lambda k: problem.vector(posterior.sample(key=k))))(
         jax.random.split(getkey(), num)
     )
     exact = 0.5 * np.asarray(covariance(posterior))
@@ -123,7 +123,7 @@ def test_draws_have_the_covariance_of_the_structure(problem, getkey, structure):
     error = np.sqrt((1 + correlation**2) / num)
     assert np.all(np.abs(centred.T @ centred / num - correlation) < 5 * error)
     # And the density is that of these draws, at their temperature.
-    drawn = posterior.sample(getkey())
+    drawn = posterior.sample(key=getkey())
     expected = dist.MultivariateNormal(problem.mean, jnp.asarray(exact)).log_prob(
         problem.vector(drawn)
     )
@@ -432,7 +432,7 @@ def test_a_precision_that_float32_cannot_hold_is_refused(getkey):
         method.posterior(method.init(model), [(x, y)])
     other = laplace(joint, "kronecker")
     posterior = other.posterior(other.init(model), [(x, y)])
-    assert np.all(np.isfinite(posterior.sample(getkey()).weight))
+    assert np.all(np.isfinite(posterior.sample(key=getkey()).weight))
     broken = eqx.tree_at(lambda m: m.weight, model, jnp.full((1, 3), 1e30))
     for structure in ("full", "diagonal"):
         method = laplace(joint, structure, kind="fisher")

@@ -150,7 +150,7 @@ def test_frozen_leaves_stay_and_the_others_have_their_conditional(problem, getke
     batch = (problem.x, problem.y)
     state, _ = run(method, model, batch, method.num_steps, getkey())
     posterior = method.posterior(state)
-    assert np.array_equal(posterior.sample(getkey()).bias, model.bias)
+    assert np.array_equal(posterior.sample(key=getkey()).bias, model.bias)
     precision = np.asarray(problem.precision)[:2, :2]
     right = problem.x.T @ (problem.y - model.bias) / problem.noise**2
     mean = np.linalg.solve(precision, right)

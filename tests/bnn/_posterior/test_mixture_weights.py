@@ -45,7 +45,11 @@ def test_draws_come_from_each_component_as_often_as_it_weighs(linearized, getkey
     num = 4000
 
     def draw(key):
-        return (mixture.expansion(key)[0] if linearized else mixture.sample(key))["w"]
+        return (
+            mixture.linearisation_point(key=key)[0]
+            if linearized
+            else mixture.sample(key=key)
+        )["w"]
 
     draws = np.asarray(jax.vmap(draw)(jax.random.split(getkey(), num)))
     nearest = np.argmin(np.abs(draws - MEANS) / SCALES, 1)

@@ -92,8 +92,8 @@ def test_a_component_that_is_not_linearised_is_the_network_itself(scene):
     # Unless it is asked for, round the mean of each component.
     wide = bnn.Mixture([bnn.bayesianize(m, scale=0.5) for m in models])
     found = predict(wide, joint, x, linearized=True)
-    drawn, centre = wide.expansion(
-        jax.random.split(jax.random.fold_in(jax.random.key(7), 3))[0]
+    drawn, centre = wide.linearisation_point(
+        key=jax.random.split(jax.random.fold_in(jax.random.key(7), 3))[0]
     )
     number = [np.array_equal(centre.layers[0].bias, m.layers[0].bias) for m in models]
     assert sum(number) == 1
@@ -176,7 +176,7 @@ def test_what_all_draws_share_is_computed_once(scene, structure, monkeypatch):
     key = jax.random.split(jax.random.fold_in(jax.random.key(5), 4))[0]
     delta = jax.tree.map(
         jnp.subtract,
-        eqx.filter(posterior.sample(key), eqx.is_inexact_array),
+        eqx.filter(posterior.sample(key=key), eqx.is_inexact_array),
         posterior.params,
     )
     _, tangent = jax.jvp(

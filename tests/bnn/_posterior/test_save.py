@@ -136,7 +136,7 @@ def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, posteriors, name):
     # Of classes that files can name, it needs no model.
     assert eqx.tree_equal(bnn.load_posterior(path), posterior)
     key = getkey()
-    assert eqx.tree_equal(again.sample(key), posterior.sample(key))
+    assert eqx.tree_equal(again.sample(key=key), posterior.sample(key=key))
 
 
 SCRIPT = """
@@ -163,7 +163,7 @@ def networks():
 
 def drawn_by(posterior):
     """The numbers of a draw, and its output at one input."""
-    drawn = posterior.sample(jax.random.key(5))
+    drawn = posterior.sample(key=jax.random.key(5))
     size = 3 if isinstance(drawn, bnn.Stateful) else 2
     leaves = jax.tree.leaves(eqx.filter(drawn, eqx.is_inexact_array))
     return [*leaves, eqx.nn.inference_mode(drawn)(jnp.linspace(-0.2, 0.3, size))]
@@ -265,7 +265,7 @@ def test_what_no_file_can_hold_is_refused_and_nothing_is_written(tmp_path, getke
         class Own(bnn.AbstractPosterior):
             model: eqx.nn.MLP
 
-            def sample(self, key):
+            def sample(self, *, key):
                 return self.model
 
             def mean(self):
@@ -288,7 +288,7 @@ def test_mixtures_and_transforms_of_numpyro_come_back(tmp_path, getkey):
         again = bnn.load_posterior(path, model=model)
         key = getkey()
         assert eqx.tree_equal(
-            again.sample(key), bnn.PriorModels(model, prior).sample(key)
+            again.sample(key=key), bnn.PriorModels(model, prior).sample(key=key)
         )
 
 
@@ -357,7 +357,8 @@ def test_a_leaf_that_is_missing_is_noticed(tmp_path, make, has_bias):
     path = tmp_path / "posterior.safetensors"
     bnn.save_posterior(path, make(saved))
     assert (
-        type(bnn.load_posterior(path, model=saved).sample(jax.random.key(0))) is Shift
+        type(bnn.load_posterior(path, model=saved).sample(key=jax.random.key(0)))
+        is Shift
     )
     other = Shift(jnp.ones((1, 2)), None if has_bias else jnp.zeros(1))
     with pytest.raises(jaxprob.FileMismatchError, match="bias: the file has"):

@@ -92,5 +92,5 @@ def test_priors_of_every_make(name, tmp_path):
     found = again(posterior, model, tmp_path)
     assert np.array_equal(found.log_prob(model), posterior.log_prob(model))
     key = jax.random.key(2)
-    assert eqx.tree_equal(found.sample(key), posterior.sample(key))
+    assert eqx.tree_equal(found.sample(key=key), posterior.sample(key=key))
     assert found.prior.support == posterior.prior.support

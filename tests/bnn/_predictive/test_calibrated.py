@@ -17,7 +17,7 @@ ROWS = 300
 class Constant(bnn.AbstractPosterior):
     """A posterior of two functions that are known."""
 
-    def sample(self, key):
+    def sample(self, *, key):
         return self.atom(jax.random.randint(key, (), 0, 2))
 
     def mean(self):
@@ -36,7 +36,7 @@ class Shift(bnn.AbstractPosterior):
     # Any module will do; this one adds a number to its input.
     shift: jax.Array
 
-    def sample(self, key):
+    def sample(self, *, key):
         return self
 
     def mean(self):
@@ -47,7 +47,7 @@ class Shift(bnn.AbstractPosterior):
 
 
 class TwoLogits(bnn.AbstractPosterior):
-    def sample(self, key):
+    def sample(self, *, key):
         return self
 
     def mean(self):

@@ -61,7 +61,7 @@ def test_the_outputs_are_those_of_the_sampled_models(getkey):
     @eqx.filter_jit
     def output(s):
         model_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(5), s))
-        return jax.vmap(posterior.sample(model_key))(x)
+        return jax.vmap(posterior.sample(key=model_key))(x)
 
     for s in (0, 7, SAMPLES - 1):
         assert np.allclose(mean[:, s], output(np.uint32(s))[0], atol=1e-6)
@@ -251,7 +251,7 @@ def test_posterior_samples_of_a_linear_model_match_the_exact_predictive(x64, get
         root: jax.Array
         center: jax.Array
 
-        def sample(self, key):
+        def sample(self, *, key):
             w = self.center + self.root @ jax.random.normal(key, self.center.shape)
             return lambda x: x @ w[:-1] + w[-1]
 

@@ -111,14 +111,14 @@ def test_algebra_is_that_of_the_dense_gaussian(problem, getkey, name):
     dense = dist.MultivariateNormal(
         problem.vector(posterior.mean()), posterior.covariance()
     )
-    drawn = posterior.sample(getkey())
+    drawn = posterior.sample(key=getkey())
     expected = dense.log_prob(problem.vector(drawn))
     assert np.allclose(posterior.log_prob(drawn), expected, rtol=0.0, atol=1e-10)
     assert np.allclose(posterior.entropy(), dense.entropy(), rtol=0.0, atol=1e-10)
     diagonal = np.diag(posterior.covariance())
     assert np.allclose(posterior.variance(), diagonal, rtol=1e-12)
     num = 20_000
-    draws = jax.jit(jax.vmap(lambda k: problem.vector(posterior.sample(k))))(
+    draws = jax.jit(jax.vmap(lambda k: problem.vector(posterior.sample(key=k))))(
         jax.random.split(getkey(), num)
     )
     white = np.linalg.solve(

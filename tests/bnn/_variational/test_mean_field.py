@@ -229,7 +229,7 @@ def test_points_are_optimised_and_frozen_leaves_are_not(getkey):
 @pytest.mark.slow
 def test_hidden_layers_differ_at_initialisation(getkey):
     model = eqx.nn.MLP(51, 51, 51, 3, key=getkey())
-    drawn = bnn.bayesianize(model).sample(getkey())
+    drawn = bnn.bayesianize(model).sample(key=getkey())
     noise = [
         (new.weight - old.weight).ravel()
         for new, old in zip(drawn.layers, model.layers, strict=True)

@@ -79,7 +79,7 @@ def test_a_draw_is_a_model_of_the_same_class_that_runs(case, getkey):
     model, x, apply = case
     posterior = eqx.filter_jit(bnn.bayesianize)(model)
     apply = eqx.filter_jit(apply)
-    drawn = eqx.filter_jit(posterior.sample)(getkey())
+    drawn = eqx.filter_jit(posterior.sample)(key=getkey())
     assert type(drawn) is type(model)
     assert jax.tree.structure(drawn) == jax.tree.structure(model)
     out, expected = apply(drawn, x), apply(model, x)
@@ -88,7 +88,7 @@ def test_a_draw_is_a_model_of_the_same_class_that_runs(case, getkey):
     assert not np.allclose(out, expected)
     assert np.array_equal(apply(posterior.mean(), x), expected)
     narrow = eqx.filter_jit(lambda: bnn.bayesianize(model, scale=1e-7))()
-    drawn = eqx.filter_jit(narrow.sample)(getkey())
+    drawn = eqx.filter_jit(narrow.sample)(key=getkey())
     assert np.allclose(apply(drawn, x), expected, atol=1e-5)
 
 
@@ -101,7 +101,7 @@ def test_every_random_leaf_gets_a_gradient_in_mean_and_scale(case, getkey):
     @eqx.filter_grad
     def gradient(posterior, key):
         # A random direction: the entries of an output may sum to a constant.
-        out = apply(posterior.sample(key), x)
+        out = apply(posterior.sample(key=key), x)
         return jnp.sum(out * jax.random.normal(key, out.shape))
 
     grads = gradient(posterior, getkey())
@@ -121,7 +121,7 @@ def test_integers_functions_and_static_fields_stay(getkey):
         "head.weight",
         "head.bias",
     }
-    drawn = posterior.sample(getkey())
+    drawn = posterior.sample(key=getkey())
     assert drawn.count.dtype == jnp.int32
     assert drawn.activation is jnp.tanh
 
@@ -213,7 +213,7 @@ def test_complex_leaves_and_empty_choices_are_refused(getkey):
 def test_log_prob_of_a_model_is_the_sum_over_its_random_leaves(getkey):
     model = eqx.nn.MLP(3, 2, 8, 1, key=getkey())
     posterior = bnn.bayesianize(model, "layers.0")
-    drawn = posterior.sample(getkey())
+    drawn = posterior.sample(key=getkey())
     first = posterior.tree.layers[0]
     expected = first.weight.log_prob(drawn.layers[0].weight) + first.bias.log_prob(
         drawn.layers[0].bias

@@ -273,7 +273,7 @@ def test_the_mismatch_is_honest_where_the_data_are_not_gaussian(x64):
     )
     for high in (2.0, 10.0):
         denoiser = GaussianMixtureDenoiser(mixture, EDM(0.002, high))
-        x = jax.vmap(mixture.sample)(jax.random.split(KEY, 64))
+        x = jax.vmap(lambda key: mixture.sample(key=key))(jax.random.split(KEY, 64))
         out = log_prob_many(denoiser, x, rtol=1e-7, atol=1e-7)
         scale = float(denoiser.standardised()[1].scale)
         noised = mixture.noised(jnp.asarray(1.0), jnp.asarray(0.002 * scale))
@@ -385,7 +385,9 @@ def test_probes_of_two_examples_are_not_shared():
         jnp.ones(1), jnp.zeros((1, 16)), jnp.asarray(c, jnp.float32)[None]
     )
     denoiser = GaussianMixtureDenoiser(mixture, VP.linear())
-    x = jax.vmap(mixture.sample)(jax.random.split(jax.random.key(5), 200))
+    x = jax.vmap(lambda key: mixture.sample(key=key))(
+        jax.random.split(jax.random.key(5), 200)
+    )
     settings = {"trace": Hutchinson(4), "rtol": 1e-4, "atol": 1e-4}
     f = jax.jit(jax.vmap(lambda x: log_prob(denoiser, x, key=KEY, **settings).value))
     error = f(x) - jax.vmap(mixture.log_prob)(x)

@@ -39,7 +39,7 @@ def exact_log_prob(denoiser, x, level):
 def points(denoiser, key, num):
     keys = jax.random.split(key, num)
     mixture = denoiser.mixture.noised(jnp.asarray(1.0), jnp.asarray(LOW))
-    return jax.vmap(mixture.sample)(keys)
+    return jax.vmap(lambda key: mixture.sample(key=key))(keys)
 
 
 def errors(denoiser, x, **settings):
@@ -82,7 +82,7 @@ def test_the_mismatch_of_another_prior_bounds_what_it_costs(x64, getkey):
     mean = jnp.full((1, 2), shift)
     mixture = GaussianMixture(jnp.ones(1), mean, c * jnp.eye(2)[None])
     denoiser = GaussianMixtureDenoiser(mixture, EDM(0.002, high))
-    x = jax.vmap(mixture.sample)(jax.random.split(getkey(), 4000))
+    x = jax.vmap(lambda key: mixture.sample(key=key))(jax.random.split(getkey(), 4000))
     s = high * c**0.5
 
     def usual(end):
@@ -140,7 +140,7 @@ def test_probes_are_unbiased_with_the_known_variance(x64, getkey):
         (Hutchinson(num), off),
         (Hutchinson(num, gaussian=True), 2.0 * jnp.sum(a**2)),
     ):
-        values = trace(lambda v: a @ v, 6, jnp.float64, getkey())
+        values = trace(lambda v: a @ v, 6, jnp.float64, key=getkey())
         assert abs(jnp.mean(values) - jnp.trace(a)) < 5.0 * (variance / num) ** 0.5
         # The variance of a sample variance is at most a few times this.
         assert abs(jnp.var(values) / variance - 1.0) < 5.0 * (8.0 / num) ** 0.5
@@ -152,17 +152,17 @@ def test_probes_are_unbiased_with_the_known_variance(x64, getkey):
 def test_hutchpp_is_exact_for_low_rank_and_unbiased_otherwise(x64, getkey):
     b = jax.random.normal(getkey(), (6, 2))
     low = b @ b.T
-    values = HutchPP(2, 5)(lambda v: low @ v, 6, jnp.float64, getkey())
+    values = HutchPP(2, 5)(lambda v: low @ v, 6, jnp.float64, key=getkey())
     assert jnp.allclose(values, jnp.trace(low))
     full = low + 0.3 * jnp.diag(jnp.arange(6.0)) + 0.1
     keys = jax.random.split(getkey(), 4000)
     trace = HutchPP(2, 1)
-    values = jax.vmap(lambda key: trace(lambda v: full @ v, 6, jnp.float64, key)[0])(
-        keys
-    )
+    values = jax.vmap(
+        lambda key: trace(lambda v: full @ v, 6, jnp.float64, key=key)[0]
+    )(keys)
     error = jnp.std(values) / 4000**0.5
     assert abs(jnp.mean(values) - jnp.trace(full)) < 5.0 * error
-    plain = Hutchinson(4000)(lambda v: full @ v, 6, jnp.float64, getkey())
+    plain = Hutchinson(4000)(lambda v: full @ v, 6, jnp.float64, key=getkey())
     assert jnp.std(values) < 0.5 * jnp.std(plain)
 
 

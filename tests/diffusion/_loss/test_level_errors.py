@@ -23,7 +23,7 @@ def gaussian(covariance):
 
 def rows(distribution, num, seed=0):
     keys = jax.random.split(jax.random.key(seed), num)
-    return np.asarray(jax.vmap(distribution.sample)(keys))
+    return np.asarray(jax.vmap(lambda key: distribution.sample(key=key))(keys))
 
 
 def smooth(num, dim=64, seed=0):

@@ -168,7 +168,7 @@ def test_evaluations_are_counted(name, getkey):
 
     denoiser = Preconditioned(net, VP.linear())
     sampler = ODESampler(solver, num_steps=num_steps)
-    draw = jax.jit(lambda key: sampler.draw(denoiser, key, (2,)))(getkey())
+    draw = jax.jit(lambda key: sampler.draw(denoiser, (2,), key=key))(getkey())
     jax.effects_barrier()
     # Two more tell the mean at the first level, for all samples of one condition.
     assert len(calls) == int(draw.num_evaluations) + 2
@@ -275,7 +275,9 @@ def test_samples_do_not_depend_on_their_batch(name, getkey):
     many = sample(BENT, sampler, key=key, **settings).x_0
     # Two whole chunks and a rest: batches of two, and of one.
     chunked = sample(BENT, sampler, key=key, batch_size=2, **settings).x_0
-    alone = jax.jit(lambda key: sampler(BENT, key, (2,)))(jax.random.fold_in(key, 2))
+    alone = jax.jit(lambda key: sampler(BENT, (2,), key=key))(
+        jax.random.fold_in(key, 2)
+    )
     assert jnp.allclose(many, chunked, atol=1e-6)
     assert jnp.allclose(many[2], alone, atol=1e-5)
     assert len(np.unique(np.asarray(many)[:, 0])) == 5
@@ -337,7 +339,7 @@ def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
     sampler = ODESampler(max_steps=3)
     with pytest.raises(RuntimeError, match="maximum of steps for 4 of 4"):
         sample(BENT, sampler, key=getkey(), num=4, shape=(2,))
-    assert jnp.isnan(jax.jit(lambda key: sampler(BENT, key, (2,)))(getkey())).all()
+    assert jnp.isnan(jax.jit(lambda key: sampler(BENT, (2,), key=key))(getkey())).all()
 
 
 @pytest.mark.slow
@@ -378,7 +380,7 @@ def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
     mixture, schedule = one_gaussian(), VE(0.001, 100.0)
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
-    draw = sampler.draw(denoiser, getkey(), (2,), trajectory=True)
+    draw = sampler.draw(denoiser, (2,), key=getkey(), trajectory=True)
     levels = denoiser.standardised()[1].scale * draw.levels
     begin = schedule.time_of_noise_level(levels[0])
     for i in (1, 16, 32):
@@ -573,7 +575,7 @@ def test_levels_that_the_schedule_does_not_have_are_refused(name, levels, getkey
     denoiser = plain_gaussian(EDM(0.002, 10.0), 1.0)
     sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels))
     with pytest.raises(ValueError, match=r"EDM has the noise levels 0\.002 to 10 only"):
-        sampler.draw(denoiser, getkey(), (2,))
+        sampler.draw(denoiser, (2,), key=getkey())
 
 
 def test_a_flow_between_other_levels_than_the_grids_is_refused():
