@@ -41,10 +41,10 @@ from ._io import (
 )
 from ._random.streams import KeyStreams as KeyStreams
 from ._random.keys import example_keys as example_keys, leaf_keys as leaf_keys
-from ._engine.last_good import NonFiniteError as NonFiniteError
+from ._training.non_finite import NonFiniteError as NonFiniteError
 from ._engine.layout import Layout as Layout
-from ._training.learner import (
-    AbstractLearner as AbstractLearner,
+from ._training.learner import AbstractLearner as AbstractLearner
+from ._training.gradient_descent import (
     GradientDescent as GradientDescent,
     TrainState as TrainState,
 )

@@ -22,9 +22,9 @@ from .._training.divergence import warn_of_divergence
 from .._training.host_batch import host_batch
 from .._training.learner import AbstractLearner
 from .._training.loader import ArrayLoader
+from .._training.non_finite import NonFiniteError
 from .._types import Model, PRNGKey, State
 from .held_signals import HELD
-from .last_good import NonFiniteError
 from .layout import Layout
 from .outside_values import Outside, is_current
 from .per_object import PerObject

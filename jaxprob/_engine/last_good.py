@@ -12,43 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import PyTree
 
-from .._checks import path_name
 from .._training.batch import RowStack, Stack
+from .._training.non_finite import (
+    NonFiniteError,
+    finite_leaves,
+    not_finite,
+    paths_where,
+)
 from .._types import State
 from .totals import Totals
 
 MAX_BYTES = 2**28  # of batches that are held
 MAX_SECONDS = 20.0  # of work that is held, so that it is soon made again
-
-
-class NonFiniteError(FloatingPointError):
-    """A step of training left the numbers.
-
-    ```python
-    try:
-        stepper(batches)
-    except jaxprob.NonFiniteError as error:
-        model = learner.model(error.state)
-    ```
-
-    **Fields:**
-
-    - `state`: the learner's state before that step, the last good one.
-    - `step`: its number.
-    - `leaves`: where the gradient was not finite, or else what the step broke.
-    """
-
-    def __init__(self, message: str, *, state: State, step: int, leaves: list[str]):
-        super().__init__(message)
-        self.state = state
-        self.step = step
-        self.leaves = leaves
 
 
 class Kept:
@@ -115,7 +94,7 @@ class Kept:
         finite = np.asarray(finite_leaves(arrays))
         if finite.all():
             return []
-        return _paths(arrays, np.asarray(finite_leaves(self.arrays)) & ~finite)
+        return paths_where(arrays, np.asarray(finite_leaves(self.arrays)) & ~finite)
 
 
 @dataclass(frozen=True)
@@ -199,31 +178,6 @@ def first_break(
         loss = float(np.atleast_1d(info["loss"])[fine])
         return Break(good, step + fine, batch, loss, broken)
     raise AssertionError("the same steps gave other bits")
-
-
-@jax.jit
-def finite_leaves(arrays: PyTree) -> Bool[Array, " leaves"]:
-    """For each array of a tree, whether all its entries are finite."""
-
-    def one(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.ones((), bool)
-        return jnp.all(jnp.isfinite(leaf))
-
-    return jnp.array([one(leaf) for leaf in jax.tree.leaves(arrays)], bool)
-
-
-def not_finite(tree: PyTree) -> list[str]:
-    """Paths of the arrays of a tree that are not finite."""
-    arrays = eqx.filter(tree, eqx.is_array)
-    return _paths(arrays, ~np.asarray(finite_leaves(arrays)))
-
-
-def _paths(tree, flags):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [
-        path_name(path) for (path, _), flag in zip(leaves, flags, strict=True) if flag
-    ]
 
 
 def _num_bytes(batches):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .low_precision import single
+from ..tree._single import single
 
 
 class EMA(eqx.Module):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._engine.last_good import finite_leaves
+from .non_finite import finite_leaves
 from .optimizer_update import accepts_extra
 
 Tree = TypeVar("Tree", bound=Any)

@@ -21,18 +21,6 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     return jax.tree.map(one, tree)
 
 
-def single(array: Any) -> Any:
-    """An array, or one like it, in single precision at least.
-
-    Half precision has eight bits: small steps vanish in it, sums over many weights and
-    running averages are lost, and no matrix has a root.
-    """
-    half = (
-        jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 32
-    )
-    return array.astype(jnp.float32) if half else array
-
-
 class LowPrecisionLoss(eqx.Module):
     """A loss computed in few bits, of parameters that stay in float32.
 

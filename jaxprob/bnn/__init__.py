@@ -138,10 +138,8 @@ from ._predictive.diagnose import (
     ess as ess,
     rhat as rhat,
 )
-from ._inference.stateful import (
-    Stateful as Stateful,
-    refresh_statistics as refresh_statistics,
-)
+from ._weights.running_statistics import Stateful as Stateful
+from ._inference.refresh_statistics import refresh_statistics as refresh_statistics
 from ._posterior.correlated import (
     AbstractCorrelatedPosterior as AbstractCorrelatedPosterior,
     FullRankPosterior as FullRankPosterior,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._training.low_precision import single
+from ._single import single
 
 
 def ravel(

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from ... import tree as trees
-from ..._training.learner import GradientDescent, TrainState
+from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .._inference.inference import AbstractInference, Roles, random_or_point
 from .._joint.log_joint import LogJoint, plain_term

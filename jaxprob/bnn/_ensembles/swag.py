@@ -10,16 +10,17 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._random.keys import check_key
-from ..._training.learner import TrainState
+from ..._training.gradient_descent import TrainState
 from ..._types import Info, Model, PRNGKey
 from ...tree._ravel import ravel
 from .._inference.inference import Roles, check_state
 from .._inference.map import MAP
-from .._inference.stateful import refresh_statistics, trains_statistics
+from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractWrapper
 from .._joint.prior import check_prior
 from .._posterior.posterior import AbstractPosterior, chosen
+from .._weights.running_statistics import trains_statistics
 
 
 class SWAGState(eqx.Module):

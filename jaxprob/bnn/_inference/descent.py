@@ -7,7 +7,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..._training.ema import EMA
-from ..._training.learner import GradientDescent, TrainState
+from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .inference import AbstractInference, check_state, random_or_point
 

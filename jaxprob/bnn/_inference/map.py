@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._training.ema import EMA
-from ..._training.learner import GradientDescent, TrainState
+from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .._joint.log_joint import LogJoint
 from .._joint.prior import check_prior

@@ -10,12 +10,12 @@ import numpy as np
 import numpyro.distributions as dist
 
 from ..._checks import check_arrays, check_floating, check_labels, check_tree_values
-from ..._engine.last_good import not_finite
 from ..._training.batch import num_rows
+from ..._training.non_finite import not_finite
 from ..._types import Model
-from .._inference.stateful import Stateful
 from .._weights.apply import call_model
 from .._weights.random_leaves import mean_leaves
+from .._weights.running_statistics import Stateful
 from .likelihood import (
     CATEGORICAL,
     CategoricalLikelihood,

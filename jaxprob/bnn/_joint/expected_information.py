@@ -24,7 +24,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import polygamma
 from jaxtyping import Array, Float, PyTree
 
-from ..._training.low_precision import single
+from ...tree._single import single
 from .._weights.scale import real
 from .depends import depends
 from .likelihood import Likelihood

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, PyTree
 from ..._jaxpr.examples_last import vmap_last
 from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
-from ..._training.low_precision import single
 from ..._types import Model, PRNGKey
-from .._inference.stateful import statistics, trains_statistics
+from ...tree._single import single
 from .._weights.apply import call_model
+from .._weights.running_statistics import statistics, trains_statistics
 from .likelihood import BERNOULLI, Likelihood, check_likelihood, class_probs
 from .prior import Prior, log_prior
 from .xy import xy

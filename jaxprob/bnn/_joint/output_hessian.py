@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._training.low_precision import single
 from ...tree._ravel import ravel
+from ...tree._single import single
 from .expected_information import information_root
 from .likelihood import Likelihood
 from .log_joint import LogJoint, log_likelihood_of

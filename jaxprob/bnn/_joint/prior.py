@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, PyTree
 from ... import tree as trees
 from ..._checks import path_name
 from ..._random.keys import leaf_keys
-from ..._training.low_precision import single
 from ..._types import Model, PRNGKey, Where
+from ...tree._single import single
 from .._weights.random_leaves import is_random, mean_leaves
 from .._weights.scale import is_traced, positive
 

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..._engine.last_good import not_finite
 from ..._training.loader import ArrayLoader
+from ..._training.non_finite import not_finite
 from ..._types import Model, PRNGKey
 from .._inference.run_steps import run_steps
 from .laplace import Laplace

@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ... import tree
 from ..._checks import path_name
-from ..._training.low_precision import single
 from ..._types import Model
 from ...tree._ravel import ravel
+from ...tree._single import single
 from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
 from .dense import output_chunks

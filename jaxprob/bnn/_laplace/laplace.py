@@ -8,16 +8,16 @@ import jax
 from jaxtyping import PyTree
 
 from ..._checks import path_name
-from ..._training.learner import TrainState
+from ..._training.gradient_descent import TrainState
 from ..._types import Model, PRNGKey, Where
 from .._inference.map import MAP
-from .._inference.stateful import Stateful
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractPostHoc
 from .._joint.likelihood import NormalLikelihood
 from .._joint.output_hessian import Kind
 from .._joint.prior import check_prior
 from .._weights.bayesianize import choose, nothing_random
+from .._weights.running_statistics import Stateful
 from .._weights.scale import is_traced
 from .check_curvature import (
     check_columns,

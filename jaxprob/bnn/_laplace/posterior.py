@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PyTree
 from ... import tree
 from ..._checks import path_name
 from ..._random.keys import check_key
-from ..._training.low_precision import single
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
+from ...tree._single import single
 from .._joint.likelihood import BernoulliLikelihood, CategoricalLikelihood, Likelihood
 from .._joint.output_hessian import Kind
 from .._joint.output_link import output_link

@@ -14,7 +14,7 @@ from ... import tree
 from ..._checks import path_name
 from ..._random.keys import example_keys
 from ..._training.ema import EMA
-from ..._training.learner import GradientDescent, TrainState
+from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
 from .._inference.descent import AbstractDescent

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..._random.keys import leaf_keys
 from ..._random.standard_normal import standard_normal
-from ..._training.low_precision import single
 from ..._types import PRNGKey
+from ...tree._single import single
 
 
 class IVONState(NamedTuple):

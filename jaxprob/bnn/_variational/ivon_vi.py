@@ -13,10 +13,10 @@ from jaxtyping import PyTree
 
 from ... import tree
 from ..._random.keys import example_keys
-from ..._training.learner import TrainState
-from ..._training.low_precision import single
+from ..._training.gradient_descent import TrainState
 from ..._training.optimizer_update import optimizer_update
 from ..._types import Info, Model, PRNGKey, Where
+from ...tree._single import single
 from .._inference.inference import (
     AbstractInference,
     Roles,

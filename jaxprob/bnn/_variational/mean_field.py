@@ -13,7 +13,7 @@ from ... import tree
 from ..._random.keys import example_keys
 from ..._random.standard_normal import like, philox
 from ..._training.ema import EMA
-from ..._training.learner import GradientDescent, TrainState
+from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .._inference.descent import AbstractDescent
 from .._joint.kl import kl

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from ..._checks import path_name
 from ..._random.keys import example_keys
 from ..._random.standard_normal import philox, standard_normal
-from ..._training.low_precision import single
 from ..._types import Model, PRNGKey
+from ...tree._single import single
 from .joined import join, part, together
 from .scale import inverse_softplus
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from ..._checks import check_finite, check_floating
-from ..._training.low_precision import single
 from ..._types import PRNGKey
+from ...tree._single import single
 from .._schedule.schedule import AbstractSchedule, check_schedule, check_time
 from .._types import Cond, Scalar, Time
 from ..nn import read_condition, reader_of, with_checked_tables

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._training.low_precision import single
+from ...tree._single import single
 from .denoiser import AbstractDenoiser
 
 MAX_ROWS = 1024

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import check_key, example_keys
 from ..._training.batch import masked_mean, num_rows, unpack
-from ..._training.low_precision import single
 from ..._types import Metrics, PRNGKey
+from ...tree._single import single
 from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
 from .._schedule.argument_checks import check_kind
 from .._types import Cond, Scalar, Time

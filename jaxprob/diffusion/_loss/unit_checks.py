@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._training.low_precision import single
+from ...tree._single import single
 from .._denoiser.denoiser import AbstractDenoiser
 
 _REMEDY = (

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._training.low_precision import single
+from ...tree._single import single
 
 
 def check_kind(name: str, value: Any, kind: type, remedy: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._engine.last_good import NonFiniteError
 from ..._engine.totals import StepMetrics
+from ..._training.non_finite import NonFiniteError
 
 
 def check_finite(trainer: Any, metrics: StepMetrics) -> None:

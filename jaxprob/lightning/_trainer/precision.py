@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..._training.learner import AbstractLearner, GradientDescent
+from ..._training.gradient_descent import GradientDescent
+from ..._training.learner import AbstractLearner
 from ..._training.low_precision import LowPrecisionLoss, cast
 from ..._types import Info, Model, PRNGKey, State
 from ...bnn import HMC, NUTS, LogJoint

@@ -1,8 +1,7 @@
-"""Modules that keep running statistics, such as batch normalisation."""
+"""Running statistics of the models of a posterior, computed again from the data."""
 
 import itertools
 from collections.abc import Iterable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,100 +11,12 @@ from jaxtyping import PyTree
 
 from ..._random.keys import check_key, example_keys
 from ..._training.batch import num_rows, unpack
-from ..._types import Model, PRNGKey
+from ..._types import PRNGKey
 from .._joint.xy import xy
 from .._posterior.draws import DrawsPosterior
 from .._posterior.posterior import AbstractPosterior
-from .._weights.apply import takes_key
+from .._weights.running_statistics import Stateful, copied, statistics
 from .training_batches import as_iterable
-
-
-class Stateful(eqx.Module):
-    """A module and its `eqx.nn.State` as one model, which any method here can train.
-
-    ```python
-    net, state = eqx.nn.make_with_state(Net)(key=key)      # holds eqx.nn.BatchNorm
-    model = Stateful(net, state)
-    method = MAP(log_joint, optax.adam(1e-3))
-    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=20)
-    ```
-
-    In training a batch is normalised by its own statistics, and the running ones move
-    with every step. They are neither random nor optimised, and the parameters of
-    normalisation layers are points by default. In inference mode, which `predict`,
-    `Laplace` and `NUTS` use, the running statistics are constants, so that the network
-    is a function of one input.
-
-    While it trains, an output depends on the whole batch, so the likelihood has no
-    factor for each row. A loader fills its ragged last batch with other rows of the
-    set, which count in the statistics and not in the loss; a torch `DataLoader` needs
-    `drop_last=True`. Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or
-    `LayerNorm`.
-
-    **Arguments:**
-
-    - `net`: called as `net(x, state)` or `net(x, state, key=key)`; gives
-        `(output, state)`.
-    - `state`: from `eqx.nn.make_with_state`.
-    - `axis_name`: of the batch, as given to the layers.
-    """
-
-    net: Any
-    state: eqx.nn.State
-    fresh: eqx.nn.State
-    axis_name: str = eqx.field(static=True)
-    inference: bool
-
-    def __init__(
-        self,
-        net: Any,
-        state: eqx.nn.State,
-        *,
-        axis_name: str = "batch",
-        inference: bool = False,
-    ):
-        self.net = net
-        self.state = state
-        # What `refresh_statistics` starts from. A copy: setting one ends the other.
-        self.fresh = _copied(state)
-        self.axis_name = axis_name
-        self.inference = inference
-
-    def __call__(self, x: Any, *, key: PRNGKey | None = None) -> Any:
-        """The output for one input, in inference mode."""
-        if not self.inference:
-            raise ValueError(
-                "this model normalises by statistics of the batch, so it has no output "
-                "for one input: call eqx.nn.inference_mode(model), or train with MAP, "
-                "an ensemble of it, SWAG, SGLD or SGHMC. Variational methods and "
-                "Laplace's curvature need a function of one input: use GroupNorm, or "
-                "train the statistics first and go on in inference mode."
-            )
-        return self.advance(x, key=key)[0]
-
-    def advance(
-        self, x: Any, *, key: PRNGKey | None = None
-    ) -> tuple[Any, eqx.nn.State]:
-        """Output and next state, inside a vmap over the batch axis."""
-        state = _copied(self.state)
-        if takes_key(self.net):
-            return self.net(x, state, key=key)
-        return self.net(x, state)
-
-
-def statistics(model: Model) -> PyTree:
-    """The part of a model that is running statistics, `None` elsewhere."""
-    flags = jax.tree.map(
-        lambda node: jax.tree.map(lambda _: _is_state(node), node),
-        model,
-        is_leaf=_is_state,
-    )
-    return eqx.filter(model, flags)
-
-
-def trains_statistics(model: Model) -> bool:
-    """Whether the model is `Stateful` and not in inference mode."""
-    return isinstance(model, Stateful) and not model.inference
 
 
 def refresh_statistics(
@@ -224,7 +135,7 @@ def _each(function, num):
 
 def _pass(model, x, key):
     """The statistics of one batch."""
-    model = eqx.tree_at(lambda m: m.state, model, _copied(model.fresh))
+    model = eqx.tree_at(lambda m: m.state, model, copied(model.fresh))
     # Dropout stays off: its noise is no part of the sampled function.
     training = jax.tree.map(
         lambda node: (
@@ -294,12 +205,3 @@ def _average(rows, arrays):
         return first
     weights = (rows / jnp.sum(rows)).astype(first.dtype)
     return jnp.tensordot(weights, jnp.stack(arrays), 1)
-
-
-def _is_state(node):
-    return isinstance(node, eqx.nn.State)
-
-
-def _copied(state):
-    """Another object of the same numbers: `State.set` makes the old one unusable."""
-    return jax.tree.map(lambda a: a, state)

@@ -1,0 +1,170 @@
+"""Gradient descent on a loss, with any optax optimiser."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from .. import tree
+from .._types import Info, Loss, Model, PRNGKey, Where
+from ..tree._inference_mode import inference_mode
+from .call_loss import call_loss, check_loss
+from .ema import EMA
+from .learner import AbstractLearner
+from .loss_scale import loss_scale, scaled, unless_left_out
+from .optimizer_update import evaluation_params, optimizer_update
+
+
+class TrainState(eqx.Module):
+    """The state of gradient descent.
+
+    **Fields:**
+
+    - `model`: the model at this step.
+    - `opt_state`: optax's state.
+    - `ema`: the averaged trainable leaves, or `None`.
+    - `step`: updates made so far.
+    """
+
+    model: Model
+    opt_state: PyTree
+    ema: PyTree | None
+    step: Int[Array, ""]
+
+
+class GradientDescent(AbstractLearner):
+    """Minimises a loss with an optax optimiser.
+
+    ```python
+    learner = jaxprob.GradientDescent(loss, optax.adam(1e-3), ema=jaxprob.EMA(0.999))
+    state, history = jaxprob.fit(learner, model, (x, y), key=key, num_steps=1000)
+    model = learner.model(state)
+    ```
+
+    **Arguments:**
+
+    - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
+        makes one from the loss of one example. A metric is one number and has another
+        name than `"loss"` and `"step"`. It may be an Equinox module; if it has
+        a method `check(model, data)`, data sets are shown to it before training. It
+        may give `(scalar, (metrics, held))` instead, where `held` is a tree like the
+        model with new running statistics and `None` elsewhere. A loss with a parameter
+        `step`, `loss(model, batch, *, key, step)`, gets the number of updates made so
+        far as an array: write weights that change over time as functions of it. Python
+        values that a loss reads from outside are constants of the compiled step.
+    - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
+        gradient accumulation (`optax.MultiSteps`) are composed there. Those that need
+        the loss or its function (`optax.contrib.reduce_on_plateau`, `optax.lbfgs`,
+        line searches) get both; under `optax.MultiSteps` the value is that of the last
+        batch alone, and there is no function.
+    - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
+        Without it a schedule-free optimiser (`optax.contrib.schedule_free`) gives the
+        average that it keeps.
+    - `trainable`: which leaves move (see `jaxprob.tree`); all others are bit-equal for
+        ever. All inexact arrays by default.
+    - `evaluation_loss`: what `evaluate` computes, `loss` by default. Equinox's dropout
+        is switched off there by itself; for a model of another package, give the loss
+        without it.
+    """
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    ema: EMA | None = None
+    trainable: Where = True
+    evaluation_loss: Loss | None = None
+
+    def __check_init__(self):
+        if not all(hasattr(self.optimizer, name) for name in ("init", "update")):
+            raise TypeError(
+                f"optimizer={self.optimizer!r}: give an optax transformation, such as "
+                "optax.adam(1e-3)"
+            )
+        check_loss("loss", self.loss)
+        if self.evaluation_loss is not None:
+            check_loss("evaluation_loss", self.evaluation_loss)
+
+    def check(self, model: Model, data: PyTree) -> None:
+        """What the loss has to say of the data, if it has a method `check`."""
+        look = getattr(self.loss, "check", None)
+        if look is not None:
+            look(model, data)
+
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        params, _ = tree.partition(model, self.trainable)
+        if not jax.tree.leaves(params):
+            raise ValueError(
+                f"trainable={self.trainable!r} leaves nothing to train: the model has "
+                "no floating-point array there"
+            )
+        return TrainState(
+            model=model,
+            opt_state=self.optimizer.init(params),
+            ema=None if self.ema is None else self.ema.init(params),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        params, rest = tree.partition(state.model, self.trainable)
+
+        scale = loss_scale(state.opt_state)
+
+        def loss(params):
+            model = eqx.combine(params, rest)
+            value, *aux = call_loss(self.loss, model, batch, key=key, step=state.step)
+            return value, aux
+
+        def scaled_loss(params):
+            value, aux = loss(params)
+            return scaled(value, scale), (value, aux)
+
+        (_, (value, aux)), grads = jax.value_and_grad(scaled_loss, has_aux=True)(params)
+        metrics, held = aux
+        updates, opt_state = optimizer_update(
+            self.optimizer,
+            grads,
+            state.opt_state,
+            params,
+            value=value,
+            value_fn=lambda params: loss(params)[0],
+            **({} if scale is None else {"scale": scale}),
+        )
+        params = optax.apply_updates(params, updates)
+        average = state.ema
+        if self.ema is not None:
+            average = self.ema.update(average, params, state.step)
+        if held is not None:
+            rest = eqx.combine(held, rest)
+        model = eqx.combine(params, rest)
+        new = TrainState(model, opt_state, average, state.step + 1)
+        if scale is not None:
+            new = unless_left_out(new, state)
+        return new, {"loss": value, **metrics}
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        params, rest = tree.partition(state.model, self.trainable)
+
+        def loss(params):
+            model = eqx.combine(params, rest)
+            return call_loss(self.loss, model, batch, key=key, step=state.step)[0]
+
+        return jax.grad(loss)(params)
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        model = inference_mode(self.model(state))
+        loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
+        value, metrics, _ = call_loss(loss, model, batch, key=key, step=state.step)
+        return {"loss": value, **metrics}
+
+    def model(self, state: TrainState) -> Model:
+        """The averaged model if there is an EMA, else the model of the last step.
+
+        A schedule-free optimiser keeps an average of its own, which is given then.
+        """
+        params, rest = tree.partition(state.model, self.trainable)
+        if state.ema is None:
+            return eqx.combine(evaluation_params(state.opt_state, params), rest)
+        average = jax.tree.map(lambda a, p: a.astype(p.dtype), state.ema, params)
+        return eqx.combine(average, rest)
