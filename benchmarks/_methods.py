@@ -43,15 +43,23 @@ def methods(joint, num_steps, scale, only=""):
     vi = decaying(0.03, num_steps)
     rows = {
         "NUTS": (bnn.NUTS(joint, num_draws=NUM // 4), None, None),
-        "HMC": (bnn.HMC(joint, 16, num_draws=NUM // 4), None, None),
-        "SGLD": (bnn.SGLD(joint, 0.02 * scale, 2000, 20, NUM), None, 16),
-        "SGHMC": (bnn.SGHMC(joint, 0.002 * scale, 2000, 50, NUM), None, 16),
+        "HMC": (bnn.HMC(joint, num_leapfrog=16, num_draws=NUM // 4), None, None),
+        "SGLD": (
+            bnn.SGLD(joint, 0.02 * scale, num_warmup=2000, thin=20, num_draws=NUM),
+            None,
+            16,
+        ),
+        "SGHMC": (
+            bnn.SGHMC(joint, 0.002 * scale, num_warmup=2000, thin=50, num_draws=NUM),
+            None,
+            16,
+        ),
         "SGLD, cyclical": (
             bnn.SGLD(
                 joint,
-                bnn.CosineCycles(min(0.1 * scale, 0.005), length=400, draws=5),
-                start=2000,
-                every=20,
+                bnn.CosineCycles(min(0.1 * scale, 0.005), length=400, num_draws=5),
+                num_warmup=2000,
+                thin=20,
                 num_draws=NUM,
             ),
             None,
@@ -93,7 +101,7 @@ def methods(joint, num_steps, scale, only=""):
             None,
         ),
         "deep ensemble": (bnn.DeepEnsemble(point, 20), num_steps, None),
-        "SWAG": (bnn.SWAG(swag, start=2000, every=4), 2 * num_steps, 4),
+        "SWAG": (bnn.SWAG(swag, num_warmup=2000, thin=4), 2 * num_steps, 4),
     }
     return {name: row for name, row in rows.items() if name.startswith(only)}
 

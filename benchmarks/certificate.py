@@ -113,10 +113,36 @@ def calibration(only):
 def samplers(joint, draws):
     """One chain each, with draws as good as independent of each other."""
     return {
-        "NUTS": bnn.NUTS(joint, 0, draws, 1, 8, step_size=0.1, max_doublings=5),
-        "HMC": bnn.HMC(joint, 12, 0, draws, 1, 12, step_size=0.1),
-        "SGLD": bnn.SGLD(joint, 1e-2, 2000, 800, draws, initial="prior"),
-        "SGHMC": bnn.SGHMC(joint, 6e-3, 500, 150, draws, 0.15, initial="prior"),
+        "NUTS": bnn.NUTS(
+            joint,
+            num_warmup=0,
+            num_draws=draws,
+            num_chains=1,
+            thin=8,
+            step_size=0.1,
+            max_doublings=5,
+        ),
+        "HMC": bnn.HMC(
+            joint,
+            num_leapfrog=12,
+            num_warmup=0,
+            num_draws=draws,
+            num_chains=1,
+            thin=12,
+            step_size=0.1,
+        ),
+        "SGLD": bnn.SGLD(
+            joint, 1e-2, num_warmup=2000, thin=800, num_draws=draws, initial="prior"
+        ),
+        "SGHMC": bnn.SGHMC(
+            joint,
+            6e-3,
+            num_warmup=500,
+            thin=150,
+            num_draws=draws,
+            friction=0.15,
+            initial="prior",
+        ),
     }
 
 

@@ -155,7 +155,7 @@ def methods(num_data: int, steps: int, rate: float) -> dict[str, tuple[Any, floa
             0.0,
         ),
         "swag": (
-            bnn.SWAG(averaged, start=start, every=max(1, (steps - start) // 30)),
+            bnn.SWAG(averaged, num_warmup=start, thin=max(1, (steps - start) // 30)),
             0.0,
         ),
         "laplace-last-layer": (

@@ -76,7 +76,7 @@ def make(name, problem):
     seeds = iter(range(10_000))
 
     if name == "ours":
-        method = bnn.NUTS(joint, WARMUP, DRAWS, CHAINS)
+        method = bnn.NUTS(joint, num_warmup=WARMUP, num_draws=DRAWS, num_chains=CHAINS)
         start = method.init(model, key=key)
         arrays, static = eqx.partition(start, eqx.is_array)
 

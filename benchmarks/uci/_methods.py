@@ -206,7 +206,7 @@ def _swag(joint, steps):
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     point = bnn.MAP(joint, optimizer, random=ALL)
-    return bnn.SWAG(point, start=start, every=max(1, (steps - start) // 40))
+    return bnn.SWAG(point, num_warmup=start, thin=max(1, (steps - start) // 40))
 
 
 def _laplace(joint, steps):

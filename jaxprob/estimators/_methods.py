@@ -55,9 +55,9 @@ def _named(method, likelihood, prior_scale, num_data, num_steps, learning_rate):
         return bnn.DeepEnsemble(point, num_members=5)
     if method == "laplace":
         return bnn.Laplace(point, structure="kronecker")
-    if method == "mean-field-vi":
+    if method == "mean_field_vi":
         return bnn.MeanFieldVI(joint, point.optimizer, estimator="local")
     raise ValueError(
-        f"method={method!r}: it is 'ensemble', 'map', 'laplace', 'mean-field-vi', or a "
+        f"method={method!r}: it is 'ensemble', 'map', 'laplace', 'mean_field_vi', or a "
         "function (log_joint, num_steps) -> inference method"
     )

@@ -29,7 +29,7 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
 
     **Arguments:**
 
-    - `method`: `"ensemble"` (five networks), `"map"`, `"laplace"`, `"mean-field-vi"`,
+    - `method`: `"ensemble"` (five networks), `"map"`, `"laplace"`, `"mean_field_vi"`,
         or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`; a
         sampler with `random=True` samples the noise as well, which else stays.
     - `hidden`: widths of the hidden layers, all alike.

@@ -249,10 +249,16 @@ METHODS = {
     "IVON": (lambda: bnn.IVON(joint(), 1e-3), "second"),
     "DeepEnsemble": (lambda: bnn.DeepEnsemble(bnn.MAP(joint(), SGD), 2), "second"),
     "AnchoredMAP": (lambda: bnn.AnchoredMAP(joint(), SGD), "second"),
-    "SWAG": (lambda: bnn.SWAG(bnn.MAP(joint(), SGD), 2, 1), "second"),
+    "SWAG": (lambda: bnn.SWAG(bnn.MAP(joint(), SGD), num_warmup=2, thin=1), "second"),
     "Laplace": (lambda: bnn.Laplace(bnn.MAP(joint(), SGD)), "second"),
-    "SGLD": (lambda: bnn.SGLD(joint(), 1e-5, 0, 1, 20), "second"),
-    "SGHMC": (lambda: bnn.SGHMC(joint(), 1e-5, 0, 1, 20), "second"),
+    "SGLD": (
+        lambda: bnn.SGLD(joint(), 1e-5, num_warmup=0, thin=1, num_draws=20),
+        "second",
+    ),
+    "SGHMC": (
+        lambda: bnn.SGHMC(joint(), 1e-5, num_warmup=0, thin=1, num_draws=20),
+        "second",
+    ),
 }
 
 

@@ -156,7 +156,7 @@ def test_rows_without_a_mask_are_refused_with_the_batch_size_that_works(getkey):
 @pytest.mark.slow
 def test_chains_on_devices_of_their_own_draw_what_they_draw_on_one():
     log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=32)
-    method = HMC(log_joint, 4, num_warmup=12, num_draws=8, num_chains=4)
+    method = HMC(log_joint, num_leapfrog=4, num_warmup=12, num_draws=8, num_chains=4)
     model, (x, y) = eqx.nn.Linear(3, 1, key=jax.random.key(0)), arrays(32, np.float64)
     draws = []
     with jax.enable_x64(True):

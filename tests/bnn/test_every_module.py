@@ -53,16 +53,38 @@ METHODS = {
     "Laplace, low rank": laplace("low_rank", rank=3),
     "Laplace, last layer": laplace("kronecker", where=is_head),
     "Laplace, empirical Fisher": laplace("full", kind="fisher"),
-    "SWAG": lambda joint: bnn.SWAG(bnn.MAP(joint, SGD), 0, 1, num_samples=2),
+    "SWAG": lambda joint: bnn.SWAG(
+        bnn.MAP(joint, SGD), num_warmup=0, thin=1, num_samples=2
+    ),
     "NUTS": lambda joint: bnn.NUTS(
-        joint, 0, 1, 2, initial="model", step_size=1e-3, max_doublings=2
+        joint,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+        max_doublings=2,
     ),
-    "HMC": lambda joint: bnn.HMC(joint, 2, 0, 1, 2, initial="model", step_size=1e-3),
-    "SGLD": lambda joint: bnn.SGLD(joint, 1e-4, 0, 1, 2, num_chains=2),
+    "HMC": lambda joint: bnn.HMC(
+        joint,
+        num_leapfrog=2,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+    ),
+    "SGLD": lambda joint: bnn.SGLD(
+        joint, 1e-4, num_warmup=0, thin=1, num_draws=2, num_chains=2
+    ),
     "SGLD, cyclical": lambda joint: bnn.SGLD(
-        joint, bnn.CosineCycles(1e-4, length=2, draws=2), 0, 1, 2
+        joint,
+        bnn.CosineCycles(1e-4, length=2, num_draws=2),
+        num_warmup=0,
+        thin=1,
+        num_draws=2,
     ),
-    "SGHMC": lambda joint: bnn.SGHMC(joint, 1e-4, 0, 1, 2),
+    "SGHMC": lambda joint: bnn.SGHMC(joint, 1e-4, num_warmup=0, thin=1, num_draws=2),
     "Blocks": lambda joint: bnn.Blocks(
         bnn.MAP(joint, SGD), {is_head: bnn.Laplace(bnn.MAP(joint, SGD))}
     ),

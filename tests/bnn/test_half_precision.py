@@ -36,11 +36,27 @@ METHODS = {
     "LowRankVI": bnn.LowRankVI(JOINT, SGD),
     "FullRankVI": bnn.FullRankVI(JOINT, SGD),
     "IVON": bnn.IVON(JOINT, 0.01, beta2=0.5),
-    "SWAG": bnn.SWAG(bnn.MAP(JOINT, SGD), 0, 1),
-    "SGLD": bnn.SGLD(JOINT, 1e-4, 0, 1, 2),
-    "SGHMC": bnn.SGHMC(JOINT, 1e-4, 0, 1, 2),
-    "HMC": bnn.HMC(JOINT, 2, 0, 1, 2, initial="model", step_size=1e-3),
-    "NUTS": bnn.NUTS(JOINT, 0, 1, 2, initial="model", step_size=1e-3, max_doublings=2),
+    "SWAG": bnn.SWAG(bnn.MAP(JOINT, SGD), num_warmup=0, thin=1),
+    "SGLD": bnn.SGLD(JOINT, 1e-4, num_warmup=0, thin=1, num_draws=2),
+    "SGHMC": bnn.SGHMC(JOINT, 1e-4, num_warmup=0, thin=1, num_draws=2),
+    "HMC": bnn.HMC(
+        JOINT,
+        num_leapfrog=2,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+    ),
+    "NUTS": bnn.NUTS(
+        JOINT,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+        max_doublings=2,
+    ),
     **{
         f"Laplace, {structure}": bnn.Laplace(bnn.MAP(JOINT, SGD), structure)
         for structure in ("full", "kronecker", "low_rank", "diagonal")

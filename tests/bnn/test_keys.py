@@ -16,6 +16,7 @@ import pytest
 
 from jaxprob import bnn
 from jaxprob.bnn._mcmc import hamiltonian as _hamiltonian
+from jaxprob.bnn._mcmc.blackjax_kernels import HMCInfo
 from jaxprob.testing import LinearGaussian, simulated_ranks
 
 from .modules import ROWS, make
@@ -69,10 +70,9 @@ def recorder():
         # loops would call again with the keys of chains that are done.
         def transition(key, place, *args, **kwargs):
             uses.note("transition", key)
-            facts = ("acceptance", "divergent", "num_leapfrog")
-            return place, dict.fromkeys(facts, jnp.zeros_like(place.log_density))
+            return place, HMCInfo(*[jnp.zeros_like(place.log_density)] * 3)
 
-        patch.setattr(_hamiltonian, "hamiltonian_step", transition)
+        patch.setattr(_hamiltonian, "hmc_step", transition)
         eqx.clear_caches()
         jax.clear_caches()
         yield uses
@@ -117,7 +117,7 @@ NESTED = {
     "a block that starts at random": lambda joint: bnn.Blocks(
         bnn.MAP(joint, SGD),
         {"weights.out": bnn.LowRankVI(joint, SGD), "weights.in": bnn.SGLD(
-            joint, 1e-4, 0, 1, 2)},
+            joint, 1e-4, num_warmup=0, thin=1, num_draws=2)},
         num_steps=3,
     ),
     "members that start at random": lambda joint: bnn.DeepEnsemble(
@@ -171,7 +171,9 @@ def test_nor_where_running_statistics_are_refreshed(uses):
     _, (x, y) = make("batch norm")
     y = y[:, None]
     model = bnn.Stateful(*eqx.nn.make_with_state(build)(jax.random.key(0)))
-    method = bnn.SWAG(bnn.MAP(joint(), optax.sgd(0.05)), 0, 1, num_samples=2)
+    method = bnn.SWAG(
+        bnn.MAP(joint(), optax.sgd(0.05)), num_warmup=0, thin=1, num_samples=2
+    )
     uses.clear()
     state = method.init(model, key=jax.random.key(6))
     for step in range(2):

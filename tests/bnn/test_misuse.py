@@ -26,7 +26,9 @@ def mlp():
 
 
 def nuts(joint=JOINT, **kwargs):
-    return bnn.NUTS(joint, 2, 2, 1, initial="model", **kwargs)
+    return bnn.NUTS(
+        joint, num_warmup=2, num_draws=2, num_chains=1, initial="model", **kwargs
+    )
 
 
 CHOICES = {
@@ -59,8 +61,8 @@ HOLD_RANDOM_LEAVES = {
     "MAP": bnn.MAP(JOINT, SGD),
     "IVON": bnn.IVON(JOINT, 0.1),
     "AnchoredMAP": bnn.AnchoredMAP(JOINT, SGD),
-    "SWAG": bnn.SWAG(bnn.MAP(JOINT, SGD), 0, 1),
-    "SGLD": bnn.SGLD(JOINT, 1e-3, 0, 1, 2),
+    "SWAG": bnn.SWAG(bnn.MAP(JOINT, SGD), num_warmup=0, thin=1),
+    "SGLD": bnn.SGLD(JOINT, 1e-3, num_warmup=0, thin=1, num_draws=2),
     "NUTS": nuts(),
     "DeepEnsemble": bnn.DeepEnsemble(bnn.MAP(JOINT, SGD), 2),
 }
@@ -95,7 +97,7 @@ def test_chains_need_the_rows_that_num_data_counts(rows):
 @pytest.mark.slow
 def test_a_step_size_that_nothing_adapts_is_what_to_lower():
     method = bnn.HMC(
-        JOINT, 4, num_warmup=0, num_draws=4, step_size=1e3, initial="model"
+        JOINT, num_leapfrog=4, num_warmup=0, num_draws=4, step_size=1e3, initial="model"
     )
     with pytest.raises(bnn.ChainError, match=r"Lower step_size=1000\.0"):
         bnn.run_chains(method, mlp(), (X, Y), key=KEY, progress=False)
@@ -104,7 +106,7 @@ def test_a_step_size_that_nothing_adapts_is_what_to_lower():
 @pytest.mark.slow
 def test_a_run_on_disk_gives_the_draws_that_are_asked_for(tmp_path):
     def draws(num):
-        method = bnn.SGLD(JOINT, 1e-3, start=0, every=1, num_draws=num)
+        method = bnn.SGLD(JOINT, 1e-3, num_warmup=0, thin=1, num_draws=num)
         return bnn.run_chains(
             method, mlp(), (X, Y), key=KEY, folder=tmp_path, progress=False
         )

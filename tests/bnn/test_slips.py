@@ -17,7 +17,7 @@ NET = eqx.nn.Linear(2, 1, key=jax.random.key(0))
 JOINT = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=20)
 MAP = bnn.MAP(JOINT, optax.adam(1e-2))
 VI = bnn.MeanFieldVI(JOINT, optax.adam(1e-2))
-HMC = bnn.HMC(JOINT, 2, num_warmup=2, num_draws=2, num_chains=1)
+HMC = bnn.HMC(JOINT, num_leapfrog=2, num_warmup=2, num_draws=2, num_chains=1)
 
 
 def state():

@@ -70,7 +70,7 @@ WRONG = {
     ),
     "members first": (lambda: bnn.DeepEnsemble(5, MAP), "num_members=MAP"),
     "an optimiser of a sampler": (
-        lambda: bnn.SGLD(JOINT, optax.sgd(0.1), 0, 1, 2),
+        lambda: bnn.SGLD(JOINT, optax.sgd(0.1), num_warmup=0, thin=1, num_draws=2),
         "learning_rate=.*a positive number, or a schedule",
     ),
     "blocks without methods": (
@@ -122,16 +122,19 @@ def test_what_reaches_all_numbers_needs_a_prior_without_an_edge(prior):
     model, joint = Slope(jnp.asarray(0.5)), over(prior)
     point = bnn.MAP(joint, optax.sgd(1e-3))
     for method in (
-        bnn.SGLD(joint, 1e-3, 0, 1, 2),
-        bnn.SGHMC(joint, 1e-3, 0, 1, 2),
+        bnn.SGLD(joint, 1e-3, num_warmup=0, thin=1, num_draws=2),
+        bnn.SGHMC(joint, 1e-3, num_warmup=0, thin=1, num_draws=2),
         bnn.Laplace(point),
-        bnn.SWAG(point, 0, 1),
+        bnn.SWAG(point, num_warmup=0, thin=1),
     ):
         with pytest.raises(ValueError, match=r"prior of w, .* let the leaf be its log"):
             method.init(model, key=KEY)
     with pytest.raises(ValueError, match=r"prior of w, .* Laplace's Gaussian reaches"):
         bnn.Laplace(point).posterior(point.init(model), [(X, Y)])
-    for method in (point, bnn.NUTS(joint, 2, 2, 1, initial="model")):
+    for method in (
+        point,
+        bnn.NUTS(joint, num_warmup=2, num_draws=2, num_chains=1, initial="model"),
+    ):
         method.init(model, key=KEY)
 
 

@@ -30,7 +30,7 @@ def test_scikit_learns_own_checks(estimator, check):
 @pytest.fixture(scope="module")
 def regression():
     X, y = load_diabetes(return_X_y=True)
-    model = BNNRegressor("mean-field-vi", hidden=(20,), num_epochs=150, random_state=0)
+    model = BNNRegressor("mean_field_vi", hidden=(20,), num_epochs=150, random_state=0)
     return model.fit(X[:350], y[:350]), X[350:], y[350:]
 
 
@@ -105,7 +105,7 @@ def test_a_method_of_ones_own():
     def chain(log_joint, num_steps):
         start = num_steps // 2
         return bnn.SGLD(
-            log_joint, 1e-4, start=start, every=10, num_draws=20, random=True
+            log_joint, 1e-4, num_warmup=start, thin=10, num_draws=20, random=True
         )
 
     model = BNNRegressor(chain, hidden=(8,), num_epochs=30, random_state=0)
@@ -138,7 +138,7 @@ def test_one_class_is_refused():
 @pytest.mark.slow
 def test_the_folds_of_a_cross_validation_share_what_is_compiled(caplog):
     X, y = load_diabetes(return_X_y=True)
-    model = BNNRegressor("mean-field-vi", num_epochs=2, **SMALL)
+    model = BNNRegressor("mean_field_vi", num_epochs=2, **SMALL)
 
     def compiled(score):
         caplog.clear()

@@ -20,11 +20,11 @@ methods: list[bnn.AbstractInference] = [
     bnn.FullRankVI(joint, adam),
     bnn.IVON(joint, 1e-2),
     bnn.Laplace(point, "kronecker"),
-    bnn.SWAG(point, 10, 2),
-    bnn.SGLD(joint, 1e-2, 10, 2, 5),
-    bnn.SGHMC(joint, 1e-2, 10, 2, 5),
-    bnn.HMC(joint, 8, 10, 10),
-    bnn.NUTS(joint, 10, 10),
+    bnn.SWAG(point, num_warmup=10, thin=2),
+    bnn.SGLD(joint, 1e-2, num_warmup=10, thin=2, num_draws=5),
+    bnn.SGHMC(joint, 1e-2, num_warmup=10, thin=2, num_draws=5),
+    bnn.HMC(joint, num_leapfrog=8, num_warmup=10, num_draws=10),
+    bnn.NUTS(joint, num_warmup=10, num_draws=10),
     bnn.Blocks(point, {"layers.1": bnn.Laplace(point)}),
 ]
 state = methods[1].init(model, key=jax.random.key(1))

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax
@@ -72,6 +73,7 @@ class AnchoredMAP(AbstractInference):
 
     log_joint: LogJoint
     optimizer: optax.GradientTransformation
+    _: KW_ONLY
     random: Where | None = None
     point: Where = True
 

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY
 from typing import Literal
 
 import equinox as eqx
@@ -131,6 +132,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
 
     method: AbstractInference
     num_members: int
+    _: KW_ONLY
     make: Callable[[PRNGKey], Model] | Literal["shuffled", "model"] | None = None
     members: Literal["vmap", "loop"] = "vmap"
 

@@ -1,6 +1,7 @@
 """SWAG: a Gaussian fitted to the path of stochastic gradient descent."""
 
 from collections.abc import Iterable
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
 import equinox as eqx
@@ -102,15 +103,15 @@ class SWAG(AbstractWrapper):
     Garipov, Izmailov, Vetrov and Wilson, 2019, https://arxiv.org/abs/1902.02476.
 
     ```python
-    method = SWAG(MAP(log_joint, optax.sgd(0.05)), start=1000, every=10)
+    method = SWAG(MAP(log_joint, optax.sgd(0.05)), num_warmup=1000, thin=10)
     multi_swag = DeepEnsemble(method, num_members=5)
     ```
 
     **Arguments:**
 
     - `method`: trains; its random and point leaves are collected.
-    - `start`: steps of burn-in.
-    - `every`: steps from one collected iterate to the next, about an epoch's.
+    - `num_warmup`: steps of burn-in.
+    - `thin`: steps from one collected iterate to the next, about an epoch's.
     - `rank`: K; 0 for the diagonal alone. Memory is K copies of the weights.
     - `num_samples`: for a model with running statistics alone (see `Stateful`), how
         many samples are drawn in `posterior(state, batches, key=key)`, which computes
@@ -119,16 +120,18 @@ class SWAG(AbstractWrapper):
 
     wraps: ClassVar = MAP
     method: MAP
-    start: int
-    every: int
+    _: KW_ONLY
+    num_warmup: int
+    thin: int
     rank: int = 20
     num_samples: int = 30
 
     def __check_init__(self):
-        if self.start < 0 or self.every < 1 or self.rank < 0 or self.rank == 1:
+        if self.num_warmup < 0 or self.thin < 1 or self.rank < 0 or self.rank == 1:
             raise ValueError(
-                f"start={self.start}, every={self.every}, rank={self.rank}: steps of "
-                "at least 0 and 1, and a rank of 0 (diagonal) or at least 2"
+                f"num_warmup={self.num_warmup}, thin={self.thin}, rank={self.rank}: "
+                "num_warmup is at least 0, thin at least 1, and rank is 0 (diagonal) "
+                "or at least 2"
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> SWAGState:
@@ -144,7 +147,9 @@ class SWAG(AbstractWrapper):
         self, state: SWAGState, batch: PyTree, *, key: PRNGKey
     ) -> tuple[SWAGState, Info]:
         train, info = self.method.update(state.train, batch, key=key)
-        due = (train.step > self.start) & ((train.step - self.start) % self.every == 0)
+        due = (train.step > self.num_warmup) & (
+            (train.step - self.num_warmup) % self.thin == 0
+        )
         vector = self._vector(train.model)
         count = state.count + 1
         delta = vector - state.mean
@@ -196,8 +201,8 @@ class SWAG(AbstractWrapper):
         if count < 2:
             raise ValueError(
                 f"SWAG has collected {count} iterate(s) and needs two: it collects "
-                f"every {self.every} steps after step {self.start}, and training ended "
-                f"at step {int(state.train.step)}"
+                f"every {self.thin} steps after step {self.num_warmup}, and training "
+                f"ended at step {int(state.train.step)}"
             )
         model = self.model(state)
         params, rest = self._split(model)

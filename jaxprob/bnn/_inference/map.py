@@ -1,6 +1,7 @@
 """Maximum a posteriori: the one model of highest posterior density."""
 
 from collections.abc import Iterable
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import optax
@@ -42,6 +43,7 @@ class MAP(AbstractDescent):
 
     log_joint: LogJoint
     optimizer: optax.GradientTransformation
+    _: KW_ONLY
     random: Where | None = None
     point: Where = True
     ema: EMA | None = None

@@ -1,6 +1,7 @@
 """Laplace: a Gaussian with the curvature of the log joint at its mode."""
 
 from collections.abc import Iterable
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
 import equinox as eqx
@@ -79,6 +80,7 @@ class Laplace(AbstractPostHoc):
     wraps: ClassVar = MAP
     method: MAP
     structure: Structure = "full"
+    _: KW_ONLY
     where: Where | None = None
     kind: Kind = "ggn"
     rank: int = 20

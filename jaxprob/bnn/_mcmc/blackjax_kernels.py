@@ -1,13 +1,13 @@
-"""All that is used of blackjax, in one place.
+"""Transitions and adaptation of blackjax: the only file that imports it.
 
-It is imported when a sampler runs: its import costs as much as optax's. Some of its
-lines mix dtypes and ranks, so it runs under JAX's ordinary promotion rules whatever the
-user's are; what comes back has the dtypes that went in.
+It is imported when a sampler runs, because its import takes as long as that of optax.
+Some of its lines mix dtypes and ranks, so it runs under JAX's standard promotion rules
+whatever the user's rules are. The results have the dtypes of the arguments.
 """
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ LogDensity = Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def _ordinary_promotion():
+def _standard_promotion():
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
@@ -29,62 +29,91 @@ def _ordinary_promotion():
         yield
 
 
-class Place(eqx.Module):
-    """Where a chain is, or each of several, and what was evaluated there."""
+class HMCState(eqx.Module):
+    """Position of a chain, or of several, with the log density and gradient there."""
 
     position: Float[Array, "*chains dim"]
     log_density: Float[Array, "*chains"]
     gradient: Float[Array, "*chains dim"]
 
 
-def evaluate_at(position: Float[Array, " dim"], log_density: LogDensity) -> Place:
-    """The density and its gradient at a position."""
+class HMCInfo(NamedTuple):
+    """What is known of a transition.
+
+    **Fields:**
+
+    - `acceptance`: probability with which the end of the trajectory is accepted.
+    - `divergent`: 1 where the energy error was too large, else 0.
+    - `num_leapfrog`: leapfrog steps made.
+    """
+
+    acceptance: Float[Array, "*chains"]
+    divergent: Float[Array, "*chains"]
+    num_leapfrog: Float[Array, "*chains"]
+
+
+def hmc_init(position: Float[Array, " dim"], log_density: LogDensity) -> HMCState:
+    """Evaluate the log density and its gradient at a position."""
     value, gradient = jax.value_and_grad(log_density)(position)
-    return Place(position, jnp.asarray(value, position.dtype), gradient)
+    return HMCState(position, jnp.asarray(value, position.dtype), gradient)
 
 
-def hamiltonian_step(
+def hmc_step(
     key: PRNGKey,
-    place: Place,
+    state: HMCState,
     log_density: LogDensity,
     *,
     step_size: Any,
     inverse_mass: Float[Array, " dim"],
-    num_leapfrog: int | None,
+    num_leapfrog: int,
+) -> tuple[HMCState, HMCInfo]:
+    """Make one transition of Hamiltonian Monte Carlo."""
+    from blackjax.mcmc import hmc
+
+    with _standard_promotion():
+        return _transition(
+            hmc.build_kernel(),
+            (key, state, log_density, step_size, inverse_mass, num_leapfrog),
+        )
+
+
+def nuts_step(
+    key: PRNGKey,
+    state: HMCState,
+    log_density: LogDensity,
+    *,
+    step_size: Any,
+    inverse_mass: Float[Array, " dim"],
     max_doublings: int,
-) -> tuple[Place, dict[str, Array]]:
-    """One transition of NUTS, or of HMC with `num_leapfrog` steps.
+) -> tuple[HMCState, HMCInfo]:
+    """Make one transition of the no-U-turn sampler."""
+    from blackjax.mcmc import nuts
 
-    **Returns:** the next place, and `acceptance`, `divergent` and `num_leapfrog` of the
-    transition.
-    """
-    from blackjax.mcmc import hmc, nuts
-
-    dtype = place.position.dtype
-    density: Any = place.log_density  # to blackjax's types a float
-    with _ordinary_promotion():
-        state: Any = hmc.HMCState(place.position, density, place.gradient)
-        if num_leapfrog is None:
-            state, info = nuts.build_kernel()(
-                key, state, log_density, step_size, inverse_mass, max_doublings
-            )
-        else:
-            state, info = hmc.build_kernel()(
-                key, state, log_density, step_size, inverse_mass, num_leapfrog
-            )
-        facts = {
-            "acceptance": info.acceptance_rate,
-            "divergent": info.is_divergent,
-            "num_leapfrog": info.num_integration_steps,
-        }
-        found = Place(*(jnp.asarray(part, dtype) for part in state))
-        return found, {name: jnp.asarray(a, dtype) for name, a in facts.items()}
+    with _standard_promotion():
+        return _transition(
+            nuts.build_kernel(),
+            (key, state, log_density, step_size, inverse_mass, max_doublings),
+        )
 
 
-def _step_size(target):
+def _transition(kernel, arguments):
+    from blackjax.mcmc import hmc
+
+    key, state, *rest = arguments
+    dtype = state.position.dtype
+    start = hmc.HMCState(state.position, state.log_density, state.gradient)
+    end, info = kernel(key, start, *rest)
+    found = info.acceptance_rate, info.is_divergent, info.num_integration_steps
+    return (
+        HMCState(*(jnp.asarray(part, dtype) for part in end)),
+        HMCInfo(*(jnp.asarray(part, dtype) for part in found)),
+    )
+
+
+def _step_size(target_acceptance):
     from blackjax.adaptation.step_size import dual_averaging_adaptation
 
-    return dual_averaging_adaptation(target)
+    return dual_averaging_adaptation(target_acceptance)
 
 
 def _mass():
@@ -93,23 +122,34 @@ def _mass():
     return mass_matrix_adaptation(is_diagonal_matrix=True)
 
 
-def warmup_schedule(num: int) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Stan's windows: for each step whether it is in a slow one, and ends it."""
+def warmup_schedule(
+    num_warmup: int,
+) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Return Stan's windows: for each step, whether it is in a slow window, and
+    whether it is the last step of that window.
+    """
     from blackjax.adaptation.staged_adaptation import build_schedule
 
-    if num == 0:
+    if num_warmup == 0:
         return np.zeros(1, np.int32), np.zeros(1, bool)
-    with jax.ensure_compile_time_eval(), _ordinary_promotion():
-        schedule = np.asarray(build_schedule(num))
+    with jax.ensure_compile_time_eval(), _standard_promotion():
+        schedule = np.asarray(build_schedule(num_warmup))
     return schedule[:, 0].astype(np.int32), schedule[:, 1].astype(bool)
 
 
 def warmup_init(
-    position: Float[Array, " dim"], *, target: float, step_size: float
+    position: Float[Array, " dim"], *, step_size: float, target_acceptance: float
 ) -> PyTree:
-    """The state of Stan's warm-up: dual averaging, and a diagonal mass matrix."""
-    with _ordinary_promotion():
-        averaging = _step_size(target)[0](step_size)
+    """Return the state of Stan's warm-up: dual averaging, and a diagonal mass matrix.
+
+    **Arguments:**
+
+    - `position`: of the chain.
+    - `step_size`: where its adaptation starts.
+    - `target_acceptance`: acceptance rate that the step size is adapted to.
+    """
+    with _standard_promotion():
+        averaging = _step_size(target_acceptance)[0](step_size)
         mass = _mass()[0](position.size)
         return jax.tree.map(
             lambda a: jnp.asarray(
@@ -123,28 +163,36 @@ def warmup_update(
     state: PyTree,
     position: Float[Array, " dim"],
     acceptance: Float[Array, ""],
+    *,
     slow: Int[Array, ""],
     ends: Bool[Array, ""],
-    *,
-    target: float,
+    target_acceptance: float,
 ) -> PyTree:
-    """The state after one step of warm-up."""
-    start, step, final = _step_size(target)
+    """Return the state of the warm-up after one transition.
+
+    **Arguments:**
+
+    - `state`: of the warm-up before it.
+    - `position`, `acceptance`: of the transition.
+    - `slow`, `ends`: of this step, from `warmup_schedule`.
+    - `target_acceptance`: as in `warmup_init`.
+    """
+    start, step, final = _step_size(target_acceptance)
     _, collect, estimate = _mass()
-    with _ordinary_promotion():
+    with _standard_promotion():
         averaging, mass = state
         averaging = step(averaging, acceptance)
         mass = _select(slow == 1, collect(mass, position), mass)
-        # The last one counts: a window's end starts the step size anew.
+        # The step at the end of a window counts too; then the step size starts anew.
         done = (start(final(averaging)), estimate(mass))
         out = _select(ends, done, (averaging, mass))
         return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), out, state)
 
 
 def warmup_values(
-    state: PyTree, *, target: float
+    state: PyTree,
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " dim"]]:
-    """Step size while warming up, step size afterwards, inverse mass matrix."""
+    """Return the step size during warm-up, that after it, and the inverse mass."""
     averaging, mass = state
     dtype = mass.inverse_mass_matrix.dtype
     current = jnp.exp(averaging.log_step_size).astype(dtype)
@@ -158,13 +206,14 @@ def langevin_step(
     gradient: Float[Array, " dim"],
     *,
     step_size: Any,
-    heat: Any = 1.0,
+    noise_scale: Any = 1.0,
 ) -> Float[Array, " dim"]:
-    r"""$w + \epsilon g + \sqrt{2 h \epsilon}\, \xi$, where $h$ is `heat`."""
+    r"""Return $w + \epsilon g + s \sqrt{2 \epsilon}\, \xi$; s is `noise_scale`."""
     from blackjax.sgmcmc.diffusions import overdamped_langevin
 
-    with _ordinary_promotion():
-        out = overdamped_langevin()(key, position, gradient, step_size, heat)
+    with _standard_promotion():
+        step = overdamped_langevin()
+        out = step(key, position, gradient, step_size, noise_scale**2)
         return jnp.asarray(out, position.dtype)
 
 
@@ -176,22 +225,21 @@ def momentum_step(
     *,
     step_size: Any,
     friction: float,
-    heat: Any = 1.0,
+    noise_scale: Any = 1.0,
 ) -> tuple[Float[Array, " dim"], Float[Array, " dim"]]:
-    r"""$w + h p$, and $(1 - a) p + h g + \sqrt{2 a}\, \xi$; `heat` scales the noise's
-    variance.
+    r"""Return $w + h p$ and $(1 - a) p + h g + s \sqrt{2 a}\, \xi$.
 
-    blackjax's own kernel draws a new momentum in each call and uses one key for two
-    things, so only its integrator is used.
+    Here s is `noise_scale`. The SGHMC kernel of blackjax draws a new momentum in each
+    call and uses one key twice, so only its integrator is used.
     """
     from blackjax.sgmcmc.diffusions import sghmc
 
-    with _ordinary_promotion():
+    with _standard_promotion():
         step = sghmc(alpha=friction / step_size)
-        position_, momentum_ = step(key, position, momentum, gradient, step_size, heat)
+        moved = step(key, position, momentum, gradient, step_size, noise_scale**2)
         return (
-            jnp.asarray(position_, position.dtype),
-            jnp.asarray(momentum_, momentum.dtype),
+            jnp.asarray(moved[0], position.dtype),
+            jnp.asarray(moved[1], momentum.dtype),
         )
 
 

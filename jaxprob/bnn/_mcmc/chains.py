@@ -71,7 +71,9 @@ class AbstractChains(AbstractMembers):
     refuses: ClassVar = True
     moves_by_itself: ClassVar = True
     shared_fields: ClassVar = ("model", "step")  # of the state; see `jaxprob.Layout`
+    num_warmup: AbstractVar[int]
     num_draws: AbstractVar[int]
+    thin: AbstractVar[int]
     num_chains: AbstractVar[int]
     random: AbstractVar[Where | None]
     initial: AbstractVar[Literal["prior", "model"] | AbstractPosterior]
@@ -84,16 +86,6 @@ class AbstractChains(AbstractMembers):
     @abc.abstractmethod
     def num_steps(self) -> int:
         """Updates until all draws are kept."""
-
-    @property
-    @abc.abstractmethod
-    def num_burn(self) -> int:
-        """Updates before a draw may be kept."""
-
-    @property
-    @abc.abstractmethod
-    def spacing(self) -> int:
-        """The least number of updates between two kept draws."""
 
     @abc.abstractmethod
     def _kernel(self, position: Array, *, key: PRNGKey) -> PyTree:
@@ -166,7 +158,7 @@ class AbstractChains(AbstractMembers):
         if kept == 0:
             first = next(
                 step
-                for step in range(self.num_burn + 1, self.num_steps + 1)
+                for step in range(self.num_warmup + 1, self.num_steps + 1)
                 if int(self.num_kept(step))
             )
             raise ValueError(

@@ -1,6 +1,7 @@
 """A cyclical step size for stochastic-gradient samplers."""
 
 import math
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,28 +22,31 @@ class CosineCycles(eqx.Module):
     algorithm 1.
 
     ```python
-    cycles = CosineCycles(0.1, length=2000, draws=5)
-    method = SGLD(log_joint, cycles, start=0, every=20, num_draws=4 * 5)
+    cycles = CosineCycles(0.1, length=2000, num_draws=5)
+    method = SGLD(log_joint, cycles, num_warmup=0, thin=20, num_draws=4 * 5)
     ```
 
     **Arguments:**
 
     - `peak`: $\eta_0 > 0$, a learning rate as in `SGLD`.
     - `length`: $L$, updates in a cycle.
-    - `draws`: kept of each cycle: its last ones, as far apart as the sampler's `every`.
+    - `num_draws`: draws kept of each cycle, `thin` updates of the sampler apart and
+        the last one at the end of the cycle.
     - `explore`: the share of each cycle without noise, in [0, 1): 0 samples throughout.
     """
 
     peak: float = eqx.field(static=True)
+    _: KW_ONLY
     length: int = eqx.field(static=True)
-    draws: int = eqx.field(static=True, default=1)
+    num_draws: int = eqx.field(static=True, default=1)
     explore: float = eqx.field(static=True, default=0.5)
 
     def __check_init__(self):
-        if not self.peak > 0 or self.length < 2 or self.draws < 1:
+        if not self.peak > 0 or self.length < 2 or self.num_draws < 1:
             raise ValueError(
-                f"peak={self.peak}, length={self.length}, draws={self.draws}: a "
-                "positive learning rate, at least 2 updates and 1 draw in a cycle"
+                f"peak={self.peak}, length={self.length}, "
+                f"num_draws={self.num_draws}: a positive "
+                "learning rate, and at least 2 updates and 1 draw in a cycle"
             )
         if not 0 <= self.explore < 1:
             raise ValueError(f"explore={self.explore}: a share of the cycle in [0, 1)")
@@ -55,11 +59,11 @@ class CosineCycles(eqx.Module):
         """Whether the update with this number adds noise."""
         return self._share(step) >= self.explore
 
-    def num_kept(self, step: int | Int[Array, ""], every: int) -> Int[Array, ""]:
+    def num_kept(self, step: int | Int[Array, ""], thin: int) -> Int[Array, ""]:
         """Draws kept by so many updates."""
         whole, rest = step // self.length, step % self.length
-        late = jnp.maximum(rest - (self.length - self.draws * every), 0) // every
-        return jnp.asarray(whole * self.draws + late)
+        late = jnp.maximum(rest - (self.length - self.num_draws * thin), 0) // thin
+        return jnp.asarray(whole * self.num_draws + late)
 
     def _share(self, step):
         # An update is one step further than the updates made before it: r(k) of the

@@ -15,9 +15,10 @@ from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
 from ..._types import Model, PRNGKey
 from .blackjax_kernels import (
-    Place,
-    evaluate_at,
-    hamiltonian_step,
+    HMCState,
+    hmc_init,
+    hmc_step,
+    nuts_step,
     warmup_init,
     warmup_schedule,
     warmup_update,
@@ -33,7 +34,7 @@ else:
 
 def advice(method: "AbstractHamiltonian") -> str:
     """What to do about transitions that diverge."""
-    smaller = "Raise target towards 0.99"
+    smaller = "Raise target_acceptance towards 0.99"
     if not method.num_warmup:
         smaller = f"Lower step_size={method.step_size}, or let num_warmup find one"
     return f"{smaller}; scale inputs and targets to unit variance; narrow the prior."
@@ -49,13 +50,16 @@ class AbstractHamiltonian(AbstractChains):
 
     num_warmup: AbstractVar[int]
     thin: AbstractVar[int]
-    target: AbstractVar[float]
+    target_acceptance: AbstractVar[float]
     step_size: AbstractVar[float]
 
     def __check_init__(self):
         check_chains(self, num_warmup=0, num_draws=1, num_chains=1, thin=1)
-        if not 0 < self.target < 1:
-            raise ValueError(f"target={self.target}: an acceptance rate in (0, 1)")
+        if not 0 < self.target_acceptance < 1:
+            raise ValueError(
+                f"target_acceptance={self.target_acceptance}: it is an acceptance "
+                "rate in (0, 1)"
+            )
         if not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size}: it has to be positive")
 
@@ -76,14 +80,6 @@ class AbstractHamiltonian(AbstractChains):
         """Updates from the first to the last draw."""
         return self.num_warmup + self.num_draws * self.thin
 
-    @property
-    def num_burn(self) -> int:
-        return self.num_warmup
-
-    @property
-    def spacing(self) -> int:
-        return self.thin
-
     def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
         return jnp.maximum(step - self.num_warmup, 0) // self.thin
 
@@ -103,18 +99,18 @@ class AbstractHamiltonian(AbstractChains):
         # A check that fails, as of a solve that takes too many steps, is at a place
         # without a density: the proposal is refused, as a divergence.
         def start(position):
-            return evaluate_at(position, log_density)
+            return hmc_init(position, log_density)
 
         # Each transition begins where one ended, with the gradient that it left there.
         warmup, *known = state.kernel
         places = jax.lax.cond(
             state.step == 0,
             lambda: jax.vmap(checks_give_nan(start))(state.position),
-            lambda: Place(state.position, *known),
+            lambda: HMCState(state.position, *known),
         )
 
         def chain(place, warmup, key):
-            current, final, mass = warmup_values(warmup, target=self.target)
+            current, final, mass = warmup_values(warmup)
             step_size = jnp.where(warming, current, final)
             if not self.num_warmup:
                 step_size = jnp.asarray(self.step_size, final.dtype)
@@ -123,34 +119,39 @@ class AbstractHamiltonian(AbstractChains):
                 jitter_key, key = jax.random.split(key)
                 low, high = 1.0 - jitter, 1.0 + jitter
                 factor = jax.random.uniform(jitter_key, (), final.dtype, low, high)
-            place, facts = hamiltonian_step(
-                key,
-                place,
-                log_density,
-                step_size=step_size * factor,
-                inverse_mass=mass,
-                num_leapfrog=num_leapfrog,
-                max_doublings=max_doublings,
-            )
+            settings = {"step_size": step_size * factor, "inverse_mass": mass}
+            if num_leapfrog is None:
+                place, info = nuts_step(
+                    key, place, log_density, max_doublings=max_doublings, **settings
+                )
+            else:
+                place, info = hmc_step(
+                    key, place, log_density, num_leapfrog=num_leapfrog, **settings
+                )
             return place, {
-                **facts,
+                **info._asdict(),
                 "log_density": place.log_density,
                 "step_size": step_size,
             }
 
         def adapt(warmup, place, acceptance):
             return warmup_update(
-                warmup, place.position, acceptance, slow, ends, target=self.target
+                warmup,
+                place.position,
+                acceptance,
+                slow=slow,
+                ends=ends,
+                target_acceptance=self.target_acceptance,
             )
 
         keys = example_keys(key, self.num_chains)
-        places, facts = jax.vmap(checks_give_nan(chain))(places, warmup, keys)
+        places, info = jax.vmap(checks_give_nan(chain))(places, warmup, keys)
         warmup = jax.lax.cond(
             warming,
-            lambda: jax.vmap(adapt)(warmup, places, facts["acceptance"]),
+            lambda: jax.vmap(adapt)(warmup, places, info["acceptance"]),
             lambda: warmup,
         )
-        divergent = facts["divergent"]
+        divergent = info["divergent"]
         state = ChainState(
             places.position,
             (warmup, places.log_density, places.gradient),
@@ -161,7 +162,7 @@ class AbstractHamiltonian(AbstractChains):
             state.model,
         )
         info = {
-            name: value.astype(places.position.dtype) for name, value in facts.items()
+            name: value.astype(places.position.dtype) for name, value in info.items()
         }
         return state, {"loss": -info["log_density"] / self.log_joint.num_data, **info}
 
@@ -174,7 +175,9 @@ class AbstractHamiltonian(AbstractChains):
 
     def _kernel(self, position, *, key):
         warmup = jax.vmap(
-            lambda p: warmup_init(p, target=self.target, step_size=self.step_size)
+            lambda p: warmup_init(
+                p, target_acceptance=self.target_acceptance, step_size=self.step_size
+            )
         )(position)
         # Until the first update knows the data.
         unknown = jnp.full_like(position, jnp.nan)

@@ -1,5 +1,6 @@
 """Hamiltonian Monte Carlo with trajectories of a fixed number of steps."""
 
+from dataclasses import KW_ONLY
 from typing import Literal
 
 from ..._types import Where
@@ -42,15 +43,16 @@ class HMC(AbstractHamiltonian):
     """
 
     log_joint: LogJoint
-    num_leapfrog: int = 32
+    _: KW_ONLY
     num_warmup: int = 500
     num_draws: int = 500
-    num_chains: int = 4
     thin: int = 1
+    num_chains: int = 4
     random: Where | None = None
     initial: Literal["prior", "model"] | AbstractPosterior = "prior"
-    target: float = 0.8
     step_size: float = 0.1
+    target_acceptance: float = 0.8
+    num_leapfrog: int = 32
     jitter: float = 0.2
 
     def __check_init__(self):

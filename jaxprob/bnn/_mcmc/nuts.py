@@ -1,5 +1,6 @@
 """The no-U-turn sampler: the judge of everything else."""
 
+from dataclasses import KW_ONLY
 from typing import Literal
 
 from ..._types import Where
@@ -37,26 +38,27 @@ class NUTS(AbstractHamiltonian):
 
     - `log_joint`: the target; `num_data` is the number of rows of the batch.
     - `num_warmup`, `num_draws`: transitions of each chain, and draws kept of each.
-    - `num_chains`: side by side in one program.
     - `thin`: transitions for each kept draw.
+    - `num_chains`: side by side in one program.
     - `random`: leaves to sample (see `jaxprob.tree`), as in `MAP`; all others stay as
         they are: there are no points.
     - `initial`: chains start at draws from the `"prior"`, all at the `"model"`, or at a
         posterior: chain i at its i-th model, as for the warm start from an ensemble.
-    - `target`: acceptance rate that the step size is adapted to.
     - `step_size`: where its adaptation starts; with `num_warmup=0` it is used as it is.
+    - `target_acceptance`: acceptance rate that the step size is adapted to.
     - `max_doublings`: a trajectory has at most 2 to this power steps.
     """
 
     log_joint: LogJoint
+    _: KW_ONLY
     num_warmup: int = 500
     num_draws: int = 500
-    num_chains: int = 4
     thin: int = 1
+    num_chains: int = 4
     random: Where | None = None
     initial: Literal["prior", "model"] | AbstractPosterior = "prior"
-    target: float = 0.8
     step_size: float = 0.1
+    target_acceptance: float = 0.8
     max_doublings: int = 10
 
     def __check_init__(self):

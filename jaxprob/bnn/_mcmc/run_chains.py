@@ -127,7 +127,7 @@ def run_chains(
     nll = _loss(method, data, batch_size or rows)
     before_run = nll(state)
     advance = _program(method, state, data, run_key, batch_size or rows)
-    stretch = checkpoint_every * method.spacing
+    stretch = checkpoint_every * method.thin
     with tqdm(total=method.num_steps, disable=not progress, unit="step") as bar:
         bar.update(min(int(state.step), method.num_steps))
         while int(state.step) < method.num_steps:
@@ -154,7 +154,7 @@ def load_draws(
     folder: str | Path,
     *,
     data: PyTree | None = None,
-    every: int = 1,
+    thin: int = 1,
 ) -> DrawsPosterior:
     """The draws that a folder of `run_chains` holds so far, of a run that goes on too.
 
@@ -163,22 +163,22 @@ def load_draws(
     - `method`, `model`: those of the run.
     - `folder`: of the run.
     - `data`: the training data, for models that keep running statistics.
-    - `every`: takes each so-many-th draw only.
+    - `thin`: takes each so-many-th draw only.
 
     **Raises:** `ValueError` when there is none yet, or for a model of another size.
     """
-    if every < 1:
-        raise ValueError(f"every={every}: each so-many-th draw, at least 1")
+    if thin < 1:
+        raise ValueError(f"thin={thin}: each so-many-th draw, at least 1")
     folder = local_path("folder", folder)
     shards = len(list(folder.glob("draws-*.safetensors")))
     if not shards:
         raise ValueError(f"{folder} holds no draws yet")
-    return _stored(method, model, folder, shards, data, every)
+    return _stored(method, model, folder, shards, data, thin)
 
 
-def _stored(method, model, folder, shards, data, every=1, num=None):
+def _stored(method, model, folder, shards, data, thin=1, num=None):
     draws = np.concatenate(load_shards(folder, shards), axis=1)
-    draws = draws[:, every - 1 : num : every]
+    draws = draws[:, thin - 1 : num : thin]
     size = sum(leaf.size for leaf in jax.tree.leaves(method._split(model)[0]))
     if draws.shape[2] != size:
         raise ValueError(
@@ -270,7 +270,7 @@ def _judge(method, before, state, first_bad, advance):
             f"state after {int(before.step)} transitions is kept.",
             before,
         )
-    since = max(int(before.step), method.num_burn)
+    since = max(int(before.step), method.num_warmup)
     count = int(state.step) - since
     failed = np.asarray(state.divergences - before.divergences)
     if count > 1 and (failed >= count).any():

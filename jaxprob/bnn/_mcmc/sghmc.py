@@ -1,6 +1,7 @@
 """Stochastic-gradient Hamiltonian Monte Carlo."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Literal
 
 import jax
@@ -30,7 +31,7 @@ class SGHMC(AbstractSGMCMC):
     2014, https://arxiv.org/abs/1402.4102.
 
     ```python
-    method = SGHMC(log_joint, 1e-3, start=5000, every=50, num_draws=100)
+    method = SGHMC(log_joint, 1e-3, num_warmup=5000, thin=50, num_draws=100)
     ```
 
     **Arguments:**
@@ -38,30 +39,31 @@ class SGHMC(AbstractSGMCMC):
     - `log_joint`: likelihood, prior and N; the temperature belongs there.
     - `learning_rate`: $\eta$, or a schedule `step -> eta`; `CosineCycles` makes this
         cyclical stochastic-gradient MCMC.
-    - `start`: updates before the first draw may be kept.
-    - `every`: updates for each kept draw.
-    - `num_draws`: draws kept; past them the oldest make room.
-    - `friction`: $a$ in (0, 1].
-    - `random`: leaves to sample (see `jaxprob.tree`); all others stay as they are.
+    - `num_warmup`: updates before the first draw may be kept.
+    - `num_draws`: draws kept of each chain; past them the oldest make room.
+    - `thin`: updates for each kept draw.
     - `num_chains`: side by side in one program.
+    - `random`: leaves to sample (see `jaxprob.tree`); all others stay as they are.
     - `initial`: where they start, as in `NUTS`.
+    - `friction`: $a$ in (0, 1].
     """
 
     log_joint: LogJoint
     learning_rate: float | Callable[..., Array]
-    start: int
-    every: int
+    _: KW_ONLY
+    num_warmup: int
     num_draws: int
-    friction: float = 0.1
-    random: Where | None = None
+    thin: int
     num_chains: int = 1
+    random: Where | None = None
     initial: Literal["prior", "model"] | AbstractPosterior = "model"
+    friction: float = 0.1
 
     def __check_init__(self):
         if not 0 < self.friction <= 1:
             raise ValueError(f"friction={self.friction}: it is in (0, 1]")
 
-    def _move(self, key, position, momentum, log_density, step_size, heat):
+    def _move(self, key, position, momentum, log_density, step_size, noise_scale):
         # blackjax moves first and turns then, Chen turns first: the same path of w, if
         # the gradient is taken where the move ends.
         h = jnp.sqrt(step_size)
@@ -75,6 +77,6 @@ class SGHMC(AbstractSGMCMC):
             gradient,
             step_size=h,
             friction=self.friction,
-            heat=heat,
+            noise_scale=noise_scale,
         )
         return position, momentum, value, held

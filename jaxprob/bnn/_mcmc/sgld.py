@@ -1,6 +1,7 @@
 """Stochastic-gradient Langevin dynamics."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY
 from typing import Literal
 
 import jax
@@ -29,7 +30,7 @@ class SGLD(AbstractSGMCMC):
     and Teh, 2011.
 
     ```python
-    method = SGLD(log_joint, 1e-3, start=5000, every=50, num_draws=100)
+    method = SGLD(log_joint, 1e-3, num_warmup=5000, thin=50, num_draws=100)
     state, _ = jaxprob.fit(method, model, (x, y), key=key, num_steps=method.num_steps)
     ```
 
@@ -38,28 +39,29 @@ class SGLD(AbstractSGMCMC):
     - `log_joint`: likelihood, prior and N; the temperature belongs there.
     - `learning_rate`: $\eta$, or a schedule `step -> eta`; `CosineCycles` makes this
         cyclical stochastic-gradient MCMC.
-    - `start`: updates before the first draw may be kept.
-    - `every`: updates for each kept draw.
-    - `num_draws`: draws kept; past them the oldest make room.
-    - `random`: leaves to sample (see `jaxprob.tree`); all others stay as they are.
+    - `num_warmup`: updates before the first draw may be kept.
+    - `num_draws`: draws kept of each chain; past them the oldest make room.
+    - `thin`: updates for each kept draw.
     - `num_chains`: side by side in one program.
+    - `random`: leaves to sample (see `jaxprob.tree`); all others stay as they are.
     - `initial`: where they start, as in `NUTS`.
     """
 
     log_joint: LogJoint
     learning_rate: float | Callable[..., Array]
-    start: int
-    every: int
+    _: KW_ONLY
+    num_warmup: int
     num_draws: int
-    random: Where | None = None
+    thin: int
     num_chains: int = 1
+    random: Where | None = None
     initial: Literal["prior", "model"] | AbstractPosterior = "model"
 
-    def _move(self, key, position, momentum, log_density, step_size, heat):
+    def _move(self, key, position, momentum, log_density, step_size, noise_scale):
         (value, held), gradient = jax.value_and_grad(log_density, has_aux=True)(
             position
         )
         position = langevin_step(
-            key, position, gradient, step_size=step_size, heat=heat
+            key, position, gradient, step_size=step_size, noise_scale=noise_scale
         )
         return position, momentum, value, held

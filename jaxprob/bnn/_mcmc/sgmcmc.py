@@ -30,34 +30,35 @@ class AbstractSGMCMC(AbstractChains):
 
     refuses: ClassVar = False
     learning_rate: AbstractVar[float | Callable[..., Array]]
-    start: AbstractVar[int]
-    every: AbstractVar[int]
+    num_warmup: AbstractVar[int]
+    thin: AbstractVar[int]
 
     @abc.abstractmethod
     def _move(
-        self, key, position, momentum, log_density, step_size, heat
+        self, key, position, momentum, log_density, step_size, noise_scale
     ) -> tuple[Array, Array, Array, PyTree]:
         """The next position and momentum; the log-density on the way, and what comes
-        with it. The variance of the noise is multiplied by `heat`.
+        with it. The variance of the noise is multiplied by `noise_scale`.
         """
 
     def __check_init__(self):
-        check_chains(self, start=0, every=1, num_draws=1, num_chains=1)
+        check_chains(self, num_warmup=0, thin=1, num_draws=1, num_chains=1)
         rate = self.learning_rate
         if not callable(rate) and not (np.ndim(rate) == 0 and rate > 0):
             raise ValueError(f"learning_rate={rate}: a positive number, or a schedule")
         cycles = self._cycles
         if cycles is None:
             return
-        if cycles.draws * self.every > cycles.length:
+        if cycles.num_draws * self.thin > cycles.length:
             raise ValueError(
-                f"{cycles.draws} draws {self.every} updates apart do not fit a cycle "
-                f"of {cycles.length} updates"
+                f"{cycles.num_draws} draws {self.thin} updates apart do not fit a "
+                f"cycle of {cycles.length} updates"
             )
-        if self.start % cycles.length or self.num_draws % cycles.draws:
+        if self.num_warmup % cycles.length or self.num_draws % cycles.num_draws:
             raise ValueError(
-                f"start={self.start} and num_draws={self.num_draws} are not whole "
-                f"cycles: those have {cycles.length} updates and {cycles.draws} draws"
+                f"num_warmup={self.num_warmup} and num_draws={self.num_draws} are not "
+                f"whole cycles, which have {cycles.length} updates and "
+                f"{cycles.num_draws} draws"
             )
 
     @property
@@ -69,23 +70,15 @@ class AbstractSGMCMC(AbstractChains):
     def num_steps(self) -> int:
         """Updates until all draws are kept."""
         if self._cycles is not None:
-            cycles = self.num_draws // self._cycles.draws
-            return self.start + cycles * self._cycles.length
-        return self.start + self.every * self.num_draws
-
-    @property
-    def num_burn(self) -> int:
-        return self.start
-
-    @property
-    def spacing(self) -> int:
-        return self.every
+            cycles = self.num_draws // self._cycles.num_draws
+            return self.num_warmup + cycles * self._cycles.length
+        return self.num_warmup + self.thin * self.num_draws
 
     def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
-        since = jnp.maximum(step - self.start, 0)
+        since = jnp.maximum(step - self.num_warmup, 0)
         if self._cycles is not None:
-            return self._cycles.num_kept(since, self.every)
-        return since // self.every
+            return self._cycles.num_kept(since, self.thin)
+        return since // self.thin
 
     def update_members(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
@@ -94,15 +87,15 @@ class AbstractSGMCMC(AbstractChains):
         rate = rate(state.step) if callable(rate) else rate
         dtype = state.position.dtype
         step_size = jnp.asarray(rate, dtype) / self.log_joint.num_data
-        heat = jnp.ones((), dtype)
+        noise_scale = jnp.ones((), dtype)
         if self._cycles is not None:
-            heat = self._cycles.noisy(state.step).astype(dtype)
+            noise_scale = self._cycles.noisy(state.step).astype(dtype)
 
         def chain(position, momentum, held, key):
             move_key, call_key = jax.random.split(key)
             log_density = self._log_density(state.model, held, batch, call_key)
             return self._move(
-                move_key, position, momentum, log_density, step_size, heat
+                move_key, position, momentum, log_density, step_size, noise_scale
             )
 
         keys = example_keys(key, self.num_chains)

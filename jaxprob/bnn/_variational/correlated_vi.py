@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -52,7 +53,7 @@ class AbstractGaussianVI(AbstractDescent):
     point: AbstractVar[Where]
     num_samples: AbstractVar[int]
     scale: AbstractVar[float | Callable[[str, Array], Any]]
-    sticking: AbstractVar[bool]
+    stick_the_landing: AbstractVar[bool]
 
     def __check_init__(self):
         if self.num_samples < 1:
@@ -120,7 +121,7 @@ class AbstractGaussianVI(AbstractDescent):
         log_likelihoods, log_ratios = jax.vmap(terms)(keys)
         expected = jnp.mean(log_likelihoods)
         divergence = jnp.mean(log_ratios)
-        if not self.sticking:
+        if not self.stick_the_landing:
             divergence = divergence + self._divergence(posterior, kl_key)
         elbo = expected / joint.temperature - divergence
         info = {"nll": -expected / joint.num_data, "kl": divergence, "elbo": elbo}
@@ -154,7 +155,7 @@ class AbstractGaussianVI(AbstractDescent):
         """
         joint = self.log_joint
         values = chosen(posterior.params, drawn)
-        if self.sticking:
+        if self.stick_the_landing:
             fixed = jax.lax.stop_gradient(eqx.filter(posterior, eqx.is_inexact_array))
             fixed = eqx.combine(fixed, posterior)
             return fixed.log_prob(drawn) - joint.log_prior(values) / joint.temperature
@@ -194,19 +195,20 @@ class FullRankVI(AbstractGaussianVI):
     - `log_joint`: likelihood, prior and N.
     - `optimizer`: any optax transformation, without weight decay.
     - `random`, `point`, `num_samples`, `scale`, `ema`: as in `MeanFieldVI`.
-    - `sticking`: replaces the closed-form divergence by its estimate from the draw with
-        q held fixed: the gradient then has no noise where q is exact, and training
-        with a constant step ends there. On by default, since q can be.
+    - `stick_the_landing`: replaces the closed-form divergence by its estimate from the
+        draw with q held fixed: the gradient then has no noise where q is exact, and
+        training with a constant step ends there. On by default, since q can be.
     """
 
     log_joint: LogJoint
     optimizer: optax.GradientTransformation
+    _: KW_ONLY
     random: Where | None = None
     point: Where = True
+    ema: EMA | None = None
     num_samples: int = 1
     scale: float | Callable[[str, Array], Any] = 0.1
-    sticking: bool = True
-    ema: EMA | None = None
+    stick_the_landing: bool = True
 
     def start(
         self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
@@ -238,18 +240,20 @@ class LowRankVI(AbstractGaussianVI):
     - `rank`: rows of U.
     - `random`, `point`, `num_samples`, `scale`, `ema`: as in `MeanFieldVI`. U starts at
         random, at a tenth of `scale`: at zero its gradient would vanish.
-    - `sticking`: as in `FullRankVI`. Off by default: a q of low rank is seldom exact.
+    - `stick_the_landing`: as in `FullRankVI`. Off by default: a q of low rank is seldom
+        exact.
     """
 
     log_joint: LogJoint
     optimizer: optax.GradientTransformation
-    rank: int = 10
+    _: KW_ONLY
     random: Where | None = None
     point: Where = True
+    ema: EMA | None = None
     num_samples: int = 1
     scale: float | Callable[[str, Array], Any] = 0.1
-    sticking: bool = False
-    ema: EMA | None = None
+    stick_the_landing: bool = False
+    rank: int = 10
 
     def __check_init__(self):
         if self.rank < 1:

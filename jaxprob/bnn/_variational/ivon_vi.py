@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -53,26 +54,27 @@ class IVON(AbstractInference):
 
     - `log_joint`: the prior of every random leaf is a numpyro `Normal`.
     - `learning_rate`: a number or a schedule. Decay it to zero: the mean then settles.
-    - `hess_init`, `beta1`, `beta2`, `clip_radius`, `trust_radius`: as in `ivon`.
-        `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
-    - `num_samples`: draws of the model in each step.
     - `random`: leaves that get a Gaussian, as in `MAP`.
     - `point`: of the others, those that are optimised, by `optimizer`.
     - `optimizer`: any optax transformation, for points alone.
+    - `num_samples`: draws of the model in each step.
+    - `hess_init`, `beta1`, `beta2`, `clip_radius`, `trust_radius`: as in `ivon`.
+        `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
     """
 
     moves_by_itself: ClassVar = True
     log_joint: LogJoint
     learning_rate: float | Callable[[Any], Any]
+    _: KW_ONLY
+    random: Where | None = None
+    point: Where = True
+    optimizer: optax.GradientTransformation | None = None
+    num_samples: int = 1
     hess_init: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.99999
     clip_radius: float = float("inf")
     trust_radius: float = 3.0
-    num_samples: int = 1
-    random: Where | None = None
-    point: Where = True
-    optimizer: optax.GradientTransformation | None = None
 
     def __check_init__(self):
         if self.num_samples < 1:

@@ -1,6 +1,7 @@
 """Mean-field variational inference: Bayes by backprop, for any module."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY
 from typing import Any
 
 import equinox as eqx
@@ -68,21 +69,22 @@ class MeanFieldVI(AbstractDescent):
         noise averages out over the batch; other leaves are drawn as before.
         `"local"` draws the outputs of linear layers: least noise, for layers that are
         used once for an example.
-    - `sticking`: sticking the landing: replaces the closed-form divergence by its
-        estimate from the draw with q held fixed, whose gradient has no variance where
-        q is exact. Only with `"weight"`.
+    - `stick_the_landing`: replaces the closed-form divergence by its estimate from the
+        draw with q held fixed, whose gradient has no variance where q is exact. Only
+        with `"weight"`.
     - `ema`: averages the trained leaves; `model` and `posterior` then use the average.
     """
 
     log_joint: LogJoint
     optimizer: optax.GradientTransformation
+    _: KW_ONLY
     random: Where | None = None
     point: Where = True
+    ema: EMA | None = None
     num_samples: int = 1
     scale: float | Callable[[str, Array], Any] = 0.1
+    stick_the_landing: bool = False
     estimator: Estimator = "weight"
-    sticking: bool = False
-    ema: EMA | None = None
 
     def __check_init__(self):
         if self.num_samples < 1:
@@ -91,10 +93,10 @@ class MeanFieldVI(AbstractDescent):
             raise ValueError(
                 f"estimator={self.estimator!r}: it is 'weight', 'local' or 'flipout'"
             )
-        if self.sticking and self.estimator != "weight":
+        if self.stick_the_landing and self.estimator != "weight":
             raise ValueError(
-                "sticking=True needs the drawn weights, so estimator='weight'; "
-                f"this one is {self.estimator!r}"
+                "stick_the_landing=True needs the drawn weights, so "
+                f"estimator='weight'; this one is {self.estimator!r}"
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
@@ -151,7 +153,7 @@ class MeanFieldVI(AbstractDescent):
             jax.vmap(terms)(keys) if several else terms(keys[0])
         )
         expected = jnp.mean(log_likelihoods)
-        if self.sticking:
+        if self.stick_the_landing:
             divergence = jnp.mean(log_ratios)
         else:
             divergence = kl(
@@ -170,7 +172,7 @@ class MeanFieldVI(AbstractDescent):
 
         What is left out, the score of q, is zero in the mean.
         """
-        if not self.sticking:
+        if not self.stick_the_landing:
             return jnp.zeros(())
         joint = self.log_joint
         fixed = MeanFieldPosterior(jax.lax.stop_gradient(_only_random(model)))

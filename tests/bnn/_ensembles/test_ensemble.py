@@ -326,12 +326,16 @@ class Standardised(eqx.Module):
             joint, optax.adam(1e-2), random="net", point=False
         ),
         lambda joint: bnn.SWAG(
-            bnn.MAP(joint, optax.adam(1e-2), random="net", point=False), 0, 1
+            bnn.MAP(joint, optax.adam(1e-2), random="net", point=False),
+            num_warmup=0,
+            thin=1,
         ),
         lambda joint: bnn.AnchoredMAP(
             joint, optax.adam(1e-2), random="net", point=False
         ),
-        lambda joint: bnn.SGLD(joint, 0.1, 0, 1, 1, random="net"),
+        lambda joint: bnn.SGLD(
+            joint, 0.1, num_warmup=0, thin=1, num_draws=1, random="net"
+        ),
     ],
     ids=["map", "mean field", "swag", "anchored", "sgld"],
 )

@@ -41,7 +41,7 @@ def run(method, problem, num, key, batch_size=4):
 def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
     """With fewer and with more iterates than the ring holds."""
     method = bnn.SWAG(
-        bnn.MAP(problem.log_joint(), optax.sgd(0.1)), start=20, every=3, rank=8
+        bnn.MAP(problem.log_joint(), optax.sgd(0.1)), num_warmup=20, thin=3, rank=8
     )
     state, path = run(method, problem, num, getkey())
     seen = path[22::3]
@@ -81,7 +81,7 @@ def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
     """
     eta, batch_size = 0.05, 4
     method = bnn.SWAG(
-        bnn.MAP(problem.log_joint(), optax.sgd(eta)), start=500, every=1, rank=0
+        bnn.MAP(problem.log_joint(), optax.sgd(eta)), num_warmup=500, thin=1, rank=0
     )
     state, path = run(method, problem, 60_000, getkey(), batch_size)
     posterior = method.posterior(state)
@@ -116,7 +116,7 @@ def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
 @pytest.mark.slow
 def test_multi_swag_is_an_ensemble_of_them(problem, getkey):
     method = bnn.SWAG(
-        bnn.MAP(problem.log_joint(), optax.sgd(0.1)), start=2, every=1, rank=4
+        bnn.MAP(problem.log_joint(), optax.sgd(0.1)), num_warmup=2, thin=1, rank=4
     )
     data = (np.asarray(problem.x), np.asarray(problem.y))
     ensemble = bnn.DeepEnsemble(method, 2)
@@ -140,7 +140,7 @@ def test_a_density_over_part_of_a_model(x64, getkey):
     model = eqx.nn.MLP(2, 1, 3, 1, key=getkey())
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=6)
     part = bnn.MAP(joint, optax.sgd(0.1), random="layers.0", point=False)
-    method = bnn.SWAG(part, start=0, every=1, rank=3)
+    method = bnn.SWAG(part, num_warmup=0, thin=1, rank=3)
     state = method.init(model)
     x = jax.random.normal(getkey(), (6, 2))
     for _ in range(5):
@@ -161,9 +161,11 @@ def test_a_density_over_part_of_a_model(x64, getkey):
 
 @pytest.mark.slow
 def test_too_few_iterates_are_refused(problem, getkey):
-    method = bnn.SWAG(bnn.MAP(problem.log_joint(), optax.sgd(0.1)), start=20, every=5)
+    method = bnn.SWAG(
+        bnn.MAP(problem.log_joint(), optax.sgd(0.1)), num_warmup=20, thin=5
+    )
     state, _ = run(method, problem, 24, getkey())
     with pytest.raises(ValueError, match=r"collected 0 iterate.*ended at step 24"):
         method.posterior(state)
     with pytest.raises(ValueError, match="rank=1"):
-        bnn.SWAG(method.method, start=1, every=1, rank=1)
+        bnn.SWAG(method.method, num_warmup=1, thin=1, rank=1)

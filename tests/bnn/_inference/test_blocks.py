@@ -92,7 +92,7 @@ def test_two_blocks_are_independent_and_conditional_on_each_other(scene):
     """A variational bias beside a Laplace weight: each given the other's mean."""
     net, joint, problem, data = scene
     blocks = {
-        "head.bias": bnn.MeanFieldVI(joint, optax.adam(2e-2), sticking=True),
+        "head.bias": bnn.MeanFieldVI(joint, optax.adam(2e-2), stick_the_landing=True),
         "head.weight": bnn.Laplace(bnn.MAP(joint, optax.sgd(0.0))),
     }
     found = posterior(net, joint, blocks, data, num_steps=3000)

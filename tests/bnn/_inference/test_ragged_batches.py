@@ -98,7 +98,9 @@ def test_a_ragged_last_batch_leaves_the_slope_what_it_is(rows, method):
     if method == "ensemble":
         inference = bnn.DeepEnsemble(inference, 2)
     if method == "swag":
-        inference = bnn.SWAG(bnn.MAP(joint, optax.adam(schedule)), 380, 2, rank=0)
+        inference = bnn.SWAG(
+            bnn.MAP(joint, optax.adam(schedule)), num_warmup=380, thin=2, rank=0
+        )
     key = jax.random.key(0)
     state, _ = jaxprob.fit(
         inference, model, (x, y), key=key, num_steps=400, progress=False

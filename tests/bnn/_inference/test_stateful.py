@@ -81,7 +81,7 @@ def test_statistics_are_neither_random_nor_optimised():
 @pytest.mark.slow
 def test_each_draw_gets_the_statistics_of_its_own_weights(joint):
     model, (x, y) = make("batch norm")
-    method = bnn.SGLD(joint, 1e-2, 0, 1, 3, num_chains=2)
+    method = bnn.SGLD(joint, 1e-2, num_warmup=0, thin=1, num_draws=3, num_chains=2)
     state = run(method, model, (x, y), 3)
     with pytest.raises(ValueError, match="belong to no draw: give the training data"):
         method.posterior(state)
@@ -118,7 +118,9 @@ def test_each_draw_gets_the_statistics_of_its_own_weights(joint):
 @pytest.mark.slow
 def test_swag_samples_are_refreshed(joint):
     model, data = make("batch norm")
-    method = bnn.SWAG(bnn.MAP(joint, optax.sgd(0.05)), 0, 1, num_samples=4)
+    method = bnn.SWAG(
+        bnn.MAP(joint, optax.sgd(0.05)), num_warmup=0, thin=1, num_samples=4
+    )
     state = run(method, model, data, 4)
     with pytest.raises(ValueError, match="belong to no sample"):
         method.posterior(state)
@@ -134,7 +136,15 @@ def test_swag_samples_are_refreshed(joint):
 def test_hamiltonian_chains_hold_the_statistics_as_they_are(joint):
     model, data = make("batch norm")
     trained = run(bnn.MAP(joint, optax.sgd(0.05)), model, data, 4).model
-    method = bnn.HMC(joint, 2, 0, 2, 2, initial="model", step_size=0.01)
+    method = bnn.HMC(
+        joint,
+        num_leapfrog=2,
+        num_warmup=0,
+        num_draws=2,
+        num_chains=2,
+        initial="model",
+        step_size=0.01,
+    )
     posterior = method.posterior(run(method, trained, data, 2))
     drawn = posterior.atom(3)
     index = drawn.net.norm.batch_state_index

@@ -109,7 +109,9 @@ def test_an_input_without_use_is_switched_off():
 
 METHODS = {
     "mean field": lambda joint: bnn.MeanFieldVI(joint, optax.sgd(0.0)),
-    "sticking": lambda joint: bnn.MeanFieldVI(joint, optax.sgd(0.0), sticking=True),
+    "sticking": lambda joint: bnn.MeanFieldVI(
+        joint, optax.sgd(0.0), stick_the_landing=True
+    ),
     "low rank": lambda joint: bnn.LowRankVI(joint, optax.sgd(0.0)),
     "full rank": lambda joint: bnn.FullRankVI(joint, optax.sgd(0.0)),
 }

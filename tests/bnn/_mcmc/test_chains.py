@@ -76,7 +76,7 @@ def test_the_disk_holds_what_memory_would(whole, tmp_path):
         "state.safetensors",
     ]
     method, model, _ = scene()
-    thin = bnn.load_draws(method, model, folder, every=4)
+    thin = bnn.load_draws(method, model, folder, thin=4)
     assert np.array_equal(draws(thin), draws(posterior)[:, 3::4])
     # A finished run is prolonged, and its first draws stay.
     longer = run(folder, dataclasses.replace(method, num_draws=31))
@@ -120,7 +120,15 @@ def test_chains_start_at_the_members_of_an_ensemble(problem):
     members = [problem.vector(posterior.atom(i)) for i in range(3)]
     for method in (
         bnn.NUTS(joint, num_chains=3, initial=posterior),
-        bnn.SGLD(joint, 0.1, 0, 1, 1, num_chains=3, initial=posterior),
+        bnn.SGLD(
+            joint,
+            0.1,
+            num_warmup=0,
+            thin=1,
+            num_draws=1,
+            num_chains=3,
+            initial=posterior,
+        ),
     ):
         state = method.init(model, key=jax.random.key(2))
         assert np.array_equal(state.position, members)
@@ -142,8 +150,8 @@ def test_a_chain_that_leaves_keeps_the_last_good_state(problem, tmp_path):
     method = bnn.SGLD(
         problem.log_joint(),
         lambda step: jnp.where(step < 32, 0.01, 1e20),
-        start=5,
-        every=1,
+        num_warmup=5,
+        thin=1,
         num_draws=60,
         num_chains=2,
     )
@@ -171,7 +179,7 @@ def test_the_leaf_that_leaves_first_is_the_one_named():
 
     x = jax.random.normal(jax.random.key(0), (8, 2))
     joint = bnn.LogJoint(bnn.NormalLikelihood(1.0), bnn.IsotropicNormal(), num_data=8)
-    method = bnn.SGLD(joint, 0.01, start=0, every=1, num_draws=60)
+    method = bnn.SGLD(joint, 0.01, num_warmup=0, thin=1, num_draws=60)
     message = "not finite from transition [0-9]+ on, first of all at wild"
     with pytest.raises(bnn.ChainError, match=message):
         bnn.run_chains(
@@ -233,7 +241,16 @@ def test_a_check_that_fails_refuses_a_proposal(x64):
     """The law is then the prior's, cut off at the wall."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(1e3), dist.Normal(0.0, 1.0), num_data=2)
     data = (jnp.ones((2,)), jnp.zeros((2,)))
-    method = bnn.HMC(joint, 3, 0, 1500, 4, jitter=0.5, initial="model", step_size=0.6)
+    method = bnn.HMC(
+        joint,
+        num_leapfrog=3,
+        num_warmup=0,
+        num_draws=1500,
+        num_chains=4,
+        jitter=0.5,
+        initial="model",
+        step_size=0.6,
+    )
     with pytest.warns(UserWarning, match="transitions diverged"):
         posterior = bnn.run_chains(
             method, Walled(jnp.zeros(())), data, key=jax.random.key(0), progress=False
@@ -306,7 +323,7 @@ def test_too_few_draws_are_refused():
 
 
 def test_cosine_cycles_are_those_of_the_paper():
-    cycles = bnn.CosineCycles(0.3, length=8, draws=2, explore=0.5)
+    cycles = bnn.CosineCycles(0.3, length=8, num_draws=2, explore=0.5)
     steps = np.arange(24)
     rates = np.asarray(jax.vmap(cycles)(jnp.asarray(steps)))
     expected = 0.15 * (np.cos(np.pi * (steps % 8) / 8) + 1)
@@ -331,8 +348,8 @@ def test_cyclical_draws_have_the_law_of_their_recursion(x64, friction):
     joint = problem.log_joint()
     precision, mode = np.asarray(problem.precision), np.asarray(problem.mean)
     peak = float(12 * 0.5 / np.linalg.eigvalsh(precision).max())
-    cycles = bnn.CosineCycles(peak, length=20, draws=2, explore=0.4)
-    settings = {"start": 0, "every": 4, "num_draws": 4, "num_chains": 8000}
+    cycles = bnn.CosineCycles(peak, length=20, num_draws=2, explore=0.4)
+    settings = {"num_warmup": 0, "thin": 4, "num_draws": 4, "num_chains": 8000}
     if friction is None:
         method = bnn.SGLD(joint, cycles, **settings)
     else:
@@ -376,12 +393,12 @@ def test_cyclical_draws_have_the_law_of_their_recursion(x64, friction):
 @pytest.mark.slow
 def test_draws_of_a_cycle_must_fit_it(problem):
     joint = problem.log_joint()
-    cycles = bnn.CosineCycles(0.1, length=10, draws=3)
+    cycles = bnn.CosineCycles(0.1, length=10, num_draws=3)
     with pytest.raises(ValueError, match="3 draws 4 updates apart do not fit"):
-        bnn.SGLD(joint, cycles, 0, 4, 6)
+        bnn.SGLD(joint, cycles, num_warmup=0, thin=4, num_draws=6)
     with pytest.raises(ValueError, match="are not whole cycles"):
-        bnn.SGHMC(joint, cycles, 0, 2, 7)
-    assert bnn.SGLD(joint, cycles, 10, 2, 6).num_steps == 30
+        bnn.SGHMC(joint, cycles, num_warmup=0, thin=2, num_draws=7)
+    assert bnn.SGLD(joint, cycles, num_warmup=10, thin=2, num_draws=6).num_steps == 30
 
 
 PRIORS = {

@@ -46,7 +46,7 @@ def test_a_step_size_that_rounds_to_nothing_is_an_error():
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), 8)
     model = eqx.nn.Linear(1, 1, key=jax.random.key(0))
     method = bnn.HMC(
-        joint, 2, num_warmup=0, num_draws=20, num_chains=1, step_size=1e-12
+        joint, num_leapfrog=2, num_warmup=0, num_draws=20, num_chains=1, step_size=1e-12
     )
     with pytest.raises(ValueError, match="never moved: its 20 draws are equal"):
         bnn.run_chains(method, model, (x, x), key=jax.random.key(0), progress=False)
@@ -58,6 +58,6 @@ def test_chains_that_diverge_and_stay_finite_are_warned_of():
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.1), bnn.IsotropicNormal(1.0), 50)
     model = eqx.nn.Linear(1, 1, key=jax.random.key(0))
     # A step multiplies the error by 1 - 136 lr / 2, the curvature of a row being 136.
-    method = bnn.SGLD(joint, 0.05, 10, 1, 5, num_chains=2)
+    method = bnn.SGLD(joint, 0.05, num_warmup=10, thin=1, num_draws=5, num_chains=2)
     with pytest.warns(UserWarning, match="chains have diverged, though every number"):
         bnn.run_chains(method, model, (x, x), key=jax.random.key(1), progress=False)

@@ -130,7 +130,7 @@ def score(posterior, joint, exact):
 def test_nuts_on_a_network(network):
     """In function space, where exchanged units do not matter."""
     joint, model, data, exact = network
-    method = bnn.NUTS(joint, num_warmup=400, num_draws=400, target=0.9)
+    method = bnn.NUTS(joint, num_warmup=400, num_draws=400, target_acceptance=0.9)
     posterior = bnn.run_chains(
         method, model, data, key=jax.random.key(1), progress=False
     )

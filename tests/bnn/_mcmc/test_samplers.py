@@ -50,7 +50,9 @@ def assert_moments(draws, mean, covariance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, 8, **k)])
+@pytest.mark.parametrize(
+    "make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, num_leapfrog=8, **k)]
+)
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_hamiltonian_chains_have_the_exact_moments(problem, getkey, make, temperature):
     joint = problem.log_joint(temperature=temperature)
@@ -79,7 +81,9 @@ def test_a_transition_evaluates_nothing_twice(problem, getkey, num_leapfrog):
             return dist.Normal(output, 1.0)
 
     joint = bnn.LogJoint(Counted(), bnn.IsotropicNormal(), num_data=len(problem.y))
-    method = bnn.HMC(joint, num_leapfrog, num_warmup=4, num_draws=4, num_chains=1)
+    method = bnn.HMC(
+        joint, num_leapfrog=num_leapfrog, num_warmup=4, num_draws=4, num_chains=1
+    )
     model = problem.model(key=getkey())
     run(method, model, (problem.x, problem.y), method.num_steps, getkey())
     jax.effects_barrier()
@@ -87,7 +91,9 @@ def test_a_transition_evaluates_nothing_twice(problem, getkey, num_leapfrog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, 3, **k)])
+@pytest.mark.parametrize(
+    "make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, num_leapfrog=3, **k)]
+)
 def test_a_transition_leaves_the_density_and_gradient_of_its_end(problem, getkey, make):
     """The next one begins with them: a stale gradient would bend each first step."""
     method = make(problem.log_joint(temperature=0.5), num_warmup=5, num_draws=5)
@@ -135,7 +141,9 @@ def test_past_the_number_of_draws_the_oldest_make_room(problem, getkey):
     model, key = problem.model(key=getkey()), getkey()
     kept = {}
     for num in (3, 8):
-        method = bnn.SGLD(problem.log_joint(), 0.01, start=0, every=1, num_draws=num)
+        method = bnn.SGLD(
+            problem.log_joint(), 0.01, num_warmup=0, thin=1, num_draws=num
+        )
         state, _ = run(method, model, (problem.x, problem.y), 8, key)
         kept[num] = vectors(method.posterior(state))
     assert np.array_equal(kept[3], kept[8][:, 5:])
@@ -187,7 +195,9 @@ def test_full_batch_langevin_has_the_variance_of_its_step_size(
     """
     rate = 0.08 * temperature
     joint = problem.log_joint(temperature=temperature)
-    method = bnn.SGLD(joint, rate, 200, 5, 20_000, num_chains=4)
+    method = bnn.SGLD(
+        joint, rate, num_warmup=200, thin=5, num_draws=20_000, num_chains=4
+    )
     values, basis = np.linalg.eigh(np.asarray(problem.precision) / temperature)
     assert_spectrum(
         method, problem, getkey, 1 / (values * (1 - rate / 12 * values / 2)), basis
@@ -203,7 +213,15 @@ def test_full_batch_sghmc_has_the_variance_of_its_step_size(
     values, basis = np.linalg.eigh(np.asarray(problem.precision) / temperature)
     rate = 12 * 1.0 / values.max()
     joint = problem.log_joint(temperature=temperature)
-    method = bnn.SGHMC(joint, rate, 500, 10, 10_000, friction, num_chains=4)
+    method = bnn.SGHMC(
+        joint,
+        rate,
+        num_warmup=500,
+        thin=10,
+        num_draws=10_000,
+        friction=friction,
+        num_chains=4,
+    )
     stationary = 1 / (values * (1 - rate / 12 * values / (2 * (2 - friction))))
     assert_spectrum(method, problem, getkey, stationary, basis)
 
@@ -232,7 +250,8 @@ def test_corrected_langevin_steps_have_no_bias_at_any_step_size(problem, getkey)
     model = problem.model(key=getkey())
     for size in (0.8, 1.6):
         method = bnn.HMC(
-            problem.log_joint(), 1, 0, 6000, 8, initial="model", jitter=0.0,
+            problem.log_joint(), num_leapfrog=1, num_warmup=0, num_draws=6000,
+            num_chains=8, initial="model", jitter=0.0,
             step_size=float(size * shortest),
         )  # fmt: skip
         state, info = run(method, model, (problem.x, problem.y), 6000, getkey())
@@ -245,7 +264,14 @@ def test_corrected_langevin_steps_have_no_bias_at_any_step_size(problem, getkey)
 def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
     """M solves M = E[F M F'] + 2 eps I + eps^2 G: constant noise is not enough."""
     rate, batch_size = 0.08, 3
-    method = bnn.SGLD(problem.log_joint(), rate, 200, 5, 40_000, num_chains=4)
+    method = bnn.SGLD(
+        problem.log_joint(),
+        rate,
+        num_warmup=200,
+        thin=5,
+        num_draws=40_000,
+        num_chains=4,
+    )
     posterior = bnn.run_chains(
         method,
         problem.model(key=getkey()),
@@ -358,8 +384,8 @@ def test_schedules_and_settings(problem, getkey):
     model = problem.model(key=getkey())
     batch = (problem.x, problem.y)
     key = getkey()
-    a = bnn.SGLD(problem.log_joint(), schedule, start=2, every=2, num_draws=3)
-    b = bnn.SGLD(problem.log_joint(), 0.01, start=2, every=2, num_draws=3)
+    a = bnn.SGLD(problem.log_joint(), schedule, num_warmup=2, thin=2, num_draws=3)
+    b = bnn.SGLD(problem.log_joint(), 0.01, num_warmup=2, thin=2, num_draws=3)
     first, _ = run(a, model, batch, 8, key)
     second, _ = run(b, model, batch, 8, key)
     assert np.array_equal(first.draws, second.draws)
@@ -367,11 +393,11 @@ def test_schedules_and_settings(problem, getkey):
     assert np.array_equal(first.draws[0, -1], last)
     with pytest.raises(ValueError, match="no draw yet"):
         a.posterior(a.init(model, key=key))
-    with pytest.raises(ValueError, match="every=0"):
-        bnn.SGLD(problem.log_joint(), 0.01, start=2, every=0, num_draws=3)
+    with pytest.raises(ValueError, match="thin=0"):
+        bnn.SGLD(problem.log_joint(), 0.01, num_warmup=2, thin=0, num_draws=3)
     with pytest.raises(ValueError, match="num_draws=0"):
         bnn.NUTS(problem.log_joint(), num_draws=0)
     with pytest.raises(ValueError, match="target=1"):
-        bnn.NUTS(problem.log_joint(), target=1.0)
+        bnn.NUTS(problem.log_joint(), target_acceptance=1.0)
     with pytest.raises(ValueError, match="jitter=1"):
         bnn.HMC(problem.log_joint(), jitter=1.0)

@@ -173,7 +173,7 @@ def running_statistics():
     """Draws over a model with running statistics, each with its own."""
     model, data = make("batch norm")
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), num_data=6)
-    method = bnn.SGLD(joint, 1e-3, 0, 1, 2)
+    method = bnn.SGLD(joint, 1e-3, num_warmup=0, thin=1, num_draws=2)
     state = method.init(model, key=jax.random.key(0))
     for step in range(2):
         state, _ = method.update(state, data, key=jax.random.key(step))

@@ -145,7 +145,7 @@ def test_all_estimators_agree_in_the_mean_and_flipout_is_less_noisy(network, get
             joint,
             optax.sgd(1.0),
             estimator="weight" if sticking else name,
-            sticking=sticking,
+            stick_the_landing=sticking,
         )
         out[name] = gradients(method, tree, batch, num, getkey())
     value, gradient = out["weight"]
@@ -175,7 +175,7 @@ def test_sticking_the_landing_has_no_noise_where_q_is_exact(x64, getkey):
     batch = (problem.x, problem.y)
     joint = problem.log_joint()
     exact = bnn.MeanFieldVI(joint, optax.sgd(1.0))
-    sticking = bnn.MeanFieldVI(joint, optax.sgd(1.0), sticking=True)
+    sticking = bnn.MeanFieldVI(joint, optax.sgd(1.0), stick_the_landing=True)
     value, noisy = gradients(exact, tree, batch, 50, getkey())
     landed, quiet = gradients(sticking, tree, batch, 50, getkey())
     assert np.abs(quiet).max() < 1e-10
@@ -189,7 +189,7 @@ def test_sticking_the_landing_has_no_noise_where_q_is_exact(x64, getkey):
 def test_a_prior_without_closed_form_works_with_sticking(network, getkey):
     model, joint, batch = network
     joint = eqx.tree_at(lambda j: j.prior, joint, dist.Laplace(0.0, 1.0))
-    method = bnn.MeanFieldVI(joint, optax.adam(1e-2), sticking=True)
+    method = bnn.MeanFieldVI(joint, optax.adam(1e-2), stick_the_landing=True)
     state = method.init(model)
     assert np.isfinite(method.evaluate(state, batch, key=getkey())["loss"])
 
@@ -198,4 +198,6 @@ def test_a_prior_without_closed_form_works_with_sticking(network, getkey):
 def test_bad_estimators_are_refused(network):
     _, joint, _ = network
     with pytest.raises(ValueError, match="needs the drawn weights"):
-        bnn.MeanFieldVI(joint, optax.sgd(1.0), estimator="local", sticking=True)
+        bnn.MeanFieldVI(
+            joint, optax.sgd(1.0), estimator="local", stick_the_landing=True
+        )

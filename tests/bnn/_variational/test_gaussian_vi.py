@@ -41,7 +41,7 @@ def full_rank(joint, num_steps, **kwargs):
 
 
 def low_rank(joint, num_steps, **kwargs):
-    kwargs = {"sticking": True} | kwargs
+    kwargs = {"stick_the_landing": True} | kwargs
     return bnn.LowRankVI(
         joint, decaying(0.03, num_steps), rank=4, num_samples=4, **kwargs
     )
@@ -137,7 +137,7 @@ def test_the_closed_form_divergence_is_that_of_the_dense_gaussian(
 ):
     posterior = a_posterior(name, problem, getkey())
     joint = problem.log_joint(temperature=temperature)
-    method = METHODS[name](joint, 1, sticking=False)
+    method = METHODS[name](joint, 1, stick_the_landing=False)
     value = method._divergence(posterior, getkey())
     mean, cov = problem.vector(posterior.mean()), posterior.covariance()
     prior2 = problem.prior_scale**2
@@ -174,7 +174,7 @@ def test_sticking_and_closed_form_agree_in_the_mean(problem, getkey, name, kind)
     num, batch = 1000, (problem.x, problem.y)
     out = []
     for sticking in (False, True):
-        method = METHODS[name](joint, 1, sticking=sticking)
+        method = METHODS[name](joint, 1, stick_the_landing=sticking)
         loss = jax.value_and_grad(
             lambda q, key, m=method: m._loss(q, batch, key=key)[0]
         )

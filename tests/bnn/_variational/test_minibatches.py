@@ -22,14 +22,20 @@ SGD = optax.sgd(1.0)
 METHODS = {
     "MAP": lambda joint: bnn.MAP(joint, SGD),
     "MeanFieldVI": lambda joint: bnn.MeanFieldVI(joint, SGD, num_samples=2),
-    "MeanFieldVI, sticking": lambda joint: bnn.MeanFieldVI(joint, SGD, sticking=True),
+    "MeanFieldVI, sticking": lambda joint: bnn.MeanFieldVI(
+        joint, SGD, stick_the_landing=True
+    ),
     "LowRankVI": lambda joint: bnn.LowRankVI(joint, SGD, rank=2),
     "FullRankVI": lambda joint: bnn.FullRankVI(joint, SGD),
     "IVON": lambda joint: bnn.IVON(joint, 1e-2, num_samples=2),
     "AnchoredMAP": lambda joint: bnn.AnchoredMAP(joint, SGD),
     "DeepEnsemble": lambda joint: bnn.DeepEnsemble(bnn.AnchoredMAP(joint, SGD), 2),
-    "SGLD": lambda joint: bnn.SGLD(joint, 0.5, 9, 1, 1, num_chains=2),
-    "SGHMC": lambda joint: bnn.SGHMC(joint, 0.5, 9, 1, 1, num_chains=2),
+    "SGLD": lambda joint: bnn.SGLD(
+        joint, 0.5, num_warmup=9, thin=1, num_draws=1, num_chains=2
+    ),
+    "SGHMC": lambda joint: bnn.SGHMC(
+        joint, 0.5, num_warmup=9, thin=1, num_draws=1, num_chains=2
+    ),
 }
 
 

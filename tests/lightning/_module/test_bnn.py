@@ -165,7 +165,7 @@ def test_the_posterior_of_lightning_is_that_of_the_method(tmp_path):
 @pytest.mark.parametrize("when", ["fit", "validate"])
 def test_validation_waits_for_the_first_draw_of_a_sampler(tmp_path, when):
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=100)
-    method = bnn.SGLD(joint, 1e-4, start=15, every=2, num_draws=4)
+    method = bnn.SGLD(joint, 1e-4, num_warmup=15, thin=2, num_draws=4)
     model = eqx.nn.MLP(1, 1, 8, 1, key=jax.random.key(0))
     module = BNNModule(method, model, num_samples=4)
     trainer, seen = make_trainer(tmp_path), []

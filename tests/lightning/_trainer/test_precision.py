@@ -29,9 +29,9 @@ METHODS = {
     "DeepEnsemble": lambda joint: bnn.DeepEnsemble(
         bnn.MAP(joint, optax.adam(1e-2)), num_members=2
     ),
-    "SGLD": lambda joint: bnn.SGLD(joint, 1e-4, start=2, every=2, num_draws=2),
+    "SGLD": lambda joint: bnn.SGLD(joint, 1e-4, num_warmup=2, thin=2, num_draws=2),
     "SWAG": lambda joint: bnn.SWAG(
-        bnn.MAP(joint, optax.adam(1e-2)), start=2, every=2, rank=2
+        bnn.MAP(joint, optax.adam(1e-2)), num_warmup=2, thin=2, rank=2
     ),
 }
 
@@ -284,7 +284,7 @@ def test_float16_is_refused_where_no_loss_could_be_scaled(tmp_path, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_low_precision_is_refused_where_a_sampler_accepts_by_it(tmp_path, precision):
-    module = observed(lambda joint: bnn.NUTS(joint, 2, 2), set())
+    module = observed(lambda joint: bnn.NUTS(joint, num_warmup=2, num_draws=2), set())
     with pytest.raises(ValueError, match="log densities"):
         make_trainer(tmp_path, precision=precision).fit(module, make_data())
 
