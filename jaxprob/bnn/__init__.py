@@ -35,7 +35,8 @@ from ._weights.random_leaves import (
     random_leaves as random_leaves,
     sample_leaves as sample_leaves,
 )
-from ._weights.bayesianize import bayesianize as bayesianize, weights as weights
+from ._weights.initial_scale import fan_in as fan_in
+from ._weights.choice import weights as weights
 from ._weights.layers import (
     AbstractBayesianLayer as AbstractBayesianLayer,
     BayesianConv1d as BayesianConv1d,
@@ -49,7 +50,6 @@ from ._joint.prior import (
     PriorByPath as PriorByPath,
     ScaleMixtureNormal as ScaleMixtureNormal,
     check_prior as check_prior,
-    fan_in as fan_in,
     log_prior as log_prior,
     sample_prior as sample_prior,
 )
@@ -68,7 +68,7 @@ from ._joint.likelihood import (
     StudentTLikelihood as StudentTLikelihood,
 )
 from ._joint.student_t import StudentT as StudentT
-from ._joint.learned_noise import LearnedNoise as LearnedNoise
+from ._weights.learned_noise import LearnedNoise as LearnedNoise
 from ._joint.log_joint import LogJoint as LogJoint
 from ._joint.check_data import check_data as check_data
 from ._inference.inference import AbstractInference as AbstractInference
@@ -145,10 +145,11 @@ from ._posterior.correlated import (
     FullRankPosterior as FullRankPosterior,
     LowRankPosterior as LowRankPosterior,
 )
-from ._posterior.posterior import (
-    AbstractPosterior as AbstractPosterior,
+from ._posterior.posterior import AbstractPosterior as AbstractPosterior
+from ._posterior.point import PointPosterior as PointPosterior
+from ._posterior.mean_field import (
     MeanFieldPosterior as MeanFieldPosterior,
-    PointPosterior as PointPosterior,
+    bayesianize as bayesianize,
 )
 from ._posterior.linearized import LinearizedModel as LinearizedModel
 from ._posterior.mixture import Mixture as Mixture

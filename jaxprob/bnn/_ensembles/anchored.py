@@ -17,7 +17,7 @@ from ..._types import Info, Model, PRNGKey, Where
 from .._inference.inference import AbstractInference, Roles, random_or_point
 from .._joint.log_joint import LogJoint, plain_term
 from .._joint.prior import check_prior, prior_at, sample_prior
-from .._posterior.posterior import PointPosterior
+from .._posterior.point import PointPosterior
 from .perturbation import perturbed_log_likelihood, row_key
 
 

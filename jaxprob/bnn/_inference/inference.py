@@ -17,7 +17,7 @@ from ..._types import Model, PRNGKey, State, Where
 from .._joint.check_data import RowCheck, check_row_count
 from .._joint.log_joint import LogJoint, xy
 from .._posterior.posterior import AbstractPosterior
-from .._weights.bayesianize import choose, nothing_random
+from .._weights.choice import choose, nothing_random
 from .._weights.random_leaves import mean_leaves, random_leaves
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .._joint.log_joint import LogJoint
 from .._joint.prior import check_prior
-from .._posterior.posterior import PointPosterior
+from .._posterior.point import PointPosterior
 from .descent import AbstractDescent
 from .inference import Roles
 

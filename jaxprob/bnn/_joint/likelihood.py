@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from .._weights.learned_noise import MIN_NOISE
 from .._weights.scale import positive
 from .student_t import StudentT
 
 Likelihood: TypeAlias = Callable[[Any], dist.Distribution]
 """`likelihood(output) -> distribution`, for one example."""
-
-MIN_NOISE = 1e-4
 
 
 def check_likelihood(likelihood: Any) -> None:

@@ -18,16 +18,12 @@ from ..._checks import path_name
 from ..._random.keys import leaf_keys
 from ..._types import Model, PRNGKey, Where
 from ...tree._single import single
+from .._weights.initial_scale import fan_in
 from .._weights.random_leaves import is_random, mean_leaves
 from .._weights.scale import is_traced, positive
 
 Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
 """One distribution for all leaves, or a function `(path, leaf) -> distribution`."""
-
-
-def fan_in(leaf: Any) -> int:
-    """How many numbers each output sums: all axes but the first; 1 for a bias."""
-    return max(1, math.prod(leaf.shape[1:]))
 
 
 class IsotropicNormal(eqx.Module):

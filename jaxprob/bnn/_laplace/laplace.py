@@ -17,7 +17,7 @@ from .._inference.wrapper import AbstractPostHoc
 from .._joint.likelihood import NormalLikelihood
 from .._joint.output_hessian import Kind
 from .._joint.prior import check_prior
-from .._weights.bayesianize import choose, nothing_random
+from .._weights.choice import choose, nothing_random
 from .._weights.running_statistics import Stateful
 from .._weights.scale import is_traced
 from .check_curvature import (

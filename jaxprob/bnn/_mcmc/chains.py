@@ -19,10 +19,10 @@ from .._inference.inference import Roles, check_state, random_or_point
 from .._inference.members import AbstractMembers
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
-from .._joint.learned_noise import LearnedNoise
 from .._joint.prior import check_prior, sample_prior
 from .._posterior.draws import DrawsPosterior
 from .._posterior.posterior import AbstractPosterior
+from .._weights.learned_noise import LearnedNoise
 from .._weights.running_statistics import statistics, trains_statistics
 from .moved import check_moved
 

@@ -5,15 +5,10 @@ from collections.abc import Callable, Iterable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, PyTree
 
-from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
-from .._joint.kl import kl
 from .._joint.likelihood import Likelihood
-from .._joint.prior import Prior
-from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
 from .linearized import LinearizedModel
 
 
@@ -114,66 +109,3 @@ def chosen(params: PyTree, model: Model) -> PyTree:
         lambda leaf: leaf is not None, params, is_leaf=lambda leaf: leaf is None
     )
     return eqx.filter(model, flags)
-
-
-class PointPosterior(AbstractPosterior):
-    """All mass on one model.
-
-    **Arguments:**
-
-    - `model`: that model.
-    """
-
-    model: Model
-
-    def sample(self, *, key: PRNGKey) -> Model:
-        return self.model
-
-    def mean(self) -> Model:
-        return self.model
-
-    @property
-    def num_atoms(self) -> int:
-        return 1
-
-    def atom(self, index: int | Integer[Array, ""]) -> Model:
-        return self.model
-
-
-class MeanFieldPosterior(AbstractPosterior):
-    r"""Independent Gaussians, $q(w) = \prod_i \mathcal N(w_i; \mu_i, \sigma_i^2)$.
-
-    `bayesianize` makes one of any model.
-
-    **Arguments:**
-
-    - `tree`: the model with `Gaussian` leaves where arrays are random.
-    """
-
-    tree: Model
-
-    def sample(self, *, key: PRNGKey) -> Model:
-        check_key(key)
-        return sample_leaves(self.tree, key=key)
-
-    def mean(self) -> Model:
-        return mean_leaves(self.tree)
-
-    def log_prob(self, model: Model) -> Float[Array, ""]:
-        if jax.tree.structure(model) != jax.tree.structure(self.mean()):
-            raise ValueError(
-                f"model is another {type(model).__name__} than the posterior is over: "
-                "its classes, settings or number of leaves differ. Give a model such "
-                "as posterior.sample(key=key) returns"
-            )
-        terms = jax.tree.map(
-            lambda node, value: node.log_prob(value) if is_random(node) else None,
-            self.tree,
-            model,
-            is_leaf=is_random,
-        )
-        return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
-
-    def kl(self, prior: Prior) -> Float[Array, ""]:
-        """KL to the prior in nats, summed over all random leaves: `bnn.kl`."""
-        return kl(self.tree, prior)

@@ -28,8 +28,8 @@ from .._posterior.correlated import (
     LowRankPosterior,
 )
 from .._posterior.posterior import chosen
-from .._weights.bayesianize import bayesianize
 from .._weights.random_leaves import is_random, mean_leaves
+from .._weights.randomise import randomise
 from .._weights.scale import inverse_softplus
 
 if TYPE_CHECKING:  # see bnn/_inference.py
@@ -73,7 +73,7 @@ class AbstractGaussianVI(AbstractDescent):
         """
 
     def init(self, model: Model, *, key: PRNGKey) -> TrainState:
-        placed = bayesianize(model, self.random, scale=self.scale).tree
+        placed = randomise(model, self.random, scale=self.scale)
         flags = jax.tree.map(is_random, placed, is_leaf=is_random)
         nodes = jax.tree.map(
             lambda node: node if is_random(node) else None, placed, is_leaf=is_random

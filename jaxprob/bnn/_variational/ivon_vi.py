@@ -27,7 +27,7 @@ from .._inference.inference import (
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._joint.prior import check_prior, prior_at
-from .._posterior.posterior import MeanFieldPosterior
+from .._posterior.mean_field import MeanFieldPosterior
 from .._weights.random_leaves import Gaussian, is_random
 from .._weights.scale import is_traced
 from .ivon import ivon, sample_ivon

@@ -20,9 +20,9 @@ from .._inference.descent import AbstractDescent
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._joint.prior import check_prior
-from .._posterior.posterior import MeanFieldPosterior
-from .._weights.bayesianize import bayesianize
+from .._posterior.mean_field import MeanFieldPosterior
 from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
+from .._weights.randomise import randomise
 from .estimators import Estimator, per_example, prepare
 
 
@@ -100,7 +100,7 @@ class MeanFieldVI(AbstractDescent):
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
-        random_model = bayesianize(model, self.random, scale=self.scale).tree
+        random_model = randomise(model, self.random, scale=self.scale)
         check_prior(self.log_joint.prior, _only_random(random_model))
         return self._descent(random_model).init(random_model)
 

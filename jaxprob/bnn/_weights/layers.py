@@ -5,13 +5,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ..._types import PRNGKey
-from .._joint.kl import kl
-from .._joint.prior import Prior
-from .bayesianize import bayesianize
 from .random_leaves import Gaussian, is_random, map_random, mean_leaves, sample_leaves
+from .randomise import randomise
 
 
 class AbstractBayesianLayer(eqx.Module):
@@ -30,10 +28,6 @@ class AbstractBayesianLayer(eqx.Module):
     @property
     def bias(self) -> Gaussian | Array | None:
         return self.layer.bias
-
-    def kl(self, prior: Prior, *, key: PRNGKey | None = None) -> Float[Array, ""]:
-        """Divergence of weight and bias from the prior in nats: `bnn.kl` of it."""
-        return kl(self, prior, key=key)
 
     def __call__(self, x: Array, *, key: PRNGKey | None = None) -> Array:
         """The output for one example.
@@ -77,7 +71,7 @@ class BayesianLinear(AbstractBayesianLayer):
     ```python
     layer = BayesianLinear(3, 8, key=key)
     y = jax.vmap(lambda x: layer(x, key=key))(batch)      # one draw of W for all rows
-    loss = loss + layer.kl(bnn.IsotropicNormal(1.0))
+    loss = loss + bnn.kl(layer, bnn.IsotropicNormal(1.0))
     ```
 
     **Arguments:**
@@ -105,7 +99,7 @@ class BayesianLinear(AbstractBayesianLayer):
         if estimator not in ("weight", "local"):
             raise ValueError(f"estimator={estimator!r}: it is 'weight' or 'local'")
         layer = eqx.nn.Linear(in_features, out_features, use_bias, dtype, key=key)
-        self.layer = bayesianize(layer, scale=scale).tree
+        self.layer = randomise(layer, scale=scale)
         self.estimator = estimator
 
     @classmethod
@@ -156,7 +150,7 @@ class BayesianConv1d(AbstractBayesianLayer):
         **kwargs: Any,
     ):
         conv = eqx.nn.Conv1d(in_channels, out_channels, kernel_size, key=key, **kwargs)
-        self.layer = bayesianize(conv, scale=scale).tree
+        self.layer = randomise(conv, scale=scale)
 
     @classmethod
     def of(cls, conv: eqx.nn.Conv1d, *, scale: float = 0.1) -> "BayesianConv1d":
@@ -183,7 +177,7 @@ class BayesianConv2d(AbstractBayesianLayer):
         **kwargs: Any,
     ):
         conv = eqx.nn.Conv2d(in_channels, out_channels, kernel_size, key=key, **kwargs)
-        self.layer = bayesianize(conv, scale=scale).tree
+        self.layer = randomise(conv, scale=scale)
 
     @classmethod
     def of(cls, conv: eqx.nn.Conv2d, *, scale: float = 0.1) -> "BayesianConv2d":
@@ -192,7 +186,7 @@ class BayesianConv2d(AbstractBayesianLayer):
 
 
 def _with_layer(like, layer, scale):
-    return eqx.tree_at(lambda b: b.layer, like, bayesianize(layer, scale=scale).tree)
+    return eqx.tree_at(lambda b: b.layer, like, randomise(layer, scale=scale))
 
 
 def variance_leaves(tree):

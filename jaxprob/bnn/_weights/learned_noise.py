@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
-from .._weights.apply import call_model
-from .._weights.scale import inverse_softplus
-from .likelihood import MIN_NOISE
+from .apply import call_model
+from .scale import inverse_softplus
+
+MIN_NOISE = 1e-4
+"""Smallest standard deviation of learned noise."""
 
 
 class LearnedNoise(eqx.Module):

@@ -1,0 +1,92 @@
+"""Independent Gaussians as a posterior."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._random.keys import check_key
+from ..._types import Model, PRNGKey, Where
+from .._joint.kl import kl
+from .._joint.prior import Prior
+from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
+from .._weights.randomise import randomise
+from .posterior import AbstractPosterior
+
+
+class MeanFieldPosterior(AbstractPosterior):
+    r"""Independent Gaussians, $q(w) = \prod_i \mathcal N(w_i; \mu_i, \sigma_i^2)$.
+
+    `bayesianize` makes one of any model.
+
+    **Arguments:**
+
+    - `tree`: the model with `Gaussian` leaves where arrays are random.
+    """
+
+    tree: Model
+
+    def sample(self, *, key: PRNGKey) -> Model:
+        check_key(key)
+        return sample_leaves(self.tree, key=key)
+
+    def mean(self) -> Model:
+        return mean_leaves(self.tree)
+
+    def log_prob(self, model: Model) -> Float[Array, ""]:
+        if jax.tree.structure(model) != jax.tree.structure(self.mean()):
+            raise ValueError(
+                f"model is another {type(model).__name__} than the posterior is over: "
+                "its classes, settings or number of leaves differ. Give a model such "
+                "as posterior.sample(key=key) returns"
+            )
+        terms = jax.tree.map(
+            lambda node, value: node.log_prob(value) if is_random(node) else None,
+            self.tree,
+            model,
+            is_leaf=is_random,
+        )
+        return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
+
+    def kl(self, prior: Prior) -> Float[Array, ""]:
+        """KL to the prior in nats, summed over all random leaves: `bnn.kl`."""
+        return kl(self.tree, prior)
+
+
+def bayesianize(
+    model: Model,
+    where: Where | None = None,
+    *,
+    scale: float | Callable[[str, Array], Any] = 0.1,
+) -> MeanFieldPosterior:
+    r"""Put a Gaussian in the place of each chosen array of any Equinox module.
+
+    Means start at the current weights, so a trained model is a warm start:
+    $w \sim \mathcal N(w_0, \sigma_0^2)$ with $\sigma_0$ = `scale` over the square root
+    of the fan-in, which disturbs the outputs of each layer by about `scale`.
+
+    Reference for the start at trained weights: *Specifying weight priors in Bayesian
+    deep neural networks with empirical Bayes*, Krishnan, Subedar and Tickoo, 2020.
+
+    ```python
+    posterior = bayesianize(eqx.nn.GRUCell(3, 8, key=key))
+    cell = posterior.sample(key=key)            # an eqx.nn.GRUCell
+    ```
+
+    **Arguments:**
+
+    - `model`: any Equinox module, or any pytree. Random leaves that it holds are kept.
+    - `where`: which leaves (see `jaxprob.tree`); by default all but the parameters of
+        normalisation layers and of `LearnedNoise`.
+    - `scale`: initial standard deviation, relative to one over the square root of the
+        fan-in; or a function `(path, leaf) -> standard deviation`, whose result is used
+        unchanged.
+
+    **Returns:** a posterior; its `sample(key=key)` is a model of the same class.
+
+    **Raises:** `ValueError` when nothing is chosen or a scale is not positive,
+    `TypeError` for a complex leaf.
+    """
+    return MeanFieldPosterior(randomise(model, where, scale=scale))
