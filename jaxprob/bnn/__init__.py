@@ -43,16 +43,15 @@ from ._weights.layers import (
     BayesianConv2d as BayesianConv2d,
     BayesianLinear as BayesianLinear,
 )
-from ._joint.prior import (
+from ._joint.prior import Prior as Prior, log_prior as log_prior
+from ._joint.normal_priors import (
     FanInNormal as FanInNormal,
     IsotropicNormal as IsotropicNormal,
-    Prior as Prior,
-    PriorByPath as PriorByPath,
-    ScaleMixtureNormal as ScaleMixtureNormal,
-    check_prior as check_prior,
-    log_prior as log_prior,
-    sample_prior as sample_prior,
 )
+from ._joint.scale_mixture import ScaleMixtureNormal as ScaleMixtureNormal
+from ._joint.prior_by_path import PriorByPath as PriorByPath
+from ._joint.check_prior import check_prior as check_prior
+from ._joint.sample_prior import sample_prior as sample_prior
 from ._joint.hierarchical import (
     GroupedStudentT as GroupedStudentT,
     HierarchicalNormal as HierarchicalNormal,

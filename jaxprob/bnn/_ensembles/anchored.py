@@ -15,8 +15,10 @@ from ... import tree as trees
 from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .._inference.inference import AbstractInference, Roles, random_or_point
+from .._joint.check_prior import check_prior
 from .._joint.log_joint import LogJoint, plain_term
-from .._joint.prior import check_prior, prior_at, sample_prior
+from .._joint.prior import prior_at
+from .._joint.sample_prior import sample_prior
 from .._posterior.point import PointPosterior
 from .perturbation import perturbed_log_likelihood, row_key
 

@@ -19,7 +19,7 @@ from .._inference.map import MAP
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractWrapper
-from .._joint.prior import check_prior
+from .._joint.check_prior import check_prior
 from .._posterior.posterior import AbstractPosterior, chosen
 from .._weights.running_statistics import trains_statistics
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, PyTree
 from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
+from .._joint.check_prior import check_prior
 from .._joint.log_joint import LogJoint
-from .._joint.prior import check_prior
 from .._posterior.point import PointPosterior
 from .descent import AbstractDescent
 from .inference import Roles

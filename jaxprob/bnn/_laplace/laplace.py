@@ -14,9 +14,9 @@ from ..._types import Model, PRNGKey, Where
 from .._inference.map import MAP
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractPostHoc
+from .._joint.check_prior import check_prior
 from .._joint.likelihood import NormalLikelihood
 from .._joint.output_hessian import Kind
-from .._joint.prior import check_prior
 from .._weights.choice import choose, nothing_random
 from .._weights.running_statistics import Stateful
 from .._weights.scale import is_traced

@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 from ... import tree
 from ..._types import Model
 from .._joint.likelihood import NormalLikelihood
-from .._joint.prior import FanInNormal, Prior, PriorByPath
+from .._joint.normal_priors import FanInNormal
+from .._joint.prior import Prior
+from .._joint.prior_by_path import PriorByPath
 from .posterior import LaplacePosterior
 
 

@@ -19,7 +19,8 @@ from .._inference.inference import Roles, check_state, random_or_point
 from .._inference.members import AbstractMembers
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
-from .._joint.prior import check_prior, sample_prior
+from .._joint.check_prior import check_prior
+from .._joint.sample_prior import sample_prior
 from .._posterior.draws import DrawsPosterior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.learned_noise import LearnedNoise

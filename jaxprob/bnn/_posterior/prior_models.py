@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 from ... import tree
 from ..._checks import path_name
 from ..._types import Model, PRNGKey, Where
-from .._joint.prior import Prior, log_prior, prior_at, sample_prior
+from .._joint.prior import Prior, log_prior, prior_at
+from .._joint.sample_prior import sample_prior
 from .._weights.random_leaves import mean_leaves
 from .posterior import AbstractPosterior
 

@@ -19,9 +19,10 @@ from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
 from .._inference.descent import AbstractDescent
+from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
-from .._joint.prior import check_prior, prior_at
+from .._joint.prior import prior_at
 from .._posterior.correlated import (
     AbstractCorrelatedPosterior,
     FullRankPosterior,

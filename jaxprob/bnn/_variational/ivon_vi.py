@@ -24,9 +24,10 @@ from .._inference.inference import (
     check_state,
     random_or_point,
 )
+from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
-from .._joint.prior import check_prior, prior_at
+from .._joint.prior import prior_at
 from .._posterior.mean_field import MeanFieldPosterior
 from .._weights.random_leaves import Gaussian, is_random
 from .._weights.scale import is_traced

@@ -17,9 +17,9 @@ from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import Info, Model, PRNGKey, Where
 from .._inference.descent import AbstractDescent
+from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
-from .._joint.prior import check_prior
 from .._posterior.mean_field import MeanFieldPosterior
 from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
 from .._weights.randomise import randomise

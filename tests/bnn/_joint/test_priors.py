@@ -146,5 +146,5 @@ def test_num_data_has_no_default():
             bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal())  # pyright: ignore
         with pytest.raises(ValueError, match=r"number of rows .* len\(x\)"):
             bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), None)  # pyright: ignore
-    with pytest.raises(ValueError, match=r"share=1\.5"):
+    with pytest.raises(ValueError, match=r"mixing_weight=1\.5"):
         bnn.ScaleMixtureNormal(1.5)

@@ -1,0 +1,42 @@
+"""Draws from the prior over models."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ... import tree as trees
+from ..._checks import path_name
+from ..._random.keys import leaf_keys
+from ..._types import Model, PRNGKey, Where
+from .._weights.random_leaves import mean_leaves
+from .prior import Prior, lenient_promotion, prior_at
+
+
+def sample_prior(
+    model: Model, prior: Prior, *, key: PRNGKey, where: Where = True
+) -> Model:
+    """Return the model with weights drawn from the prior.
+
+    ```python
+    prior_model = sample_prior(model, FanInNormal(), key=key)
+    ```
+
+    **Arguments:**
+
+    - `model`: gives the structure and all leaves that are not drawn. Arrays come in
+        the places of random leaves, as in `BayesianLinear`.
+    - `prior`: one distribution, or one for each leaf.
+    - `key`: of this draw.
+    - `where`: the leaves to draw (see `jaxprob.tree`).
+    """
+    params, rest = trees.partition(mean_leaves(model), where)
+    keys = leaf_keys(key, params)
+
+    def draw(path, leaf, key):
+        name = path_name(path)
+        p = prior_at(prior, name, leaf)
+        p = p.expand(leaf.shape[: leaf.ndim - p.event_dim])
+        with lenient_promotion():
+            return jnp.asarray(p.sample(key), leaf.dtype)
+
+    return eqx.combine(jax.tree_util.tree_map_with_path(draw, params, keys), rest)
