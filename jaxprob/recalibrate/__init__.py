@@ -1,17 +1,18 @@
-"""Probabilities and intervals put right on held-out rows.
+"""Recalibration of probabilities and intervals on held-out rows.
 
-Each is fitted on rows that the model was not trained on, and is then a function to
-apply to other predictions. Every one takes what was observed first, as the metrics do.
+Each class is fitted on rows that the model was not trained on and is then a function
+that is applied to other predictions. The first argument of `fit` is what was observed,
+as in `jaxprob.metrics`.
 
-1. **One number that rescales.** `TemperatureScaling` of class probabilities and
+1. **Rescaling by one number.** `TemperatureScaling` of class probabilities and
    `VarianceScaling` of standard deviations: the shape of the prediction stays, its
-   confidence changes. Few rows suffice, and nothing is guaranteed.
-2. **Conformal prediction.** Intervals and sets that hold at least the promised share of
-   the outcomes, whatever the model, as long as the rows are exchangeable:
-   `SplitConformal` round a point prediction, `ConformalQuantiles` (CQR) round
-   quantiles, `AdaptiveSets` (APS, RAPS) of class probabilities. The promise is an
-   average over calibration sets and over inputs: of one calibration set of n rows the
-   coverage is distributed as `coverage_law(n, level)`.
+   confidence changes. A few hundred rows are enough; there is no guarantee.
+2. **Conformal prediction.** Intervals and sets that contain at least the promised share
+   of the outcomes for any model, as long as the rows are exchangeable:
+   `SplitConformal` around a point prediction, `ConformalQuantiles` (CQR) around
+   quantiles, `AdaptiveSets` (APS, RAPS) from class probabilities. The guarantee is an
+   average over calibration sets and over inputs. The coverage of one calibration set of
+   n rows has the distribution `coverage_distribution(n, level)`.
 
 `Predictive.calibrate(x, y)` in `jaxprob.bnn` applies them to a posterior predictive.
 """
@@ -22,6 +23,6 @@ from ._conformal import (
     ConformalQuantiles as ConformalQuantiles,
     SplitConformal as SplitConformal,
     conformal_quantile as conformal_quantile,
-    coverage_law as coverage_law,
+    coverage_distribution as coverage_distribution,
 )
 from ._sets import AdaptiveSets as AdaptiveSets

@@ -1,14 +1,15 @@
-"""Minimum over a positive number, found without bounds."""
+"""Unbounded minimisation over the logarithm of a positive number."""
 
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 FURTHEST = 80.0
-"""The exponential of more than this leaves single precision."""
+"""Largest logarithm whose exponential single precision can hold."""
 
 _RISES = 3
-"""So many steps uphill in a row end the search on one side: a mixture has bumps."""
+"""Number of consecutive rises that end the search on one side; the likelihood of a
+mixture may rise and fall again."""
 
 
 class Minimum(NamedTuple):
@@ -17,8 +18,8 @@ class Minimum(NamedTuple):
     **Fields:**
 
     - `logarithm`: where the function is smallest.
-    - `end`: 0 for a minimum inside; -1 or 1 where the function falls, or stays the
-        same, for ever smaller or larger numbers, so that it has no minimum.
+    - `end`: 0 for a minimum inside; -1 or 1 if the function falls, or stays constant,
+        as the number goes to zero or to infinity, so that it has no minimum.
     """
 
     logarithm: float

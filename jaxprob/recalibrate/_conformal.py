@@ -1,4 +1,4 @@
-"""Intervals with a promise: split conformal prediction of real outcomes."""
+"""Split conformal prediction: intervals with guaranteed coverage of real outcomes."""
 
 import math
 
@@ -13,27 +13,27 @@ from ..metrics._near_zero import near_zero
 
 
 def _rank(count: int, level: float) -> int:
-    """Which order statistic of `count` scores: ceil((n + 1) level)."""
+    """Return the rank of the order statistic among n scores, ceil((n + 1) level)."""
     if not 0 < level < 1:
-        raise ValueError(f"level={level}: a probability inside (0, 1)")
-    # (n + 1) level in floating point lies a hair above the whole number that it is.
+        raise ValueError(f"level={level}: give a probability between 0 and 1")
+    # Rounding may put (n + 1) level slightly above the integer that it is.
     return math.ceil((count + 1) * level - 1e-9)
 
 
 def conformal_quantile(
     scores: Float[Array | np.ndarray, " rows"], level: float
 ) -> Float[Array, ""]:
-    r"""The $\lceil (n + 1) \, \text{level} \rceil$-th smallest score.
+    r"""Return the $\lceil (n + 1) \, \text{level} \rceil$-th smallest score.
 
     A new score, exchangeable with these, is at most as large with probability at least
     `level`, and at most `level` + 1 / (n + 1) if there are no ties.
 
     **Arguments:**
 
-    - `scores`: how badly each calibration row is predicted.
+    - `scores`: the nonconformity score of each calibration row.
     - `level`: in (0, 1).
 
-    **Returns:** infinity where there are too few rows to promise anything:
+    **Returns:** the score, or infinity if there are too few rows for a guarantee,
     n < level / (1 - level).
 
     Reference: *Algorithmic learning in a random world*, Vovk, Gammerman and Shafer,
@@ -48,19 +48,19 @@ def conformal_quantile(
     return jnp.sort(scores)[rank - 1]
 
 
-def coverage_law(num_rows: int, level: float) -> dist.Distribution:
-    r"""The law of the coverage that one calibration set gives: Beta(k, n + 1 - k) with
-    $k = \lceil (n + 1) \, \text{level} \rceil$.
+def coverage_distribution(num_rows: int, level: float) -> dist.Distribution:
+    r"""Return the distribution of the coverage that one calibration set gives.
 
-    Its mean is k / (n + 1). It says how many rows a promise needs: with 1,000 at .9 the
-    coverage lies within .9 +- .019 nineteen times in twenty.
+    It is Beta(k, n + 1 - k) with $k = \lceil (n + 1) \, \text{level} \rceil$ and mean
+    k / (n + 1). It shows how many rows are needed: with 1,000 rows at level .9 the
+    coverage lies within .9 +- .019 with probability .95.
 
     **Arguments:**
 
-    - `num_rows`: of the calibration set.
-    - `level`: promised.
+    - `num_rows`: number of rows n of the calibration set.
+    - `level`: guaranteed coverage.
 
-    **Raises:** `ValueError` where the intervals are infinite and cover everything.
+    **Raises:** `ValueError` if the intervals are infinite and cover everything.
 
     Reference: *Conditional validity of inductive conformal predictors*, Vovk, 2012,
     https://arxiv.org/abs/1209.2673.
@@ -69,8 +69,8 @@ def coverage_law(num_rows: int, level: float) -> dist.Distribution:
     if rank > num_rows:
         least = math.ceil(level / (1 - level) - 1e-9)
         raise ValueError(
-            f"num_rows={num_rows}: level {level} needs at least {least} rows, and with "
-            "fewer the interval is infinite"
+            f"num_rows={num_rows}: with so few rows the interval at level {level} is "
+            f"infinite. Give at least {least} rows"
         )
     return dist.Beta(float(rank), float(num_rows + 1 - rank))
 
@@ -104,12 +104,13 @@ class SplitConformal(eqx.Module):
         *,
         level: float,
     ) -> "SplitConformal":
-        """
+        """Fit q on held-out rows.
+
         **Arguments:**
 
         - `y`: outcomes of rows that were not trained on.
         - `mean`, `std`: their predictions. Without `std` all intervals have one width.
-        - `level`: promised coverage.
+        - `level`: guaranteed coverage.
         """
         y, mean, std = _with_scale(**near_zero(y=y, mean=mean), std=std)
         return cls(conformal_quantile(jnp.abs(y - mean) / std, level))
@@ -119,7 +120,7 @@ class SplitConformal(eqx.Module):
         mean: Float[Array | np.ndarray, " rows"],
         std: Float[Array | np.ndarray, " rows"] | None = None,
     ) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
-        """Lower and upper ends. Give `std` if it was given to `fit`."""
+        """Return lower and upper ends. Give `std` if it was given to `fit`."""
         mean, std = _with_scale(mean=mean, std=std)
         half = self.quantile.astype(mean.dtype) * std
         return mean - half, mean + half
@@ -129,8 +130,8 @@ class ConformalQuantiles(eqx.Module):
     r"""Conformalised quantile regression: $[l(x) - q, u(x) + q]$, q the conformal
     quantile of $\max(l - y, y - u)$.
 
-    It keeps the shape that the quantiles have, and q is negative where they are too
-    far apart.
+    The intervals keep the shape of the quantiles, and q is negative if the quantiles
+    are too far apart.
 
     Reference: *Conformalized quantile regression*, Romano, Patterson and Candès, 2019,
     https://arxiv.org/abs/1905.03222, algorithm 1.
@@ -151,12 +152,13 @@ class ConformalQuantiles(eqx.Module):
         *,
         level: float,
     ) -> "ConformalQuantiles":
-        """
+        """Fit q on held-out rows.
+
         **Arguments:**
 
         - `y`: outcomes of rows that were not trained on.
-        - `lower`, `upper`: predicted quantiles, at best (1 -+ level) / 2.
-        - `level`: promised coverage.
+        - `lower`, `upper`: predicted quantiles, best of orders (1 -+ level) / 2.
+        - `level`: guaranteed coverage.
         """
         y, lower, upper = floats(**near_zero(y=y, lower=lower, upper=upper))
         check_same_shape(y=y, lower=lower, upper=upper)
@@ -167,7 +169,7 @@ class ConformalQuantiles(eqx.Module):
         lower: Float[Array | np.ndarray, " rows"],
         upper: Float[Array | np.ndarray, " rows"],
     ) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
-        """The corrected ends. Ends that would cross meet in their middle."""
+        """Return the corrected ends. Ends that cross are set to their midpoint."""
         lower, upper = floats(lower=lower, upper=upper)
         check_same_shape(lower=lower, upper=upper)
         middle = (lower + upper) / 2
@@ -178,7 +180,7 @@ class ConformalQuantiles(eqx.Module):
 
 
 def _with_scale(*, std, **arrays):
-    """Checked arrays of one shape, `std` last and one where it is not given."""
+    """Return checked arrays of one shape, with a `std` of ones if none is given."""
     if std is None:
         *values, std = *floats(**arrays), None
         check_same_shape(**dict(zip(arrays, values, strict=True)))

@@ -1,4 +1,4 @@
-"""Sets of classes with a promise."""
+"""Conformal prediction: sets of classes with guaranteed coverage."""
 
 import equinox as eqx
 import jax
@@ -12,18 +12,19 @@ from ._conformal import conformal_quantile
 
 
 class AdaptiveSets(eqx.Module):
-    r"""Sets of classes that hold the true one with the promised probability: APS, and
-    with a penalty RAPS.
+    r"""Adaptive prediction sets of classes (APS), regularised (RAPS) if `lam` > 0.
 
+    A set contains the true class with at least the guaranteed probability.
     Classes are added in the order of their probability while
 
     $$\sum_{j \text{ before } k} p_j + u \, p_k
-    + \lambda \, (\text{rank}_k - r)_+ \le q,$$
+    + \lambda \, (\text{rank}_k - k_\text{reg})_+ \le q,$$
 
-    ranks from one, q the conformal quantile of the left side at the true labels. Sets
-    are larger where the model is unsure. The uniform number u makes the coverage exact
-    instead of at least as large; without a key it is one. The most probable class is
-    always in, or the set of a confident row could be empty; it only adds coverage.
+    where ranks start at one and q is the conformal quantile of the left side at the
+    true labels. Sets are larger where the model is uncertain. The uniform number u makes the
+    coverage exact; without a key u is one and the coverage is at least the level. The
+    most probable class is always in the set, because the set of a confident row could
+    otherwise be empty; that only adds coverage.
 
     References: *Classification with valid and adaptive coverage*, Romano, Sesia and
     Candès, 2020, https://arxiv.org/abs/2006.02544 (APS); *Uncertainty sets for image
@@ -38,12 +39,12 @@ class AdaptiveSets(eqx.Module):
     **Arguments:**
 
     - `quantile`: q.
-    - `penalty`, `free`: $\lambda$ and r.
+    - `lam`, `k_reg`: $\lambda$ and $k_\text{reg}$.
     """
 
     quantile: Float[Array, ""]
-    penalty: float = eqx.field(static=True)
-    free: int = eqx.field(static=True)
+    lam: float = eqx.field(static=True)
+    k_reg: int = eqx.field(static=True)
 
     @classmethod
     def fit(
@@ -52,29 +53,30 @@ class AdaptiveSets(eqx.Module):
         probs: Float[Array | np.ndarray, "rows classes"],
         *,
         level: float,
-        penalty: float = 0.0,
-        free: int = 1,
+        lam: float = 0.0,
+        k_reg: int = 1,
         key: PRNGKey | None = None,
     ) -> "AdaptiveSets":
-        r"""
+        r"""Fit q on held-out rows.
+
         **Arguments:**
 
-        - `labels`: of rows that were not trained on.
+        - `labels`: labels of rows that were not trained on.
         - `probs`: their predicted probabilities.
-        - `level`: promised coverage.
-        - `penalty`: $\lambda \ge 0$: above zero, rare large sets become smaller.
-        - `free`: r, the classes that cost no penalty.
-        - `key`: of the uniform numbers. Give one here and at each call, or nowhere.
+        - `level`: guaranteed coverage.
+        - `lam`: $\lambda \ge 0$; a positive value makes rare large sets smaller.
+        - `k_reg`: number of classes without penalty.
+        - `key`: key of the uniform numbers. Give one here and at each call, or never.
         """
-        if penalty < 0:
-            raise ValueError(f"penalty={penalty}: it cannot be negative")
-        if free < 0:
-            raise ValueError(f"free={free}: a number of classes, 0 or more")
+        if lam < 0:
+            raise ValueError(f"lam={lam}: give a penalty of at least 0")
+        if k_reg < 0:
+            raise ValueError(f"k_reg={k_reg}: give a number of classes, 0 or more")
         probs = probabilities("probs", probs)
         labels = labels_and(labels, "probs", probs)
-        scores = _scores(probs, penalty, free, key)
+        scores = _scores(probs, lam, k_reg, key)
         own = jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]
-        return cls(conformal_quantile(own, level), penalty, free)
+        return cls(conformal_quantile(own, level), lam, k_reg)
 
     def __call__(
         self,
@@ -82,29 +84,29 @@ class AdaptiveSets(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Bool[Array, "rows classes"]:
-        """Which classes are in the set of each row.
+        """Return for each row and class whether the class is in the set.
 
         **Arguments:**
 
         - `probs`: predicted probabilities.
-        - `key`: of the uniform numbers, if `fit` had one; another than that.
+        - `key`: key of the uniform numbers, if `fit` had one; a different key.
         """
         probs = probabilities("probs", probs)
         quantile = self.quantile.astype(probs.dtype)
-        inside = _scores(probs, self.penalty, self.free, key) <= quantile
+        inside = _scores(probs, self.lam, self.k_reg, key) <= quantile
         top = jnp.argmax(probs, axis=-1)
         return inside | jax.nn.one_hot(top, probs.shape[-1], dtype=bool)
 
 
-def _scores(probs, penalty, free, key):
-    """The left side of the inequality for each class of each row."""
+def _scores(probs, lam, k_reg, key):
+    """Return the left side of the inequality for each class of each row."""
     order = jnp.argsort(-probs, axis=-1)
     ordered = jnp.take_along_axis(probs, order, axis=-1)
-    share = jnp.ones((len(probs), 1), probs.dtype)
+    u = jnp.ones((len(probs), 1), probs.dtype)
     if key is not None:
-        share = jax.random.uniform(key, share.shape, probs.dtype)
+        u = jax.random.uniform(key, u.shape, probs.dtype)
     before = jnp.cumsum(ordered, axis=-1) - ordered
     rank = jnp.arange(1, probs.shape[-1] + 1)
-    fine = penalty * jnp.maximum(rank - free, 0).astype(probs.dtype)
-    scores = before + share * ordered + fine[None]
+    penalty = lam * jnp.maximum(rank - k_reg, 0).astype(probs.dtype)
+    scores = before + u * ordered + penalty[None]
     return jnp.take_along_axis(scores, jnp.argsort(order, axis=-1), axis=-1)

@@ -1,4 +1,4 @@
-"""Class probabilities made more or less confident by one number."""
+"""Temperature scaling of class probabilities."""
 
 import math
 import warnings
@@ -14,10 +14,10 @@ from ._best_logarithm import best_logarithm
 
 
 class TemperatureScaling(eqx.Module):
-    r"""$p_T(k) \propto p(k)^{1 / T}$: above one the prediction is made less confident.
+    r"""Temperature scaling, $p_T(k) \propto p(k)^{1 / T}$; T > 1 lowers the confidence.
 
     T maximises the likelihood of the held-out labels, a convex problem in 1 / T. The
-    order of the classes stays, and the accuracy with it.
+    order of the classes and the accuracy do not change.
 
     Reference: *On calibration of modern neural networks*, Guo, Pleiss, Sun and
     Weinberger, 2017, https://arxiv.org/abs/1706.04599, section 4.2.
@@ -40,13 +40,13 @@ class TemperatureScaling(eqx.Module):
         labels: Int[Array | np.ndarray, " rows"],
         log_probs: Float[Array | np.ndarray, "rows classes"],
     ) -> "TemperatureScaling":
-        """The temperature of the highest likelihood.
+        """Fit the temperature by maximum likelihood.
 
-        It has no maximum where every label is the most probable class: the colder, the
-        better. The temperature is then the one at which all labels are right with
-        probability one half, at most 1. Nor has it one where the probabilities rank
-        the labels worse than chance: the temperature is then so high that all classes
-        are equally probable. A warning says so in both cases.
+        The likelihood has no maximum if every label is the most probable class, because
+        it rises as T falls to zero. T is then the largest value up to 1 at which all
+        labels together have probability one half. It has none either if the
+        probabilities rank the labels worse than chance; T is then so large that all
+        classes are equally probable. Both cases raise a warning.
 
         **Arguments:**
 
@@ -54,8 +54,8 @@ class TemperatureScaling(eqx.Module):
         - `log_probs`: logits, or logarithms of probabilities; they may be minus
             infinity, but not at a label.
 
-        **Raises:** `ValueError` for NaN, for labels outside of the classes, and for a
-        label whose probability is zero: no temperature helps it.
+        **Raises:** `ValueError` for NaN, for labels outside the classes, and for a
+        label whose probability is zero at every temperature.
         """
         (log_probs,) = floats(log_probs=log_probs, allow_infinite=True)
         check_axes("log_probs", log_probs, "rows classes")
@@ -65,9 +65,9 @@ class TemperatureScaling(eqx.Module):
         if impossible.size:
             row = int(impossible[0])
             raise ValueError(
-                f"log_probs row {row} gives its label probability zero, whose "
-                "likelihood no temperature can mend: pass logarithms that did not "
-                "underflow, jax.nn.log_softmax(logits)"
+                f"log_probs row {row}: its label has probability zero, at which the "
+                "likelihood is zero for every temperature. Give logarithms that did "
+                "not underflow, such as jax.nn.log_softmax(logits)"
             )
 
         @jax.jit
@@ -83,17 +83,17 @@ class TemperatureScaling(eqx.Module):
             best = _even_odds(loss, len(labels))
             warnings.warn(
                 f"each of the {len(labels)} labels is the most probable class, so the "
-                "likelihood rises without end as the temperature falls. It is set to "
-                f"{math.exp(best):.3g}, at which all of them are right with "
-                "probability one half or more: calibrate on more rows",
+                "likelihood has no maximum: it rises as the temperature falls to zero. "
+                f"The temperature is set to {math.exp(best):.3g}, at which all labels "
+                "together have probability one half or more. Calibrate on more rows",
                 stacklevel=2,
             )
         if end > 0:
             warnings.warn(
                 "the probabilities rank these labels worse than chance, so the "
-                "likelihood rises without end as the temperature grows, and all "
-                "classes become equally probable. Look whether the columns of "
-                "log_probs are in the order of the labels",
+                "likelihood has no maximum: it rises as the temperature grows, and all "
+                "classes become equally probable. Check that the columns of log_probs "
+                "are in the order of the labels",
                 stacklevel=2,
             )
         return cls(jnp.exp(jnp.asarray(best, own.dtype)))
@@ -101,14 +101,14 @@ class TemperatureScaling(eqx.Module):
     def __call__(
         self, log_probs: Float[Array | np.ndarray, "*rows classes"]
     ) -> Float[Array, "*rows classes"]:
-        """Logarithms of the tempered probabilities, normalised."""
+        """Return normalised logarithms of the tempered probabilities."""
         (log_probs,) = floats(log_probs=log_probs, allow_infinite=True)
         temperature = self.temperature.astype(log_probs.dtype)
         return jax.nn.log_softmax(log_probs / temperature, axis=-1)
 
 
 def _even_odds(loss, rows):
-    """The largest logarithm up to 0 at which all rows are right at odds of one half."""
+    """Return the largest log T <= 0 at which all labels have joint probability 1/2."""
 
     def is_enough(log):
         return rows * loss(log) <= math.log(2.0)

@@ -1,4 +1,4 @@
-"""Standard deviations made larger or smaller by one number."""
+"""Scaling of predicted standard deviations by one number."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from ..metrics._near_zero import near_zero
 
 
 class VarianceScaling(eqx.Module):
-    r"""$s^2 = \frac 1 n \sum_i (y_i - \mu_i)^2 / \sigma_i^2$, by which all variances
-    are multiplied.
+    r"""Multiplication of all variances by $s^2 = \frac 1 n \sum_i (y_i - \mu_i)^2 /
+    \sigma_i^2$.
 
-    It is the maximum of the Gaussian likelihood, in closed form. Heavy tails pull it
-    up: compare with the median of $|y - \mu| / \sigma$, .6745 for a Gaussian.
+    $s$ maximises the Gaussian likelihood in closed form. Heavy tails increase it:
+    compare with the median of $|y - \mu| / \sigma$, which is .6745 for a Gaussian.
 
     Reference: *Evaluating and calibrating uncertainty prediction in regression tasks*,
     Levi, Gispan, Giladi and Fetaya, 2019, https://arxiv.org/abs/1905.11659, section 4.
@@ -33,7 +33,7 @@ class VarianceScaling(eqx.Module):
         mean: Float[Array | np.ndarray, "*shape"],
         std: Float[Array | np.ndarray, "*shape"],
     ) -> "VarianceScaling":
-        """The scale of the highest likelihood.
+        """Fit the scale by maximum likelihood.
 
         **Arguments:**
 
@@ -49,14 +49,14 @@ class VarianceScaling(eqx.Module):
         scale = jnp.sqrt(jnp.mean(((y - mean) / std) ** 2))
         if not scale > 0:
             raise ValueError(
-                "y equals mean in every row, so the likelihood rises without end as "
-                "the scale falls to zero: give rows that the model was not trained on"
+                "y equals mean in every row, so the likelihood has no maximum: it "
+                "rises as the scale falls to zero. Give rows that were not trained on"
             )
         return cls(scale)
 
     def __call__(
         self, std: Float[Array | np.ndarray, "*shape"]
     ) -> Float[Array, "*shape"]:
-        """The scaled standard deviations."""
+        """Return the scaled standard deviations."""
         (std,) = floats(std=std)
         return self.scale.astype(std.dtype) * std

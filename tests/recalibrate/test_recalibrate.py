@@ -1,4 +1,4 @@
-"""Recalibration: closed forms, the Beta law of conformal coverage, MAPIE's numbers."""
+"""Recalibration: closed forms, the distribution of coverage, MAPIE's numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxprob.recalibrate import (
     TemperatureScaling,
     VarianceScaling,
     conformal_quantile,
-    coverage_law,
+    coverage_distribution,
 )
 
 LEVEL = 0.9
@@ -118,8 +118,8 @@ def test_a_level_is_a_probability(level):
 
 def test_too_few_rows_have_no_law():
     with pytest.raises(ValueError, match="at least 9 rows"):
-        coverage_law(8, 0.9)
-    np.testing.assert_allclose(coverage_law(9, 0.9).mean, 0.9, rtol=1e-6)
+        coverage_distribution(8, 0.9)
+    np.testing.assert_allclose(coverage_distribution(9, 0.9).mean, 0.9, rtol=1e-6)
 
 
 def coverages(method, runs=2000, rows=60):
@@ -144,9 +144,11 @@ def coverages(method, runs=2000, rows=60):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["split", "quantiles"])
 def test_coverage_follows_its_beta_law(x64, method):
-    law = coverage_law(60, LEVEL)
+    distribution = coverage_distribution(60, LEVEL)
     found = coverages(method)
-    beta = scipy.stats.beta(float(law.concentration1), float(law.concentration0))
+    beta = scipy.stats.beta(
+        float(distribution.concentration1), float(distribution.concentration0)
+    )
     assert scipy.stats.kstest(found, beta.cdf).pvalue > 1e-3
     # The test would see a rank that is wrong by one.
     for wrong in (-1, 1):
@@ -170,15 +172,15 @@ def test_crossing_quantiles_meet():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("lam", [0.0, 0.1])
 @pytest.mark.parametrize("randomised", [False, True])
-def test_sets_cover(penalty, randomised):
+def test_sets_cover(lam, randomised):
     labels, logits = classes(40_000)
     probs = np.asarray(jax.nn.softmax(0.6 * logits, axis=1))  # underconfident
     keys = jax.random.split(jax.random.key(0)) if randomised else (None, None)
     half = 20_000
     fitted = AdaptiveSets.fit(
-        labels[:half], probs[:half], level=LEVEL, penalty=penalty, free=2, key=keys[0]
+        labels[:half], probs[:half], level=LEVEL, lam=lam, k_reg=2, key=keys[0]
     )
     members = np.asarray(fitted(probs[half:], key=keys[1]))
     found = members[np.arange(half), labels[half:]].mean()

@@ -131,20 +131,18 @@ class CalibratedPredictive(AbstractSpread):
         return lower.reshape(shape), upper.reshape(shape)
 
     def conformal_set(
-        self, level: float = 0.9, *, penalty: float = 0.0, free: int = 1
+        self, level: float = 0.9, *, lam: float = 0.0, k_reg: int = 1
     ) -> Bool[Array, "rows classes"]:
         """The classes that hold the true one with the promised probability.
 
         **Arguments:**
 
         - `level`: promised coverage.
-        - `penalty`, `free`: as in `jaxprob.recalibrate.AdaptiveSets`; with a penalty
-            this is RAPS, without one APS.
+        - `lam`, `k_reg`: as in `jaxprob.recalibrate.AdaptiveSets`: RAPS if `lam` is
+            positive, else APS.
         """
         labels, probs = _one_label(self._held_out, self._y)
-        fitted = AdaptiveSets.fit(
-            labels, probs, level=level, penalty=penalty, free=free
-        )
+        fitted = AdaptiveSets.fit(labels, probs, level=level, lam=lam, k_reg=k_reg)
         return fitted(class_axis(self.uncalibrated))
 
     @functools.cached_property

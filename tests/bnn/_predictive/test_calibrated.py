@@ -9,7 +9,11 @@ import pytest
 import scipy.stats
 
 from jaxprob import bnn
-from jaxprob.recalibrate import TemperatureScaling, VarianceScaling, coverage_law
+from jaxprob.recalibrate import (
+    TemperatureScaling,
+    VarianceScaling,
+    coverage_distribution,
+)
 
 ROWS = 300
 
@@ -137,9 +141,9 @@ def test_conformal_intervals_cover_each_output(regression):
     calibrated, y, _ = regression
     lower, upper = calibrated.conformal_interval(0.9)
     covered = ((lower <= y) & (y <= upper)).mean(0)
-    law = coverage_law(ROWS, 0.9)
+    distribution = coverage_distribution(ROWS, 0.9)
     # Of the law of the calibration set, and of the test rows given it.
-    error = np.sqrt(float(law.variance) + 0.09 / ROWS)
+    error = np.sqrt(float(distribution.variance) + 0.09 / ROWS)
     assert (np.abs(covered - 0.9) < 5 * error).all()
     # The uncalibrated interval is far too narrow.
     raw = calibrated.uncalibrated.interval(0.9)
@@ -166,10 +170,10 @@ def test_tempered_probabilities(classes):
     assert abs(share - probs[:, 2].mean()) < 5 * error
 
 
-@pytest.mark.parametrize("penalty", [0.0, 0.2])
-def test_conformal_sets_cover(classes, penalty):
+@pytest.mark.parametrize("lam", [0.0, 0.2])
+def test_conformal_sets_cover(classes, lam):
     calibrated, y, _ = classes
-    members = np.asarray(calibrated.conformal_set(0.9, penalty=penalty))
+    members = np.asarray(calibrated.conformal_set(0.9, lam=lam))
     covered = members[np.arange(ROWS), y].mean()
     assert covered > 0.9 - 5 * np.sqrt(2 * 0.09 / ROWS)
 
