@@ -21,10 +21,10 @@ class AdaptiveSets(eqx.Module):
     + \lambda \, (\text{rank}_k - k_\text{reg})_+ \le q,$$
 
     where ranks start at one and q is the conformal quantile of the left side at the
-    true labels. Sets are larger where the model is uncertain. The uniform number u makes the
-    coverage exact; without a key u is one and the coverage is at least the level. The
-    most probable class is always in the set, because the set of a confident row could
-    otherwise be empty; that only adds coverage.
+    true labels. Sets are larger where the model is uncertain. The uniform number u
+    makes the coverage exact; without a key u is one and the coverage is at least the
+    level. The most probable class is always in the set, because the set of a confident
+    row could otherwise be empty; that only adds coverage.
 
     References: *Classification with valid and adaptive coverage*, Romano, Sesia and
     Candès, 2020, https://arxiv.org/abs/2006.02544 (APS); *Uncertainty sets for image
