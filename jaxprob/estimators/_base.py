@@ -1,4 +1,4 @@
-"""What the two estimators share: from a table to a posterior."""
+"""Base class of the estimators: from a table to a posterior."""
 
 from typing import Any, no_type_check
 
@@ -15,12 +15,12 @@ from ..datasets import Standardizer
 from ._methods import Method, make_method
 
 CHUNK = 256
-"""Rows predicted at a time. Always as many, so that a row's numbers do not depend on
-which others stand beside it."""
+"""Rows predicted at a time. The last batch is padded to the same size, so that the
+prediction of a row does not depend on the other rows."""
 
 
 class Fitted:
-    """A trained posterior, and what turns rows of the table into its inputs."""
+    """A trained posterior with the scaler that maps rows of the table to its inputs."""
 
     def __init__(
         self, posterior: bnn.AbstractPosterior, likelihood: bnn.Likelihood,
@@ -33,7 +33,7 @@ class Fitted:
         self.num_samples = num_samples
 
     def predictive(self, x: np.ndarray) -> bnn.Predictive:
-        """The mixture over the posterior's models, padded to whole chunks."""
+        """Return the mixture over the posterior's models, padded to whole batches."""
         x = self.scaler(x).astype(np.float32)
         short = -len(x) % CHUNK
         padded = np.concatenate([x, np.repeat(x[:1], short, axis=0)])
@@ -48,7 +48,7 @@ class Fitted:
 
 
 class AbstractEstimator(BaseEstimator):
-    """The settings of both estimators, which say what each means."""
+    """Base class that holds the settings of both estimators."""
 
     history_: Any
     _fitted: Fitted
@@ -87,7 +87,7 @@ class AbstractEstimator(BaseEstimator):
         return self._fitted.posterior
 
     def _predictive(self, X):
-        """The predictive of a table, padded, and the number of rows that count."""
+        """Return the padded predictive of a table and its number of rows."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
         return self._fitted.predictive(np.asarray(X, np.float64)), len(X)
@@ -101,7 +101,7 @@ def train(
     wrap: Any,
     num_outputs: int,
 ) -> Fitted:
-    """Standardises the inputs, builds the network, and trains it."""
+    """Standardise the inputs, build the network and train it."""
     seed = check_random_state(estimator.random_state).randint(2**31 - 1)
     model_key, fit_key, posterior_key, predict_key = jax.random.split(
         jax.random.key(seed), 4
@@ -142,8 +142,8 @@ def _network(estimator, num_features, num_outputs, key):
         return eqx.nn.Linear(num_features, num_outputs, key=key)
     if len(set(sizes)) > 1:
         raise ValueError(
-            f"hidden={sizes}: layers of one width are built here; for others give "
-            "network=(num_features, num_outputs, key) -> module"
+            f"hidden={sizes}: the built-in network has hidden layers of one width. For "
+            "other networks give network=(num_features, num_outputs, key) -> module"
         )
     return eqx.nn.MLP(
         num_features, num_outputs, sizes[0], len(sizes), silu, identity, key=key
@@ -151,20 +151,22 @@ def _network(estimator, num_features, num_outputs, key):
 
 
 def silu(x: jax.Array) -> jax.Array:
-    """jax.nn.silu under a name that pickle finds: jit hides the original."""
+    """Return `jax.nn.silu(x)`; pickle cannot find the original, which jit wraps."""
     return jax.nn.silu(x)
 
 
 def check_settings(estimator: AbstractEstimator) -> None:
-    """Refuses settings out of their range, by name."""
+    """Reject settings that are out of range, by name."""
     for name in ("num_epochs", "batch_size"):
         if getattr(estimator, name) < 1:
-            raise ValueError(f"{name}={getattr(estimator, name)}: it is at least 1")
+            raise ValueError(f"{name}={getattr(estimator, name)}: give at least 1")
     for name in ("learning_rate", "prior_scale"):
         if not getattr(estimator, name) > 0:
-            raise ValueError(f"{name}={getattr(estimator, name)}: it is above zero")
+            raise ValueError(
+                f"{name}={getattr(estimator, name)}: give a positive number"
+            )
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """The output as it is, for the same reason."""
+    """Return x. pickle finds this name."""
     return x

@@ -26,7 +26,7 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
     """
 
     def fit(self, X: Any, y: Any) -> "BNNClassifier":
-        """Trains on a table.
+        """Train on a table.
 
         **Arguments:**
 
@@ -39,7 +39,7 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class, {self.classes_[0]!r}: a classifier needs two"
+                f"y holds one class, {self.classes_[0]!r}: give rows of at least two"
             )
         self._fitted = train(
             self,
@@ -52,18 +52,21 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each row."""
+        """Return the most probable class of each row."""
         probs = self.predict_proba(X)
         return self.classes_[np.argmax(probs, axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the classes, in the order of `classes_`."""
+        """Return the probabilities of the classes, in the order of `classes_`."""
         predictive, rows = self._predictive(X)
         probs = np.asarray(predictive.probs, np.float64)[:rows]
         return probs / probs.sum(axis=1, keepdims=True)
 
     def predict_entropy(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Uncertainty of the class in nats: all of it, and its epistemic part."""
+        """Return the entropy of the class in nats and its epistemic part.
+
+        The epistemic part is the mutual information between class and weights.
+        """
         predictive, rows = self._predictive(X)
         total, epistemic = predictive.entropy, predictive.mutual_information
         return np.asarray(total)[:rows], np.asarray(epistemic)[:rows]

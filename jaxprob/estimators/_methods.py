@@ -28,12 +28,12 @@ def make_method(
     num_steps: int,
     learning_rate: float,
 ) -> bnn.AbstractInference:
-    """The inference method that a name means.
+    """Return the inference method of a name.
 
-    A name with the same settings means the same object: what was compiled for the last
-    fold of a cross-validation serves the next one.
+    The same name and settings return the same object, so that the folds of a
+    cross-validation share one compiled program.
 
-    **Raises:** `ValueError` for a name that means none.
+    **Raises:** `ValueError` for an unknown name.
     """
     if callable(method):
         return method(_joint(likelihood, prior_scale, num_data), num_steps)
@@ -58,6 +58,6 @@ def _named(method, likelihood, prior_scale, num_data, num_steps, learning_rate):
     if method == "mean_field_vi":
         return bnn.MeanFieldVI(joint, point.optimizer, estimator="local")
     raise ValueError(
-        f"method={method!r}: it is 'ensemble', 'map', 'laplace', 'mean_field_vi', or a "
+        f"method={method!r}: give 'ensemble', 'map', 'laplace', 'mean_field_vi', or a "
         "function (log_joint, num_steps) -> inference method"
     )

@@ -24,28 +24,28 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
     lower, upper = model.predict_interval(X_test, level=0.9)
     ```
 
-    For another likelihood or prior, or networks that are not for tables, use
-    `jaxprob.bnn` itself: it takes five lines.
+    For another likelihood or prior, or for networks of other inputs, use `jaxprob.bnn`,
+    which takes five lines.
 
     **Arguments:**
 
     - `method`: `"ensemble"` (five networks), `"map"`, `"laplace"`, `"mean_field_vi"`,
-        or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`; a
-        sampler with `random=True` samples the noise as well, which else stays.
-    - `hidden`: widths of the hidden layers, all alike.
+        or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`. A
+        sampler with `random=True` samples the noise too; without it the noise is fixed.
+    - `hidden`: widths of the hidden layers, all equal.
     - `network`: a function `(num_features, num_outputs, key=key) -> module` that
         replaces `hidden`.
-    - `prior_scale`: of the fan-in scaled Gaussian prior.
-    - `num_epochs`, `batch_size`, `learning_rate`: of training. Steps are Adam's.
+    - `prior_scale`: scale of the Gaussian prior before division by the root of fan-in.
+    - `num_epochs`, `batch_size`, `learning_rate`: settings of the training by Adam.
     - `num_samples`: models in the predictive; by default all of an ensemble, else 100.
-    - `random_state`: an integer for the same numbers each time.
+    - `random_state`: an integer makes the results reproducible.
     - `verbose`: whether to show a progress bar.
 
     After `fit`: `posterior_`, `history_`, `n_features_in_`.
     """
 
     def fit(self, X: Any, y: Any) -> "BNNRegressor":
-        """Trains on a table.
+        """Train on a table.
 
         **Arguments:**
 
@@ -71,9 +71,9 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The mean of y, and if asked for the standard deviation of a new y.
+        """Return the mean of y and, with `return_std`, the deviation of a new y.
 
-        The deviation holds the noise as well as what the network does not know.
+        The standard deviation includes the noise and the epistemic uncertainty.
         """
         predictive, rows = self._predictive(X)
         mean = self._shaped(self._units.inverse(np.asarray(predictive.mean)), rows)
@@ -85,7 +85,7 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
     def predict_interval(
         self, X: Any, level: float = 0.9
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The central interval that holds y with probability `level`."""
+        """Return the central interval that contains y with probability `level`."""
         predictive, rows = self._predictive(X)
         lower, upper = (
             self._shaped(self._units.inverse(np.asarray(end)), rows)
@@ -94,7 +94,7 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         return lower, upper
 
     def predict_variances(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The epistemic and the aleatoric part of the variance."""
+        """Return the epistemic and the aleatoric variance, in squared units of y."""
         predictive, rows = self._predictive(X)
         unit = self._units.inverse_scale
         epistemic, aleatoric = (

@@ -50,6 +50,15 @@ def test_predictions_are_in_the_units_of_y(regression):
 
 
 @pytest.mark.slow
+def test_the_epistemic_variance_of_one_network_is_zero():
+    X, y = load_diabetes(return_X_y=True)
+    model = BNNRegressor("map", num_epochs=2, **SMALL).fit(X, y)
+    epistemic, aleatoric = model.predict_variances(X[:5])
+    np.testing.assert_array_equal(epistemic, 0.0)
+    assert (aleatoric > 1.0).all()
+
+
+@pytest.mark.slow
 def test_a_prediction_does_not_depend_on_its_neighbours(regression):
     model, X, _ = regression
     np.testing.assert_array_equal(model.predict(X)[:7], model.predict(X[:7]))
