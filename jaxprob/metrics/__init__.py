@@ -1,27 +1,28 @@
-"""Is the uncertainty to be trusted? Arrays in, scalars out.
+"""Metrics of predictive uncertainty: arrays in, scalars out.
 
-Every function is pure JAX and can be jitted, but for `c2st`, which trains a classifier.
-What was observed comes first, what was predicted after it: `rmse(y, mean)`. A sum over
-posterior samples or members runs over the leading axis. Values are checked where they
-are concrete; inside jit there is nothing to look at and the checks vanish.
+Every function is pure JAX and can be jitted, except `c2st`, which trains a classifier.
+Observations come first and predictions second: `rmse(y, mean)`. The leading axis is
+that of posterior samples or ensemble members. Values are checked where they are
+concrete; under `jit` they are not checked.
 
-1. **Proper scores**, which only the truth minimises in expectation: of a real outcome
-   `gaussian_nll`, `gaussian_mixture_nll`, `crps_gaussian`, `crps_gaussian_mixture`,
-   `crps_samples`; of an interval `interval_score`; of a class `categorical_nll`,
-   `brier`. With `per_example=True` they give one value per example.
+1. **Proper scores**, minimised in expectation by the true distribution: of a real
+   outcome `gaussian_nll`, `gaussian_mixture_nll`, `crps_gaussian`,
+   `crps_gaussian_mixture`, `crps_samples`; of an interval `interval_score`; of a class
+   `categorical_nll`, `brier`. With `per_example=True` they give one value per example.
 2. **Errors** of the point prediction: `rmse`, `mae`, `accuracy`.
-3. **Calibration**: do stated probabilities come true? `reliability_curve`, `ece`,
-   `adaptive_ece` for classes; `pit_gaussian`, `pit_gaussian_mixture`, `pit_samples`
-   and `quantile_calibration_error` for real outcomes; `coverage` of intervals, beside
-   `interval_width`, for wide intervals cover easily.
-4. **Ranking**: are the uncertain ones the wrong ones? `risk_coverage`, `aurc`; and the
-   foreign ones? Scores `entropy`, `max_probability_uncertainty`, `mutual_information`,
-   judged by `auroc` and `fpr_at_tpr`.
+3. **Calibration**, the agreement of probabilities with frequencies:
+   `reliability_curve`, `ece`, `adaptive_ece` for classes; `pit_gaussian`,
+   `pit_gaussian_mixture`, `pit_samples` and `quantile_calibration_error` for real
+   outcomes; `coverage` of intervals, beside `interval_width`, because wide intervals
+   cover easily.
+4. **Ranking** of wrong predictions by uncertainty: `risk_coverage`, `aurc`; of inputs
+   that are out of distribution: scores `entropy`, `max_probability_uncertainty`,
+   `mutual_information`, judged by `auroc` and `fpr_at_tpr`.
 5. **Fidelity** to a reference posterior: `agreement`, `total_variation`.
-6. **Two samples**: are they from one distribution? `wasserstein_1d`,
-   `sliced_wasserstein`, `mmd2`, `frechet_distance`, `c2st`, and what is missing:
+6. **Two-sample distances** between distributions: `wasserstein_1d`,
+   `sliced_wasserstein`, `mmd2`, `frechet_distance`, `c2st`, and by part
    `precision_recall_density_coverage`.
-7. **Error of the figure** itself: `mean_and_error` over splits, `bootstrap` over
+7. **Standard errors** of metrics: `mean_and_error` over splits, `bootstrap` over
    examples.
 """
 

@@ -16,24 +16,24 @@ def c2st(
     num_folds: int = 5,
     classifier: Any | None = None,
 ) -> float:
-    """Cross-validated accuracy of a classifier that tells two samples apart.
+    """Cross-validated accuracy of a classifier that separates two samples.
 
-    1/2: it cannot, and neither may you; 1: nothing in common. The larger sample is cut
-    to the size of the smaller, so that chance is 1/2. Revisiting Classifier Two-Sample
-    Tests (Lopez-Paz, Oquab, 2017). It runs scikit-learn on the host and cannot be
-    jitted.
+    It is 1/2 for samples of one distribution and 1 for distributions without overlap.
+    The larger sample is cut to the size of the smaller, so that chance is 1/2.
+    Revisiting Classifier Two-Sample Tests (Lopez-Paz, Oquab, 2017). It runs
+    scikit-learn on the host and cannot be jitted.
 
     **Arguments:**
 
     - `x`, `y`: at least `num_folds` points each, one along the leading axis.
-    - `seed`: of the folds and the classifier.
-    - `num_folds`: of the cross-validation.
+    - `seed`: seed of the folds and the classifier.
+    - `num_folds`: number of folds of the cross-validation.
     - `classifier`: any of scikit-learn's; by default a forest of 200 extremely
         randomised trees, which needs no tuning and no scaling. For images, give it
         features, or a network.
 
     **Returns:** the mean accuracy over held-out folds. With n points of each sample its
-    standard error is about 1 / sqrt(8 n), if they are of one law.
+    standard error is about 1 / sqrt(8 n), if both have one distribution.
 
     **Raises:** `ValueError` for too few points, points of different shapes, or NaN.
     """
@@ -42,7 +42,7 @@ def c2st(
     from sklearn.model_selection import StratifiedKFold
 
     if num_folds < 2:
-        raise ValueError(f"num_folds={num_folds}: cross-validation needs two or more")
+        raise ValueError(f"num_folds={num_folds}: give at least 2")
     x, y = two_samples(x, y, least=num_folds)
     rng = np.random.default_rng(seed)
     size = min(len(x), len(y))

@@ -1,4 +1,4 @@
-"""Do stated confidences come true? Reliability of the most probable class."""
+"""Reliability of the confidence in the most probable class."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ._inputs import labels_and, probabilities
 class ReliabilityCurve(NamedTuple):
     """Per bin: mean confidence, share of correct rows, number of rows.
 
-    Empty bins hold zeros; tell them by their count.
+    Empty bins hold zeros and have count 0.
     """
 
     confidence: Float[Array, " bins"]
@@ -45,13 +45,13 @@ def reliability_curve(
     - `num_bins`: intervals (k / bins, (k + 1) / bins] of equal width, or,
     - `adaptive`: bins of equal numbers of rows, to within one.
 
-    **Raises:** `ValueError` for different lengths, labels outside of the classes, NaN,
+    **Raises:** `ValueError` for different lengths, labels outside the classes, NaN,
     rows that do not sum to one, or no bin.
     """
     probs = probabilities("probs", probs)
     labels = labels_and(labels, "probs", probs)
     if num_bins < 1:
-        raise ValueError(f"num_bins={num_bins}: at least one is needed")
+        raise ValueError(f"num_bins={num_bins}: give at least 1")
     confidence = jnp.max(probs, axis=-1)
     correct = (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
     if adaptive:
@@ -60,7 +60,7 @@ def reliability_curve(
         confidence, correct = confidence[order], correct[order]
         bins = jnp.asarray(np.arange(rows) * num_bins // rows)
     else:
-        # Right-closed; rounding may put a confidence at one a hair above it.
+        # Right-closed; rounding may put a confidence of one slightly above one.
         edges = jnp.linspace(0.0, 1.0, num_bins + 1, dtype=probs.dtype)
         bins = jnp.searchsorted(edges, confidence, side="left") - 1
         bins = jnp.clip(bins, 0, num_bins - 1)
@@ -83,8 +83,8 @@ def ece(
 ) -> Float[Array, ""]:
     """Expected calibration error, in bins of equal width.
 
-    It is biased upwards on small sets, where a perfect model does not score zero, and
-    it is no proper score: stating the base rate for every row scores zero. Read it
+    It is biased upwards on small sets, on which a perfect model does not score zero. It
+    is not a proper score: predicting the base rate for every row scores zero. Report it
     beside `brier` or `categorical_nll`.
 
     **Arguments:** as for `reliability_curve`.
@@ -100,8 +100,8 @@ def adaptive_ece(
 ) -> Float[Array, ""]:
     """Expected calibration error, in bins of equal numbers of rows.
 
-    To be preferred where most confidences are near one and bins of equal width are
-    nearly empty. Measuring Calibration in Deep Learning (Nixon, Dusenberry, Jerfel,
+    Prefer it if most confidences are near one, so that bins of equal width are nearly
+    empty. Measuring Calibration in Deep Learning (Nixon, Dusenberry, Jerfel,
     Nguyen, Liu, Zhang, Tran, 2019).
 
     **Arguments:** as for `reliability_curve`.

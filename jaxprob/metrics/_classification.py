@@ -20,15 +20,15 @@ def accuracy(
     labels: Int[Array | np.ndarray, " rows"],
     probs: Float[Array | np.ndarray, "rows classes"],
 ) -> Float[Array, ""]:
-    """Share of rows whose most probable class is the label.
+    """Fraction of rows whose most probable class is the label.
 
     **Arguments:**
 
     - `labels`: in `0, ..., classes - 1`.
     - `probs`: probabilities of the classes.
 
-    **Raises:** `ValueError` for different lengths, labels outside of the classes, NaN,
-    or rows that do not sum to one; `TypeError` for labels that are no integers.
+    **Raises:** `ValueError` for different lengths, labels outside the classes, NaN,
+    or rows that do not sum to one; `TypeError` for labels that are not integers.
     """
     probs = probabilities("probs", probs)
     labels = labels_and(labels, "probs", probs)
@@ -43,9 +43,10 @@ def categorical_nll(
 ) -> Float[Array, ""] | Float[Array, " rows"]:
     """Negative log-probability of the labels, in nats.
 
-    It takes logarithms, `jax.nn.log_softmax(logits)` or a mixture's own log_prob,
-    because probabilities near zero underflow, and a clipped logarithm is no proper
-    score. A log-probability of minus infinity is allowed, and may cost infinity.
+    It takes logarithms, `jax.nn.log_softmax(logits)` or `log_prob` of a mixture,
+    because probabilities near zero underflow and a clipped logarithm is not a proper
+    score. A log-probability of minus infinity is allowed; at a label the result is
+    infinite.
 
     **Arguments:**
 
@@ -53,7 +54,7 @@ def categorical_nll(
     - `log_probs`: logarithms of the classes' probabilities.
     - `per_example`: return one value per row.
 
-    **Raises:** `ValueError` for different lengths, labels outside of the classes, NaN,
+    **Raises:** `ValueError` for different lengths, labels outside the classes, NaN,
     or rows whose exponentials do not sum to one.
     """
     (log_probs,) = floats(log_probs=log_probs, allow_infinite=True)
@@ -66,7 +67,7 @@ def categorical_nll(
             row = int(np.flatnonzero(bad)[0])
             raise ValueError(
                 f"log_probs row {row}: the probabilities sum to {np.exp(total[row])}, "
-                "not to one. Of logits pass jax.nn.log_softmax(logits), of "
+                "not to one. For logits pass jax.nn.log_softmax(logits), for "
                 "probabilities pass jnp.log(probs)."
             )
     values = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
@@ -79,11 +80,11 @@ def brier(
     *,
     per_example: bool = False,
 ) -> Float[Array, ""] | Float[Array, " rows"]:
-    """Brier score sum_k (p_k - 1[label = k])^2, in [0, 2]: bounded, and still proper.
+    """Brier score sum_k (p_k - 1[label = k])^2, in [0, 2], a bounded proper score.
 
-    The sum runs over all classes, as Brier wrote it; the score of the positive class
-    alone, usual for two classes, is half of this. Verification of forecasts expressed
-    in terms of probability (Brier, 1950).
+    The sum runs over all classes, as in the reference; for two classes the score of the
+    positive class alone, which is also in use, is half of it. Verification of forecasts
+    expressed in terms of probability (Brier, 1950).
 
     **Arguments:** as for `accuracy`; `per_example` returns one value per row.
     """

@@ -61,15 +61,15 @@ def crps_gaussian_mixture(
     sum_k w_k A(y - m_k, s_k) - (1/2) sum_kl w_k w_l A(m_k - m_l, sqrt(s_k^2 + s_l^2)),
     where A(m, s) = E|X| of X ~ N(m, s^2). The Fast Calculation of Closed-Form
     Expressions for the CRPS of Gaussian Mixtures (Grimit, Gneiting, Berrocal, Johnson,
-    2006). Work grows with the square of the number of components, memory does not: for
-    thousands of components take samples and `crps_samples`.
+    2006). The cost is quadratic in the number of components, the memory linear. For
+    thousands of components use samples and `crps_samples`.
 
     **Arguments:** as for `gaussian_mixture_nll`.
     """
     return reduce(_mixture(*mixture(y, means, stds, weights)), per_example)
 
 
-# Jitted, for a scan outside of jit is compiled anew in every call.
+# Jitted, because a scan outside of jit is compiled again in every call.
 @jax.jit
 def _mixture(y, means, stds, weights):
     def add(total, component):
@@ -87,11 +87,11 @@ def crps_samples(
     *,
     per_example: bool = False,
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
-    """CRPS estimated from samples, without bias ("fair"), in n log n.
+    """Unbiased ("fair") estimate of the CRPS from n samples, in n log n operations.
 
-    mean_i |x_i - y| - sum_ij |x_i - x_j| / (2 n (n - 1)). Dividing by n^2 instead, as
-    the empirical distribution's own CRPS does, punishes few samples. Fair scores for
-    ensemble forecasts (Ferro, 2014).
+    mean_i |x_i - y| - sum_ij |x_i - x_j| / (2 n (n - 1)). The CRPS of the empirical
+    distribution divides by n^2 and is larger for few samples. Fair scores for ensemble
+    forecasts (Ferro, 2014).
 
     **Arguments:**
 
@@ -105,11 +105,11 @@ def crps_samples(
     num = samples.shape[0] if samples.ndim else 0
     if samples.shape[1:] != y.shape or num < 2:
         raise ValueError(
-            f"samples has shape {samples.shape} and y {y.shape}: samples must be two "
-            "or more arrays like y, along a new leading axis"
+            f"samples has shape {samples.shape} and y {y.shape}: give two or more "
+            "samples of the shape of y along a new leading axis"
         )
-    # Differences to y, before they are sorted: the sum over ranks cancels, and large
-    # common offsets would cancel badly.
+    # Sort differences to y: the sum over ranks cancels, and a large common offset
+    # would lose digits.
     difference = samples - y[None]
     ordered = jnp.sort(difference, axis=0)
     rank = 2.0 * jnp.arange(1, num + 1, dtype=y.dtype) - (num + 1)

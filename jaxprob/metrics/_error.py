@@ -1,4 +1,4 @@
-"""How sure we are of a metric itself."""
+"""Standard errors of metrics."""
 
 import functools
 from collections.abc import Callable
@@ -19,18 +19,17 @@ def mean_and_error(
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """Mean along the leading axis and its standard error s / sqrt(n), s with 1/(n-1).
 
-    For values that are independent: scores of examples, or of seeds. The splits of one
-    data set share rows; their standard error is what papers print, and too small.
+    The values must be independent, such as scores of examples or of seeds. The splits
+    of one data set share rows, so that their standard error, which papers print, is too
+    small.
 
     **Arguments:**
 
-    - `values`: at least two.
+    - `values`: two or more values.
     """
     (values,) = floats(values=values)
     if values.ndim == 0 or len(values) < 2:
-        raise ValueError(
-            f"values has shape {values.shape}: a standard error needs two or more"
-        )
+        raise ValueError(f"values has shape {values.shape}: give two or more values")
     error = jnp.std(values, axis=0, ddof=1) / np.sqrt(len(values)).item()
     return jnp.mean(values, axis=0), error
 
@@ -42,12 +41,12 @@ def bootstrap(
     num_resamples: int = 1000,
     batch_size: int = 32,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """A metric and its standard error over examples, for any metric of this package.
+    """Return a metric of this package and its standard error over examples.
 
     The rows are drawn again with replacement, and the metric's standard deviation over
     the draws is its standard error. Bootstrap Methods: Another Look at the Jackknife
-    (Efron, 1979). Binned metrics such as `ece` are biased up in the draws, whose rows
-    repeat: the error is of use, the draws' mean is not.
+    (Efron, 1979). Binned metrics such as `ece` are biased upwards in the draws,
+    whose rows repeat; only the standard error of the draws is used.
 
     ```python
     value, error = bootstrap(rmse, y, mean, key=key)
@@ -57,14 +56,14 @@ def bootstrap(
 
     - `metric`: a pure function of the arrays.
     - `arrays`: with one leading axis of rows.
-    - `key`: of the draws.
-    - `num_resamples`: draws.
-    - `batch_size`: draws that are in memory at a time.
+    - `key`: key of the draws.
+    - `num_resamples`: number of draws.
+    - `batch_size`: number of draws that are in memory at a time.
 
     **Returns:** the metric of the arrays as they are, and its standard error.
     """
     if num_resamples < 2:
-        raise ValueError(f"num_resamples={num_resamples}: at least two are needed")
+        raise ValueError(f"num_resamples={num_resamples}: give at least 2")
     num_rows(arrays)
     # The metric of the rows as they are comes first: its checks see their values.
     value = metric(*arrays)

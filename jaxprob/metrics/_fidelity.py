@@ -1,4 +1,4 @@
-"""How close a predictive distribution is to that of a reference, such as long HMC."""
+"""Distances between a predictive distribution and a reference, such as long HMC."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ def agreement(
     probs: Float[Array | np.ndarray, "rows classes"],
     reference: Float[Array | np.ndarray, "rows classes"],
 ) -> Float[Array, ""]:
-    """Share of rows on whose most probable class both agree.
+    """Fraction of rows on whose most probable class both agree.
 
     What Are Bayesian Neural Network Posteriors Really Like? (Izmailov, Vikram, Hoffman,
     Wilson, 2021).

@@ -15,13 +15,13 @@ def _distance(
 ) -> Float[Array, ""]:
     """From factors C = F' F: tr (C_x^(1/2) C_y C_x^(1/2))^(1/2) = |F_x F_y'|_*.
 
-    The nuclear norm, a sum of singular values, takes no root of what is nearly zero: a
-    rounding of 1e-7 stays 1e-7, where the root of a product of covariances makes it
-    3e-4 in each direction in which there is nothing.
+    The nuclear norm is a sum of singular values and takes no root of numbers near zero:
+    a rounding error of 1e-7 stays 1e-7, whereas the root of a product of covariances
+    makes it 3e-4 in each direction of zero variance.
     """
     cross = jnp.sum(jnp.linalg.svd(factor_x @ factor_y.T, compute_uv=False))
-    own = jnp.sum(factor_x**2) + jnp.sum(factor_y**2)
-    return jnp.maximum(jnp.sum((mean_x - mean_y) ** 2) + own - 2.0 * cross, 0.0)
+    traces = jnp.sum(factor_x**2) + jnp.sum(factor_y**2)
+    return jnp.maximum(jnp.sum((mean_x - mean_y) ** 2) + traces - 2.0 * cross, 0.0)
 
 
 def frechet_gaussian(
@@ -51,7 +51,7 @@ def frechet_gaussian(
 
     def factor(cov):
         values, vectors = jnp.linalg.eigh(cov)
-        # Below this an eigenvalue is the rounding of a zero, of either sign.
+        # A smaller eigenvalue is a rounded zero, of either sign.
         least = len(cov) * jnp.finfo(cov.dtype).eps * values[-1]
         values = jnp.where(values > least, values, 0.0)
         return (vectors * jnp.sqrt(values)[None]).T
@@ -65,11 +65,11 @@ def frechet_distance(
 ) -> Float[Array, ""]:
     """Squared Frechet distance of Gaussians fitted to two sets of features.
 
-    With the features of an Inception network this is the FID; any features do, and the
-    figure means something only beside others of the same features and **the same
-    numbers of points**: fewer points give a larger distance. GANs Trained by a Two
-    Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel, Ramsauer,
-    Unterthiner, Nessler, Hochreiter, 2017).
+    With the features of an Inception network this is the FID. Any features can be used.
+    Compare only distances of the same features and **the same numbers of points**:
+    fewer points give a larger distance. GANs Trained by a Two Time-Scale Update Rule
+    Converge to a Local Nash Equilibrium (Heusel, Ramsauer, Unterthiner, Nessler,
+    Hochreiter, 2017).
 
     **Arguments:**
 

@@ -1,6 +1,6 @@
-"""What enters a metric: one floating dtype, agreeing shapes, values that make sense.
+"""Checks of the arguments of metrics: one floating dtype, equal shapes, valid values.
 
-Values are looked at only where they are concrete: a tracer has none.
+Values are checked only where they are concrete; a tracer has none.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._checks import check_finite, check_labels, check_same_length
 from ._near_zero import near_zero
 
-# Rounding of a softmax in half precision, and less than any mistake.
+# Above the rounding of a softmax in half precision, below any mistake.
 SUM_TOLERANCE = 1e-2
 
 
@@ -27,13 +27,13 @@ def _first(bad: np.ndarray) -> str:
 
 
 def floats(*, allow_infinite: bool = False, **arrays: Any) -> list[Array]:
-    """Each as a JAX array, all of one floating dtype of at least 32 bits."""
+    """Return JAX arrays of one floating dtype of at least 32 bits."""
     out = []
     for name, value in arrays.items():
         dtype = jnp.result_type(value)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{name} is {dtype} where floating-point numbers are needed: write "
+                f"{name} is {dtype}: give floating-point numbers, such as "
                 f"{name}.astype(float)"
             )
         array = jnp.asarray(value)
@@ -47,43 +47,42 @@ def floats(*, allow_infinite: bool = False, **arrays: Any) -> list[Array]:
                 host = np.where(np.isinf(host), 0.0, host)
             check_finite(name, np.atleast_1d(host))
         out.append(array)
-    # Strict promotion would refuse float32 beside float64; here the wider one is meant.
+    # Strict promotion raises on float32 beside float64; here the wider one is used.
     dtype = np.result_type(*(array.dtype for array in out))
     return [array.astype(dtype) for array in out]
 
 
 def check_same_shape(**arrays: Array) -> None:
-    """All have one shape; no broadcasting: (n,) beside (n, 1) is a mistake."""
+    """Check that all have one shape; nothing is broadcast."""
     if len({array.shape for array in arrays.values()}) > 1:
         listing = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(
-            f"arguments differ in shape: {listing}. They are compared element by "
-            "element, so reshape them alike."
+            f"arguments differ in shape: {listing}. Give arrays of one shape"
         )
 
 
 def check_positive(name: str, array: Array) -> None:
-    """Scales are above zero."""
+    """Check that scales are positive."""
     if is_concrete(array):
         host = np.asarray(array)
         if (host <= 0.0).any():
             bad = host <= 0.0
             raise ValueError(
-                f"{name}{_first(bad)} is {host[bad][0]}: a standard deviation is above "
-                "zero. Is it a logarithm or a variance?"
+                f"{name}{_first(bad)} is {host[bad][0]}: give a positive "
+                "standard deviation, not its logarithm"
             )
 
 
 def check_axes(name: str, array: Array, axes: str) -> None:
-    """As many axes as `axes` names."""
+    """Check the number of axes against their names in `axes`."""
     if array.ndim != len(axes.split()):
         raise ValueError(
-            f"{name} has shape {array.shape}: its axes are ({', '.join(axes.split())})"
+            f"{name} has shape {array.shape}: give axes ({', '.join(axes.split())})"
         )
 
 
 def check_probabilities(name: str, probs: Array) -> None:
-    """Each row of the last axis is a distribution."""
+    """Check that each row of the last axis is a distribution."""
     if not is_concrete(probs):
         return
     host = np.asarray(probs)
@@ -103,7 +102,7 @@ def check_probabilities(name: str, probs: Array) -> None:
 
 
 def probabilities(name: str, probs: Any, axes: str = "rows classes") -> Array:
-    """A checked array of class probabilities."""
+    """Return a checked array of class probabilities."""
     (probs,) = floats(**{name: probs})
     check_axes(name, probs, axes)
     check_probabilities(name, probs)
@@ -111,26 +110,26 @@ def probabilities(name: str, probs: Any, axes: str = "rows classes") -> Array:
 
 
 def labels_and(labels: Any, name: str, values: Array) -> Array:
-    """Checked labels beside an array of shape (rows, classes)."""
+    """Return checked labels for an array of shape (rows, classes)."""
     labels = jnp.asarray(labels)
     check_axes("labels", labels, "rows")
     check_same_length(labels=labels, **{name: values})
     if is_concrete(labels):
         check_labels("labels", np.asarray(labels), values.shape[-1])
-    # The integers of argmax, beside which int32 would be refused in double precision.
+    # The dtype of argmax: strict promotion raises on int32 beside int64.
     return labels.astype(int)
 
 
 def mixture(
     y: Any, means: Any, stds: Any, weights: Any | None
 ) -> tuple[Array, Array, Array, Array]:
-    """Outcomes, and the components' means, scales and weights, checked together."""
+    """Return checked outcomes and the means, scales and weights of the components."""
     y, means, stds = floats(**near_zero(y=y, means=means), stds=stds)
     check_same_shape(means=means, stds=stds)
     if means.shape[1:] != y.shape:
         raise ValueError(
-            f"means has shape {means.shape} and y {y.shape}: means must be one array "
-            "like y for each component, along a new leading axis"
+            f"means has shape {means.shape} and y {y.shape}: give one array of the "
+            "shape of y for each component, along a new leading axis"
         )
     check_positive("stds", stds)
     if weights is None:
@@ -143,17 +142,18 @@ def mixture(
 
 
 def two_samples(x: Any, y: Any, *, least: int = 1) -> tuple[Array, Array]:
-    """Two sets of points, one row each, flattened to vectors of one length."""
+    """Return two sets of points, flattened to vectors of one length."""
     x, y = floats(**near_zero(x=x, y=y))
     for name, array in (("x", x), ("y", y)):
         if array.ndim == 0 or len(array) < least:
             raise ValueError(
-                f"{name} has shape {array.shape}: at least {least} point(s) along a "
-                "leading axis are needed"
+                f"{name} has shape {array.shape}: give at least {least} point(s) along "
+                "a leading axis"
             )
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"points of x have shape {x.shape[1:]} and points of y {y.shape[1:]}"
+            f"points of x have shape {x.shape[1:]} and points of y {y.shape[1:]}: give "
+            "points of one shape"
         )
     return x.reshape(len(x), -1), y.reshape(len(y), -1)
 

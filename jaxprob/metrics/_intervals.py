@@ -1,4 +1,4 @@
-"""Prediction intervals: how often they hold, how wide they are, and both in one."""
+"""Coverage and width of prediction intervals, and a proper score of both."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from ._near_zero import near_zero
 def _interval(y, lower, upper):
     moved = near_zero(y=y, lower=lower, upper=upper)
     (y,) = floats(y=moved.pop("y"))
-    # A conformal interval from few rows is infinite, and rightly so.
+    # A conformal interval from few rows is infinite.
     lower, upper = floats(**moved, allow_infinite=True)
     check_same_shape(y=y, lower=lower, upper=upper)
     if is_concrete(lower) and is_concrete(upper):
@@ -20,7 +20,7 @@ def _interval(y, lower, upper):
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueError(
                 f"lower{list(where)} = {lower[where]} is above upper{list(where)} = "
-                f"{upper[where]}: quantiles that cross? Sort them first."
+                f"{upper[where]}: give sorted ends; quantiles may have crossed"
             )
     dtype = np.result_type(y.dtype, lower.dtype)
     return y.astype(dtype), lower.astype(dtype), upper.astype(dtype)
@@ -33,7 +33,7 @@ def coverage(
     *,
     per_example: bool = False,
 ) -> Float[Array, ""] | Bool[Array, "*shape"]:
-    """Share of outcomes within their intervals, ends included.
+    """Fraction of outcomes within their intervals, ends included.
 
     An interval at level 0.9 should cover 0.9, to within sqrt(0.9 0.1 / n).
 
@@ -56,7 +56,7 @@ def interval_width(
     *,
     per_example: bool = False,
 ) -> Float[Array, ""] | Float[Array, "*shape"]:
-    """Sharpness: mean width of the intervals. Less is better, at equal coverage.
+    """Mean width of the intervals (sharpness). Smaller is better at equal coverage.
 
     **Arguments:** as for `coverage`.
     """
@@ -73,7 +73,7 @@ def interval_score(
     level: float,
     per_example: bool = False,
 ) -> Float[Array, ""] | Float[Array, "*shape"]:
-    """Winkler's score of a central interval: its width, and a fine for each miss.
+    """Winkler's score of a central interval: its width plus a penalty for each miss.
 
     (u - l) + (2 / a) (l - y)_+ + (2 / a) (y - u)_+ with a = 1 - level; it is minimised
     in expectation by the quantiles a/2 and 1 - a/2. Strictly Proper Scoring Rules,
@@ -85,10 +85,10 @@ def interval_score(
     - `level`: nominal coverage, between 0 and 1.
     - `per_example`: return one value per element.
 
-    **Raises:** `ValueError` as `coverage` does, and for a level outside of (0, 1).
+    **Raises:** `ValueError` as `coverage` does, and for a level outside (0, 1).
     """
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level={level}: it is a coverage between 0 and 1, like 0.9")
+        raise ValueError(f"level={level}: give a coverage between 0 and 1, such as 0.9")
     y, lower, upper = _interval(y, lower, upper)
     miss = jnp.maximum(lower - y, 0.0) + jnp.maximum(y - upper, 0.0)
     return reduce(upper - lower + 2.0 / (1.0 - level) * miss, per_example)

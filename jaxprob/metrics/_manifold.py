@@ -1,4 +1,4 @@
-"""Fidelity and diversity of samples, apart, by nearest neighbours."""
+"""Fidelity and diversity of samples by nearest neighbours."""
 
 import functools
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from ._inputs import two_samples
 
 
 class ManifoldScores(NamedTuple):
-    """Precision and density: are samples real? Recall and coverage: is all there?"""
+    """Fidelity (precision, density) and diversity (recall, coverage) of samples."""
 
     precision: Float[Array, ""]
     recall: Float[Array, ""]
@@ -32,11 +32,12 @@ def precision_recall_density_coverage(
     *,
     num_neighbours: int = 5,
 ) -> ManifoldScores:
-    """Overlap of two samples, each blurred to balls up to the k-th neighbour.
+    """Overlap of two samples, each covered by balls up to the k-th neighbour.
 
-    Precision: share of samples within some real point's ball. Recall: the same with
-    the roles exchanged. Density: real balls round a sample over k, on average; it may
-    exceed 1. Coverage: share of real points whose ball holds a sample. Improved
+    Precision is the fraction of samples within the ball of some real point, recall the
+    same with the roles exchanged. Density is the mean number of real balls that contain
+    a sample, divided by k; it may exceed 1. Coverage is the fraction of real points
+    whose ball contains a sample. Improved
     Precision and Recall Metric for Assessing Generative Models (Kynkaanniemi, Karras,
     Laine, Lehtinen, Aila, 2019); Reliable Fidelity and Diversity Metrics for Generative
     Models (Naeem, Oh, Uh, Choi, Yoo, 2020). Memory grows with the product of the sizes.
@@ -49,16 +50,16 @@ def precision_recall_density_coverage(
     **Raises:** `ValueError` for too few points, points of different shapes, or NaN.
     """
     if num_neighbours < 1:
-        raise ValueError(f"num_neighbours={num_neighbours}: at least one is needed")
+        raise ValueError(f"num_neighbours={num_neighbours}: give at least 1")
     samples, real = two_samples(samples, real, least=num_neighbours + 1)
     return _scores(samples, real, num_neighbours)
 
 
-# Jitted, for a map outside of jit is compiled anew in every call.
+# Jitted, because a map outside of jit is compiled again in every call.
 @functools.partial(jax.jit, static_argnums=2)
 def _scores(samples, real, num_neighbours):
     between = _distances(real, samples)
-    # Each point is its own nearest neighbour, at rank 0.
+    # Rank 0 is the point itself.
     real_radius = jnp.sort(_distances(real, real), axis=1)[:, num_neighbours]
     radius = jnp.sort(_distances(samples, samples), axis=1)[:, num_neighbours]
     in_real = between <= real_radius[:, None]

@@ -21,21 +21,21 @@ def median_bandwidth(
     *,
     max_points: int = 1000,
 ) -> Float[Array, ""]:
-    """Median distance between two different points of both samples together.
+    """Median distance between two different points of the pooled samples.
 
-    The usual choice for `mmd2`. Take it once, of the real data, and keep it for all
-    that is compared.
+    The usual choice for `mmd2`. Compute it once, from the real data, and use it for
+    everything that is compared.
 
     **Arguments:**
 
     - `x`, `y`: points, one along the leading axis.
-    - `max_points`: the first so many of each sample are looked at.
+    - `max_points`: number of points of each sample that are used.
     """
     x, y = two_samples(x, y)
     return _median(jnp.concatenate([x[:max_points], y[:max_points]]))
 
 
-# Jitted, for a map outside of jit is compiled anew in every call.
+# Jitted, because a map outside of jit is compiled again in every call.
 @jax.jit
 def _median(points):
     rows, columns = np.triu_indices(len(points), k=1)
@@ -50,17 +50,17 @@ def mmd2(
     bandwidth: Float[Array | np.ndarray, ""] | float,
     batch_size: int = 256,
 ) -> Float[Array, ""]:
-    """Squared MMD with the kernel exp(-|a - b|^2 / (2 bandwidth^2)), without bias.
+    """Unbiased squared MMD with the kernel exp(-|a - b|^2 / (2 bandwidth^2)).
 
     mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_ij k(x_i, y_j). Its
-    expectation is zero for samples of one law, so it may be negative. A Kernel
+    expectation is zero for samples of one distribution, so it may be negative. A Kernel
     Two-Sample Test (Gretton, Borgwardt, Rasch, Schoelkopf, Smola, 2012), eq. 3.
 
     **Arguments:**
 
     - `x`, `y`: at least two points each, one along the leading axis.
-    - `bandwidth`: of the kernel; see `median_bandwidth`.
-    - `batch_size`: rows of the kernel matrix held at a time.
+    - `bandwidth`: bandwidth of the kernel; see `median_bandwidth`.
+    - `batch_size`: rows of the kernel matrix in memory at a time.
 
     **Raises:** `ValueError` for too few points, points of different shapes, NaN, or a
     bandwidth not above zero.

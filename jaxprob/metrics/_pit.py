@@ -1,4 +1,4 @@
-"""Probability integral transform: F(y) is uniform where the predictive F is right."""
+"""Probability integral transform: F(y) is uniform if the predictive F is correct."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ def pit_gaussian(
 ) -> Float[Array, "*shape"]:
     """F(y) of Gaussian predictions: Phi((y - m) / s).
 
-    A histogram like a U is overconfidence, like a hump underconfidence, a slope bias.
+    A histogram shaped like a U shows overconfidence, a hump underconfidence and a slope
+    bias.
 
     **Arguments:** as for `gaussian_nll`.
     """
@@ -51,34 +52,34 @@ def pit_samples(
 ) -> Float[Array, "*shape"]:
     """Randomised PIT from samples: (rank + u) / (n + 1), u uniform.
 
-    The rank of y among n samples of the same law is uniform on 0, ..., n, so this is
-    exactly uniform, for any number of samples. Ties are broken at random.
+    The rank of y among n samples of its distribution is uniform on 0, ..., n, so that
+    the result is exactly uniform for any number of samples. Ties are broken at random.
 
     **Arguments:**
 
     - `y`: what was observed.
     - `samples`: draws of the predictions, along a leading axis.
-    - `key`: of u.
+    - `key`: key of u.
     """
     y, samples = floats(**near_zero(y=y, samples=samples))
     if samples.shape[1:] != y.shape:
         raise ValueError(
-            f"samples has shape {samples.shape} and y {y.shape}: samples must be "
-            "arrays like y, along a new leading axis"
+            f"samples has shape {samples.shape} and y {y.shape}: give samples "
+            "of the shape of y along a new leading axis"
         )
     below = jnp.sum(samples < y[None], axis=0).astype(y.dtype)
     ties = jnp.sum(samples == y[None], axis=0).astype(y.dtype)
     u = jax.random.uniform(key, y.shape, y.dtype)
-    # y stands anywhere among its ties: ranks below, ..., below + ties.
+    # Among its ties y has any of the ranks below, ..., below + ties.
     return (below + u * (ties + 1.0)) / (samples.shape[0] + 1.0)
 
 
 def quantile_calibration_error(
     pit: Float[Array | np.ndarray, "*shape"], *, num_levels: int = 99
 ) -> Float[Array, ""]:
-    """Mean over levels p of |share of y below the predicted p-quantile - p|.
+    """Mean over levels p of |fraction of y below the predicted p-quantile - p|.
 
-    y is below its p-quantile where F(y) <= p, so the PIT values are all that is needed.
+    y is below its p-quantile if F(y) <= p, so that the PIT values suffice.
     In the limit of many levels it is the 1-Wasserstein distance of the PIT values from
     uniform. Accurate Uncertainties for Deep Learning Using Calibrated Regression
     (Kuleshov, Fenner, Ermon, 2018), with absolute in place of squared differences.
@@ -88,15 +89,13 @@ def quantile_calibration_error(
     - `pit`: F(y) for each outcome.
     - `num_levels`: levels k / (num_levels + 1), k = 1, ..., num_levels.
 
-    **Raises:** `ValueError` for values outside of [0, 1].
+    **Raises:** `ValueError` for values outside [0, 1].
     """
     (pit,) = floats(pit=pit)
     if is_concrete(pit) and ((pit < 0.0) | (pit > 1.0)).any():
-        raise ValueError(
-            "pit has values outside of [0, 1]: pass F(y), see `pit_gaussian`"
-        )
+        raise ValueError("pit has values outside [0, 1]: give F(y), see `pit_gaussian`")
     if num_levels < 1:
-        raise ValueError(f"num_levels={num_levels}: at least one is needed")
+        raise ValueError(f"num_levels={num_levels}: give at least 1")
     levels = jnp.arange(1, num_levels + 1, dtype=pit.dtype) / (num_levels + 1.0)
     ordered = jnp.sort(pit.reshape(-1))
     below = jnp.searchsorted(ordered, levels, side="right").astype(pit.dtype)

@@ -80,14 +80,14 @@ def gaussian_mixture_nll(
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
     """Negative log-density of a mixture of Gaussians: -log sum_k w_k N(y | m_k, s_k^2).
 
-    It is at most the mean of the components' own, by Jensen's inequality.
+    By Jensen's inequality it is at most the mean over the components.
 
     **Arguments:**
 
     - `y`: what was observed.
     - `means`, `stds`: one prediction per component (posterior sample, member), along a
         leading axis.
-    - `weights`: of the components, equal by default.
+    - `weights`: weights of the components, equal by default.
     - `per_example`: return one value per element.
 
     **Raises:** `ValueError` for shapes that do not agree, NaN, `stds` not above zero,

@@ -1,4 +1,4 @@
-"""Selective prediction: what is lost when the uncertain rows are handed to a human?"""
+"""Selective prediction: the risk when the most uncertain rows are left out."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ._inputs import check_axes, check_same_shape, floats
 
 
 class RiskCoverage(NamedTuple):
-    """Mean loss of the most certain rows, as more of them are kept."""
+    """Mean loss of the most certain rows against the fraction that is kept."""
 
     coverage: Float[Array, " rows"]
     risk: Float[Array, " rows"]
@@ -23,14 +23,15 @@ def risk_coverage(
 ) -> RiskCoverage:
     """Risk at coverage k / n: mean loss of the k rows of least uncertainty.
 
-    Rows of equal uncertainty come in no order, so the curve is its expectation over all
-    orders of them: the result does not depend on how the rows were stored. Selective
+    Rows of equal uncertainty have no order. The curve is its expectation over all their
+    orders, so that the result does not depend on the order of the rows. Selective
     Classification for Deep Neural Networks (Geifman, El-Yaniv, 2017).
 
     **Arguments:**
 
-    - `loss`: of each row: 1 for an error and 0 for none, or any other loss.
-    - `uncertainty`: of each row, such as `entropy` or a predictive variance.
+    - `loss`: loss of each row: 1 for an error and 0 for none, or any other loss.
+    - `uncertainty`: uncertainty of each row, such as `entropy` or a predictive
+        variance.
 
     **Raises:** `ValueError` for different lengths or NaN; `TypeError` for integers or
     bools.
@@ -55,9 +56,9 @@ def aurc(
     loss: Float[Array | np.ndarray, " rows"],
     uncertainty: Float[Array | np.ndarray, " rows"],
 ) -> Float[Array, ""]:
-    """Area under the risk-coverage curve, mean over k = 1, ..., n. Less is better.
+    """Area under the risk-coverage curve, the mean over k = 1, ..., n.
 
-    Without information it is the mean loss; the least that can be reached is
+    Smaller is better. It is the mean loss for an uninformative uncertainty and at least
     `aurc(loss, loss)`.
 
     **Arguments:** as for `risk_coverage`.

@@ -1,4 +1,4 @@
-"""Wasserstein distances: exact on the line, and by projections onto lines."""
+"""Wasserstein distances: exact in one dimension, sliced in more."""
 
 import functools
 
@@ -12,10 +12,10 @@ from ._inputs import check_axes, floats, two_samples
 
 
 def _coupling(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The monotone coupling of n and m equal masses: pairs, and the mass of each.
+    """Return the monotone coupling of n and m equal masses: pairs and their masses.
 
-    It depends on the sizes alone, so it is worked out in whole numbers (mass 1 / (n m)
-    is the unit) before anything is traced, and nothing is lost to rounding.
+    It depends on the sizes alone and is computed in integers (in units of mass
+    1 / (n m)) before tracing, without rounding.
     """
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     mass = np.diff(ends, prepend=0)
@@ -34,7 +34,7 @@ def wasserstein_1d(
     *,
     p: float = 1.0,
 ) -> Float[Array, ""]:
-    """Exact p-Wasserstein distance of two samples on the line, of any sizes.
+    """Exact p-Wasserstein distance of two samples of real numbers, of any sizes.
 
     (int_0^1 |F^-1(u) - G^-1(u)|^p du)^(1/p).
 
@@ -46,7 +46,7 @@ def wasserstein_1d(
     **Raises:** `ValueError` for empty samples, NaN, or p below 1.
     """
     if p < 1.0:
-        raise ValueError(f"p={p}: the order is at least 1")
+        raise ValueError(f"p={p}: give an order of at least 1")
     x, y = floats(x=x, y=y)
     check_axes("x", x, "num")
     check_axes("y", y, "num")
@@ -64,8 +64,8 @@ def sliced_wasserstein(
     """Sliced p-Wasserstein distance: (E_u W_p(u x, u y)^p)^(1/p), u uniform directions.
 
     Sliced and Radon Wasserstein Barycenters of Measures (Bonneel, Rabin, Peyre,
-    Pfister, 2015). Two samples of one law do not score zero: print the distance of two
-    real samples of the same sizes beside it.
+    Pfister, 2015). Two samples of one distribution do not score zero: report the
+    distance of two real samples of the same sizes beside it.
 
     ```python
     sliced_wasserstein(samples, real, key=key), sliced_wasserstein(more, real, key=key)
@@ -74,8 +74,8 @@ def sliced_wasserstein(
     **Arguments:**
 
     - `x`, `y`: points, one along the leading axis; images are flattened.
-    - `key`: of the directions; the same key for all that is compared.
-    - `num_projections`: directions.
+    - `key`: key of the directions; use one key for everything that is compared.
+    - `num_projections`: number of directions.
     - `p`: order, at least 1.
 
     **Raises:** `ValueError` for empty samples, points of different shapes, or NaN.
@@ -83,16 +83,16 @@ def sliced_wasserstein(
     x, y = two_samples(x, y)
     if p < 1.0 or num_projections < 1:
         raise ValueError(
-            f"p={p}, num_projections={num_projections}: both are at least 1"
+            f"p={p}, num_projections={num_projections}: give at least 1 for both"
         )
     return _sliced(x, y, key, num_projections, p)
 
 
-# Jitted, for a map outside of jit is compiled anew in every call.
+# Jitted, because a map outside of jit is compiled again in every call.
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _sliced(x, y, key, num_projections, p):
     normal = jax.random.normal(key, (num_projections, x.shape[-1]), x.dtype)
     directions = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
-    # One direction at a time: all at once would hold projections x points.
+    # One direction at a time: memory for all would be projections x points.
     powers = jax.lax.map(lambda u: _power(x @ u, y @ u, p), directions)
     return jnp.mean(powers) ** (1.0 / p)

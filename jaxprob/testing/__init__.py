@@ -1,4 +1,4 @@
-"""Problems whose answers are known: what every method here is tested on.
+"""Test problems with known answers, on which every method is tested.
 
 - Bayesian networks: linear regression with its exact posterior, evidence and bounds,
   and with unknown noise; logistic regression by quadrature; ranks for simulation-based

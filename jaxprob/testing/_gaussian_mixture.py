@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians: data under which a diffusion model is exactly known."""
+"""Mixtures of Gaussians, whose diffusion model is known exactly."""
 
 import diffrax as dfx
 import equinox as eqx
@@ -26,7 +26,7 @@ class GaussianMixture(eqx.Module):
     covariances: Float[Array, "components dim dim"]
 
     def noised(self, alpha: Float[Array, ""], sigma: Float[Array, ""]):
-        r"""The law of $\alpha x + \sigma z$: another mixture."""
+        r"""Return the distribution of $\alpha x + \sigma z$, another mixture."""
         eye = jnp.eye(self.means.shape[1], dtype=self.means.dtype)
         noise = jnp.broadcast_to(sigma**2 * eye, self.covariances.shape)
         return GaussianMixture(
@@ -45,7 +45,7 @@ class GaussianMixture(eqx.Module):
         )
 
     def sample(self, *, key: PRNGKey) -> Float[Array, " dim"]:
-        """One draw."""
+        """Draw one point."""
         component_key, noise_key = jax.random.split(key)
         k = jax.random.categorical(component_key, jnp.log(self.weights))
         noise = jax.random.normal(noise_key, self.means[k].shape, self.means.dtype)
@@ -68,8 +68,8 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
     $$D(x, t) = \sum_k r_k \left[m_k + \alpha C_k V_k^{-1} (x - \alpha m_k)\right],
       \qquad V_k = \alpha^2 C_k + \sigma^2 I,$$
 
-    with $r_k$ the responsibilities of the components of the law of $x_t$. In the
-    eigenbasis of $C_k$ no matrix is inverted and no digits are lost at either end.
+    with $r_k$ the responsibilities of the components of the distribution of $x_t$. In
+    the eigenbasis of $C_k$ no matrix is inverted and no digits are lost at either end.
 
     ```python
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
@@ -78,8 +78,8 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
 
     **Arguments:**
 
-    - `mixture`: law of the data.
-    - `schedule`: the noise, in the mixture's own units; samplers take it as that of
+    - `mixture`: distribution of the data.
+    - `schedule`: the noise, in the units of the mixture; samplers read it as that of
         the `standardised` mixture.
     """
 
@@ -118,11 +118,11 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
         return jax.nn.softmax(logits) @ x_0
 
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
-        """The denoiser of the mixture with mean 0 and a mean variance of 1."""
+        """Return the denoiser of the mixture with mean 0 and a mean variance of 1."""
         mixture = self.mixture
         mean, variances = mixture.mean(), jnp.diag(mixture.covariance())
         square = jnp.mean(variances)
-        # Nothing but one point has no scale.
+        # A single point has no scale.
         square = jnp.where(square > 0.0, square, 1.0)
         scale = jnp.sqrt(square)
         means = (mixture.means - mean[None]) / scale
@@ -147,7 +147,7 @@ def gaussian_flow(
     t_from,
     t_to,
 ) -> Float[Array, " dim"]:
-    r"""The probability flow of one Gaussian, in closed form.
+    r"""Return the probability flow of one Gaussian, in closed form.
 
     $$x_s = \alpha_s m + V_s^{1/2} V_t^{-1/2} (x_t - \alpha_t m),$$
 
@@ -155,15 +155,15 @@ def gaussian_flow(
 
     **Arguments:**
 
-    - `mixture`: of one component.
+    - `mixture`: a mixture of one component.
     - `schedule`: the noise.
     - `x`: the point at `t_from`.
     - `t_from`, `t_to`: times.
     """
     if len(mixture.weights) != 1:
         raise ValueError(
-            f"the flow of {len(mixture.weights)} components has no closed form; see "
-            "reference_flow"
+            f"mixture has {len(mixture.weights)} components: the flow has a closed "
+            "form for one. Use reference_flow"
         )
     mean = mixture.means[0]
     values, vectors = jnp.linalg.eigh(mixture.covariances[0])
@@ -182,15 +182,15 @@ def reference_flow(
     level_from: float,
     level_to: float,
 ) -> Float[Array, "*shape"]:
-    r"""The probability flow of $x_t/\alpha_t$ between noise levels, to eleven digits.
+    r"""Return the probability flow of $x_t/\alpha_t$ between levels, to 11 digits.
 
     Dormand and Prince's method of order 8 in the logarithm of the noise level. Call it
     under `jax.enable_x64(True)`.
     """
     if x.dtype != jnp.float64:
         raise TypeError(
-            f"x is {x.dtype}: a reference is solved in double precision, under "
-            "jax.enable_x64(True)"
+            f"x is {x.dtype}: give float64, under jax.enable_x64(True); a reference is "
+            "solved in double precision"
         )
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-11, atol=1e-11, max_steps=100_000)
     return sampler.flow(denoiser, x, level_from, level_to)[0]

@@ -1,4 +1,4 @@
-"""Bayesian linear regression: the posterior of a network with one layer, exactly."""
+"""Bayesian linear regression: the exact posterior of a network with one layer."""
 
 import equinox as eqx
 import jax
@@ -51,7 +51,7 @@ class LinearGaussian(eqx.Module):
         prior_scale: float = 1.0,
         bias: bool = True,
     ) -> "LinearGaussian":
-        """A problem drawn from the model itself, with correlated columns of x."""
+        """Draw a problem from the model, with correlated columns of x."""
         x_key, mix_key, w_key, noise_key = jax.random.split(key, 4)
         mix = jnp.eye(dim) + 0.4 * jax.random.normal(mix_key, (dim, dim))
         x = jax.random.normal(x_key, (num_data, dim)) @ mix
@@ -62,7 +62,7 @@ class LinearGaussian(eqx.Module):
     def simulate(
         self, *, key: PRNGKey
     ) -> tuple[Float[Array, " params"], Float[Array, " rows"]]:
-        """Weights from the prior, and targets at the same inputs given them."""
+        """Draw weights from the prior and targets given them at the same inputs."""
         return self._drawn(*jax.random.split(key))
 
     def _drawn(self, w_key, noise_key):
@@ -72,7 +72,7 @@ class LinearGaussian(eqx.Module):
         return w, design @ w + self.noise * noise
 
     def design(self, x: Float[Array, "rows dim"]) -> Float[Array, "rows params"]:
-        """x, with the column of ones if there is a bias."""
+        """Return x, with a column of ones if there is a bias."""
         if not self.bias:
             return x
         return jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1)
@@ -112,7 +112,7 @@ class LinearGaussian(eqx.Module):
 
     @property
     def mean_field_elbo(self) -> Float[Array, ""]:
-        r"""Its bound, $\log Z - \frac12 (\sum_i \log A_{ii} - \log |A|)$."""
+        r"""Its ELBO, $\log Z - \frac12 (\sum_i \log A_{ii} - \log |A|)$."""
         diagonal = jnp.sum(jnp.log(jnp.diag(self.precision)))
         gap = 0.5 * (diagonal - jnp.linalg.slogdet(self.precision)[1])
         return self.log_evidence - gap
@@ -126,13 +126,13 @@ class LinearGaussian(eqx.Module):
         return design @ self.mean, spread + self.noise**2
 
     def model(self, *, key: PRNGKey) -> eqx.nn.Linear:
-        """A network that is this model: one linear layer with a scalar output."""
+        """Return the model as a network: one linear layer with a scalar output."""
         return eqx.nn.Linear(
             self.x.shape[1], "scalar", use_bias=self.bias, dtype=self.x.dtype, key=key
         )
 
     def vector(self, model: Model) -> Float[Array, " params"]:
-        """The weights of such a network in the order of `mean`."""
+        """Return the weights of such a network in the order of `mean`."""
         return tree.ravel(model)[0]
 
     def log_joint(self, *, temperature: float = 1.0) -> LogJoint:

@@ -1,4 +1,4 @@
-"""Bayesian logistic regression: its posterior by quadrature, to many digits."""
+"""Bayesian logistic regression with its posterior by quadrature."""
 
 import functools
 import itertools
@@ -51,7 +51,7 @@ class LogisticRegression(eqx.Module):
         prior_scale: float = 1.0,
         nodes: int = 16,
     ) -> "LogisticRegression":
-        """A problem drawn from the model itself, with correlated columns of x."""
+        """Draw a problem from the model, with correlated columns of x."""
         x_key, mix_key, w_key, y_key = jax.random.split(key, 4)
         mix = jnp.eye(dim) + 0.4 * jax.random.normal(mix_key, (dim, dim))
         x = jax.random.normal(x_key, (num_data, dim)) @ mix
@@ -76,11 +76,11 @@ class LogisticRegression(eqx.Module):
         return self._moments()[2]
 
     def model(self, *, key: PRNGKey) -> eqx.nn.Linear:
-        """A network that is this model: one linear layer with one logit."""
+        """Return the model as a network: one linear layer with one logit."""
         return eqx.nn.Linear(self.x.shape[1], "scalar", dtype=self.x.dtype, key=key)
 
     def vector(self, model: Model) -> Float[Array, " params"]:
-        """The weights of such a network in the order of `mean`."""
+        """Return the weights of such a network in the order of `mean`."""
         return tree.ravel(model)[0]
 
     def log_joint(self, *, temperature: float = 1.0) -> LogJoint:
@@ -109,7 +109,7 @@ def _quadrature(x, shape, y, prior_scale, nodes):
     tau = 1 / prior_scale**2
 
     def log_density(w):
-        """Of several w at once, without what no w enters."""
+        """Return the log density of each row of w, up to a constant."""
         logits = signs * (w @ design.T)
         return -np.logaddexp(0.0, -logits).sum(-1) - 0.5 * tau * (w**2).sum(-1)
 

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: does the truth rank evenly among posterior draws?"""
+"""Simulation-based calibration: ranks of the true weights among posterior draws."""
 
 import equinox as eqx
 import jax
@@ -23,16 +23,16 @@ def simulated_ranks(
     """Ranks of the true weights among a sampler's draws, over simulated data sets.
 
     Each simulation draws weights from the prior, targets at the problem's inputs, and
-    all draws of one chain. All run side by side in one program.
+    all draws of one chain. All simulations run in one vectorised program.
 
     **Arguments:**
 
     - `method`: a sampler of `problem.log_joint()` with one chain, whose draws are far
-        enough apart to be independent. A fixed step size (`num_warmup=0`) with `thin`
-        does for NUTS and HMC.
+        enough apart to be independent, such as NUTS or HMC with a fixed step size
+        (`num_warmup=0`) and `thin`.
     - `problem`: its inputs, noise and prior are used; its targets are not.
-    - `key`: of everything.
-    - `num_sims`: simulations.
+    - `key`: key of the simulations and chains.
+    - `num_sims`: number of simulations.
 
     **Returns:** ranks from 0 to `method.num_draws`, to be given to `rank_p_values`.
     """
@@ -58,11 +58,11 @@ def simulated_ranks(
 def rank_p_values(
     ranks: Integer[np.ndarray, " sims"], num_draws: int, *, seed: int = 0
 ) -> tuple[float, float]:
-    r"""How likely ranks so uneven are, if they are uniform on $0, \dots, L$.
+    r"""Return p-values of the hypothesis that ranks are uniform on $0, \dots, L$.
 
-    Draw w from the prior, data from the model, L posterior draws given the data: the
-    rank of w among them is uniform if, and hardly ever if not, the draws are from the
-    posterior. Ranks at both ends are a posterior too narrow, in the middle too wide.
+    For w from the prior, data from the model given w, and L draws from the posterior
+    given the data, the rank of w among the draws is uniform. Many ranks at both ends
+    indicate a posterior that is too narrow, many in the middle one that is too wide.
 
     References: *Validating Bayesian inference algorithms with simulation-based
     calibration*, Talts, Betancourt, Simpson, Vehtari and Gelman, 2018,
@@ -76,13 +76,13 @@ def rank_p_values(
 
     **Arguments:**
 
-    - `ranks`: one for each simulation; of one parameter.
+    - `ranks`: one for each simulation, for one parameter.
     - `num_draws`: L.
-    - `seed`: of the simulated band.
+    - `seed`: seed of the simulated band.
 
     **Returns:** the p-value of the chi-square test on all ranks, and that of the
-    largest deviation of the distribution function, each point in its own standard
-    deviations, from 10,000 simulated sets of uniform ranks.
+    largest deviation of the distribution function in standard deviations of each point,
+    from 10,000 simulated sets of uniform ranks.
     """
     ranks = np.asarray(ranks)
     if ranks.min() < 0 or ranks.max() > num_draws:

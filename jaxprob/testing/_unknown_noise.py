@@ -53,7 +53,7 @@ class UnknownNoise(eqx.Module):
         shape: float = 2.0,
         rate: float = 0.5,
     ) -> "UnknownNoise":
-        """A problem drawn from the model itself, with correlated columns of x."""
+        """Draw a problem from the model, with correlated columns of x."""
         x_key, mix_key, s_key, w_key, noise_key = jax.random.split(key, 5)
         mix = jnp.eye(dim) + 0.4 * jax.random.normal(mix_key, (dim, dim))
         x = jax.random.normal(x_key, (num_data, dim)) @ mix
@@ -63,12 +63,12 @@ class UnknownNoise(eqx.Module):
         return cls(x, s * y, prior_scale, shape, rate)
 
     def design(self, x: Float[Array, "rows dim"]) -> Float[Array, "rows params"]:
-        """x, with a column of ones."""
+        """Return x with a column of ones."""
         return jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1)
 
     @property
     def precision(self) -> Float[Array, "params params"]:
-        """$A$, in units of the noise's own precision."""
+        """$A$, in units of the precision of the noise."""
         design = self.design(self.x)
         prior = jnp.eye(design.shape[1], dtype=design.dtype) / self.prior_scale**2
         return prior + design.T @ design
@@ -86,7 +86,7 @@ class UnknownNoise(eqx.Module):
     @property
     def posterior_rate(self) -> Float[Array, ""]:
         """$b_n$."""
-        # The residuals' form of y'y - m'Am, which does not cancel.
+        # y'y - m'Am written by residuals, which does not cancel.
         residual = self.y - self.design(self.x) @ self.mean
         penalty = jnp.sum(self.mean**2) / self.prior_scale**2
         return self.rate + 0.5 * (jnp.sum(residual**2) + penalty)
@@ -112,7 +112,7 @@ class UnknownNoise(eqx.Module):
         return gammas + rates - 0.5 * (log_det + len(self.y) * jnp.log(2 * jnp.pi))
 
     def predictive(self, x: Float[Array, "rows dim"]) -> dist.Distribution:
-        """The Student t of y at new inputs, one for each row."""
+        """Return the Student t of y at new inputs, one for each row."""
         design = self.design(x)
         inside = jnp.linalg.solve(self.precision, design.T)
         spread = jnp.sum(design * inside.T, axis=1)
@@ -121,12 +121,12 @@ class UnknownNoise(eqx.Module):
         return dist.StudentT(2.0 * shape, design @ self.mean, scale)
 
     def model(self, *, key: PRNGKey) -> "ScaledLinear":
-        """A network that is this model; all of its leaves are random."""
+        """Return the model as a network; all of its leaves are random."""
         linear = eqx.nn.Linear(self.x.shape[1], "scalar", dtype=self.x.dtype, key=key)
         return ScaledLinear(linear, jnp.zeros((), self.x.dtype))
 
     def vector(self, model: Model) -> Float[Array, " params"]:
-        """The weights of such a network as they act on the inputs."""
+        """Return the weights of such a network as they act on the inputs."""
         return jnp.exp(-0.5 * model.log_precision) * tree.ravel(model.linear)[0]
 
     def log_joint(self) -> LogJoint:
