@@ -57,7 +57,10 @@ from ._joint.hierarchical import (
     HierarchicalNormal as HierarchicalNormal,
 )
 from ._joint.kl import kl as kl
+from ._joint.family import Family as Family
+from ._joint.families import register_family as register_family
 from ._joint.likelihood import (
+    AbstractLikelihood as AbstractLikelihood,
     BernoulliLikelihood as BernoulliLikelihood,
     CategoricalLikelihood as CategoricalLikelihood,
     HeteroscedasticNormal as HeteroscedasticNormal,

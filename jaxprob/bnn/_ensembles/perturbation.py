@@ -1,17 +1,13 @@
 """Random perturbations of log-likelihoods whose optima are posterior draws."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from ..._types import PRNGKey
+from .._joint.families import density_family, unwrapped
 from .._joint.log_joint import log_likelihood_of
-
-GAUSSIAN = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
-WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
 
 def perturbed_log_likelihood(
@@ -43,9 +39,10 @@ def perturbed_log_likelihood(
     value = log_likelihood_of(p, y)
     weight = temperature * jax.random.gamma(weight_key, 1.0 / temperature)
     weight = weight.astype(value.dtype)
-    if not isinstance(_base(p), GAUSSIAN):
+    mean = density_family(unwrapped(p)).gaussian_mean
+    if mean is None:
         return weight * value
-    loc = jnp.broadcast_to(_base(p).loc, y.shape)
+    loc = jnp.broadcast_to(mean(unwrapped(p)), y.shape)
     still = jax.lax.stop_gradient
     # log p(y + e) = log p(y) + e (loc - y) / s^2 + a constant. The score in the mean at
     # y + e is minus the slope of the density in y there, masks and events included.
@@ -53,7 +50,7 @@ def perturbed_log_likelihood(
     slope = jax.grad(lambda y: log_likelihood_of(_frozen(p), y))(still(loc) + noise)
     shifted = value + jnp.sum(-still(slope) * (loc - y))
     # Adds nothing to the value and (weight - 1) times the slope in the scale.
-    scale_alone = log_likelihood_of(_with_still_mean(p), y)
+    scale_alone = log_likelihood_of(_with_still_mean(p, mean), y)
     return shifted + (weight - 1.0) * (scale_alone - still(scale_alone))
 
 
@@ -62,21 +59,15 @@ def row_key(key: PRNGKey, row: PyTree) -> PRNGKey:
     return jax.random.fold_in(key, _hash(row))
 
 
-def _base(p: Any) -> Any:
-    while isinstance(p, WRAPPERS):
-        p = p.base_dist
-    return p
-
-
 def _frozen(p):
     return jax.tree.map(jax.lax.stop_gradient, p)
 
 
-def _with_still_mean(p):
+def _with_still_mean(p, mean):
     """The same distribution; no gradient flows into its mean."""
-    base = _base(p)
+    loc = mean(unwrapped(p))
     leaves, structure = jax.tree.flatten(p)
-    still = [jax.lax.stop_gradient(a) if a is base.loc else a for a in leaves]
+    still = [jax.lax.stop_gradient(a) if a is loc else a for a in leaves]
     return jax.tree.unflatten(structure, still)
 
 

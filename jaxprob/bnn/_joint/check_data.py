@@ -9,21 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from ..._checks import check_arrays, check_floating, check_labels, check_tree_values
+from ..._checks import check_arrays, check_labels, check_tree_values
 from ..._training.batch import num_rows
 from ..._training.non_finite import not_finite
 from ..._types import Model
 from .._weights.apply import call_model
 from .._weights.random_leaves import mean_leaves
 from .._weights.running_statistics import Stateful
-from .likelihood import (
-    CATEGORICAL,
-    CategoricalLikelihood,
-    HeteroscedasticNormal,
-    Likelihood,
-    NormalLikelihood,
-    class_probs,
-)
+from .families import base, family_of
+from .likelihood import AbstractLikelihood, Likelihood
 from .log_joint import check_target
 
 
@@ -109,10 +103,8 @@ class RowCheck:
                 )
         check_tree_values("x", x)
         check_tree_values("y", y)
-        if isinstance(self._likelihood, NormalLikelihood | HeteroscedasticNormal):
-            check_floating("y", y)
-        if isinstance(self._likelihood, CategoricalLikelihood):
-            check_labels("y", y, np.iinfo(np.int32).max)
+        if isinstance(self._likelihood, AbstractLikelihood):
+            self._likelihood.check_targets(y)
         if self._model is None:
             return
         if self._first is None:
@@ -120,8 +112,9 @@ class RowCheck:
         if self._target != (y.shape[1:], y.dtype):
             check_target(self._first, jnp.asarray(y[0]))
             self._target = y.shape[1:], y.dtype
-        if isinstance(self._first, CATEGORICAL):
-            check_labels("y", y, class_probs(self._first).shape[-1])
+        family = family_of(self._first)
+        if family.is_classification and not family.is_binary:
+            check_labels("y", y, family.probs(base(self._first)).shape[-1])
         self._check_support(x, y)
 
     def _distribution(self, x):

@@ -1,17 +1,20 @@
 """Likelihoods: the model's output for one example -> a numpyro distribution over y.
 
-Any function will do. These are the usual ones, each one line of numpyro.
+Any such function is a likelihood. The classes here are the usual ones.
 """
 
+import abc
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from ..._checks import check_floating, check_labels
 from .._weights.learned_noise import MIN_NOISE
 from .._weights.scale import positive
 from .student_t import StudentT
@@ -21,7 +24,7 @@ Likelihood: TypeAlias = Callable[[Any], dist.Distribution]
 
 
 def check_likelihood(likelihood: Any) -> None:
-    """Refuses what is called and gives no distribution: classes, and distributions."""
+    """Reject anything but a function or an object that can be called on an output."""
     wrong = isinstance(likelihood, type | dist.Distribution)
     if wrong or not callable(likelihood):
         raise TypeError(
@@ -30,29 +33,38 @@ def check_likelihood(likelihood: Any) -> None:
         )
 
 
-CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)
-BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
+class AbstractLikelihood(eqx.Module):
+    """Base class of likelihoods that declare what a plain function cannot.
+
+    A function `output -> distribution` is a likelihood too. A subclass can also check
+    targets before there is a model, and declare that no output is invalid, which cannot
+    be proved from the program. Facts about the distribution that it returns are
+    registered by `register_family`.
+
+    **Fields:**
+
+    - `accepts_any_output`: every real output gives a valid distribution, because the
+        call ends in functions such as softplus or softmax. Otherwise `predict` checks
+        the arguments of the distribution where it linearises the model.
+    """
+
+    accepts_any_output: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def __call__(self, output: Any) -> dist.Distribution:
+        """Return the distribution over y of one example."""
+
+    def check_targets(self, y: np.ndarray) -> None:
+        """Raise `TypeError` or `ValueError` for targets that no output could explain.
+
+        **Arguments:**
+
+        - `y`: the targets of all rows, on the host.
+        """
+        del y
 
 
-def class_probs(p: Any) -> Array:
-    """Probabilities of a categorical or Bernoulli distribution, whichever its form."""
-    return p.probs
-
-
-def log_class_probs(p: Any) -> Array:
-    """Their logarithms, of all classes along a last axis: two for a Bernoulli."""
-    if isinstance(p, dist.BernoulliLogits):
-        logits = jnp.asarray(p.logits)
-        return jax.nn.log_sigmoid(jnp.stack([-logits, logits], -1))
-    if isinstance(p, dist.BernoulliProbs):
-        probs = jnp.asarray(p.probs)
-        return jnp.stack([jnp.log1p(-probs), jnp.log(probs)], -1)
-    if isinstance(p, dist.CategoricalLogits):
-        return jax.nn.log_softmax(p.logits)
-    return jnp.log(p.probs)
-
-
-class NormalLikelihood(eqx.Module):
+class NormalLikelihood(AbstractLikelihood):
     r"""Gaussian noise of a known scale, $y \sim \mathcal N(f(x), s^2)$.
 
     The scale is seldom known: see `LearnedNoise` and `HeteroscedasticNormal`.
@@ -63,6 +75,7 @@ class NormalLikelihood(eqx.Module):
     """
 
     scale: Float[Array, "*out"]
+    accepts_any_output: ClassVar[bool] = True
 
     def __init__(self, scale: float | Float[Array, "*out"]):
         self.scale = positive("scale", scale)
@@ -70,8 +83,11 @@ class NormalLikelihood(eqx.Module):
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return dist.Normal(output, self.scale)
 
+    def check_targets(self, y: np.ndarray) -> None:
+        check_floating("y", y)
 
-class HeteroscedasticNormal(eqx.Module):
+
+class HeteroscedasticNormal(AbstractLikelihood):
     r"""Gaussian noise whose scale is an output, $y \sim \mathcal N(\mu(x), s(x)^2)$.
 
     $$s = s_{\min} + \log(1 + e^{r})$$
@@ -89,6 +105,7 @@ class HeteroscedasticNormal(eqx.Module):
     """
 
     min_scale: float = eqx.field(static=True)
+    accepts_any_output: ClassVar[bool] = True
 
     def __init__(self, min_scale: float = MIN_NOISE):
         if not min_scale >= 0:
@@ -113,12 +130,17 @@ class HeteroscedasticNormal(eqx.Module):
             mean, raw = jnp.split(output, 2, axis=-1)
         return dist.Normal(mean, self.min_scale + jax.nn.softplus(raw))
 
+    def check_targets(self, y: np.ndarray) -> None:
+        check_floating("y", y)
 
-class CategoricalLikelihood(eqx.Module):
+
+class CategoricalLikelihood(AbstractLikelihood):
     r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the output holds one logit each.
 
     Classes lie along the last axis; axes before it are labels, each with its own.
     """
+
+    accepts_any_output: ClassVar[bool] = True
 
     def __call__(self, output: Float[Array, "*labels classes"]) -> dist.Distribution:
         if output.ndim == 0:
@@ -128,15 +150,20 @@ class CategoricalLikelihood(eqx.Module):
             )
         return dist.CategoricalLogits(output)
 
+    def check_targets(self, y: np.ndarray) -> None:
+        check_labels("y", y, np.iinfo(np.int32).max)
 
-class BernoulliLikelihood(eqx.Module):
+
+class BernoulliLikelihood(AbstractLikelihood):
     r"""Two classes, $p(y = 1) = 1 / (1 + e^{-f(x)})$; or several such targets."""
+
+    accepts_any_output: ClassVar[bool] = True
 
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return dist.BernoulliLogits(output)
 
 
-class StudentTLikelihood(eqx.Module):
+class StudentTLikelihood(AbstractLikelihood):
     r"""Noise with outliers, $y \sim t_\nu(f(x), s)$.
 
     Reference: *Robust statistical modeling using the t distribution*, Lange, Little and
@@ -151,6 +178,7 @@ class StudentTLikelihood(eqx.Module):
 
     scale: Float[Array, "*out"]
     df: float = eqx.field(static=True)
+    accepts_any_output: ClassVar[bool] = True
 
     def __init__(self, scale: float | Float[Array, "*out"], df: float = 4.0):
         if not df > 0:
@@ -161,9 +189,14 @@ class StudentTLikelihood(eqx.Module):
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return StudentT(self.df, output, self.scale)
 
+    def check_targets(self, y: np.ndarray) -> None:
+        check_floating("y", y)
 
-class PoissonLikelihood(eqx.Module):
+
+class PoissonLikelihood(AbstractLikelihood):
     r"""Counts, $y \sim \mathrm{Poisson}(e^{f(x)})$: the output is the log rate."""
+
+    accepts_any_output: ClassVar[bool] = True
 
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return dist.Poisson(jnp.exp(output))

@@ -17,7 +17,8 @@ from ..._types import Model, PRNGKey
 from ...tree._single import single
 from .._weights.apply import call_model
 from .._weights.running_statistics import statistics, trains_statistics
-from .likelihood import BERNOULLI, Likelihood, check_likelihood, class_probs
+from .families import base, family_of
+from .likelihood import Likelihood, check_likelihood
 from .prior import Prior, log_prior
 from .xy import xy
 
@@ -218,8 +219,9 @@ def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:
     would make a matrix out of a batch.
     """
     check_target(p, y)
-    if isinstance(p, BERNOULLI):
-        y = y.astype(class_probs(p).dtype)
+    family = family_of(p)
+    if family.is_binary:
+        y = y.astype(family.probs(base(p)).dtype)
     elif jnp.issubdtype(y.dtype, jnp.bool_):
         y = y.astype(jnp.int32)
     # Some of numpyro's own lines mix bools and floats, which strict promotion refuses.

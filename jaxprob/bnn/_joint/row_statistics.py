@@ -10,17 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jaxtyping import Array, Float, Num, PyTree
 
 from ..._types import PRNGKey
-from .likelihood import (
-    BERNOULLI,
-    CATEGORICAL,
-    Likelihood,
-    class_probs,
-    log_class_probs,
-)
+from .families import base, family_of
+from .likelihood import Likelihood
 from .log_joint import check_target, log_likelihood_of
 
 _BISECTIONS = 50
@@ -33,7 +27,7 @@ def moments(
     """The mean, the variance of the means, and the mean of the variances."""
 
     def one(p):
-        _refuse_classes(p, "mean or variance")
+        _reject_classes(p, "mean or variance")
         try:
             return p.mean, p.variance
         except NotImplementedError:
@@ -60,7 +54,7 @@ def cdf(
     """Distribution function of the mixture, for each output by itself."""
 
     def one(p):
-        _refuse_classes(p, "distribution function")
+        _reject_classes(p, "distribution function")
         check_target(p, y)
         p = marginal(p)
         try:
@@ -92,7 +86,7 @@ def quantile(
     """The q-quantile of the mixture, by bisection between bounds that hold it."""
 
     def bracket(p):
-        _refuse_classes(p, "quantile")
+        _reject_classes(p, "quantile")
         p = marginal(p)
         if p.is_discrete:
             raise ValueError(
@@ -182,18 +176,11 @@ def information(
 
     def probs(p):
         p = marginal(p)
-        if not isinstance(p, CATEGORICAL + BERNOULLI):
-            raise ValueError(
-                f"probs, entropy and mutual_information are for classes, and this "
-                f"likelihood is {type(p).__name__}. For a mixture of densities the "
-                "entropy has no closed form: -predictive.log_prob(y) averages to it "
-                "over draws y of predictive.sample."
-            )
-        return class_probs(p)
+        return _classes(p).probs(p)
 
     each = _each(probs, likelihood, outputs)
     first = jax.tree.map(lambda a: a[0], outputs)
-    binary = isinstance(marginal(likelihood(first)), BERNOULLI)
+    binary = family_of(likelihood(first)).is_binary
     entropy = _binary_entropy if binary else _entropy
     mixture = jnp.mean(each, 0)
     total = entropy(mixture)
@@ -206,7 +193,12 @@ def class_log_probs(
     likelihood: Likelihood, outputs: PyTree
 ) -> Float[Array, "*out classes"]:
     """Logarithms of the mixture's class probabilities, which no rounding empties."""
-    terms = _each(lambda p: log_class_probs(marginal(p)), likelihood, outputs)
+
+    def log_probs(p):
+        p = marginal(p)
+        return _classes(p).log_probs(p)
+
+    terms = _each(log_probs, likelihood, outputs)
     return jax.nn.logsumexp(terms, 0) - math.log(terms.shape[0])
 
 
@@ -230,17 +222,10 @@ def sample(
     return p.sample(key)
 
 
-def base(p: Any) -> Any:
-    """What `to_event` was applied to."""
-    while isinstance(p, dist.Independent):
-        p = p.base_dist
-    return p
-
-
 def marginal(p: Any) -> Any:
     """Each output by itself: takes off `to_event`."""
     p = base(p)
-    if p.event_shape and not isinstance(p, CATEGORICAL):
+    if p.event_shape and not family_of(p).is_classification:
         raise ValueError(
             f"{type(p).__name__} has no distribution function or quantile for each "
             "output: use log_prob and sample"
@@ -257,8 +242,23 @@ def _each(function: Callable[[Any], Any], likelihood: Likelihood, outputs: PyTre
     return jax.vmap(lambda output: function(likelihood(output)))(outputs)
 
 
-def _refuse_classes(p, what):
-    if isinstance(p, CATEGORICAL):
+def _classes(p):
+    """The family of a distribution over class labels."""
+    family = family_of(p)
+    if not family.is_classification:
+        raise ValueError(
+            f"probs, entropy and mutual_information are for classes, and this "
+            f"likelihood is {type(p).__name__}. For a mixture of densities the entropy "
+            "has no closed form: -predictive.log_prob(y) averages to it over draws y "
+            "of predictive.sample. For a distribution of your own over classes write "
+            "bnn.register_family."
+        )
+    return family
+
+
+def _reject_classes(p, what):
+    family = family_of(p)
+    if family.is_classification and not family.is_binary:
         raise ValueError(
             f"class labels have no {what}: use probs, entropy, mutual_information or "
             "log_prob"

@@ -16,7 +16,8 @@ from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
 from ...tree._single import single
-from .._joint.likelihood import BernoulliLikelihood, CategoricalLikelihood, Likelihood
+from .._joint.class_logits import logit_family
+from .._joint.likelihood import Likelihood
 from .._joint.output_hessian import Kind
 from .._joint.output_link import output_link
 from .._joint.prior import Prior, density, prior_at
@@ -195,15 +196,19 @@ class LaplacePosterior(AbstractPosterior):
         if link not in ("probit", "bridge"):
             raise ValueError(f"link={link!r}: it is 'probit' or 'bridge'")
         mean, covariance = self.output_distribution(x, apply=apply)
-        binary = isinstance(self.likelihood, BernoulliLikelihood)
-        if not binary and not isinstance(self.likelihood, CategoricalLikelihood):
+        output = self._one_output(x, apply)
+        family = logit_family(self.likelihood, output)
+        if family is None:
             raise ValueError(
-                "class_probs is for CategoricalLikelihood and BernoulliLikelihood, and "
-                f"this posterior's is {type(self.likelihood).__name__}"
+                "class_probs is for outputs that are the logits of classes, such as "
+                "those of CategoricalLikelihood and BernoulliLikelihood, and this "
+                f"posterior's likelihood is {type(self.likelihood).__name__}. For any "
+                "other write bnn.predict(...).probs"
             )
+        binary = family.is_binary
         if binary and link == "bridge":
             raise ValueError("the bridge is for several classes: link='probit'")
-        shape = self._one_output(x, apply).shape
+        shape = output.shape
         if binary:
             flat = jax.vmap(functools.partial(probit, binary=True))(mean, covariance)
             return flat.reshape(-1, *shape)

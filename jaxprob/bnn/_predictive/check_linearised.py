@@ -9,25 +9,7 @@ from jaxtyping import PyTree
 
 from .._joint.arguments import Argument, arguments, is_real, violates
 from .._joint.depends import AFFINE, CONSTANT, levels
-from .._joint.likelihood import (
-    BernoulliLikelihood,
-    CategoricalLikelihood,
-    HeteroscedasticNormal,
-    Likelihood,
-    NormalLikelihood,
-    PoissonLikelihood,
-    StudentTLikelihood,
-)
-
-# Their own links map all real outputs to arguments that are allowed.
-TOTAL = (
-    BernoulliLikelihood,
-    CategoricalLikelihood,
-    HeteroscedasticNormal,
-    NormalLikelihood,
-    PoissonLikelihood,
-    StudentTLikelihood,
-)
+from .._joint.likelihood import AbstractLikelihood, Likelihood
 
 
 def can_leave(likelihood: Likelihood, output: PyTree) -> bool:
@@ -38,7 +20,7 @@ def can_leave(likelihood: Likelihood, output: PyTree) -> bool:
     - `likelihood`: output -> distribution.
     - `output`: shapes and dtypes of one example's output.
     """
-    if isinstance(likelihood, TOTAL):
+    if isinstance(likelihood, AbstractLikelihood) and likelihood.accepts_any_output:
         return False
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), output)
     real, rest = eqx.partition(zeros, eqx.is_inexact_array)

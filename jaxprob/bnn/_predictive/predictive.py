@@ -14,7 +14,8 @@ from ..._checks import check_classes, check_finite
 from ..._random.keys import check_key, example_keys
 from ..._types import PRNGKey
 from .._joint import row_statistics as row_statistics
-from .._joint.likelihood import BERNOULLI, CATEGORICAL, Likelihood
+from .._joint.families import base, family_of
+from .._joint.likelihood import Likelihood
 from .._weights.scale import is_traced
 from .spread import AbstractSpread
 
@@ -223,16 +224,17 @@ class Predictive(AbstractSpread):
                 f"y has shape {y.shape}, and the targets of these predictions have the "
                 f"shape {expected}: give y.reshape({expected}) if the rows are the same"
             )
-        kind = self._kind
-        if not self.is_classification or is_traced(y):
+        family = family_of(self._kind)
+        if not family.is_classification or is_traced(y):
             return y
-        check_classes("y", np.asarray(y), 2 if self.is_binary else kind.probs.shape[-1])
+        num_classes = 2 if family.is_binary else family.probs(self._kind).shape[-1]
+        check_classes("y", np.asarray(y), num_classes)
         return y
 
     @property
     def _kind(self):
         """A distribution such as those of the parts."""
-        return row_statistics.base(self._part)
+        return base(self._part)
 
     @property
     def _shape(self):
@@ -251,12 +253,12 @@ class Predictive(AbstractSpread):
     @property
     def is_classification(self) -> bool:
         """Whether y is a class label."""
-        return isinstance(self._kind, CATEGORICAL + BERNOULLI)
+        return family_of(self._kind).is_classification
 
     @property
     def is_binary(self) -> bool:
         """Whether y is zero or one, and `probs` the probability of one."""
-        return isinstance(self._kind, BERNOULLI)
+        return family_of(self._kind).is_binary
 
     @property
     def has_quantiles(self) -> bool:
