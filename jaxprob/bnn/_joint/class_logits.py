@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..._jaxpr.depends import AFFINE, levels
 from ...tree._ravel import ravel
-from .depends import AFFINE, levels
 from .families import base, family_of
 from .family import Family
 from .likelihood import Likelihood
@@ -34,8 +34,9 @@ def logit_family(likelihood: Likelihood, output: PyTree) -> Family | None:
         p = base(likelihood(unravel(flat)))
         family = family_of(p)
         found[:] = [family]
-        known = family.is_classification and family.class_logits is not None
-        return jnp.ravel(family.class_logits(p)) if known else None
+        if family.class_logits is None or not family.is_classification:
+            return None
+        return jnp.ravel(family.class_logits(p))
 
     if levels(logits, flat) != AFFINE:
         return None

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
+from ..._jaxpr.depends import depends
 from ...tree._single import single
-from .depends import depends
 from .families import density_family
 from .information_roots import Root
 from .likelihood import Likelihood

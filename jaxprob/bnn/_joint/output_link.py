@@ -18,9 +18,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import biject_to, constraints
 
+from ..._jaxpr.depends import AFFINE, levels
 from ...tree._single import single
 from .arguments import arguments, elementwise, is_real
-from .depends import AFFINE, levels
 from .likelihood import Likelihood
 
 PROBE = 0.3

@@ -7,8 +7,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
+from ..._jaxpr.depends import AFFINE, CONSTANT, levels
 from .._joint.arguments import Argument, arguments, is_real, violates
-from .._joint.depends import AFFINE, CONSTANT, levels
 from .._joint.likelihood import AbstractLikelihood, Likelihood
 
 

@@ -1,4 +1,8 @@
-"""Which numbers that a function returns depend on its argument, and how."""
+"""Dependence of a function's results on its argument, read off its program.
+
+It answers for every value of the argument at once, where a derivative at one point
+would not. The likelihood's outputs are linked to unconstrained coordinates by it.
+"""
 
 from collections.abc import Callable
 from typing import Any
