@@ -38,7 +38,7 @@ def problem(std: float, num: int):
 
 def fixed(denoiser, dt: float, solver):
     """x to log p by Tsit5 in fixed steps of the schedule's time, exact trace."""
-    begin = float(SCHEDULE.time_of_noise_level(LEVEL))
+    begin = float(SCHEDULE.time_of_level(LEVEL))
     alpha = float(SCHEDULE.alpha(begin))
 
     def one(x):

@@ -6,7 +6,7 @@
 
 - example: its layers under `jax.vmap` in a loop of one's own, as the example has it.
 - example, batch in products: our network in that loop.
-- jaxprob: our network, trained by `jaxprob.Stepper` with `rows_at_once=8`.
+- jaxprob: our network, trained by `jaxprob.Stepper` with `batch_size=8`.
 - PyTorch, eager: the same network with torch.nn's layers and AdamW.
 
 Each runs in a process of its own on so many cores; they take turns.
@@ -126,7 +126,7 @@ def example_loop(net, steps: int = STEPS) -> Round:
     return measure
 
 
-def stepper_round(denoiser, rows_at_once: int | None = 8, steps: int = STEPS) -> Round:
+def stepper_round(denoiser, batch_size: int | None = 8, steps: int = STEPS) -> Round:
     """A denoiser trained by `jaxprob.Stepper`."""
     import jax
     import optax
@@ -135,7 +135,7 @@ def stepper_round(denoiser, rows_at_once: int | None = 8, steps: int = STEPS) ->
     from jaxprob.diffusion import DenoisingLoss
 
     learner = jaxprob.GradientDescent(
-        DenoisingLoss(rows_at_once=rows_at_once), optax.adabelief(3e-4)
+        DenoisingLoss(batch_size=batch_size), optax.adabelief(3e-4)
     )
     state = learner.init(denoiser, key=jax.random.key(0))
     stepper = jaxprob.Stepper(

@@ -7,7 +7,7 @@
 - layers: Equinox's layers, each a function of one vector or image, under `jax.vmap` in
   a loop of one's own, as in Equinox's diffusion example (`benchmarks.mixer`).
 - loop: our network in that loop.
-- jaxprob: our network, trained by `jaxprob.Stepper`; the DiT with `rows_at_once=8`, the
+- jaxprob: our network, trained by `jaxprob.Stepper`; the DiT with `batch_size=8`, the
   UNet with whole batches, because XLA's loops on a CPU run convolutions slowly.
 """
 

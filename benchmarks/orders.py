@@ -21,9 +21,10 @@ from jaxprob.diffusion import (
     EDM,
     DPMSolverPP,
     ExpAB,
+    FocusedGrid,
     Heun,
-    Karras,
-    LogSNR,
+    KarrasGrid,
+    LogLevelGrid,
     ODESampler,
 )
 from jaxprob.testing import GaussianMixtureDenoiser, eight_gaussians, reference_flow
@@ -31,15 +32,15 @@ from jaxprob.testing import GaussianMixtureDenoiser, eight_gaussians, reference_
 HIGH, LOW = 80.0, 0.002
 PLAIN = {"corrector": False, "coordinate": "log"}
 ROWS = {
-    "DDIM": (DDIM(), LogSNR(), 1),
-    "Heun, Karras grid": (Heun(), Karras(), 2),
-    "DPM-Solver++ 2M": (DPMSolverPP(), LogSNR(), 1),
-    "DPM-Solver++ 3M": (DPMSolverPP(order=3), LogSNR(), 1),
-    "ExpAB 2, log": (ExpAB(order=2, **PLAIN), LogSNR(), 1),
-    "ExpAB 3, log": (ExpAB(order=3, **PLAIN), LogSNR(), 1),
-    "ExpAB 3, corrected, Focused": (ExpAB(order=3), ExpAB().grid, 1),
-    "ExpAB 2, corrected, log grid": (ExpAB(), LogSNR(), 1),
-    "default: the same, Focused": (ExpAB(), ExpAB().grid, 1),
+    "DDIM": (DDIM(), LogLevelGrid, 1),
+    "Heun, Karras grid": (Heun(), KarrasGrid, 2),
+    "DPM-Solver++ 2M": (DPMSolverPP(), LogLevelGrid, 1),
+    "DPM-Solver++ 3M": (DPMSolverPP(order=3), LogLevelGrid, 1),
+    "ExpAB 2, log": (ExpAB(order=2, **PLAIN), LogLevelGrid, 1),
+    "ExpAB 3, log": (ExpAB(order=3, **PLAIN), LogLevelGrid, 1),
+    "ExpAB 3, corrected, Focused": (ExpAB(order=3), FocusedGrid, 1),
+    "ExpAB 2, corrected, log grid": (ExpAB(), LogLevelGrid, 1),
+    "default: the same, Focused": (ExpAB(), FocusedGrid, 1),
 }
 
 
@@ -59,7 +60,9 @@ def rms(x, exact) -> float:
 def fixed(row, evaluations: int, denoiser, x, exact) -> float:
     """Error of one sampler with so many evaluations."""
     sampler, grid, per_step = row
-    levels = grid(denoiser.schedule, HIGH, LOW, evaluations // per_step)
+    levels = grid(evaluations // per_step).between(
+        HIGH, LOW, schedule=denoiser.schedule, shape=x.shape[1:]
+    )
     run = jax.jit(jax.vmap(lambda x: sampler.steps(denoiser, x, levels)))
     return rms(run(x), exact)
 

@@ -5,7 +5,7 @@
 The Mixer of Equinox's score-based diffusion example learns MNIST, once by the example's
 recipe and once by ours. Both take the same number of steps, as many as the example's
 needs `--minutes` for, in slices that take turns, through the same `Stepper` with
-`rows_at_once=8`; the example's own loop would be slower by what `benchmarks.mixer`
+`batch_size=8`; the example's own loop would be slower by what `benchmarks.mixer`
 says. Seconds are those that training takes of one core, which neighbours on the machine
 do not stretch; compiling, sampling and scoring do not count.
 
@@ -140,7 +140,7 @@ class Judge:
             denoiser,
             sampler,
             key=jax.random.key(102),
-            num=self.num,
+            num_samples=self.num,
             shape=SHAPE,
             batch_size=20,
         )
@@ -157,7 +157,7 @@ class Recipe:
 
 def example_learner(steps: int) -> jaxprob.GradientDescent:
     del steps  # its rate is constant
-    loss = DenoisingLoss(ScoreWeighting(lambda t: -jnp.expm1(-t)), rows_at_once=8)
+    loss = DenoisingLoss(ScoreWeighting(lambda t: -jnp.expm1(-t)), batch_size=8)
     return jaxprob.GradientDescent(loss, optax.adabelief(3e-4))
 
 
@@ -169,7 +169,7 @@ def our_denoiser() -> Preconditioned:
 
 def our_learner(steps: int) -> jaxprob.GradientDescent:
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 20, steps)
-    loss = DenoisingLoss(EDMWeighting(), LogNormalLevels(), rows_at_once=8)
+    loss = DenoisingLoss(EDMWeighting(), LogNormalLevels(), batch_size=8)
     return jaxprob.GradientDescent(loss, optax.adam(rate), ema=jaxprob.EMA(0.999))
 
 

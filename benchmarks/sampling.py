@@ -26,14 +26,14 @@ import numpy as np
 
 from jaxprob.diffusion import (
     ExpAB,
-    LogSNR,
+    FocusedGrid,
     ODESampler,
     SDESampler,
     kidger_mixer,
 )
-from jaxprob.diffusion._denoiser.denoiser import at_noise_level
+from jaxprob.diffusion._denoiser.denoiser import at_level
 from jaxprob.diffusion._sampler.rows import _program
-from jaxprob.diffusion._sampler.sampler import _Draws
+from jaxprob.diffusion._sampler.sample import _Draws
 
 from ._timing import report
 from .orders import ROWS
@@ -69,8 +69,8 @@ def _in_turn(functions: dict, arguments, rounds: int) -> dict[str, float]:
 def flows(denoiser, num: int, rounds: int):
     """Seconds and errors of the example's solve and of ours, from the same noise."""
     schedule = denoiser.schedule
-    end = float(schedule.time_of_noise_level(LEVEL))
-    high = float(schedule.noise_level(10.0))
+    end = float(schedule.time_of_level(LEVEL))
+    high = float(schedule.level(10.0))
     z = jax.random.normal(jax.random.key(1), (num, *SHAPE))
 
     def example(z):
@@ -90,16 +90,16 @@ def flows(denoiser, num: int, rounds: int):
 
         return jax.vmap(one)(z)
 
-    def ours(sampler, steps):
-        levels = sampler.grid(schedule, high, LEVEL, steps)
+    def ours(steps):
+        levels = FocusedGrid(steps).between(high, LEVEL, schedule=schedule, shape=SHAPE)
         scale = jnp.float32(1.0 / schedule.alpha(10.0))
-        return jax.jit(jax.vmap(lambda z: sampler.steps(denoiser, scale * z, levels)))
+        return jax.jit(jax.vmap(lambda z: ExpAB().steps(denoiser, scale * z, levels)))
 
     # The example begins with pure noise at t = 10, so the same x there.
     candidates = {"example, Tsit5, 600 evaluations": jax.jit(example)}
     for steps in (18, 35, 58):
-        candidates[f"ExpAB, {steps} evaluations"] = ours(ExpAB(), steps)
-    fine = ODESampler(rtol=1e-6, atol=1e-6, level_min=LEVEL)
+        candidates[f"ExpAB, {steps} evaluations"] = ours(steps)
+    fine = ODESampler(rtol=1e-6, atol=1e-6)
     scale = jnp.float32(1.0 / schedule.alpha(10.0))
     exact = jax.jit(jax.vmap(lambda z: fine.flow(denoiser, scale * z, high, LEVEL)[0]))(
         z
@@ -115,14 +115,16 @@ def flows(denoiser, num: int, rounds: int):
 def against_fine(denoiser, num: int):
     """Error of each sampler at few evaluations, against a fine solve of its own."""
     schedule = denoiser.schedule
-    high, low = float(schedule.noise_level(10.0)), 0.002
+    high, low = float(schedule.level(10.0)), 0.002
     x = jnp.float32(high) * jax.random.normal(jax.random.key(4), (num, *SHAPE))
     fine = ODESampler(rtol=1e-5, atol=1e-5)
     exact = jax.jit(jax.vmap(lambda x: fine.flow(denoiser, x, high, low)[0]))(x)
 
     def error(row, evaluations):
         sampler, grid, per_step = row
-        levels = grid(schedule, high, low, evaluations // per_step)
+        levels = grid(evaluations // per_step).between(
+            high, low, schedule=schedule, shape=SHAPE
+        )
         run = jax.jit(jax.vmap(lambda x: sampler.steps(denoiser, x, levels)))
         return float(jnp.sqrt(jnp.mean((run(x) - exact) ** 2)))
 
@@ -131,27 +133,25 @@ def against_fine(denoiser, num: int):
 
 def sdes(denoiser, num: int, steps: int, rounds: int):
     """Seconds of the reverse SDE by diffrax and by a scan, one batch each."""
-    schedule = denoiser.schedule
     sampler = SDESampler(steps)
     keys = jax.random.split(jax.random.key(2), num)
-    levels = LogSNR()(schedule, float(schedule.noise_level(10.0)), 0.002, steps)
-    logs = np.log(levels)
+    levels = sampler.levels(denoiser, SHAPE)
 
     def scan(key):
         start_key, noise_key = jax.random.split(key)
         x = jnp.float32(levels[0]) * jax.random.normal(start_key, SHAPE)
 
         def step(x, row):
-            i, log, h = row
+            i, level, h = row
             noise = jax.random.normal(jax.random.fold_in(noise_key, i), SHAPE)
-            d = at_noise_level(denoiser, x, log, None)
-            noise = jnp.sqrt(2.0 * h) * jnp.exp(log) * noise
+            d = at_level(denoiser, x, level, None)
+            noise = jnp.sqrt(2.0 * h) * level * noise
             return x + 2.0 * h * (d - x) + noise, None
 
-        rows = (jnp.arange(steps), logs[:-1], -np.diff(logs))
+        rows = (jnp.arange(steps), levels[:-1], -np.diff(np.log(levels)))
         rows = tuple(jnp.asarray(row, jnp.result_type(row, jnp.int32)) for row in rows)
         x, _ = jax.lax.scan(step, x, rows)
-        return at_noise_level(denoiser, x, jnp.float32(logs[-1]), None)
+        return at_level(denoiser, x, levels[-1], None)
 
     functions = {
         "raw scan": jax.jit(jax.vmap(scan)),

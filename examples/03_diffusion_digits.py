@@ -51,7 +51,7 @@ def main(
             diffusion.EDMWeighting(),
             diffusion.LogNormalLevels(),
             # Few images at once, whose activations stay in the processor's cache.
-            rows_at_once=None if mnist is None else 8,
+            batch_size=None if mnist is None else 8,
         ),
         optax.adam(rate),
         ema=jaxprob.EMA(0.999),

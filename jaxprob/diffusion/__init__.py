@@ -3,32 +3,37 @@ r"""Score-based diffusion: schedule -> denoiser -> loss -> sampler.
 A **schedule** turns data into noise, $x_t = \alpha_t x_0 + \sigma_t z$: `VP`,
 `SubVP`, `Cosine`, `RectifiedFlow`, `VE`, `EDM`, and any of them `Shifted`.
 
-A **denoiser** knows the way back: $D(x_t, t) = E[x_0 \mid x_t]$, which is the score,
-the noise, v and the flow's velocity in other words. `Preconditioned` makes one of any
+A **denoiser** is the posterior mean $D(x_t, t) = E[x_0 \mid x_t]$, from which the
+score, the noise, v and the flow's velocity follow. `Preconditioned` makes one from any
 network `net(x, c, cond, *, key)`; networks are in `jaxprob.diffusion.nn`.
 
-A **loss** trains it. `DenoisingLoss` is a choice of weights and of times and goes into
-`jaxprob.GradientDescent`.
+Two words recur: `sigma` is $\sigma_t$, and `level` is the noise level
+$\sigma_t/\alpha_t$. In $x = x_t/\alpha_t$ all schedules are alike, so a denoiser is
+written as `denoise(x, level, cond)`, and losses, samplers, densities and guidance pass
+levels. A time is needed only by a network that was trained on it.
+
+A **loss** trains it. `DenoisingLoss` has weights and a distribution of times, and goes
+into `jaxprob.GradientDescent`.
 
 `level_errors` compares a trained one with the best linear denoiser at each noise level.
 
-A **sampler** turns noise into data with it: `ODESampler` (the probability flow, any
+A **sampler** turns noise into data: `ODESampler` (the probability flow, any
 diffrax solver, adaptive), `ExpAB` (our default at few evaluations), `DPMSolverPP`,
 `DDIM`, `Heun`, `SDESampler` (the reverse SDE) and `PredictorCorrector` (Langevin
-steps at each level). `sample` draws many.
+steps at each level). Each steps down a grid of levels, such as `KarrasGrid(18)`.
+`sample` draws many samples.
 
 `log_prob` is the density of one example, by the same flow; `encode` and `decode` are
-the flow as a map between data and noise. `log_prob_many`, `encode_many` and
-`decode_many` take many examples.
+the flow as a map between data and noise. `map_examples` applies them to many examples.
 
 `Guided` and `Thresholded` take a denoiser and are denoisers, so all of the above works
 with them.
 
-All noise levels are in units of the data's standard deviation: a schedule noises
-standardised data, and a denoiser knows the scale of its own (`standardised`).
+All levels are in units of the data's standard deviation: a schedule adds noise to
+standardised data, and a denoiser has the scale of its data (`standardised`).
 
-All maths is for one example; `jax.vmap` it. `kidger_mixer` puts the parts of Equinox's
-diffusion example together.
+All maths is for one example; `jax.vmap` it. `kidger_mixer` is the model of Equinox's
+diffusion example.
 """
 
 from ._schedule.schedule import AbstractSchedule as AbstractSchedule
@@ -65,19 +70,16 @@ from ._loss.loss import (
     DenoisingLoss as DenoisingLoss,
     denoising_error as denoising_error,
 )
+from ._sampler.grid import AbstractGrid as AbstractGrid
 from ._sampler.grids import (
-    AbstractGrid as AbstractGrid,
     CustomGrid as CustomGrid,
-    Focused as Focused,
-    Karras as Karras,
-    LogSNR as LogSNR,
-    UniformTime as UniformTime,
+    FocusedGrid as FocusedGrid,
+    KarrasGrid as KarrasGrid,
+    LogLevelGrid as LogLevelGrid,
+    UniformTimeGrid as UniformTimeGrid,
 )
-from ._sampler.sampler import (
-    AbstractSampler as AbstractSampler,
-    Draw as Draw,
-    sample as sample,
-)
+from ._sampler.sampler import AbstractSampler as AbstractSampler, Draw as Draw
+from ._sampler.sample import sample as sample
 from ._sampler.ode import ODESampler as ODESampler
 from ._sampler.sde import SDESampler as SDESampler
 from ._sampler.grid_sampler import AbstractGridSampler as AbstractGridSampler
@@ -93,22 +95,15 @@ from ._density.trace import (
     Hutchinson as Hutchinson,
     HutchPP as HutchPP,
 )
-from ._density.log_prob import (
-    LogProb as LogProb,
-    bits_per_dim as bits_per_dim,
-    dequantise as dequantise,
-    log_prob as log_prob,
-)
+from ._density.density_flow import LogProb as LogProb
+from ._density.log_prob import log_prob as log_prob
+from ._density.bits import bits_per_dim as bits_per_dim, dequantise as dequantise
 from ._density.latent import (
     decode as decode,
     encode as encode,
     interpolate as interpolate,
 )
-from ._density.many import (
-    decode_many as decode_many,
-    encode_many as encode_many,
-    log_prob_many as log_prob_many,
-)
+from ._density.map_examples import map_examples as map_examples
 from ._denoiser.guidance import Guided as Guided
 from ._denoiser.threshold import Thresholded as Thresholded
 from ._denoiser.recipes import kidger_mixer as kidger_mixer

@@ -1,4 +1,7 @@
-"""Names for what recurs in signatures."""
+r"""Names for what recurs in signatures.
+
+`level` is $\sigma_t/\alpha_t$ and `sigma` is $\sigma_t$, everywhere in this package.
+"""
 
 from typing import Any, TypeAlias
 
@@ -8,10 +11,13 @@ from jaxtyping import Array, Float, Num, PyTree
 Time: TypeAlias = float | Float[Array, ""]
 """One time, between the schedule's `t_min` and `t_max`."""
 
+Level: TypeAlias = float | Float[Array, ""]
+r"""One noise level $\sigma_t/\alpha_t$, in units of the data's standard deviation."""
+
 Scalar: TypeAlias = Float[Array, ""]
 
 Numbers: TypeAlias = Num[Array, "..."] | Num[np.ndarray, "..."] | list | tuple
 """One example as a user may have it; `as_example` makes an array of floats of it."""
 
 Cond: TypeAlias = PyTree[Any]
-"""What one example is conditioned on, or `None`; the network alone reads it."""
+"""The condition of one example, or `None`; only the network reads it."""

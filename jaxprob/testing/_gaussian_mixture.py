@@ -65,11 +65,13 @@ class GaussianMixture(eqx.Module):
 class GaussianMixtureDenoiser(AbstractDenoiser):
     r"""The exact posterior mean when the data are a mixture of Gaussians.
 
-    $$D(x, t) = \sum_k r_k \left[m_k + \alpha C_k V_k^{-1} (x - \alpha m_k)\right],
-      \qquad V_k = \alpha^2 C_k + \sigma^2 I,$$
+    At the level $s = \sigma_t/\alpha_t$ and $x = x_t/\alpha_t$ it is
 
-    with $r_k$ the responsibilities of the components of the distribution of $x_t$. In
-    the eigenbasis of $C_k$ no matrix is inverted and no digits are lost at either end.
+    $$D(x, s) = \sum_k r_k \left[m_k + C_k V_k^{-1} (x - m_k)\right],
+      \qquad V_k = C_k + s^2 I,$$
+
+    with $r_k$ the responsibilities of the components of the distribution of x. In the
+    eigenbasis of $C_k$ no matrix is inverted and no digits are lost at either end.
 
     ```python
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
@@ -94,21 +96,19 @@ class GaussianMixtureDenoiser(AbstractDenoiser):
         values, self.eigenvectors = jnp.linalg.eigh(mixture.covariances)
         self.eigenvalues = jnp.maximum(values, 0.0)
 
-    def __call__(
+    def denoise(
         self,
-        x_t: Float[Array, " dim"],
-        t,
+        x: Float[Array, " dim"],
+        level,
         cond=None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, " dim"]:
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-
         def one(weight, mean, values, vectors):
-            variance = alpha**2 * values + sigma**2
-            residual = vectors.T @ (x_t - alpha * mean)
+            variance = values + level**2
+            residual = vectors.T @ (x - mean)
             log_density = -0.5 * jnp.sum(residual**2 / variance + jnp.log(variance))
-            x_0 = mean + vectors @ (alpha * values / variance * residual)
+            x_0 = mean + vectors @ (values / variance * residual)
             return jnp.log(weight) + log_density, x_0
 
         m = self.mixture

@@ -92,7 +92,7 @@ def scaler():
 TREES = {
     **{f"schedule {name}": lambda s=s: s for name, s in SCHEDULES.items()},
     "guided": lambda: diffusion.Guided(denoiser(), 2.0),
-    "sampler": lambda: diffusion.ODESampler(num_steps=4, grid=diffusion.Karras()),
+    "sampler": lambda: diffusion.ODESampler(diffusion.KarrasGrid(4)),
     "loss": lambda: diffusion.DenoisingLoss(diffusion.MinSNR(float("inf"))),
     "partial": lambda: mlp(
         activation=functools.partial(jax.nn.leaky_relu, negative_slope=0.1)

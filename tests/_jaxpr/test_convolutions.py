@@ -103,7 +103,9 @@ def test_samplers_run_convolutions_turned(monkeypatch):
     denoiser = diffusion.Preconditioned(net, diffusion.EDM())
 
     def draw(key):
-        return diffusion.sample(denoiser, sampler, key=key, num=2, shape=(1, 8, 8))
+        return diffusion.sample(
+            denoiser, sampler, key=key, num_samples=2, shape=(1, 8, 8)
+        )
 
     programs = []
 

@@ -58,7 +58,8 @@ class Net(eqx.Module):
         return x * 1e4 * jnp.sin(1e4 * c) + cond
 denoiser = Preconditioned(Net(), VP.linear(), predict="eps")
 cond = layout.put(np.ones((8, 1), np.float32))
-sample(denoiser, ODESampler(max_steps=16), key=jax.random.key(0), num=8, shape=(1,),
+sample(denoiser, ODESampler(max_steps=16), key=jax.random.key(0), num_samples=8,
+       shape=(1,),
        cond=cond)
 """
 

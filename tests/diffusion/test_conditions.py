@@ -54,7 +54,12 @@ def of_table(**settings):
 
 
 def draw(denoiser, cond, **changes):
-    settings = {"key": KEY, "num": len(X), "shape": (2,), "cond": cond} | changes
+    settings = {
+        "key": KEY,
+        "num_samples": len(X),
+        "shape": (2,),
+        "cond": cond,
+    } | changes
     return sample(denoiser, DDIM(2), **settings).x_0
 
 
@@ -89,7 +94,7 @@ def test_a_table_of_the_users_own_reads_none():
 @pytest.mark.parametrize("known", [0.0, 1.0])
 def test_the_loss_leaves_out_a_condition_of_the_users_own(known):
     denoiser = of_table()
-    loss, plain = DenoisingLoss("x0", drop_cond=1.0 - known), DenoisingLoss("x0")
+    loss, plain = DenoisingLoss("x0", cond_dropout=1.0 - known), DenoisingLoss("x0")
     same, other = (
         nn.Condition(LABELS, np.full(16, flag)) for flag in (known == 1, known == 0)
     )
@@ -109,7 +114,9 @@ def test_a_network_that_cannot_read_none_is_named(how):
     denoiser = of_table(knows_none=False)
     cond = nn.Condition(LABELS, LABELS > 0)
     call = {
-        "dropped": lambda: DenoisingLoss(drop_cond=0.5)(denoiser, (X, LABELS), key=KEY),
+        "dropped": lambda: DenoisingLoss(cond_dropout=0.5)(
+            denoiser, (X, LABELS), key=KEY
+        ),
         "guided": lambda: draw(Guided(denoiser, 1.0), LABELS),
         "absent": lambda: draw(denoiser, cond),
     }[how]
@@ -223,11 +230,11 @@ def test_a_condition_is_needed_where_none_was_never_trained():
 def test_guidance_needs_a_null_that_was_trained():
     denoiser, labels = small(num_classes=3), jnp.asarray(LABELS)
     Guided(denoiser, 0.0)
-    with pytest.raises(ValueError, match=r"never trained.*drop_cond=0.1"):
+    with pytest.raises(ValueError, match=r"never trained.*cond_dropout=0.1"):
         Guided(Thresholded(denoiser, -9.0, 9.0), 2.0)
     for rate, trained in ((0.0, False), (0.5, True)):
         learner = jaxprob.GradientDescent(
-            DenoisingLoss(drop_cond=rate), optax.sgd(1e-2), ema=jaxprob.EMA(0.9)
+            DenoisingLoss(cond_dropout=rate), optax.sgd(1e-2), ema=jaxprob.EMA(0.9)
         )
         state = learner.init(denoiser, key=KEY)
         state, _ = eqx.filter_jit(learner.update)(state, (X, labels), key=KEY)
@@ -271,7 +278,7 @@ def test_a_model_with_dropout_is_used_in_inference_mode():
 
     assert draw(denoiser, None).shape == (16, 2)
     assert close(lambda d: DDIM(3).steps(Thresholded(d, -1.0, 1.0), x, levels))
-    assert close(lambda d: encode(d, x, sampler=ODESampler(num_steps=4)))
+    assert close(lambda d: encode(d, x, sampler=ODESampler(4)))
     # The rest differs only in what is solved: tracing it meets the dropout.
     eqx.filter_eval_shape(lambda: decode(denoiser, x))
     eqx.filter_eval_shape(lambda: log_prob(denoiser, x).value)

@@ -57,17 +57,19 @@ def conditional(**kind):
 def draw(model=None, sampler=None, **changes):
     model = denoiser() if model is None else model
     sampler = DDIM(2) if sampler is None else sampler
-    return sample(model, sampler, **({"key": KEY, "num": 3, "shape": (2,)} | changes))
+    return sample(
+        model, sampler, **({"key": KEY, "num_samples": 3, "shape": (2,)} | changes)
+    )
 
 
 SLIPS = {
-    "steps of ExpAB": (lambda: ExpAB(18.0), r"num_steps=18.0 is a float"),
-    "steps of DDIM": (lambda: DDIM(18.5), r"num_steps=18.5 is a float"),
-    "steps of DPM": (lambda: DPMSolverPP(10.0), "num_steps=10.0 is a float"),
-    "steps of Heun": (lambda: Heun(10.0), "num_steps=10.0 is a float"),
-    "steps of an ODE": (lambda: ODESampler(num_steps=20.0), "num_steps=20.0"),
-    "steps of an SDE": (lambda: SDESampler(20.0), "num_steps=20.0 is a float"),
-    "no steps": (lambda: DDIM(-3), "num_steps=-3: take at least one step"),
+    "steps of ExpAB": (lambda: ExpAB(18.0), r"grid=18.0 is a float"),
+    "steps of DDIM": (lambda: DDIM(18.5), r"grid=18.5 is a float"),
+    "steps of DPM": (lambda: DPMSolverPP(10.0), "grid=10.0 is a float"),
+    "steps of Heun": (lambda: Heun(10.0), "grid=10.0 is a float"),
+    "steps of an ODE": (lambda: ODESampler(20.0), "grid=20.0"),
+    "steps of an SDE": (lambda: SDESampler(20.0), "grid=20.0 is a float"),
+    "no steps": (lambda: DDIM(-3), "grid=-3: take at least one step"),
     "corrections": (
         lambda: PredictorCorrector(9, num_corrections=1.0),
         "num_corrections=1.0 is a float",
@@ -195,7 +197,7 @@ def test_grey_values_are_dequantised_from_bytes():
 @pytest.mark.parametrize("make", [VP.linear, RectifiedFlow, lambda: VP(lambda t: t)])
 def test_times_may_be_integers(make):
     schedule = make()
-    for name in ("alpha", "drift", "diffusion2", "alpha_dot", "sigma_dot"):
+    for name in ("alpha", "drift", "squared_diffusion", "alpha_dot", "sigma_dot"):
         of = getattr(schedule, name)
         with unhooked():
             assert jnp.allclose(of(1), of(1.0), equal_nan=True), name

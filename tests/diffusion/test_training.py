@@ -31,7 +31,7 @@ def make_module(**kwargs):
         SHAPE, 2, 16, 16, 32, 1, num_classes=3, key=jax.random.key(0)
     )
     learner = jaxprob.GradientDescent(
-        DenoisingLoss(drop_cond=0.2), optax.adam(3e-3), ema=jaxprob.EMA(0.98)
+        DenoisingLoss(cond_dropout=0.2), optax.adam(3e-3), ema=jaxprob.EMA(0.98)
     )
     return DiffusionModule(
         learner,
@@ -101,7 +101,7 @@ def test_guidance_needs_a_loss_that_leaves_conditions_out():
     module = make_module()
     never = jaxprob.GradientDescent(DenoisingLoss(), optax.adam(3e-3))
     settings = {"shape": SHAPE, "conditional": True, "guidance": 1.0}
-    with pytest.raises(ValueError, match=r"write DenoisingLoss\(drop_cond=0.1\)"):
+    with pytest.raises(ValueError, match=r"write DenoisingLoss\(cond_dropout=0.1\)"):
         DiffusionModule(never, module.model, **settings)
     DiffusionModule(module.learner, module.model, **settings)
     trained = eqx.tree_at(

@@ -1,4 +1,4 @@
-"""The one object at which training, sampling, likelihood and guidance meet."""
+"""The contract of a denoiser: the object that losses, samplers and densities share."""
 
 import abc
 from typing import Any
@@ -10,60 +10,76 @@ from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
 from ...tree._inference_mode import inference_mode
+from ...tree._single import single
 from .._schedule.argument_checks import check_kind
-from .._schedule.schedule import AbstractSchedule, check_schedule
-from .._types import Cond, Scalar, Time
-from ..nn import AbstractConditioned
+from .._schedule.schedule import AbstractSchedule, check_schedule, check_time
+from .._types import Cond, Level, Scalar, Time
+from ..nn import AbstractConditioned, AbstractReader
 from .parameterisation import from_x0
 from .units import Units, along_leading
 
+# At the last time of some schedules alpha is 0. Levels end here, where nothing is left
+# of the data in single precision and x_t / alpha is still finite.
+_HIGHEST_LEVEL = 1e6
+
 
 class AbstractDenoiser(AbstractConditioned):
-    r"""The posterior mean of the data, $D(x_t, t) = E[x_0 \mid x_t]$, and its schedule.
+    r"""The posterior mean of the data, and the schedule of the noise.
 
-    With N = 1 unless `noise_units` says otherwise,
+    A subclass defines `denoise`, at a noise level $s = \sigma_t/\alpha_t$:
 
-    $$x_t = \alpha_t x_0 + \sigma_t N z, \qquad
-      \nabla \log p_t(x) = \frac{\alpha_t D(x, t) - x}{\sigma_t^2 N^2}.$$
+    $$D(x, s) = E[x_0 \mid x_0 + s N z = x], \qquad z \sim N(0, I),$$
 
-    A trained network is a denoiser (`Preconditioned`); what takes a denoiser and
-    changes it (guidance, ensembles) is one again, so every sampler works with it.
-    All methods take one example.
+    where N = 1 unless `noise_units` says otherwise. All schedules are alike in
+    $x = x_t/\alpha_t$ and s, so samplers, losses, densities, guidance and wrappers pass
+    levels, and time appears only where a network was trained on it.
+
+    In a schedule's own coordinates, calling the denoiser gives the same mean, and
+    `score`, `eps`, `v` and `velocity` are other forms of it:
+
+    $$D(x_t, t) = E[x_0 \mid x_t], \qquad
+      \nabla \log p_t(x_t) = \frac{\alpha_t D(x_t, t) - x_t}{\sigma_t^2 N^2}.$$
+
+    A trained network is a denoiser (`Preconditioned`). A change of a denoiser, such as
+    guidance, is again a denoiser (`AbstractDenoiserWrapper`), so every sampler works
+    with it. All methods take one example.
 
     Samplers, losses and densities work with `standardised()`, the same denoiser for
     data of mean 0 and standard deviation 1: their levels, tolerances and grids are for
-    such data. A denoiser of data of another scale should define it; one that wraps
-    another denoiser inherits it from `AbstractDenoiserWrapper`.
+    such data. A denoiser of data of another scale should define it.
     """
 
     schedule: eqx.AbstractVar[AbstractSchedule]
 
-    @property
-    def reader(self) -> Any:
-        """The `nn.Embedding` that reads `cond`, if it is given it as it is."""
-        return None
+    def __check_init__(self):
+        _check_forwards(self)
 
     @abc.abstractmethod
-    def __call__(
+    def denoise(
         self,
-        x_t: Float[Array, "*shape"],
-        t: Time,
+        x: Float[Array, "*shape"],
+        level: Level,
         cond: Cond = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        r"""$E[x_0 \mid x_t]$.
+        r"""Return $E[x_0 \mid x_0 + s N z = x]$.
 
         **Arguments:**
 
-        - `x_t`: one noisy example.
-        - `t`: its time.
-        - `cond`: what it is conditioned on, if anything.
+        - `x`: one noisy example, $x_t/\alpha_t$.
+        - `level`: its noise level $s = \sigma_t/\alpha_t$.
+        - `cond`: its condition, if there is one.
         - `key`: for networks with dropout or random weights; samplers pass none.
         """
 
+    @property
+    def reader(self) -> AbstractReader | None:
+        """The part of a network that reads `cond` as it is given."""
+        return None
+
     def standardised(self) -> tuple["AbstractDenoiser", Units]:
-        """The denoiser of the standardised data, and the map from the data to them.
+        """Return the denoiser of the standardised data and the map from the data.
 
         By default the denoiser itself: its data are taken to have mean 0 and standard
         deviation 1.
@@ -73,23 +89,42 @@ class AbstractDenoiser(AbstractConditioned):
         return self, Units(known=False)
 
     def noise_units(self) -> Units:
-        """The units in which the schedule's noise is measured: N is their scale.
+        """Return the units in which the schedule's noise is measured: N is their scale.
 
         They are either the identity, the default, or those of `standardised`.
         """
         return Units()
 
-    def output_gain(self, t: Time) -> Scalar:
-        """The error of the answer that an error of 1 of the network makes at t.
+    def output_gain(self, level: Level) -> Scalar:
+        """Return the error of the answer for an error of 1 of the network at a level.
 
-        Samplers warn of a large one at the first noise level if it shows. By default 1.
+        `sample` warns where a large gain shows at the first level. By default 1.
         """
-        return jnp.ones_like(jnp.asarray(t))
+        return jnp.ones_like(jnp.asarray(level))
+
+    def __call__(
+        self,
+        x_t: Float[Array, "*shape"],
+        t: Time,
+        cond: Cond = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, "*shape"]:
+        r"""Return $E[x_0 \mid x_t]$ at a time.
+
+        **Arguments:**
+
+        - `x_t`: one noisy example.
+        - `t`: its time, between the schedule's ends.
+        - `cond`, `key`: as in `denoise`.
+        """
+        x, level = self._at_level(x_t, t)
+        return self.denoise(x, level, cond, key=key)
 
     def perturb(
         self, x_0: Float[Array, "*shape"], t: Time, noise: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
-        r"""$x_t = \alpha_t x_0 + \sigma_t N z$ for standard normal z."""
+        r"""Return $x_t = \alpha_t x_0 + \sigma_t N z$ for standard normal z."""
         scale = along_leading(self.noise_units().scale, noise)
         return self.schedule.perturb(x_0, t, scale * noise)
 
@@ -101,7 +136,7 @@ class AbstractDenoiser(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        r"""The expected noise, $(x_t - \alpha_t D)/(\sigma_t N)$."""
+        r"""Return the expected noise, $(x_t - \alpha_t D)/(\sigma_t N)$."""
         return self._as("eps", x_t, t, cond, key)
 
     def score(
@@ -112,7 +147,7 @@ class AbstractDenoiser(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        r"""$\nabla \log p_t(x_t) = (\alpha_t D - x_t)/(\sigma_t N)^2$."""
+        r"""Return $\nabla \log p_t(x_t) = (\alpha_t D - x_t)/(\sigma_t N)^2$."""
         return self._as("score", x_t, t, cond, key)
 
     def v(
@@ -123,7 +158,7 @@ class AbstractDenoiser(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        r"""The expected $\alpha_t N z - \sigma_t x_0$."""
+        r"""Return the expected $\alpha_t N z - \sigma_t x_0$."""
         return self._as("v", x_t, t, cond, key)
 
     def velocity(
@@ -134,26 +169,47 @@ class AbstractDenoiser(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        r"""The probability flow $dx/dt = f_t x_t - \tfrac12 g_t^2 \nabla \log p_t$."""
+        r"""Return the probability flow's $f_t x_t - \tfrac12 g_t^2 \nabla\log p_t$."""
         return self._as("velocity", x_t, t, cond, key)
 
     def _as(self, name, x_t, t, cond, key):
-        x_0 = self(x_t, t, cond, key=key)
-        value = from_x0(name, x_0, self.schedule, x_t, t)
+        x, level = self._at_level(x_t, t)
+        x_0 = self.denoise(x, level, cond, key=key)
+        value = from_x0(name, x_0, self.schedule, x, level)
         units = self.noise_units()
-        if units.is_identity or name in ("x0", "v", "velocity"):
+        if units.is_identity or name in ("v", "velocity"):
             # These two depend on the noise N z alone, which is x_t - alpha_t x_0.
             return value
         scale = along_leading(units.scale, x_t)
         return value / (scale if name == "eps" else scale**2)
 
+    def _at_level(self, x_t, t):
+        """Return $x_t/\\alpha_t$ and the level of a time."""
+        check_time(self.schedule, t)
+        x_t = single(x_t)
+        t = jnp.asarray(t, x_t.dtype)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha = jnp.maximum(alpha, sigma / _HIGHEST_LEVEL)
+        return x_t / alpha, sigma / alpha
+
 
 class AbstractDenoiserWrapper(AbstractDenoiser):
     """A denoiser that changes the answers of another, `self.denoiser`.
 
-    Schedule and units are those of the other. `standardised` is the same wrapper round
-    the other's, which is right if the change is the same in any units of the data, as
-    a weighted mean of answers is; otherwise a subclass defines `standardised`.
+    It forwards all that a denoiser says of itself: the schedule, the units, the reader
+    of conditions and the gain. `standardised` is the same wrapper of the other's
+    standardised denoiser, which is right if the change is the same in any units of the
+    data, as a weighted mean of answers is; otherwise a subclass defines `standardised`.
+
+    ```python
+    class Averaged(AbstractDenoiserWrapper):
+        denoiser: AbstractDenoiser
+
+        def denoise(self, x, level, cond=None, *, key=None):
+            there = self.denoiser.denoise(x, level, cond, key=key)
+            mirrored = self.denoiser.denoise(x[:, :, ::-1], level, cond, key=key)
+            return (there + mirrored[:, :, ::-1]) / 2.0
+    ```
     """
 
     denoiser: eqx.AbstractVar[AbstractDenoiser]
@@ -163,7 +219,7 @@ class AbstractDenoiserWrapper(AbstractDenoiser):
         return self.denoiser.schedule
 
     @property
-    def reader(self) -> Any:
+    def reader(self) -> AbstractReader | None:
         return self.denoiser.reader
 
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
@@ -173,12 +229,12 @@ class AbstractDenoiserWrapper(AbstractDenoiser):
     def noise_units(self) -> Units:
         return self.denoiser.noise_units()
 
-    def output_gain(self, t: Time) -> Scalar:
-        return self.denoiser.output_gain(t)
+    def output_gain(self, level: Level) -> Scalar:
+        return self.denoiser.output_gain(level)
 
 
 def in_noise_units(denoiser: AbstractDenoiser) -> tuple[AbstractDenoiser, Units]:
-    """A denoiser with N = 1 and the map to its coordinates: levels stay what they are.
+    """Return a denoiser with N = 1 at the same levels, and the map to its coordinates.
 
     `standardised` may measure levels in another unit than the denoiser's own schedule.
     """
@@ -187,50 +243,49 @@ def in_noise_units(denoiser: AbstractDenoiser) -> tuple[AbstractDenoiser, Units]
 
 
 def check_denoiser(denoiser: Any) -> None:
-    """What has a schedule and gives x_0, and not a network alone.
+    """Check that this is a denoiser, and not a network alone.
 
-    **Raises:** `TypeError` with how to make one.
+    **Raises:** `TypeError` with the call that makes one.
     """
     remedy = "wrap a network, Preconditioned(net, schedule)"
     check_kind("denoiser", denoiser, AbstractDenoiser, remedy)
     check_schedule(denoiser.schedule)
-    _check_forwards_units(denoiser)
 
 
-def _check_forwards_units(denoiser):
-    """A wrapper measures noise in the units of what it wraps.
+def _check_forwards(denoiser):
+    """Check that a denoiser that holds others speaks for them.
 
-    **Raises:** `TypeError` if it does not.
+    **Raises:** `TypeError` if it inherits the defaults where another one differs.
     """
-    if not denoiser.noise_units().is_identity:
-        return
 
     def inside(node):
         return isinstance(node, AbstractDenoiser) and node is not denoiser
 
-    for node in jax.tree.leaves(denoiser, is_leaf=inside):
-        if inside(node) and not node.noise_units().is_identity:
+    cls = type(denoiser)
+    for node in filter(inside, jax.tree.leaves(denoiser, is_leaf=inside)):
+        lost = []
+        units_are_default = cls.noise_units is AbstractDenoiser.noise_units
+        if units_are_default and not node.noise_units().is_identity:
+            lost.append("noise_units() and standardised()")
+        if cls.reader is AbstractDenoiser.reader and node.reader is not None:
+            lost.append("reader")
+        if lost:
             raise TypeError(
-                f"{type(denoiser).__name__} holds a {type(node).__name__} whose noise "
-                "is measured in the units of its data (sigma_data) and says nothing of "
-                "them itself: make it a subclass of AbstractDenoiserWrapper, or define "
-                "noise_units() and standardised()"
+                f"{cls.__name__} holds a {type(node).__name__} and does not forward "
+                f"its {' and '.join(lost)}: make {cls.__name__} a subclass of "
+                "AbstractDenoiserWrapper, which forwards them, or define them"
             )
 
 
-def at_noise_level(
+def at_level(
     denoiser: AbstractDenoiser,
     x: Float[Array, "*shape"],
-    log_level: Float[Array, ""],
+    level: Level,
     cond: Cond,
 ) -> Float[Array, "*shape"]:
-    r"""$E[x_0 \mid x_0 + s z = x]$ for a noise level s given by its logarithm.
+    r"""Return `denoiser.denoise(x, level, cond)` in inference mode.
 
-    In $x = x_t/\alpha_t$ the schedules differ no more: samplers and log_prob know only
-    noise levels and call this, with a denoiser whose noise has N = 1. There is no key,
-    so the denoiser is in inference mode: a network with dropout that has been trained
-    is sampled without it.
+    Samplers and densities call this, with a denoiser whose noise has N = 1. There is no
+    key, so dropout in a network that was trained with it is off.
     """
-    schedule = denoiser.schedule
-    t = schedule.time_of_log_snr(-2.0 * log_level).astype(x.dtype)
-    return inference_mode(denoiser)(schedule.alpha(t) * x, t, cond)
+    return inference_mode(denoiser).denoise(x, jnp.asarray(level, x.dtype), cond)

@@ -1,11 +1,11 @@
 r"""The distribution of the last noise level, at which samples begin.
 
-At level s the distribution of $x_0 + s z$ is not $N(0, s^2)$: it has the mean of the
-data and their covariance, $N(m, s^2 I + C)$, exactly so for Gaussian data and nearly so
-for others if s is large. Of standardised images of n pixels, C has an eigenvalue of a
-few tenths of n (brightness), which no usual end of a schedule is far above.
+At level s the distribution of $x_0 + s z$ is not $N(0, s^2)$. It has the mean and the
+covariance of the data, $N(m, s^2 I + C)$, exactly for Gaussian data and nearly for
+others if s is large. For standardised images of n pixels, C has an eigenvalue of a few
+tenths of n (brightness), and no usual end of a schedule is far above its root.
 
-Both are read off the denoiser. For Gaussian data it is linear there,
+Mean and covariance are read off the denoiser. For Gaussian data it is linear there,
 $D(x) = m + J (x - m)$ with $J = C (C + s^2 I)^{-1}$, so that $D$ has $m$ as its fixed
 point and $s^2 I + C = s^2 (I - J)^{-1}$.
 """
@@ -18,15 +18,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Cond, Scalar
-from .denoiser import AbstractDenoiser, at_noise_level
+from .denoiser import AbstractDenoiser, at_level
 
-# Eigenvalues beside the trace of unit data, of those the denoiser is believed to have.
+# Bounds of what standardised data can have: an eigenvalue relative to their trace, a
+# slope of the denoiser, and a root mean square of their mean.
 _MOST_VARIANCE = 4.0
 _LARGEST_SLOPE = 0.999
 _LARGEST_MEAN = 10.0
 
 RANK = 4
-"""Directions that a sampler takes the covariance of, beside an isotropic rest."""
+"""Leading directions of the covariance in a sampler, beside an isotropic rest."""
 
 
 class LastLevel(eqx.Module):
@@ -41,7 +42,7 @@ class LastLevel(eqx.Module):
     extra: Float[Array, " rank"]
 
     def decode(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Return the point that stands for standard normal noise."""
+        """Return the point of standard normal noise."""
         return self.mean + self._times_root(noise)
 
     def encode(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -99,12 +100,12 @@ def last_level(
     rank: int | None = None,
     dtype=None,
 ) -> LastLevel:
-    """Read the distribution of the last noise level off a denoiser.
+    """Return the distribution of the last noise level, read off a denoiser.
 
-    The mean is the denoiser's answer; of the covariance, the leading eigenvectors and
-    the variance of the rest. All takes about twenty evaluations of one example at most,
-    which a `vmap` over keys does not multiply; and two where the level is so far above
-    all that standardised data can have that the covariance does not matter.
+    The mean is the denoiser's answer. Of the covariance it has the leading eigenvectors
+    and one variance for the rest. This takes about twenty evaluations of one example at
+    most, which a `vmap` over keys does not multiply. It takes two where the level is so
+    high that the covariance of standardised data does not matter.
 
     **Arguments:**
 
@@ -113,7 +114,7 @@ def last_level(
     - `shape`: of one example.
     - `cond`: what the denoiser is conditioned on.
     - `known`: whether the data are known to be standardised. Slopes larger than such
-        data can have are then taken for an error of the network.
+        data can have are then treated as errors of the network.
     - `rank`: eigenvectors; by default as many as a sampler needs.
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
@@ -123,13 +124,12 @@ def last_level(
         # half of dim / level^2.
         rank = 0 if known and dim < 0.01 * level**2 else RANK
     rank = min(rank, dim)
-    log_level = jnp.asarray(math.log(level), dtype)
     noise_key, basis_key, rest_key = jax.random.split(jax.random.key(0), 3)
-    # The network is asked where it was trained: at points with noise in them.
+    # Networks are trained on points with noise in them, so they are evaluated there.
     noise = jax.random.normal(noise_key, shape, dtype)
 
     def answer(x):
-        return at_noise_level(denoiser, x, log_level, cond)
+        return at_level(denoiser, x, level, cond)
 
     def mean_answer(mean):
         both = answer(mean + level * noise) + answer(mean - level * noise)
@@ -145,7 +145,7 @@ def last_level(
     here = answer(point)
 
     def product(v):
-        """J v by a difference over the noise's own length, which rounding spares."""
+        """Return J v by a difference as long as the noise, far above rounding."""
         return (answer(point + level * v.reshape(shape)) - here).ravel() / level
 
     products = jax.vmap(product)
@@ -166,17 +166,17 @@ def last_level(
         probe = probe - (basis @ probe) @ basis
         probe = probe / jnp.sqrt(jnp.sum(probe**2))
         rest = _variance(probe @ product(probe), level, most)
-    # Derivatives of eigenvectors are infinite where eigenvalues are equal. Without
-    # them the mean still has its own, those of a fixed point.
+    # Derivatives of eigenvectors are infinite where eigenvalues are equal. The mean
+    # keeps its derivatives, those of a fixed point.
     basis, along, rest = jax.lax.stop_gradient((basis, along, rest))
-    law = LastLevel(mean, level**2 + rest, basis, along - rest)
+    start = LastLevel(mean, level**2 + rest, basis, along - rest)
     # One step of Newton's method for the fixed point: (I - J)^-1 is V / s^2.
     residual = mean_answer(mean) - mean
-    shift = law._apply(
-        residual, law.variance / level**2, (law.variance + law.extra) / level**2
+    shift = start._apply(
+        residual, start.variance / level**2, (start.variance + start.extra) / level**2
     )
     mean = _shrunk(mean + shift, known)
-    return LastLevel(mean, law.variance, law.basis, law.extra)
+    return LastLevel(mean, start.variance, start.basis, start.extra)
 
 
 def _variance(slope, level, most):
@@ -185,7 +185,7 @@ def _variance(slope, level, most):
 
 
 def _shrunk(mean, known):
-    """A mean that standardised data can have."""
+    """Return the mean, cut to a size that standardised data can have."""
     if not known:
         return mean
     # The maximum stands inside the root, whose slope at zero is infinite.

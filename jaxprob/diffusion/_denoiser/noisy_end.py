@@ -1,4 +1,4 @@
-"""The warning of a denoiser that cannot tell the data in nearly pure noise."""
+"""The warning of a denoiser whose answers depend on nearly pure noise."""
 
 import math
 import warnings
@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from .._schedule.constants import free_schedules
-from .denoiser import AbstractDenoiser, at_noise_level
+from .denoiser import AbstractDenoiser, at_level
 
 _DRAWS = 32
 
-# Times by which a denoiser multiplies an error of its network, above which it is asked.
+# Factor by which a denoiser multiplies its network's errors, above which it is tested.
 _GAIN = 10.0
 
 # Standard deviations of the data. An error of this size at the first level moves
@@ -35,10 +35,9 @@ def check_noisy_end(
     - `denoiser`, `held`: the model, and what `hold_schedules` returns for it.
     - `level`: the first noise level, in units of the data's standard deviation.
     - `shape`: of one example.
-    - `cond`: conditions of all examples; the first is looked at.
+    - `cond`: conditions of all examples; the first is used.
     """
-    schedule = denoiser.schedule
-    gain = float(denoiser.output_gain(schedule.time_of_noise_level(level)))
+    gain = float(denoiser.output_gain(level))
     if not gain > _GAIN:
         return
     cond = jax.tree.map(lambda leaf: leaf[0], cond)
@@ -58,12 +57,12 @@ def check_noisy_end(
 
 @eqx.filter_jit
 def _spread(held, level, shape, cond):
-    """Root mean variance of the answers over draws of noise."""
+    """Return the root mean variance of the answers over draws of noise."""
     unit, _ = free_schedules(held).standardised()
 
     def one(key):
         x = math.hypot(1.0, level) * jax.random.normal(key, shape)
-        return at_noise_level(unit, x, jnp.asarray(math.log(level), x.dtype), cond)
+        return at_level(unit, x, level, cond)
 
     answers = jax.vmap(one)(jax.random.split(jax.random.key(2), _DRAWS))
     return jnp.sqrt(jnp.mean(jnp.var(answers, axis=0)))

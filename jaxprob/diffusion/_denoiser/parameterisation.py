@@ -1,20 +1,27 @@
-r"""One unknown, six names: what a network may predict, in terms of one another.
+r"""One unknown under five names: what a network may predict, in terms of one another.
 
-Given $x_t = \alpha x_0 + \sigma z$, each of these tells $x_0$ and is told by it:
+At the level $s = \sigma_t/\alpha_t$, $x = x_t/\alpha_t = x_0 + s z$. Each of these
+determines $x_0$ and is determined by it:
 
-| name | definition |
-|---|---|
-| `x0` | $x_0$ |
-| `eps` | $z = (x_t - \alpha x_0)/\sigma$ |
-| `score` | $-z/\sigma$ |
-| `v` | $\alpha z - \sigma x_0$ (Salimans and Ho, 2022) |
-| `velocity` | $\dot\alpha x_0 + \dot\sigma z = dx_t/dt$ (Lipman et al., 2023) |
+| name | definition | $x_0$ in terms of it |
+|---|---|---|
+| `x0` | $x_0$ | itself |
+| `eps` | $z = (x - x_0)/s$ | $x - s z$ |
+| `score` | $g = -z/\sigma$ | $x + s \sigma g$ |
+| `v` | $v = \alpha z - \sigma x_0$ | $(x - s v/\alpha)/(1 + s^2)$ |
+| `velocity` | $u = \dot\alpha x_0 + \dot\sigma z$ | see `to_x0` |
+
+The velocity $dx_t/dt$ alone depends on how fast a schedule's level grows.
+
+Reference: *Progressive Distillation for Fast Sampling of Diffusion Models*, Salimans
+and Ho, 2022 (v); *Flow Matching for Generative Modeling*, Lipman et al., 2023.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._schedule.schedule import AbstractSchedule
-from .._types import Time
+from .._types import Level
 
 PARAMETERISATIONS = ("x0", "eps", "score", "v", "velocity")
 
@@ -23,31 +30,33 @@ def to_x0(
     name: str,
     value: Float[Array, "*shape"],
     schedule: AbstractSchedule,
-    x_t: Float[Array, "*shape"],
-    t: Time,
+    x: Float[Array, "*shape"],
+    level: Level,
 ) -> Float[Array, "*shape"]:
-    """$x_0$ from one of `PARAMETERISATIONS`.
+    r"""Return $x_0$ from one of `PARAMETERISATIONS`.
 
     **Arguments:**
 
     - `name`: which one `value` is.
-    - `value`: its value at `(x_t, t)`.
-    - `schedule`, `x_t`, `t`: where it was predicted.
+    - `value`: its value at `(x, level)`.
+    - `schedule`: which defines `score`, `v` and `velocity`.
+    - `x`: one noisy example, $x_t/\alpha_t$.
+    - `level`: its noise level $\sigma_t/\alpha_t$.
     """
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    level = jnp.asarray(level, x.dtype)
     match name:
         case "x0":
             return value
         case "eps":
-            return (x_t - sigma * value) / alpha
+            return x - level * value
         case "score":
-            return (x_t + sigma**2 * value) / alpha
+            return x + level**2 * schedule.alpha_of_level(level) * value
         case "v":
-            return (alpha * x_t - sigma * value) / (alpha**2 + sigma**2)
+            alpha = schedule.alpha_of_level(level)
+            return (x - level / alpha * value) / (1.0 + level**2)
         case "velocity":
-            alpha_dot, sigma_dot = schedule.alpha_dot(t), schedule.sigma_dot(t)
-            wronskian = sigma_dot * alpha - sigma * alpha_dot
-            return (sigma_dot * x_t - sigma * value) / wronskian
+            alpha_dot, sigma_dot = _rates(schedule, level)
+            return (sigma_dot * x - level * value) / (sigma_dot - level * alpha_dot)
     raise unknown(name)
 
 
@@ -55,26 +64,34 @@ def from_x0(
     name: str,
     x_0: Float[Array, "*shape"],
     schedule: AbstractSchedule,
-    x_t: Float[Array, "*shape"],
-    t: Time,
+    x: Float[Array, "*shape"],
+    level: Level,
 ) -> Float[Array, "*shape"]:
-    """One of `PARAMETERISATIONS` from $x_0$; the inverse of `to_x0`."""
+    """Return one of `PARAMETERISATIONS` from $x_0$; the inverse of `to_x0`."""
     if name == "x0":
         return x_0
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    eps = (x_t - alpha * x_0) / sigma
+    level = jnp.asarray(level, x.dtype)
+    eps = (x - x_0) / level
     match name:
         case "eps":
             return eps
         case "score":
-            return -eps / sigma
+            return -eps / (level * schedule.alpha_of_level(level))
         case "v":
-            return alpha * eps - sigma * x_0
+            return schedule.alpha_of_level(level) * (eps - level * x_0)
         case "velocity":
-            return schedule.alpha_dot(t) * x_0 + schedule.sigma_dot(t) * eps
+            alpha_dot, sigma_dot = _rates(schedule, level)
+            return alpha_dot * x_0 + sigma_dot * eps
     raise unknown(name)
 
 
+def _rates(schedule, level):
+    t = schedule.time_of_level(level)
+    return schedule.alpha_dot(t), schedule.sigma_dot(t)
+
+
 def unknown(name: str, names: tuple[str, ...] = PARAMETERISATIONS) -> ValueError:
-    """The error for a name that is none of them."""
-    return ValueError(f"{name!r} is no parameterisation; there are {', '.join(names)}")
+    """Return the error for a name that is none of them."""
+    return ValueError(
+        f"{name!r} is not a parameterisation: write one of {', '.join(names)}"
+    )

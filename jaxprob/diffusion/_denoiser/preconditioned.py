@@ -9,42 +9,37 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from ..._checks import check_finite, check_floating
 from ..._types import PRNGKey
 from ...tree._single import single
-from .._schedule.schedule import AbstractSchedule, check_schedule, check_time
-from .._types import Cond, Scalar, Time
-from ..nn import read_condition, reader_of, with_checked_tables
+from .._schedule.schedule import AbstractSchedule, check_schedule
+from .._types import Cond, Level, Scalar
+from ..nn import AbstractReader, read_condition, reader_of, with_checked_tables
+from .data_scale import mean_and_scale, per_column_values
 from .denoiser import AbstractDenoiser
 from .parameterisation import PARAMETERISATIONS, to_x0, unknown
-from .units import PerColumn, Units, along_leading
+from .units import PerColumn, Units
 
 _PREDICTIONS = ("edm", *PARAMETERISATIONS)
 _LOG_LEVELS = 16.0
 
 
 class Preconditioned(AbstractDenoiser):
-    r"""Makes a denoiser of a network and says what the network's output means.
+    r"""A denoiser made of a network and the meaning of the network's output.
 
-    The schedule is one of the standardised data $y = (x - m)/S$: noise is measured in
-    the data's own scale, and
+    The schedule is one of the standardised data: noise is measured in the data's own
+    scale S. With the level $s = \sigma_t/\alpha_t$ and $x = x_t/\alpha_t$,
 
-    $$x_t = \alpha_t x_0 + \sigma_t S z, \qquad y_t = (x_t - \alpha_t m)/S.$$
+    $$x = x_0 + s S z, \qquad y = (x - m)/S.$$
 
-    The network sees its input at unit variance, whatever the schedule,
+    The network's input $y/\sqrt{1 + s^2}$ has unit variance at every level, and with
+    `predict="edm"` its output, of unit variance too, is what the best linear denoiser
+    leaves over:
 
-    $$y_{in} = y_t / \sqrt{\alpha_t^2 + \sigma_t^2},$$
-
-    and with `predict="edm"` it predicts, at unit variance too, what the best linear
-    denoiser leaves over:
-
-    $$D = m + S \left[\frac{\alpha_t\,y_t}{\alpha_t^2 + \sigma_t^2}
-        + \frac{\sigma_t}{\sqrt{\alpha_t^2 + \sigma_t^2}}\,
-          \mathrm{net}(y_{in}, c, \mathrm{cond})\right].$$
+    $$D = m + S \left[\frac{y}{1 + s^2} + \frac{s}{\sqrt{1 + s^2}}\,
+          \mathrm{net}\Big(\frac{y}{\sqrt{1 + s^2}}, c, \mathrm{cond}\Big)\right].$$
 
     Reference: *Elucidating the Design Space of Diffusion-Based Generative Models*,
-    Karras et al., 2022, table 1, here for any $\alpha_t$ and with their
-    $\sigma_{data}$ as the unit of noise.
+    Karras et al., 2022, table 1, with their $\sigma_{data}$ as the unit of noise.
 
     ```python
     denoiser = Preconditioned.fitted(net, VP.linear(), x)
@@ -59,18 +54,17 @@ class Preconditioned(AbstractDenoiser):
     - `predict`: what the network's output is: `"edm"` (our default: good at every noise
         level), `"x0"` (poor near the data), `"v"`, or `"velocity"`. `"eps"`, and
         `"score"` (Kidger's example), are for networks that were trained so: an error
-        $\delta$ of the noise is one of $s\,\delta$ of the data, so near pure noise a
-        network has to be far more accurate than others. `sample` warns if it is not.
+        $\delta$ of the noise is an error $s\,\delta$ of the data, so near pure noise
+        such a network must be far more accurate. `sample` warns if it is not.
     - `sigma_data`: standard deviation S of the data: one number, or one for each index
         of the leading axis of an example (columns of a vector, channels of an image).
         1 if standardised. `Preconditioned.fitted` takes it from the data.
     - `mean_data`: mean m of the data, likewise.
-    - `condition_on`: what the network is given as `c`: `"noise"`, which is
-        $\tfrac14 \log(\sigma_t/\alpha_t)$ as in Karras et al., or `"time"`, which is t.
+    - `condition_on`: the network's input `c`: `"noise"`, which is $\tfrac14 \log s$ as
+        in Karras et al., or `"time"`, which is the schedule's time of the level.
 
-    A network whose parameters all have one dtype is given its input in that dtype. What
-    surrounds it is computed in the dtype of `x_t`, in float32 at least, and so is the
-    output.
+    A network whose parameters all have one dtype gets its input in that dtype. The rest
+    is computed in the dtype of x, in float32 at least, and so is the output.
 
     **Raises:** `ValueError` for an unknown prediction, a `sigma_data` that is not
     positive, a time outside the schedule, or an output of another shape.
@@ -101,8 +95,8 @@ class Preconditioned(AbstractDenoiser):
         self.net = net
         self.schedule = schedule
         self.predict = predict
-        self.sigma_data = _per_column("sigma_data", sigma_data)
-        self.mean_data = _per_column("mean_data", mean_data)
+        self.sigma_data = per_column_values("sigma_data", sigma_data)
+        self.mean_data = per_column_values("mean_data", mean_data)
         if not (np.asarray(self.sigma_data) > 0.0).all():
             raise ValueError(
                 f"sigma_data={sigma_data}: the data's standard deviation must be "
@@ -121,15 +115,15 @@ class Preconditioned(AbstractDenoiser):
         per_column: bool | None = None,
         condition_on: str = "noise",
     ) -> "Preconditioned":
-        r"""With the `mean_data` and `sigma_data` of a data set.
+        r"""Return a denoiser with the `mean_data` and `sigma_data` of a data set.
 
-        Vectors are rows of a table, whose columns may have any units: each has a mean
-        and a scale of its own. So have the channels of images. Examples of two axes
+        Vectors are rows of a table, whose columns may have any units: each column has
+        its own mean and scale, and so has each channel of images. Examples of two axes
         share one mean and one scale.
 
         **Arguments:**
 
-        - `data`: all rows, or enough to tell; `x_0` alone.
+        - `data`: all rows, or enough to estimate both; `x_0` alone.
         - `per_column`: whether each index of the leading axis of an example has its own
             mean and scale; by default for examples of one axis, or of three and more.
             `False` for vectors that are flattened images or signals, whose columns
@@ -139,138 +133,99 @@ class Preconditioned(AbstractDenoiser):
         **Raises:** `ValueError` for data that are not finite, with the row, or that are
         constant.
         """
-        if isinstance(data, tuple | list):
-            raise TypeError(
-                f"data is a {type(data).__name__} of {len(data)}: give x_0 alone, the "
-                "array data[0] of a pair (x_0, cond)"
-            )
-        rows = np.asarray(data)
-        check_floating("data", rows)
-        check_finite("data", rows)
-        if per_column is None:
-            per_column = rows.ndim == 2 or rows.ndim >= 4
-        if per_column and rows.ndim < 2:
-            raise ValueError(
-                f"per_column=True for data of shape {rows.shape}: an example has no "
-                "axis. Leave per_column out"
-            )
-        axes = (0, *range(2, rows.ndim)) if per_column else None
-        mean = rows.mean(axes, dtype=np.float64)
-        scale = rows.std(axes, dtype=np.float64)
-        # A column that moves by rounding alone has no scale of its own.
-        moves = scale > 4.0 * float(jnp.finfo(rows.dtype).eps) * np.abs(mean)
-        if not moves.any():
-            raise ValueError(
-                "data are constant, with a standard deviation of 0: there is nothing "
-                "to learn"
-            )
-        scale = np.where(moves, scale, np.sqrt(np.mean(scale[moves] ** 2)))
+        mean, scale = mean_and_scale(data, per_column)
         settings = {"sigma_data": scale, "mean_data": mean}
         return cls(net, schedule, predict, condition_on=condition_on, **settings)
 
     @property
-    def reader(self) -> Any:
+    def reader(self) -> AbstractReader | None:
         return reader_of(self.net)
 
-    def __call__(
+    def denoise(
         self,
-        x_t: Float[Array, "*shape"],
-        t: Time,
+        x: Float[Array, "*shape"],
+        level: Level,
         cond: Cond = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        check_time(self.schedule, t)
-        x_t = single(x_t)
-        units = self.noise_units()
-        if units.is_identity:
-            return self._unit_x_0(x_t, t, cond, key)
-        centre = self.schedule.alpha(t) * along_leading(self.mean_data, x_t)
-        y_t = (x_t - centre) / along_leading(self.sigma_data, x_t)
-        return units.to_data(self._unit_x_0(y_t, t, cond, key))
+        x, units = single(x), self.noise_units()
+        # x = x_0 + s S z, so that (x - m)/S is y_0 + s z of the standardised data.
+        return units.to_data(self._denoise_unit(units.to_unit(x), level, cond, key))
 
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
         units = self.noise_units()
-        return (self if units.is_identity else _Standardised(self)), units
+        return (self if units.is_identity else Standardised(self)), units
 
     def noise_units(self) -> Units:
         return Units(self.mean_data, self.sigma_data)
 
-    def output_gain(self, t: Time) -> Scalar:
-        t = jnp.asarray(t)
+    def output_gain(self, level: Level) -> Scalar:
+        one = jnp.ones_like(jnp.asarray(level))
         if self.predict == "edm":
-            return jnp.ones_like(t)
-        one, zero = jnp.ones_like(t), jnp.zeros_like(t)
-        return jnp.abs(to_x0(self.predict, one, self.schedule, zero, t))
+            return one
+        zero = jnp.zeros_like(one)
+        return jnp.abs(to_x0(self.predict, one, self.schedule, zero, level))
 
-    def _unit_x_0(self, y_t, t, cond, key):
-        """The denoiser of the standardised data."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        scale = jnp.sqrt(alpha**2 + sigma**2)
+    def _denoise_unit(self, y, level, cond, key):
+        """Return the posterior mean of the standardised data."""
+        level = jnp.asarray(level, y.dtype)
+        square = 1.0 + level**2
         net = with_checked_tables(self.net)
-        dtype = _dtype(net) or y_t.dtype
-        y_in, c = (y_t / scale).astype(dtype), self._noise_input(t)
+        dtype = _dtype(net) or y.dtype
+        y_in, c = (y * jax.lax.rsqrt(square)).astype(dtype), self._noise_input(level)
         # Never in half precision: its digits do not tell nearby noise levels apart.
         c = c.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
         out = single(
             read_condition(lambda cond: net(y_in, c, cond, key=key), cond)
-        ).astype(y_t.dtype)
-        if out.shape != y_t.shape:
+        ).astype(y.dtype)
+        if out.shape != y.shape:
             raise ValueError(
-                f"the network turned shape {y_t.shape} into {out.shape}; a denoiser's "
+                f"the network turned shape {y.shape} into {out.shape}; a denoiser's "
                 "network gives back the shape it gets"
             )
         if self.predict == "edm":
-            return (alpha / scale**2) * y_t + (sigma / scale) * out
-        return to_x0(self.predict, out, self.schedule, y_t, t)
+            return y / square + level * jax.lax.rsqrt(square) * out
+        return to_x0(self.predict, out, self.schedule, y, level)
 
-    def _noise_input(self, t: Time) -> Scalar:
+    def _noise_input(self, level: Scalar) -> Scalar:
         if self.condition_on == "time":
-            return jnp.asarray(t)
-        # Clipped: at the very ends the noise level is 0 or infinite.
-        log_level = -self.schedule.log_snr(t) / 2.0
-        return jnp.clip(log_level, -_LOG_LEVELS, _LOG_LEVELS) / 4.0
+            return self.schedule.time_of_level(level)
+        # Clipped: at the very ends the level is 0 or infinite.
+        return jnp.clip(jnp.log(level), -_LOG_LEVELS, _LOG_LEVELS) / 4.0
 
 
-class _Standardised(AbstractDenoiser):
+class Standardised(AbstractDenoiser):
     """A `Preconditioned` in the coordinates of its standardised data."""
 
     denoiser: Preconditioned
-
-    def __init__(self, denoiser: Preconditioned):
-        self.denoiser = denoiser
 
     @property
     def schedule(self) -> AbstractSchedule:
         return self.denoiser.schedule
 
     @property
-    def reader(self) -> Any:
+    def reader(self) -> AbstractReader | None:
         return self.denoiser.reader
 
-    def __call__(
+    def denoise(
         self,
-        x_t: Float[Array, "*shape"],
-        t: Time,
+        x: Float[Array, "*shape"],
+        level: Level,
         cond: Cond = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        return self.denoiser._unit_x_0(single(x_t), t, cond, key)
+        return self.denoiser._denoise_unit(single(x), level, cond, key)
 
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
         return self, Units()
 
+    def noise_units(self) -> Units:
+        return Units()
 
-def _per_column(name, value) -> PerColumn:
-    """One Python number, or a tuple of them, which jit compares by value."""
-    array = np.asarray(value, dtype=float)
-    if array.ndim > 1 or not np.isfinite(array).all():
-        raise ValueError(
-            f"{name}={value}: give a finite number, or one for each index of the "
-            "leading axis of an example (columns of a vector, channels of an image)"
-        )
-    return float(array) if array.ndim == 0 else tuple(float(a) for a in array)
+    def output_gain(self, level: Level) -> Scalar:
+        return self.denoiser.output_gain(level)
 
 
 def _dtype(net):

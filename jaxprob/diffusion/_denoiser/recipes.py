@@ -1,4 +1,4 @@
-"""Known systems, put together from parts."""
+"""Known systems, assembled from parts."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def kidger_mixer(
     condition_on: str = "time",
     key: PRNGKey,
 ) -> Preconditioned:
-    r"""The model of Equinox's score-based diffusion example.
+    r"""Return the model of Equinox's score-based diffusion example.
 
     VP with $B(t) = t$ up to $T = 10$; a `Mixer2d` that is given the time and predicts
     the score. Its loss, weight $1 - e^{-t}$ on the error of the score at stratified
@@ -42,8 +42,8 @@ def kidger_mixer(
     - `image_shape`: channels, height, width; images are standardised.
     - `patch_size`, ..., `num_blocks`: as in `Mixer2d`, with the example's values.
     - `predict`, `condition_on`: as in `Preconditioned`. With `"edm"` and `"noise"` the
-        same network learns several times faster: the time of the example is below a
-        tenth of its range where digits are decided, and the logarithm is not.
+        same network learns several times faster: digits are decided in the first tenth
+        of the example's time, but over a large part of the range of $\log s$.
     - `key`: of the initial weights.
     """
     schedule = VP(_identity, t_max=10.0, inverse=_identity)

@@ -1,4 +1,4 @@
-"""The spectrum of a data set, and what a linear denoiser makes of it."""
+"""The spectrum of a data set, and the error of the best linear denoiser."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from ...tree._single import single
 from .denoiser import AbstractDenoiser
 
 MAX_ROWS = 1024
-"""Rows that a spectrum is taken of; more of them change its largest values little."""
+"""Rows that a spectrum is computed from; more change its largest values little."""
 
 
 def unit_rows(
@@ -30,8 +30,8 @@ def variances(
     **Arguments:**
 
     - `rows`: one example each.
-    - `labels`: their classes; the covariance is then that within the classes, each
-        class having a mean of its own.
+    - `labels`: their classes; the covariance is then that within classes, about the
+        mean of each class.
     """
     if labels is None:
         centred, lost = rows - rows.mean(0), 1
@@ -54,8 +54,8 @@ def linear_error(
 
     $$e(s) = \frac 1 d \sum_i \frac{\lambda_i s^2}{\lambda_i + s^2}$$
 
-    It is that of the posterior mean if the data are Gaussian, and no denoiser that
-    knows the data is worse.
+    It is the error of the posterior mean if the data are Gaussian, and no posterior
+    mean is worse.
 
     **Arguments:**
 

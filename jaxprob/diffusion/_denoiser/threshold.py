@@ -1,11 +1,11 @@
-"""Keeping predicted data within the range of real data."""
+"""Thresholds: predicted data kept within the range of real data."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
-from .._types import Cond, Time
+from .._types import Cond, Level
 from .denoiser import AbstractDenoiser, AbstractDenoiserWrapper, check_denoiser
 from .units import Units
 
@@ -13,9 +13,9 @@ from .units import Units
 class Thresholded(AbstractDenoiserWrapper):
     r"""Another denoiser with its output kept in `[low, high]`.
 
-    Static thresholding clips. Dynamic thresholding first takes the quantile q of the
-    output's distance from the middle of the range, and if it is beyond the range
-    shrinks all of the output by as much: strong guidance then saturates no pixels.
+    Static thresholding clips. Dynamic thresholding takes the quantile q of the output's
+    distance from the middle of the range. If that is beyond the range, it shrinks all
+    of the output by the excess, so that strong guidance saturates no pixels.
 
     Reference: *Photorealistic Text-to-Image Diffusion Models with Deep Language
     Understanding*, Saharia et al., 2022, section 2.3.
@@ -53,19 +53,19 @@ class Thresholded(AbstractDenoiserWrapper):
         self.high = float(high)
         self.quantile = quantile
 
-    def __call__(
+    def denoise(
         self,
-        x_t: Float[Array, "*shape"],
-        t: Time,
+        x: Float[Array, "*shape"],
+        level: Level,
         cond: Cond = None,
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
-        x_0 = self.units.to_data(self.denoiser(x_t, t, cond, key=key))
+        x_0 = self.units.to_data(self.denoiser.denoise(x, level, cond, key=key))
         return self.units.to_unit(self._within(x_0))
 
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
-        # The range stays one of the data.
+        # The range stays in the units of the data.
         inner, units = self.denoiser.standardised()
         return eqx.tree_at(
             lambda wrapper: (wrapper.denoiser, wrapper.units),

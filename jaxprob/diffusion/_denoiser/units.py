@@ -1,4 +1,4 @@
-"""The affine map between the data and the standardised data that schedules noise."""
+"""The affine map between data and standardised data."""
 
 from typing import TypeAlias
 
@@ -20,8 +20,8 @@ class Units(eqx.Module):
     - `mean`, `scale`: $m$ and the diagonal of $S$: a number; or one number for each
         index of the leading axis, which are the columns of a vector and the channels
         of an image.
-    - `known`: whether they describe the data. They are 0 and 1 where a denoiser does
-        not say.
+    - `known`: whether they describe the data. They are 0 and 1, and unknown, for a
+        denoiser that does not define them.
     """
 
     mean: PerColumn | Float[Array, "..."] = 0.0
@@ -30,7 +30,7 @@ class Units(eqx.Module):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the data are standardised already, as far as Python can see."""
+        """True if mean and scale are the Python numbers 0 and 1."""
         mean, scale = self.mean, self.scale
         if not (isinstance(mean, float) and isinstance(scale, float)):
             return False
@@ -49,14 +49,14 @@ class Units(eqx.Module):
         return along_leading(self.mean, y) + along_leading(self.scale, y) * y
 
     def log_volume(self, x: Float[Array, "..."]) -> Scalar:
-        r"""$\log |\det S|$ for an example of the shape of `x`."""
+        r"""Return $\log |\det S|$ for an example of the shape of `x`."""
         return jnp.sum(jnp.log(along_leading(self.scale, x)))
 
 
 def along_leading(
     values: PerColumn | Float[Array, "..."], x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """One number, or one for each index of the leading axis, in the shape of `x`.
+    """Return one number, or one for each leading index, in the shape of `x`.
 
     **Raises:** `ValueError` for another number of values than the axis has.
     """

@@ -1,4 +1,4 @@
-"""Data as noise and back: the flow as an invertible map."""
+"""The flow as an invertible map between data and noise."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def encode(
     cond: Cond = None,
     sampler: ODESampler | None = None,
 ) -> Float[Array, "..."]:
-    """The noise, standard normal, that the probability flow pairs with `x`.
+    """Return the standard normal noise that the probability flow pairs with `x`.
 
     NaN if the solver gives up.
 
@@ -30,7 +30,7 @@ def encode(
     - `denoiser`: the model.
     - `x`: one example.
     - `cond`: its condition.
-    - `sampler`: whose solver, tolerances and levels are used.
+    - `sampler`: whose solver, steps and levels are used; `ODESampler()` by default.
     """
     x = as_example("x", x)
     sampler, levels = _checked(sampler, denoiser, x.shape, cond)
@@ -42,8 +42,8 @@ def _encode(held, x, cond, sampler, levels):
     (unit, units), (high, low) = free_schedules(held).standardised(), levels
     x = units.to_unit(x)
     end, _, failed = sampler.flow(unit, x, low, high, cond=cond)
-    law = last_level(unit, high, x.shape, cond, known=units.known, dtype=x.dtype)
-    return jnp.where(failed, jnp.nan, law.encode(end))
+    start = last_level(unit, high, x.shape, cond, known=units.known, dtype=x.dtype)
+    return jnp.where(failed, jnp.nan, start.encode(end))
 
 
 def decode(
@@ -53,7 +53,15 @@ def decode(
     cond: Cond = None,
     sampler: ODESampler | None = None,
 ) -> Float[Array, "..."]:
-    """The data that the probability flow pairs with noise; the inverse of `encode`."""
+    """Return the data that the probability flow pairs with noise.
+
+    It is the inverse of `encode`, and NaN if the solver gives up.
+
+    **Arguments:**
+
+    - `latent`: standard normal noise, of the shape of an example.
+    - the others: as in `encode`.
+    """
     latent = as_example("latent", latent)
     sampler, levels = _checked(sampler, denoiser, latent.shape, cond)
     return _decode(hold_schedules(denoiser), latent, cond, sampler, levels)
@@ -62,12 +70,12 @@ def decode(
 @eqx.filter_jit
 def _decode(held, z, cond, sampler, levels):
     (unit, units), (high, low) = free_schedules(held).standardised(), levels
-    law = last_level(unit, high, z.shape, cond, known=units.known, dtype=z.dtype)
-    end, _, failed = sampler.flow(unit, law.decode(z), high, low, cond=cond)
+    start = last_level(unit, high, z.shape, cond, known=units.known, dtype=z.dtype)
+    end, _, failed = sampler.flow(unit, start.decode(z), high, low, cond=cond)
     return jnp.where(failed, jnp.nan, units.to_data(end))
 
 
-# The plane that holds both is lost in rounding: sin(angle) is 1e-3 here.
+# Beyond this cosine rounding loses the plane of both: sin(angle) is 1e-3 here.
 _OPPOSITE = -1.0 + 1e-6
 
 
@@ -81,7 +89,7 @@ def _checked(sampler, denoiser, shape, cond):
 
 
 def interpolate(a: Numbers, b: Numbers, weight: float | Scalar) -> Float[Array, "..."]:
-    r"""Between two latents along the sphere, where noise of many dimensions lies.
+    r"""Return a point between two latents on the sphere, near which noise lies.
 
     $$\frac{\sin((1 - w)\theta)\, a + \sin(w \theta)\, b}{\sin \theta}$$
 
@@ -95,7 +103,7 @@ def interpolate(a: Numbers, b: Numbers, weight: float | Scalar) -> Float[Array, 
     - `weight`: w in [0, 1]; 0 gives a.
 
     **Raises:** `ValueError` for a latent of zeros, or two that are opposite, between
-    which there is no one way. While traced, as in jit, these give NaN.
+    which there is no unique way. While traced, as in jit, these give NaN.
     """
     a, b = as_example("a", a), as_example("b", b)
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))

@@ -1,4 +1,4 @@
-"""The trace of a Jacobian: exactly, or from random probes."""
+"""The trace of a Jacobian, exact or from random probes."""
 
 import abc
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from ..._types import PRNGKey
 class AbstractTrace(eqx.Module):
     """An estimator of tr J from products of J with vectors.
 
-    It gives several replicates, whose mean is the estimate and whose spread is its
-    error. The same key gives the same probes, so along a solve the estimates of all
-    times have one error, which the integral of each replicate carries to the end.
+    It returns several replicates, whose mean is the estimate and whose spread is its
+    error. The same key gives the same probes, so along a solve all times share the
+    error of each replicate, and the integral of a replicate is a replicate.
     """
 
     num_replicates: eqx.AbstractVar[int]
@@ -30,7 +30,7 @@ class AbstractTrace(eqx.Module):
         *,
         key: PRNGKey | None,
     ) -> Float[Array, " replicates"]:
-        """Replicates of tr J.
+        """Return replicates of tr J.
 
         **Arguments:**
 
@@ -41,7 +41,7 @@ class AbstractTrace(eqx.Module):
 
 
 class ExactTrace(AbstractTrace):
-    """One product for each dimension: right for up to about a hundred of them."""
+    """The exact trace, by one product for each dimension; for up to about a hundred."""
 
     num_replicates: int = eqx.field(static=True)
 

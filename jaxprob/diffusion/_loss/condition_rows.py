@@ -1,4 +1,4 @@
-"""Conditions that a network of the user's own gives NaN for, found before training."""
+"""The check before training for conditions that give NaN in a user's network."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from ...tree._inference_mode import inference_mode
-from .._denoiser.denoiser import AbstractDenoiser
+from .._denoiser.denoiser import AbstractDenoiser, at_level
 from ..nn import reader_of
 
 _MOST = 16
@@ -19,11 +18,11 @@ _MOST = 16
 def check_readable(
     denoiser: AbstractDenoiser, x_0: Float[Array, "rows ..."], cond: PyTree
 ) -> None:
-    """Check that a network has the classes in a condition, by asking it.
+    """Check that a network has the classes in a condition, by evaluating it.
 
-    For a tree of conditions, or a network whose entrance is not known. Tables give NaN
-    for rows that they do not have, and the smallest and the largest number of each
-    column are looked at.
+    This is for a tree of conditions, or a network whose reader is not known. Tables
+    give NaN for rows that they do not have, and the rows with the smallest and the
+    largest number of each column are evaluated.
 
     **Raises:** `ValueError` that names the row.
     """
@@ -38,16 +37,16 @@ def check_readable(
     broken = ~np.isfinite(np.asarray(out)).reshape(len(places), -1).all(axis=1)
     if broken.any() and not broken.all():
         row = int(places[int(np.argmax(broken))])
-        told = jax.tree.map(lambda leaf: np.asarray(leaf[row]).tolist(), cond)
+        value = jax.tree.map(lambda leaf: np.asarray(leaf[row]).tolist(), cond)
         raise ValueError(
-            f"the network gives NaN for cond row {row}, {told}, and not for others: a "
+            f"the network gives NaN for cond row {row}, {value}, and not for others: a "
             "table gives NaN for a class that it does not have. Relabel the rows, or "
             "enlarge the table"
         )
 
 
 def _extremes(leaves: list[Any]) -> np.ndarray:
-    """Rows with the smallest and the largest number of each column of integers."""
+    """Return the rows with the extremes of each column of integers."""
     places: set[int] = set()
     for leaf in leaves:
         if np.ndim(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer):
@@ -59,7 +58,4 @@ def _extremes(leaves: list[Any]) -> np.ndarray:
 
 @eqx.filter_jit
 def _outputs(denoiser, x, cond):
-    schedule = denoiser.schedule
-    t = jnp.asarray((schedule.t_min + schedule.t_max) / 2.0, x.dtype)
-    quiet = inference_mode(denoiser)
-    return jax.vmap(lambda x, cond: quiet(x, t, cond))(x, cond)
+    return jax.vmap(lambda x, cond: at_level(denoiser, x, 1.0, cond))(x, cond)

@@ -1,4 +1,4 @@
-"""The error of a denoiser at each noise level, beside the best linear denoiser's."""
+"""The error of a denoiser at each noise level, beside the best linear one's."""
 
 import warnings
 
@@ -18,8 +18,9 @@ from ..nn import check_condition
 from .loss import denoising_error, split_batch
 
 NUM_LEVELS = 16
-_USED = 1.1  # times its error, with the conditions of other rows, where the
-_TELLS = 1.4  # condition makes the linear error so many times smaller
+# A condition counts as used if those of other rows make the error 1.1 times as large,
+# where the true one makes the linear error 1.4 times smaller.
+_USED, _TELLS = 1.1, 1.4
 
 
 class LevelErrors(eqx.Module):
@@ -44,7 +45,7 @@ class LevelErrors(eqx.Module):
     linear_without: Float[np.ndarray, " levels"] | None
 
     def __str__(self) -> str:
-        """A table with a line for each level."""
+        """Return a table with a line for each level."""
         names = ("error", "linear", "error_mismatched", "linear_without")
         columns = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         lines = ["level   " + "  ".join(f"{name:>16}" for name in columns)]
@@ -67,8 +68,8 @@ def level_errors(
     The linear denoiser needs the covariance of the data alone, so a trained network
     should be below it at every level. Where it is above, it has been trained too little
     at that level: give the loss other times, `LogNormalLevels.fitted(denoiser, x)`. A
-    loss averaged over levels does not show it, since the errors of high levels weigh
-    little there, and a sample's class and brightness are decided at them.
+    loss averaged over levels hides it: errors at high levels weigh little there, but
+    they decide a sample's class and brightness.
 
     ```python
     errors = level_errors(denoiser, x_val, labels, key=key)
@@ -78,7 +79,7 @@ def level_errors(
     **Arguments:**
 
     - `denoiser`: a trained one.
-    - `x_0`: rows that it was not trained on, or some that it was; enough to estimate
+    - `x_0`: held-out rows, or rows of the training data; enough of them to estimate
         their covariance, such as 1,000.
     - `cond`: their conditions.
     - `key`: of the noise; row i has `fold_in(key, i)`, the same at every level.
@@ -88,7 +89,7 @@ def level_errors(
     **Returns:** a `LevelErrors`.
 
     **Warns:** of levels at which the error is a tenth above the linear denoiser's, and
-    of those at which the condition is not used although it tells much.
+    of those at which the condition is not used although it is informative.
     """
     check_denoiser(denoiser)
     check_key(key)
@@ -97,16 +98,15 @@ def level_errors(
     rows = unit_rows(denoiser, x_0)
     values = variances(rows)
     levels = _levels(denoiser, values, num_levels)
-    log_snr = -2.0 * jnp.log(jnp.asarray(levels))
-    times = jax.vmap(denoiser.schedule.time_of_log_snr)(log_snr)
+    at = jnp.asarray(levels, jnp.result_type(float))
     row_key, order_key = jax.random.split(key)
     keys = jax.vmap(lambda i: jax.random.fold_in(row_key, i))(jnp.arange(num_rows(x_0)))
-    error = np.asarray(_errors(denoiser, x_0, cond, times, keys), np.float64)
+    error = np.asarray(_errors(denoiser, x_0, cond, at, keys), np.float64)
     mismatched = None
     if cond is not None:
         order = jax.random.permutation(order_key, len(x_0))
         other = jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], cond)
-        mismatched = np.asarray(_errors(denoiser, x_0, other, times, keys), np.float64)
+        mismatched = np.asarray(_errors(denoiser, x_0, other, at, keys), np.float64)
     linear, without = linear_error(values, levels, rows.shape[1]), None
     labels = _labels(cond, len(x_0))
     if labels is not None:
@@ -126,7 +126,7 @@ def _levels(denoiser, values, num):
 
 
 def _labels(cond, num):
-    """The classes of rows, where the condition is that and nothing else."""
+    """Return the classes of rows, or `None` for any other condition."""
     leaves = jax.tree.leaves(cond)
     if len(leaves) != 1 or np.shape(leaves[0]) != (num,):
         return None
@@ -135,14 +135,14 @@ def _labels(cond, num):
 
 
 @eqx.filter_jit
-def _errors(denoiser, x_0, cond, times, keys):
-    def at(t):
+def _errors(denoiser, x_0, cond, levels, keys):
+    def at(level):
         def one(x, cond, key):
-            return denoising_error(denoiser, x, t.astype(x.dtype), cond, key=key)
+            return denoising_error(denoiser, x, level, cond, key=key)
 
         return jnp.mean(jax.vmap(one)(x_0, cond, keys))
 
-    return jax.lax.map(at, times)
+    return jax.lax.map(at, levels)
 
 
 def _warn(found):

@@ -1,4 +1,4 @@
-"""Denoising score matching: the loss whose minimum is the score."""
+"""Denoising score matching: the loss whose minimum is the posterior mean."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from ..._types import Metrics, PRNGKey
 from ...tree._single import single
 from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
 from .._schedule.argument_checks import check_kind
-from .._types import Cond, Scalar, Time
+from .._types import Cond, Level, Scalar
 from ..nn import as_condition, check_condition
-from .chunks import mean_in_chunks
 from .condition_rows import check_readable
+from .mean_in_batches import mean_in_batches
 from .time_checks import check_times
 from .times import AbstractTimes, UniformTimes, before_the_end, uniforms
 from .unit_checks import check_units
@@ -26,12 +26,12 @@ from .weighting import ErrorOf, Weighting
 def denoising_error(
     denoiser: AbstractDenoiser,
     x_0: Float[Array, "*shape"],
-    t: Time,
+    level: Level,
     cond: Cond = None,
     *,
     key: PRNGKey,
 ) -> Scalar:
-    r"""Mean square of $(D(x_t, t) - x_0)/S$ over the coordinates of one example.
+    r"""Return the mean square of $(D(x, s) - x_0)/S$ over an example's coordinates.
 
     S is the scale of the data that the denoiser knows: the error is that of the
     standardised data, the same in any units.
@@ -40,7 +40,7 @@ def denoising_error(
 
     - `denoiser`: the model.
     - `x_0`: clean example.
-    - `t`: time to noise it to.
+    - `level`: noise level $s = \sigma_t/\alpha_t$ to noise it to.
     - `cond`: its condition.
     - `key`: of the noise, and of the network.
 
@@ -51,17 +51,18 @@ def denoising_error(
     x_0 = units.to_unit(single(x_0))
     noise_key, net_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
-    x_t = unit.schedule.perturb(x_0, t, noise)
-    return jnp.mean((unit(x_t, t, cond, key=net_key) - x_0) ** 2)
+    level = jnp.asarray(level, x_0.dtype)
+    answer = unit.denoise(x_0 + level * noise, level, cond, key=net_key)
+    return jnp.mean((answer - x_0) ** 2)
 
 
 class DenoisingLoss(eqx.Module):
     r"""$E_t\,E_{x_0, z}\; w(t)\,\|D(x_t, t) - x_0\|^2 / \dim x$, over a batch.
 
-    In units of the data's standard deviation, which the denoiser knows.
+    Errors are in units of the data's standard deviation, which the denoiser has.
 
-    Its minimum over all functions is the posterior mean, whatever the weights and the
-    times; they say where a network of finite size is to be good.
+    Its minimum over all functions is the posterior mean, for any weights and times.
+    They decide at which levels a network of finite size is accurate.
 
     Reference: *A Connection Between Score Matching and Denoising Autoencoders*,
     Vincent, 2011.
@@ -75,33 +76,34 @@ class DenoisingLoss(eqx.Module):
 
     - `weighting`: `(schedule, t) -> weight`, or the name of a parameterisation whose
         error is to count. `"eps"` by default: Ho et al., 2020, and Kidger's example.
-    - `times`: the law of t; uniform by default.
-    - `stratified`: one time in each of as many equal parts of the law as there are
-        rows, which makes the loss less noisy at no cost.
+    - `times`: the distribution of t; uniform by default.
+    - `stratified`: whether to draw one time in each of as many equal parts of the
+        distribution as there are rows, which makes the loss less noisy at no cost.
     - `unbiased`: divide by the density of the times, so that the mean over batches is
-        $\int w(t)\,E\|D - x_0\|^2 dt / \dim x$ whatever their law: importance sampling.
-    - `rows_at_once`: if given, the batch goes through the network so many rows at a
-        time, forwards and backwards, and gradients add up: the same numbers, for the
+        $\int w(t)\,E\|D - x_0\|^2 dt / \dim x$ for any distribution (importance
+        sampling).
+    - `batch_size`: number of rows that go through the network at a time, forwards and
+        backwards; all by default. Gradients add up: the numbers are the same, in the
         memory of so many rows. On a CPU, whose cache holds the activations of 8 images
-        and not of 64, a Mixer trains half as fast again; a network of convolutions
-        several times slower, as XLA's loops there leave the fast library. Gradients
-        only: a loss made so cannot be differentiated twice or forwards.
-    - `drop_cond`: probability with which a row's condition is left out, for
+        and not of 64, a Mixer trains 1.5 times as fast with 8. A network of
+        convolutions is several times slower, since XLA's loops do not use the fast
+        library there. Such a loss cannot be differentiated twice or forwards.
+    - `cond_dropout`: probability with which a row's condition is left out, for
         classifier-free guidance (`Guided`); 0.1 is usual. The network then gets an
         `nn.Condition`, which says whether it is there.
 
-    Data in half precision are noised, and their errors weighed, in float32.
+    Noise, weights and errors are in float32 for data in half precision.
 
-    Called as `loss(denoiser, batch, *, key)` on a batch `x_0` or `(x_0, cond)`, plain
-    or a `jaxprob.Batch`; gives the scalar and metrics (none).
+    `loss(denoiser, batch, key=key)` takes a batch `x_0` or `(x_0, cond)`, plain or a
+    `jaxprob.Batch`, and returns the scalar and an empty dictionary of metrics.
     """
 
     weighting: Weighting
     times: AbstractTimes
     stratified: bool = eqx.field(static=True)
     unbiased: bool = eqx.field(static=True)
-    rows_at_once: int | None = eqx.field(static=True)
-    drop_cond: float = eqx.field(static=True)
+    batch_size: int | None = eqx.field(static=True)
+    cond_dropout: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -110,29 +112,30 @@ class DenoisingLoss(eqx.Module):
         *,
         stratified: bool = True,
         unbiased: bool = False,
-        rows_at_once: int | None = None,
-        drop_cond: float = 0.0,
+        batch_size: int | None = None,
+        cond_dropout: float = 0.0,
     ):
-        if rows_at_once is not None and rows_at_once < 1:
-            raise ValueError(f"rows_at_once={rows_at_once}: at least one row")
-        if not 0.0 <= drop_cond <= 1.0:
-            raise ValueError(f"drop_cond={drop_cond} is a probability, in [0, 1]")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least one row")
+        if not 0.0 <= cond_dropout <= 1.0:
+            raise ValueError(f"cond_dropout={cond_dropout} is a probability, in [0, 1]")
         times = UniformTimes() if times is None else times
         check_kind(
-            "times", times, AbstractTimes, "give a law of times, UniformTimes() say"
+            "times", times, AbstractTimes, "give a distribution, e.g. UniformTimes()"
         )
         _check_weighting(weighting)
         self.weighting = ErrorOf(weighting) if isinstance(weighting, str) else weighting
         self.times = times
         self.stratified = stratified
         self.unbiased = unbiased
-        self.rows_at_once = rows_at_once
-        self.drop_cond = drop_cond
+        self.batch_size = batch_size
+        self.cond_dropout = cond_dropout
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
         """Warn of data, or columns of them, far from the scale the denoiser expects.
 
-        Also of training times that leave out the levels at which the data are decided.
+        It also warns of training times that leave out the levels at which the data are
+        decided.
 
         **Raises:** `TypeError` for data that are not floating-point; `ValueError` for
         conditions that the network does not know.
@@ -155,14 +158,14 @@ class DenoisingLoss(eqx.Module):
         time_key, noise_key = jax.random.split(key)
         u = uniforms(time_key, jnp.asarray(mask), stratified=self.stratified)
         rows = x_0, cond, u, example_keys(noise_key, num_rows(x_0))
-        if self.rows_at_once is None or self.rows_at_once >= num_rows(x_0):
+        if self.batch_size is None or self.batch_size >= num_rows(x_0):
             return masked_mean(self._errors(denoiser, rows), mask), {}
-        return mean_in_chunks(
-            denoiser, self._errors, rows, jnp.asarray(mask), self.rows_at_once
+        return mean_in_batches(
+            denoiser, self._errors, rows, jnp.asarray(mask), self.batch_size
         ), {}
 
     def _errors(self, denoiser, rows):
-        """Weighted error of each row, given its time's quantile and its key."""
+        """Return the weighted error of each row, at the quantile of its time."""
 
         def one(x_0, cond, u, key):
             t = self.times.quantile(denoiser.schedule, u.astype(x_0.dtype))
@@ -171,10 +174,11 @@ class DenoisingLoss(eqx.Module):
             if self.unbiased:
                 weight = weight / self.times.density(denoiser.schedule, t)
             drop_key, key = jax.random.split(key)
-            if self.drop_cond > 0.0:
-                drop = jax.random.bernoulli(drop_key, self.drop_cond)
+            if self.cond_dropout > 0.0:
+                drop = jax.random.bernoulli(drop_key, self.cond_dropout)
                 cond = as_condition(cond, ~drop)
-            return weight * denoising_error(denoiser, x_0, t, cond, key=key)
+            level = denoiser.schedule.level(t)
+            return weight * denoising_error(denoiser, x_0, level, cond, key=key)
 
         return jax.vmap(one)(*rows)
 
@@ -186,12 +190,12 @@ def _check_weighting(weighting):
     if not (isinstance(weighting, str) or callable(weighting)):
         raise TypeError(
             f"weighting={weighting!r} is a {type(weighting).__name__}: give the name "
-            "of a parameterisation, 'eps' say, or a function of (schedule, t)"
+            "of a parameterisation, e.g. 'eps', or a function of (schedule, t)"
         )
 
 
 def split_batch(data: PyTree) -> tuple[Float[Array, "batch *shape"], Cond]:
-    """`(x_0, cond)` of a batch's data: an array, or a pair of an array and anything.
+    """Return `(x_0, cond)` of a batch's data, an array or a pair of it and a condition.
 
     **Raises:** `TypeError` for anything else, or data that are not floating-point.
     """

@@ -1,4 +1,4 @@
-"""A warning of training times that leave out what a data set is decided at."""
+"""The warning of training times that miss the levels at which data are decided."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from .._denoiser.denoiser import AbstractDenoiser
 from .._denoiser.spectrum import unit_rows, variances
 from .times import AbstractTimes
 
-_MIN_ROWS = 512  # of a data set; batches of an iterable are not looked at
+_MIN_ROWS = 512  # of a data set; batches of an iterable have fewer
 _MIN_SHARE = 0.01
 _QUANTILES = 1024
 
@@ -23,8 +23,8 @@ def check_times(
 ) -> None:
     """Warn of a distribution of times that hardly trains the data's widest direction.
 
-    A direction of standard deviation r is decided at noise levels near r: there must be
-    some above r / 2.
+    A direction of standard deviation r is decided at noise levels near r, so there must
+    be training times with a level above r / 2.
     """
     if len(x_0) < _MIN_ROWS:
         return

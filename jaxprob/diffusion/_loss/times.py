@@ -1,4 +1,4 @@
-"""At which times a network is trained: maps of a uniform number to a time."""
+"""Distributions of training times, as maps of a uniform number to a time."""
 
 import abc
 import math
@@ -21,18 +21,18 @@ MARGIN = 2.0**-20
 
 
 class AbstractTimes(eqx.Module):
-    """A law of training times, told by its quantile function.
+    """Base class of distributions of training times, given by a quantile function.
 
-    As all randomness is in one uniform number, any law can be stratified.
+    All randomness is in one uniform number, so any distribution can be stratified.
     """
 
     @abc.abstractmethod
     def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
-        """The time below which a fraction `u` of the law lies, u in (0, 1)."""
+        """Return the time with probability `u` below it, u in (0, 1)."""
 
     @abc.abstractmethod
     def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
-        """The law's density at t, the derivative of the inverse of `quantile`."""
+        """Return the density at t, the derivative of the inverse of `quantile`."""
 
 
 class UniformTimes(AbstractTimes):
@@ -68,21 +68,21 @@ class LogNormalLevels(AbstractTimes):
     def fitted(
         cls, denoiser: AbstractDenoiser, x_0: Float[np.ndarray | Array, "rows ..."]
     ) -> "LogNormalLevels":
-        r"""Return levels at which this data set is decided, and the default's beside.
+        r"""Return levels at which this data set is decided, mixed with the default.
 
         A direction of variance $\lambda$ is decided at levels near $\sqrt\lambda$,
         where the slope of the best linear denoiser, $\lambda / (\lambda + s^2)$, falls
         by log s most. Smooth signals and large images have most of their variance, and
         often their class, in a few directions with $\sqrt\lambda$ of ten and more,
-        where the default draws one level in a hundred or fewer: the network then learns
-        everything but what the sample is of. Half of the weight goes to these levels,
-        each direction by its variance, and half to the default; the mean and the
-        variance of the logarithm are those of this mixture.
+        where the default draws one level in a hundred or fewer: the network then hardly
+        learns what a sample shows. Half of the weight goes to these levels, each
+        direction by its variance, and half to the default. The mean and the variance of
+        the logarithm are those of this mixture.
 
         **Arguments:**
 
-        - `denoiser`: says what the data are standardised by.
-        - `x_0`: the data, of which the first 1,024 rows are taken.
+        - `denoiser`: whose units standardise the data.
+        - `x_0`: the data, of which the first 1,024 rows are used.
 
         **Raises:** `ValueError` for fewer than two rows, or rows that are all equal.
         """
@@ -143,7 +143,7 @@ class LogitNormalTimes(AbstractTimes):
         inside = jnp.clip(u, 1e-6, 1.0 - 1e-6)
         logit = self.mean + self.std * jax.scipy.special.ndtri(inside)
         span = schedule.t_max - schedule.t_min
-        # A wide law rounds to the ends: see `uniforms`.
+        # A wide distribution rounds to the ends: see `uniforms`.
         part = jnp.clip(jax.nn.sigmoid(logit), MARGIN, 1.0 - MARGIN)
         return schedule.t_min + span * part
 
@@ -158,8 +158,8 @@ class LogitNormalTimes(AbstractTimes):
 class UniformLogSNR(AbstractTimes):
     r"""Uniform in $\log(\alpha_t/\sigma_t)$ between two noise levels.
 
-    As $d \log \mathrm{SNR}/dt = -g^2/\sigma^2$ for every schedule, this is the law that
-    Song et al. draw times from to estimate the likelihood bound: the bound's integrand
+    Since $d \log \mathrm{SNR}/dt = -g^2/\sigma^2$ for every schedule, Song et al. draw
+    times from this distribution to estimate the likelihood bound: the bound's integrand
     over the density is half the error of eps, which is of order one at every level.
 
     Reference: *Maximum Likelihood Training of Score-Based Diffusion Models*, Song et
@@ -200,33 +200,33 @@ class UniformLogSNR(AbstractTimes):
         return _log_level_dot(schedule, t) / (high - low)
 
 
-def _check_normal(law):
-    name = type(law).__name__
-    if not 0.0 < law.std < math.inf:
+def _check_normal(times):
+    name = type(times).__name__
+    if not 0.0 < times.std < math.inf:
         raise ValueError(
-            f"{name}(std={law.std}): a standard deviation is a positive number"
+            f"{name}(std={times.std}): a standard deviation is a positive number"
         )
-    if not math.isfinite(law.mean):
-        raise ValueError(f"{name}(mean={law.mean}): give a finite mean")
+    if not math.isfinite(times.mean):
+        raise ValueError(f"{name}(mean={times.mean}): give a finite mean")
 
 
 def _log_level_dot(schedule, t):
-    r"""$d\log(\sigma/\alpha)/dt = g^2/(2\sigma^2)$."""
-    return schedule.diffusion2(t) / (2.0 * schedule.sigma(t) ** 2)
+    r"""Return $d\log(\sigma/\alpha)/dt = g^2/(2\sigma^2)$."""
+    return schedule.squared_diffusion(t) / (2.0 * schedule.sigma(t) ** 2)
 
 
 def uniforms(
     key: PRNGKey, mask: Bool[Array, " batch"], *, stratified: bool
 ) -> Float[Array, " batch"]:
-    r"""One number in (0, 1) for each row of a batch, `MARGIN` from the ends at least.
+    r"""Return a number in (0, 1) for each row, at least `MARGIN` from the ends.
 
     If stratified, the n rows that count get one number in each of the n intervals
-    $(i/n, (i+1)/n]$: each is uniform still, and their mean varies far less. Padded rows
-    take part in no interval.
+    $(i/n, (i+1)/n]$: each is still uniform, and their mean varies far less. Padded rows
+    take no interval.
 
     At the ends a noise level may be 0 or infinite and a weighted error 0 times
     infinity. Rounding leads there about once in $2^{24}$ rows, and more often in large
-    batches: (rank + offset) / count is 1 for the last rank and an offset near it.
+    batches: (rank + offset) / count is 1 for the last rank and an offset near 1.
 
     Reference: *Variational Diffusion Models*, Kingma et al., 2021, appendix I.1, has
     one offset for all rows; independent offsets, as in Kidger's example, keep rows
@@ -236,7 +236,7 @@ def uniforms(
 
     - `key`: of the offsets.
     - `mask`: which rows count.
-    - `stratified`: if not, rows are independent.
+    - `stratified`: otherwise rows are independent.
     """
     offset = 1.0 - jax.random.uniform(key, mask.shape)
     if not stratified:
@@ -248,10 +248,10 @@ def uniforms(
 
 
 def before_the_end(schedule: AbstractSchedule, t: Scalar) -> Scalar:
-    """The time, or the last one at which a weighted error is finite.
+    """Return the time, or the last one at which a weighted error is finite.
 
-    A law may come to the end of time without u = 1: the time of a large noise level
-    rounds to it.
+    A quantile may round to the end of time before u = 1, as the time of a large noise
+    level does.
     """
     span = schedule.t_max - schedule.t_min
     return jnp.minimum(t, schedule.t_max - MARGIN * span)

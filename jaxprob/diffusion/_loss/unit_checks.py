@@ -1,4 +1,4 @@
-"""Warnings of data whose scale is not the one that a denoiser knows."""
+"""Warnings of data whose scale is not the denoiser's."""
 
 import warnings
 
@@ -16,9 +16,9 @@ _REMEDY = (
 
 
 def check_units(denoiser: AbstractDenoiser, x_0: Float[Array, "rows ..."]) -> None:
-    """Compare a data set, and the columns of a table, with the denoiser's units.
+    """Compare a data set, and its columns, with the denoiser's units.
 
-    Columns are those of examples of one axis, and channels those of three or more.
+    Examples of one axis have columns, and those of three or more have channels.
     """
     units = denoiser.standardised()[1]
     unit = np.asarray(jax.vmap(units.to_unit)(single(x_0)), np.float64)

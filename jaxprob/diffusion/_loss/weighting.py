@@ -1,4 +1,4 @@
-r"""How much each noise level counts: weights of the error $\|D - x_0\|^2$.
+r"""Weights of the error $\|D - x_0\|^2$ at each noise level.
 
 The error of any parameterisation is that of $x_0$ times a number that depends on t
 alone, so a loss "on eps" or "on v" is a weighting. Errors are in units of the data's
@@ -20,7 +20,7 @@ Weighting: TypeAlias = Callable[[AbstractSchedule, Time], Scalar]
 
 
 class ErrorOf(eqx.Module):
-    r"""Counts the squared error of one parameterisation.
+    r"""The weight of the squared error of one parameterisation.
 
     With $s = \sigma/\alpha$: `x0` weighs 1, `eps` $1/s^2$, `score` $1/(s\sigma)^2$,
     `v` $((\alpha^2+\sigma^2)/\sigma)^2$, `velocity`
@@ -122,4 +122,4 @@ class LikelihoodWeighting(eqx.Module):
     """
 
     def __call__(self, schedule: AbstractSchedule, t: Time) -> Scalar:
-        return 0.5 * schedule.diffusion2(t) * ErrorOf("score")(schedule, t)
+        return 0.5 * schedule.squared_diffusion(t) * ErrorOf("score")(schedule, t)

@@ -3,7 +3,8 @@
 import equinox as eqx
 import numpy as np
 
-from .grids import AbstractGrid, LogSNR
+from .grid import AbstractGrid, as_grid
+from .grids import LogLevelGrid
 from .multistep import AbstractMultistep, Table
 
 
@@ -20,33 +21,24 @@ class DDIM(AbstractMultistep):
 
     **Arguments:**
 
-    - `num_steps`: evaluations of the denoiser, plus one that ends at the data.
+    - `grid`: noise levels, or a number of steps of `LogLevelGrid`. There is one
+        evaluation of the denoiser at each level; the last one ends at the data.
     - `eta`: $\eta$ between 0 (deterministic) and 1 (DDPM).
-    - `grid`, `level_min`, `level_max`: as in `ODESampler`.
     """
 
-    num_steps: int = eqx.field(static=True)
-    eta: float = eqx.field(static=True)
     grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
+    eta: float = eqx.field(static=True)
 
     def __init__(
         self,
-        num_steps: int = 50,
+        grid: AbstractGrid | int = 50,
         *,
         eta: float = 0.0,
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
     ):
         if not 0.0 <= eta <= 1.0:
-            raise ValueError(f"eta={eta}: between 0 (DDIM) and 1 (DDPM)")
-        self.num_steps = num_steps
+            raise ValueError(f"eta={eta}: give a number between 0 (DDIM) and 1 (DDPM)")
+        self.grid = as_grid(grid, LogLevelGrid)
         self.eta = eta
-        self.grid = LogSNR() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
 
     def table(self, levels: np.ndarray) -> Table:
         a, b = levels[:-1], levels[1:]

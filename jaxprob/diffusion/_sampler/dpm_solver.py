@@ -3,12 +3,13 @@
 import equinox as eqx
 import numpy as np
 
-from .grids import AbstractGrid, LogSNR
+from .grid import AbstractGrid, as_grid
+from .grids import LogLevelGrid
 from .multistep import AbstractMultistep, Table
 
 
 class DPMSolverPP(AbstractMultistep):
-    r"""DPM-Solver++(2M) and (3M): the commonest fast samplers.
+    r"""DPM-Solver++(2M) and (3M), the most common fast samplers.
 
     With $h = \log(a/b)$ and $r$ the ratio of the step before to this one, 2M is
 
@@ -22,33 +23,24 @@ class DPMSolverPP(AbstractMultistep):
 
     **Arguments:**
 
-    - `num_steps`: evaluations of the denoiser, plus one that ends at the data.
+    - `grid`: noise levels, or a number of steps of `LogLevelGrid`. There is one
+        evaluation of the denoiser at each level; the last one ends at the data.
     - `order`: 2 for 2M, 3 for 3M.
-    - `grid`, `level_min`, `level_max`: as in `ODESampler`.
     """
 
-    num_steps: int = eqx.field(static=True)
-    order: int = eqx.field(static=True)
     grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
+    order: int = eqx.field(static=True)
 
     def __init__(
         self,
-        num_steps: int = 20,
+        grid: AbstractGrid | int = 20,
         *,
         order: int = 2,
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
     ):
         if order not in (2, 3):
-            raise ValueError(f"order={order}: there are 2 (2M) and 3 (3M)")
-        self.num_steps = num_steps
+            raise ValueError(f"order={order}: give 2 (2M) or 3 (3M)")
+        self.grid = as_grid(grid, LogLevelGrid)
         self.order = order
-        self.grid = LogSNR() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
 
     def table(self, levels: np.ndarray) -> Table:
         h = np.log(levels[:-1] / levels[1:])

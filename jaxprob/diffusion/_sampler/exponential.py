@@ -1,11 +1,12 @@
-"""Exponential Adams-Bashforth: the linear part exactly, the denoiser by polynomials."""
+"""Exponential Adams-Bashforth: an exact linear part, polynomials of the denoiser."""
 
 from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
 
-from .grids import AbstractGrid, Focused
+from .grid import AbstractGrid, as_grid
+from .grids import FocusedGrid
 from .multistep import AbstractMultistep, Table
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -23,12 +24,12 @@ class ExpAB(AbstractMultistep):
 
     with P the polynomial through the last `order` outputs of the denoiser. Once the
     denoiser has been evaluated at the new point, the step is made again with a
-    polynomial that passes through it too (Adams-Moulton; this costs nothing), which
+    polynomial that passes through it too (Adams-Moulton), which costs no evaluation and
     raises the order by one.
 
-    P is a polynomial in $\operatorname{arsinh} s$, which is s at low noise, where a
-    denoiser settles like s, and $\log s$ at high noise, where what a trained network
-    gives changes with the logarithm that it is told.
+    P is a polynomial in $\operatorname{arsinh} s$ of the level s. That is s at low
+    noise, where a denoiser converges like s, and $\log s$ at high noise, where a
+    trained network's output changes with its input, the logarithm.
 
     Reference: *Fast Sampling of Diffusion Models with Exponential Integrator*, Zhang
     and Chen, 2023; the corrector as in *UniPC*, Zhao et al., 2023.
@@ -39,48 +40,41 @@ class ExpAB(AbstractMultistep):
 
     **Arguments:**
 
-    - `num_steps`: evaluations of the denoiser, plus one that ends at the data.
+    - `grid`: noise levels, or a number of steps of `FocusedGrid`. There is one
+        evaluation of the denoiser at each level; the last one ends at the data.
     - `order`: outputs in the polynomial of a step. 2 is best at ten evaluations of data
         with structure much finer than their spread, 3 beyond twenty.
-    - `corrector`: whether to correct, with a polynomial of as many outputs.
-    - `coordinate`: what P is a polynomial in: `"asinh"`, for data whose standard
+    - `corrector`: whether to make each step again with the new output.
+    - `coordinate`: the variable of P: `"asinh"`, for data whose standard
         deviation is about 1; `"angle"`, $\arctan s$, for exact denoisers, which tend to
         the mean of the data like $1/s$; or `"log"`, as in the reference.
-    - `grid`, `level_min`, `level_max`: as in `ODESampler`; by default `Focused`.
     """
 
-    num_steps: int = eqx.field(static=True)
+    grid: AbstractGrid
     order: int = eqx.field(static=True)
     corrector: bool = eqx.field(static=True)
     coordinate: str = eqx.field(static=True)
-    grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
 
     def __init__(
         self,
-        num_steps: int = 18,
+        grid: AbstractGrid | int = 18,
         *,
         order: int = 2,
         corrector: bool = True,
         coordinate: str = "asinh",
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
     ):
         if not 1 <= order <= 4:
-            raise ValueError(f"order={order}: 1 to 4; higher ones are not stable")
+            raise ValueError(
+                f"order={order}: give 1 to 4; higher orders are not stable"
+            )
         if coordinate not in _COORDINATES:
             raise ValueError(
                 f"coordinate={coordinate!r} must be 'asinh', 'angle' or 'log'"
             )
-        self.num_steps = num_steps
+        self.grid = as_grid(grid, FocusedGrid)
         self.order = order
         self.corrector = corrector
         self.coordinate = coordinate
-        self.grid = Focused() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
 
     def table(self, levels: np.ndarray) -> Table:
         num = len(levels) - 1
@@ -91,7 +85,7 @@ class ExpAB(AbstractMultistep):
             known = levels[max(0, i + 1 - self.order) : i + 1][::-1]
             predict[i, : len(known)] = self._weights(known, begin, end)
             if i > 0:
-                # The step that led to point i, once more, with the output at i.
+                # The step that led to point i again, with the output at i.
                 known = levels[max(0, i + 1 - correct.shape[1]) : i + 1][::-1]
                 weights = self._weights(known, levels[i - 1], begin)
                 correct[i, : len(known)] = weights
@@ -100,13 +94,13 @@ class ExpAB(AbstractMultistep):
         )
 
     def _weights(self, known, begin, end):
-        """Integrals of the Lagrange polynomials of the levels `known` over a step."""
+        """Return integrals of the Lagrange polynomials of known levels over a step."""
         middle, half = np.log(begin * end) / 2.0, np.log(begin / end) / 2.0
-        # Quadrature in -log s; b e^lambda d lambda is b/s times the length.
-        s = np.exp(middle - half * _NODES)
-        measure = half * _WEIGHTS * end / s
+        # Quadrature in -log level; b e^lambda d lambda is b/level times the length.
+        level = np.exp(middle - half * _NODES)
+        measure = half * _WEIGHTS * end / level
         coordinate = _COORDINATES[self.coordinate]
-        points, x = coordinate(known), coordinate(s)
+        points, x = coordinate(known), coordinate(level)
         weights = []
         for j, point in enumerate(points):
             others = np.delete(points, j)

@@ -1,4 +1,4 @@
-"""Samplers that go down a grid of noise levels, one step of their own at a time."""
+"""Base class of samplers that step down a grid of noise levels."""
 
 import abc
 
@@ -10,28 +10,26 @@ from jaxtyping import Array, Float
 
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from .._denoiser.denoiser import AbstractDenoiser, at_noise_level, in_noise_units
+from .._denoiser.denoiser import AbstractDenoiser, at_level, in_noise_units
 from .._schedule.level_checks import check_coordinate, check_within, falling
 from .._types import Cond, Numbers
-from .grids import AbstractGrid, check_num_steps, falling_levels
-from .sampler import AbstractSampler, Draw, begin, finish
+from .ends import begin, finish
+from .grid import AbstractGrid
+from .sampler import AbstractSampler, Draw
 
 
 class AbstractGridSampler(AbstractSampler):
-    r"""Steps from level to level in $x = x_t/\alpha_t$, then the denoiser itself."""
+    r"""Base class of samplers that step from level to level in $x = x_t/\alpha_t$.
 
-    num_steps: eqx.AbstractVar[int]
+    The step from the last level to the data is the denoiser itself.
+    """
+
     grid: eqx.AbstractVar[AbstractGrid]
-    level_min: eqx.AbstractVar[float]
-    level_max: eqx.AbstractVar[float | None]
-
-    def __check_init__(self):
-        check_num_steps(self.num_steps)
 
     @property
     @abc.abstractmethod
     def evaluations_per_step(self) -> int:
-        """Calls of the denoiser in each step."""
+        """Number of calls of the denoiser in each step."""
 
     @abc.abstractmethod
     def _walk(
@@ -43,7 +41,7 @@ class AbstractGridSampler(AbstractSampler):
         cond: Cond,
         trajectory: bool,
     ) -> tuple[Float[Array, "*shape"], Float[Array, "steps *shape"] | None]:
-        """x at the last level, and at all before it if `trajectory`."""
+        """Return x at the last level, and at all before it if `trajectory`."""
 
     def draw(
         self,
@@ -56,7 +54,7 @@ class AbstractGridSampler(AbstractSampler):
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
         levels = self.levels(denoiser, shape)
-        x = begin(denoiser, float(levels[0]), start_key, shape, cond)
+        x = begin(denoiser, float(levels[0]), shape, cond, key=start_key)
         unit, _ = denoiser.standardised()
         x, path = self._walk(unit, x, levels, noise_key, cond, trajectory)
         if path is not None:
@@ -65,8 +63,7 @@ class AbstractGridSampler(AbstractSampler):
         return finish(denoiser, x, levels, path, cond, count)
 
     def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
-        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
-        return falling_levels(grid, denoiser.schedule, *ends, self.num_steps)
+        return self.grid.levels(denoiser.schedule, shape)
 
     def steps(
         self,
@@ -77,10 +74,10 @@ class AbstractGridSampler(AbstractSampler):
         key: PRNGKey | None = None,
         cond: Cond = None,
     ) -> Float[Array, "*shape"]:
-        r"""Carries one $x = x_t/\alpha_t$ from the first level to the last.
+        r"""Carry one $x = x_t/\alpha_t$ from the first level to the last.
 
-        What `schedule.perturb` gives is $x_t$: `schedule.unscaled(x_t, t)` divides it,
-        and `schedule.scaled(x, t)` is its inverse.
+        `schedule.perturb` gives $x_t$: `schedule.unscaled(x_t, t)` divides it, and
+        `schedule.scaled(x, t)` is its inverse.
 
         **Arguments:**
 
@@ -107,13 +104,12 @@ class AbstractGridSampler(AbstractSampler):
             x, _ = self._walk(unit, x, levels, key, cond, False)
         if to_data:
             # From the last level with noise to none, the step is the denoiser itself.
-            last = jnp.log(jnp.asarray(levels[-1], x.dtype))
-            x = at_noise_level(unit, x, last, cond)
+            x = at_level(unit, x, levels[-1], cond)
         return units.to_data(x)
 
 
 def needed(key: PRNGKey | None) -> PRNGKey:
-    """The key of a scheme that adds noise."""
+    """Return the key of a scheme that adds noise, and check that there is one."""
     if key is None:
         raise ValueError("key=None: this sampler adds noise, give steps(..., key=...)")
     check_key(key)

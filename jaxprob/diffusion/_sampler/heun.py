@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._denoiser.denoiser import at_noise_level
+from .._denoiser.denoiser import at_level
+from .grid import AbstractGrid, as_grid
 from .grid_sampler import AbstractGridSampler, needed
-from .grids import AbstractGrid, Karras
+from .grids import KarrasGrid
 
 
 class Heun(AbstractGridSampler):
@@ -19,51 +20,44 @@ class Heun(AbstractGridSampler):
     $\gamma = \min(S_{churn}/n, \sqrt2 - 1)$ where $S_{min} \le s_i \le S_{max}$, and
     then makes a step of Heun's method of $dx/ds = (x - D)/s$ to $s_{i+1}$.
 
-    Prefer `ExpAB` at few evaluations; with churn, this forgets errors made early.
+    Prefer `ExpAB` at few evaluations. With churn, this sampler forgets early errors.
 
     Reference: *Elucidating the Design Space of Diffusion-Based Generative Models*,
     Karras et al., 2022.
 
     **Arguments:**
 
-    - `num_steps`: n; each step has two evaluations, and one more ends at the data.
+    - `grid`: noise levels, or a number n of steps of `KarrasGrid`. Each step has two
+        evaluations of the denoiser, and one more ends at the data.
     - `churn`: $S_{churn}$; 0 is deterministic, 30 to 80 in the paper.
     - `churn_min`, `churn_max`: $S_{min}$ and $S_{max}$, the levels that are churned.
     - `noise_scale`: $S_{noise}$, standard deviation of the noise added; 1.003 there.
-    - `grid`, `level_min`, `level_max`: as in `ODESampler`; by default `Karras`.
     """
 
-    num_steps: int = eqx.field(static=True)
+    grid: AbstractGrid
     churn: float = eqx.field(static=True)
     churn_min: float = eqx.field(static=True)
     churn_max: float = eqx.field(static=True)
     noise_scale: float = eqx.field(static=True)
-    grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
 
     def __init__(
         self,
-        num_steps: int = 17,
+        grid: AbstractGrid | int = 17,
         *,
         churn: float = 0.0,
         churn_min: float = 0.0,
         churn_max: float = math.inf,
         noise_scale: float = 1.0,
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
     ):
         if not 0.0 <= churn < math.inf:
-            raise ValueError(f"churn={churn}: the amount of noise added, at least 0")
-        self.num_steps = num_steps
+            raise ValueError(
+                f"churn={churn}: give the amount of noise to add, at least 0"
+            )
+        self.grid = as_grid(grid, KarrasGrid)
         self.churn = churn
         self.churn_min = churn_min
         self.churn_max = churn_max
         self.noise_scale = noise_scale
-        self.grid = Karras() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
 
     @property
     def evaluations_per_step(self) -> int:
@@ -73,12 +67,12 @@ class Heun(AbstractGridSampler):
         begin, end = levels[:-1], levels[1:]
         gamma = min(self.churn / len(begin), math.sqrt(2.0) - 1.0)
         churned = (begin >= self.churn_min) & (begin <= self.churn_max)
-        # No schedule knows more noise than its end.
+        # The schedule has no level above its end.
         raised = np.minimum(begin * np.where(churned, 1.0 + gamma, 1.0), levels[0])
         added = self.noise_scale * np.sqrt(np.maximum(raised**2 - begin**2, 0.0))
 
         def slope(x, level):
-            return (x - at_noise_level(denoiser, x, jnp.log(level), cond)) / level
+            return (x - at_level(denoiser, x, level, cond)) / level
 
         def step(x, row):
             i, level, after, noise = row

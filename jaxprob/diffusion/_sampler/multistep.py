@@ -1,4 +1,4 @@
-r"""Samplers that are tables: linear multistep schemes in the denoiser's outputs.
+r"""Linear multistep schemes in the denoiser's outputs, as tables of coefficients.
 
 In $x = x_t/\alpha_t$ and $s = \sigma_t/\alpha_t$, with $\lambda = -\log s$, the
 probability flow between two noise levels is exactly
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._denoiser.denoiser import at_noise_level
+from .._denoiser.denoiser import at_level
 from .grid_sampler import AbstractGridSampler, needed
 
 
@@ -30,7 +30,7 @@ class Table(eqx.Module):
 
     **Fields:**
 
-    - `keep`: $r_i$, what is left of x.
+    - `keep`: $r_i$, the factor of x.
     - `predict`: $w_{ij}$, weights of the latest outputs, the newest first.
     - `correct`: weights of the output at the new point and of those before, if the
         scheme corrects each point after the denoiser has seen it; row i is for the
@@ -45,11 +45,11 @@ class Table(eqx.Module):
 
 
 class AbstractMultistep(AbstractGridSampler):
-    """A sampler told by its table of coefficients."""
+    """Base class of samplers that are a table of coefficients."""
 
     @abc.abstractmethod
     def table(self, levels: np.ndarray) -> Table:
-        """The coefficients on a grid of falling noise levels."""
+        """Return the coefficients on a grid of falling noise levels."""
 
     @property
     def evaluations_per_step(self) -> int:
@@ -66,7 +66,7 @@ class AbstractMultistep(AbstractGridSampler):
 
         rows = (
             jnp.arange(len(table.keep)),
-            cast(np.log(levels[:-1])),
+            cast(levels[:-1]),
             cast(table.keep),
             cast(table.predict),
             cast(table.correct),
@@ -75,9 +75,9 @@ class AbstractMultistep(AbstractGridSampler):
 
         def step(carry, row):
             x, before, keep_before, past = carry
-            i, log_level, keep, predict, correct, noise = row
+            i, level, keep, predict, correct, noise = row
             past = jnp.roll(past, 1, axis=0)
-            past = past.at[0].set(at_noise_level(denoiser, x, log_level, cond))
+            past = past.at[0].set(at_level(denoiser, x, level, cond))
             if correct is not None:
                 corrected = keep_before * before + _combine(correct, past)
                 x = jnp.where(i == 0, x, corrected)
@@ -87,7 +87,7 @@ class AbstractMultistep(AbstractGridSampler):
                     jax.random.fold_in(needed(key), i), x.shape, x.dtype
                 )
                 after = after + noise * draw
-            # The corrected point: what the denoiser saw lies a corrector's step off.
+            # The path has corrected points; the denoiser saw uncorrected ones.
             return (after, x, keep, past), (x if trajectory else None)
 
         past = jnp.zeros((depth, *x.shape), x.dtype)

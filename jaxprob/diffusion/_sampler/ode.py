@@ -1,7 +1,5 @@
 """Sampling by the probability flow, with any diffrax solver."""
 
-import functools
-
 import diffrax as dfx
 import equinox as eqx
 import jax
@@ -10,25 +8,23 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from ..._types import PRNGKey
-from .._denoiser.denoiser import AbstractDenoiser, at_noise_level, in_noise_units
+from .._denoiser.denoiser import AbstractDenoiser, in_noise_units
 from .._schedule.level_checks import check_coordinate, check_within, positive
-from .._types import Cond, Scalar
-from .grids import (
-    AbstractGrid,
-    LogSNR,
-    check_num_steps,
-    falling_levels,
-    levels_between,
+from .._types import Cond
+from .ends import begin, finish
+from .flow import (
+    LARGEST_STEP,
+    bent,
+    first_stage,
+    flow_field,
+    in_bent,
+    num_evaluations,
 )
-from .sampler import AbstractSampler, Draw, begin, finish
+from .grid import AbstractGrid, as_grid
+from .grids import LogLevelGrid
+from .sampler import AbstractSampler, Draw
 
-# Adaptive steps are taken in w with u = CENTRE + WIDTH sinh(w / WIDTH): as in
-# `Focused`, they are longest far from the levels at which structure is decided.
-CENTRE, WIDTH = 1.0, 3.0
-
-# At high noise y hardly moves, so that the controller grows its step until one of them
-# jumps over the noise levels at which modes are chosen, unseen by the error estimate.
-LARGEST_STEP = 0.8
+_NUM_SAVED = 32  # levels in the trajectory of an adaptive solve
 
 
 class ODESampler(AbstractSampler):
@@ -40,72 +36,59 @@ class ODESampler(AbstractSampler):
 
     $$\frac{dy}{du} = \frac{D - x / (1 + s^2)}{\sqrt{1 + s^2}}.$$
 
-    For standard normal data the right-hand side is zero. The last step from
-    `level_min` to the data is the denoiser itself.
+    For standard normal data the right-hand side is zero.
 
     Reference: *Score-Based Generative Modeling through Stochastic Differential
     Equations*, Song et al., 2021, section 4.3.
 
     ```python
-    sampler = ODESampler()                                       # adaptive
-    sampler = ODESampler(dfx.Heun(), num_steps=18, grid=Karras())  # fixed
+    sampler = ODESampler()                            # adaptive
+    sampler = ODESampler(KarrasGrid(18), dfx.Heun())  # fixed steps
     ```
 
     **Arguments:**
 
-    - `solver`: any diffrax solver of ODEs.
-    - `rtol`, `atol`: tolerances of the adaptive steps, in units of the data's standard
+    - `grid`: noise levels of fixed steps, or a number of steps of `LogLevelGrid`. By
+        default steps are adaptive.
+    - `solver`: any diffrax solver of ODEs; `diffrax.Tsit5()` by default.
+    - `rtol`, `atol`: tolerances of adaptive steps, in units of the data's standard
         deviation. Steps differ between examples: a batch takes as long as its hardest
         one.
-    - `num_steps`: if given, so many fixed steps instead.
-    - `grid`: where the fixed steps are. A `CustomGrid` says where to begin and to stop
-        as well.
-    - `level_min`: noise level to stop at, in units of the data's standard deviation as
-        all levels are. Choose it well below the finest structure of the data; 0.002 in
-        Karras et al.
-    - `level_max`: noise level to begin at; the schedule's end by default, at most 1000.
-        Samples begin there with the mean and the covariance that the denoiser tells.
-    - `max_steps`: after which the solver gives up.
-    - `together`: whether `sample` solves its examples as one system, whose steps are
-        chosen for the one with the largest error. Each example alone chooses its own
-        by default: in one batch both cost the slowest example's steps, but alone, an
+    - `adaptive`: whether the solver chooses its own steps. With a grid it then begins
+        and stops at the grid's ends, and a trajectory is saved at the grid's levels.
+    - `max_steps`: number of adaptive steps after which the solver gives up.
+    - `shared_steps`: whether `sample` solves its examples as one system, whose steps
+        are chosen for the one with the largest error. By default each example chooses
+        its own: in one batch both cost the slowest example's steps, but alone, an
         example does not depend on its neighbours.
     """
 
+    grid: AbstractGrid
     solver: dfx.AbstractSolver
     rtol: float = eqx.field(static=True)
     atol: float = eqx.field(static=True)
-    num_steps: int | None = eqx.field(static=True)
-    grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
+    adaptive: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
-    together: bool = eqx.field(static=True)
+    shared_steps: bool = eqx.field(static=True)
 
     def __init__(
         self,
+        grid: AbstractGrid | int | None = None,
         solver: dfx.AbstractSolver | None = None,
         *,
         rtol: float = 1e-4,
         atol: float = 1e-4,
-        num_steps: int | None = None,
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
+        adaptive: bool | None = None,
         max_steps: int = 4096,
-        together: bool = False,
+        shared_steps: bool = False,
     ):
-        if num_steps is not None:
-            check_num_steps(num_steps)
+        self.grid = as_grid(_NUM_SAVED if grid is None else grid, LogLevelGrid)
         self.solver = dfx.Tsit5() if solver is None else solver
         self.rtol = rtol
         self.atol = atol
-        self.num_steps = num_steps
-        self.grid = LogSNR() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
+        self.adaptive = grid is None if adaptive is None else adaptive
         self.max_steps = max_steps
-        self.together = together
+        self.shared_steps = shared_steps
 
     def draw(
         self,
@@ -117,12 +100,10 @@ class ODESampler(AbstractSampler):
         trajectory: bool = False,
     ) -> Draw:
         levels = self.levels(denoiser, shape)
-        high, low = float(levels[0]), float(levels[-1])
-        x = begin(denoiser, high, key, shape, cond)
-        points = levels if trajectory else None
-        field = functools.partial(flow_field, denoiser.standardised()[0])
+        x = begin(denoiser, float(levels[0]), shape, cond, key=key)
+        unit, _ = denoiser.standardised()
         x, evaluations, failed, path = self._solve(
-            denoiser, x, high, low, lambda u, y: field(y, -u, cond), points
+            x, levels, lambda u, y: flow_field(unit, y, u, cond), save=trajectory
         )
         return finish(denoiser, x, levels, path, cond, evaluations + 1, failed)
 
@@ -135,23 +116,21 @@ class ODESampler(AbstractSampler):
         cond: PyTree = None,
         trajectory: bool = False,
     ) -> Draw:
-        if not self.together:
+        if not self.shared_steps:
             return super().draw_many(
                 denoiser, shape, keys=keys, cond=cond, trajectory=trajectory
             )
         levels = self.levels(denoiser, shape)
-        high, low = float(levels[0]), float(levels[-1])
-        x = jax.vmap(lambda key, cond: begin(denoiser, high, key, shape, cond))(
-            keys, cond
-        )
-        points = levels if trajectory else None
+        x = jax.vmap(
+            lambda key, cond: begin(denoiser, float(levels[0]), shape, cond, key=key)
+        )(keys, cond)
         unit, _ = denoiser.standardised()
 
         def field(u, y):
-            return jax.vmap(lambda y, cond: flow_field(unit, y, -u, cond))(y, cond)
+            return jax.vmap(lambda y, cond: flow_field(unit, y, u, cond))(y, cond)
 
         x, evaluations, failed, path = self._solve(
-            denoiser, x, high, low, field, points, norm=_largest_rms
+            x, levels, field, save=trajectory, norm=_largest_rms
         )
         path = None if path is None else jnp.moveaxis(path, 0, 1)
 
@@ -169,10 +148,10 @@ class ODESampler(AbstractSampler):
         *,
         cond: Cond = None,
     ) -> tuple[Float[Array, "*shape"], Array, Array]:
-        r"""Carries one $x = x_t/\alpha_t$ along the flow between two noise levels.
+        r"""Carry one $x = x_t/\alpha_t$ along the flow between two noise levels.
 
-        What `schedule.perturb` gives is $x_t$: `schedule.unscaled(x_t, t)` divides it,
-        and `schedule.scaled(x, t)` is its inverse.
+        `schedule.perturb` gives $x_t$: `schedule.unscaled(x_t, t)` divides it, and
+        `schedule.scaled(x, t)` is its inverse.
 
         **Arguments:**
 
@@ -185,7 +164,6 @@ class ODESampler(AbstractSampler):
         **Returns:** x at `level_to`, the number of evaluations of the denoiser, and
         whether the solver gave up.
         """
-
         ends = {
             "level_from": positive("level_from", level_from),
             "level_to": positive("level_to", level_to),
@@ -196,27 +174,29 @@ class ODESampler(AbstractSampler):
         if level_from > level_to:
             check_coordinate(x, level_from)
 
-        def field(u, y):
-            return flow_field(unit, y, -u, cond)
-
+        levels = np.array([level_from, level_to])
+        if not self.adaptive:
+            levels = self.grid.levels_of_flow(
+                level_from, level_to, schedule=denoiser.schedule, shape=x.shape
+            )
         x, evaluations, failed, _ = self._solve(
-            denoiser, x, level_from, level_to, field, None
+            x, levels, lambda u, y: flow_field(unit, y, u, cond)
         )
         return units.to_data(x), evaluations, failed
 
     def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
-        """The levels of the fixed steps, or of the trajectory of an adaptive solve."""
-        num = 32 if self.num_steps is None else self.num_steps
-        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
-        return falling_levels(grid, denoiser.schedule, *ends, num)
+        """Return the levels of fixed steps, or of an adaptive solve's trajectory."""
+        return self.grid.levels(denoiser.schedule, shape)
 
-    def _solve(self, denoiser, x, level_from, level_to, field, points, norm=None):
-        dtype = x.dtype
-        begin, end = -np.log(level_from), -np.log(level_to)
-        right_hand_side, place = field, np.asarray
-        if self.num_steps is None:
-            begin, end, place = bent(begin), bent(end), bent
-            right_hand_side = in_bent(field)
+    def _solve(self, x, levels, field, *, save=False, norm=None):
+        """Solve in y from the first of some levels to the last.
+
+        **Returns:** x there, the number of evaluations, whether the solver gave up, and
+        x at all levels if `save`.
+        """
+        dtype, points, growth = x.dtype, -np.log(levels), np.hypot(1.0, levels)
+        if self.adaptive:
+            points, field = bent(points), in_bent(field)
             control = dfx.PIDController(
                 rtol=self.rtol,
                 atol=self.atol,
@@ -224,106 +204,34 @@ class ODESampler(AbstractSampler):
                 **({} if norm is None else {"norm": norm}),
             )
             # diffrax chooses 0.01 for a wrapped term; a rejected step costs less.
-            steps, first = self.max_steps, np.copysign(LARGEST_STEP, end - begin)
+            first = np.copysign(LARGEST_STEP, points[-1] - points[0])
+            steps, points = self.max_steps, jnp.asarray(points, dtype)
         else:
-            levels = levels_between(
-                self.grid.for_shape(x.shape),
-                denoiser.schedule,
-                level_from,
-                level_to,
-                self.num_steps,
-            )
-            # The grid's logarithms end where the solve ends, to the bit.
-            grid = jnp.asarray(-np.log(levels), dtype)
-            control, steps, first = dfx.StepTo(grid), len(levels), None
-            begin, end = grid[0], grid[-1]
-        begin, end = jnp.asarray(begin, dtype), jnp.asarray(end, dtype)
-        asked = None
-        if points is not None:
-            # Rounding must not carry a point beyond the ends.
-            asked = jnp.asarray(place(-np.log(points)), dtype)
-            asked = jnp.clip(asked, begin, end)
-        start = x / jnp.asarray(np.hypot(1.0, level_from), dtype)
-        save = dfx.SaveAt(t1=True) if asked is None else dfx.SaveAt(t1=True, ts=asked)
+            points = jnp.asarray(points, dtype)
+            control, steps, first = dfx.StepTo(points), len(points), None
+        start = x / jnp.asarray(growth[0], dtype)
         solution = dfx.diffeqsolve(
-            dfx.ODETerm(lambda w, y, args: right_hand_side(w, y)),
+            dfx.ODETerm(lambda w, y, args: field(w, y)),
             self.solver,
-            t0=begin,
-            t1=end,
+            t0=points[0],
+            t1=points[-1],
             dt0=first,
             y0=start,
             stepsize_controller=control,
-            saveat=save,
-            solver_state=begun(self.solver, right_hand_side, begin, start),
+            saveat=dfx.SaveAt(t1=True, ts=points if save else None),
+            solver_state=first_stage(self.solver, field, points[0], start),
             max_steps=steps,
             throw=False,
         )
         assert solution.ys is not None
-        x = solution.ys[-1] * jnp.asarray(np.hypot(1.0, level_to), dtype)
-        path = None
-        if points is not None:
-            scale = jnp.asarray(np.hypot(1.0, points), dtype)
-            path = jax.vmap(jnp.multiply)(solution.ys[:-1], scale)
+        growth = jnp.asarray(growth, dtype)
+        x = solution.ys[-1] * growth[-1]
+        path = jax.vmap(jnp.multiply)(solution.ys[:-1], growth) if save else None
         failed = solution.result != dfx.RESULTS.successful
         count = num_evaluations(self.solver, solution.stats["num_steps"])
         return x, count, failed, path
 
 
-def bent(u):
-    """The w of a u; see `CENTRE`."""
-    return WIDTH * np.arcsinh((u - CENTRE) / WIDTH)
-
-
-def in_bent(field):
-    """The right-hand side in w of one in u."""
-
-    def bent_field(w, state):
-        slope = jnp.cosh(w / WIDTH)
-        change = field(CENTRE + WIDTH * jnp.sinh(w / WIDTH), state)
-        return jax.tree.map(lambda leaf: slope * leaf, change)
-
-    return bent_field
-
-
 def _largest_rms(y):
-    """The root mean square of the worst example: all are as accurate as asked for."""
+    """Return the root mean square of the worst example."""
     return jnp.sqrt(jnp.max(jnp.mean(y**2, axis=tuple(range(1, y.ndim)))))
-
-
-def flow_field(denoiser, y, log_level, cond):
-    """dy/du of the probability flow at u = -log_level; see `ODESampler`."""
-    # 1/sqrt(1 + s^2) and 1/(1 + s^2) from log s, without overflow.
-    shrink2: Scalar = jax.nn.sigmoid(-2.0 * log_level)
-    shrink = jnp.sqrt(shrink2)
-    x = y / shrink
-    return shrink * (at_noise_level(denoiser, x, log_level, cond) - shrink2 * x)
-
-
-def begun(solver, right_hand_side, t0, y0):
-    """State of a solver that knows its first stage already, for `diffeqsolve`.
-
-    diffrax evaluates the first stage again with every step it rejects before it has
-    accepted one. It takes none from a solver without such a stage.
-    """
-    tableau = solver.tableau if isinstance(solver, dfx.AbstractERK) else None
-    if not isinstance(tableau, dfx.ButcherTableau) or not tableau.fsal:
-        return None
-    return jnp.asarray(False), right_hand_side(t0, y0)
-
-
-def num_evaluations(solver, num_steps):
-    """Evaluations of the right-hand side in so many steps, accepted and rejected.
-
-    Explicit Runge-Kutta methods whose last stage is the first of the next step evaluate
-    one less in each step, and once before the first (`begun`). Minus one where a solver
-    does not tell.
-    """
-    tableau = getattr(solver, "tableau", None)
-    if isinstance(solver, dfx.Euler):
-        per_step, once = 1, 0
-    elif isinstance(solver, dfx.AbstractERK):
-        assert tableau is not None
-        per_step, once = tableau.num_stages - tableau.fsal, int(tableau.fsal)
-    else:
-        return jnp.full_like(num_steps, -1)
-    return per_step * num_steps + once

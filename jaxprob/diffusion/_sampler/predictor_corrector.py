@@ -1,4 +1,4 @@
-"""Predictor and corrector: a step down in noise, then Langevin steps at that level."""
+"""Predictor and corrector: a step down in noise, then Langevin steps at the level."""
 
 import math
 
@@ -7,76 +7,67 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._denoiser.denoiser import at_noise_level
+from .._denoiser.denoiser import at_level
 from .._schedule.argument_checks import check_count
 from .ddim import DDIM
+from .grid import AbstractGrid, as_grid
 from .grid_sampler import AbstractGridSampler, needed
-from .grids import AbstractGrid, LogSNR
+from .grids import LogLevelGrid
 
 
 class PredictorCorrector(AbstractGridSampler):
     r"""DDIM steps between noise levels, Langevin steps at each of them.
 
-    At level s the law of x has the score $(D - x)/s^2$, and Langevin's step of size
-    $2 r^2 s^2$ towards it is
+    At level s the distribution of x has the score $(D - x)/s^2$. Langevin's step of
+    size $2 r^2 s^2$ is
 
     $$x \leftarrow x + 2 r^2 (D - x) + 2 r s z, \qquad z \sim N(0, I).$$
 
-    Song et al. divide by the norm of each score to have the same ratio r of the step to
-    the noise; its mean square over the data's law is known, so that we need not, and
-    the step is the same for each example.
+    Song et al. divide by the norm of each score, so that the ratio r of the step to the
+    noise is always the same. The mean square of that norm over the data is known, so
+    here the step has the same size for each example.
 
-    The corrector pulls samples back to the law of their level, whatever errors led them
-    away. At few evaluations prefer `ExpAB`, which spends them all on the way.
+    The corrector moves samples back to the distribution of their level, and so removes
+    errors of earlier steps. At few evaluations prefer `ExpAB`.
 
     Reference: *Score-Based Generative Modeling through Stochastic Differential
     Equations*, Song et al., 2021, algorithms 2 and 3.
 
     **Arguments:**
 
-    - `num_steps`: steps of the predictor.
+    - `grid`: noise levels of the predictor, or a number of steps of `LogLevelGrid`.
     - `num_corrections`: Langevin steps after each; each is an evaluation.
-    - `ratio`: r, 0.16 in the paper; below 0.7, beyond which a step leads
-        past the mean of what it looks for. The variance comes out up to
-        $1 / (1 - r^2)$ times too large.
+    - `ratio`: r, 0.16 in the paper; below 0.7, beyond which a step overshoots the
+        mean. The variance is up to $1 / (1 - r^2)$ times too large.
     - `eta`: of the predictor, as in `DDIM`; 1 is ancestral sampling.
-    - `grid`, `level_min`, `level_max`: as in `ODESampler`.
     """
 
-    num_steps: int = eqx.field(static=True)
+    grid: AbstractGrid
     num_corrections: int = eqx.field(static=True)
     ratio: float = eqx.field(static=True)
     eta: float = eqx.field(static=True)
-    grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
 
     def __init__(
         self,
-        num_steps: int = 100,
+        grid: AbstractGrid | int = 100,
         *,
         num_corrections: int = 1,
         ratio: float = 0.16,
         eta: float = 1.0,
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
     ):
         what = "Langevin steps after each step, at least 0"
         check_count("num_corrections", num_corrections, what, least=0)
         if not 0.0 < ratio < math.sqrt(0.5):
             raise ValueError(
-                f"ratio={ratio}: above 0 and below 0.7, where a step overshoots"
+                f"ratio={ratio}: give a number above 0 and below 0.7, where a step "
+                "overshoots"
             )
         if not 0.0 <= eta <= 1.0:
-            raise ValueError(f"eta={eta}: between 0 (DDIM) and 1 (DDPM)")
-        self.num_steps = num_steps
+            raise ValueError(f"eta={eta}: give a number between 0 (DDIM) and 1 (DDPM)")
+        self.grid = as_grid(grid, LogLevelGrid)
         self.num_corrections = num_corrections
         self.ratio = ratio
         self.eta = eta
-        self.grid = LogSNR() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
 
     @property
     def evaluations_per_step(self) -> int:
@@ -98,11 +89,11 @@ class PredictorCorrector(AbstractGridSampler):
                 key = jax.random.fold_in(step_key, j)
                 return jax.random.normal(key, x.shape, x.dtype)
 
-            d = at_noise_level(denoiser, x, jnp.log(level), cond)
+            d = at_level(denoiser, x, level, cond)
             x = keep * x + weight * d + noise * draw(0)
 
             def correct(x, j):
-                d = at_noise_level(denoiser, x, jnp.log(after), cond)
+                d = at_level(denoiser, x, after, cond)
                 step = 2.0 * self.ratio**2
                 return x + step * (d - x) + 2.0 * self.ratio * after * draw(j), None
 

@@ -1,4 +1,4 @@
-"""One compiled program over many rows: in batches, on one device or on several."""
+"""One compiled program over many rows, in batches, on one device or several."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,13 +30,13 @@ def over_rows(
 ) -> PyTree:
     """Return `many(model, rows)`, computed `batch_size` rows at a time.
 
-    One dispatch does all of it, unless a progress bar is shown or there are several
-    devices: then each batch is one, the last padded to the size of the others.
+    There is one dispatch, unless a progress bar is shown or there are several devices.
+    Then each batch is a dispatch, the last padded to the size of the others.
 
     **Arguments:**
 
-    - `many`: gives a tree of arrays with a leading axis of rows. A module or a function
-        of a file, so that a second call finds the program of the first.
+    - `many`: returns a tree of arrays with a leading axis of rows. It is a module or a
+        function of a file, so that a second call finds the program of the first.
     - `held`: the model, as `hold_schedules` returns it.
     - `rows`: a tree of arrays with a leading axis, at least one row.
     - `batch_size`: all rows by default; a twentieth with a progress bar.
@@ -67,21 +67,22 @@ def over_rows(
 
 
 def check_rows(cond: PyTree, num: int) -> None:
-    """Each leaf of a condition has a row for each example.
+    """Check that each leaf of a condition has a row for each example.
 
-    **Raises:** `TypeError` for what is no array, `ValueError` for another length.
+    **Raises:** `TypeError` for a leaf that is not an array, `ValueError` for another
+    length.
     """
     for leaf in jax.tree.leaves(cond):
         if not np.ndim(leaf) or not hasattr(leaf, "dtype"):
             raise TypeError(
                 f"cond has a {type(leaf).__name__} where an array with a row for each "
-                "example is needed: write jnp.full((num,), label) for one class, "
-                "jnp.asarray(labels) for a list"
+                "example is needed: write jnp.full((num_samples,), label) for one "
+                "class, jnp.asarray(labels) for a list"
             )
     if jax.tree.leaves(cond) and num_rows(cond) != num:
         raise ValueError(
-            f"cond has {num_rows(cond)} rows for num={num} examples; give each its "
-            "own, such as jnp.full((num,), label)"
+            f"cond has {num_rows(cond)} rows for {num} examples; give each its own, "
+            "such as jnp.full((num_samples,), label)"
         )
 
 
@@ -108,7 +109,7 @@ def _program(many, held, rows, batch_size, mesh):
     fast = with_fast_convolutions(all_of_them)
     if mesh is None:
         return fast(rows)
-    # Each device runs its own loop: adaptive solves of others do not hold it up.
+    # Each device runs its own loop and does not wait for adaptive solves of others.
     spec = PartitionSpec("data")
     return jax.shard_map(
         fast, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
@@ -124,7 +125,7 @@ def _everywhere(tree: Any, layout: Layout):
 
 
 def _own(batch, size, layout):
-    """This process's part of a batch."""
+    """Return this process's part of a batch."""
     begin, end, data = layout.share()
     part = size // data
     return jax.tree.map(lambda leaf: leaf[begin * part : end * part], batch)

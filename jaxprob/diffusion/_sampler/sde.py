@@ -10,10 +10,12 @@ import lineax as lx
 import numpy as np
 
 from ..._types import PRNGKey
-from .._denoiser.denoiser import AbstractDenoiser, at_noise_level
+from .._denoiser.denoiser import AbstractDenoiser, at_level
 from .._types import Cond
-from .grids import AbstractGrid, LogSNR, check_num_steps, falling_levels
-from .sampler import AbstractSampler, Draw, begin, finish
+from .ends import begin, finish
+from .grid import AbstractGrid, as_grid
+from .grids import LogLevelGrid
+from .sampler import AbstractSampler, Draw
 
 _EVALUATIONS = {dfx.Euler: 1, dfx.SEA: 1, dfx.SRA1: 2, dfx.ShARK: 2, dfx.Heun: 2}
 
@@ -31,11 +33,11 @@ class SDESampler(AbstractSampler):
     `ODESampler`. The noise is additive, so Ito and Stratonovich agree and the solvers
     `SEA`, `SRA1` and `ShARK` apply, of higher order than Euler.
 
-    Time runs forwards. Of diffrax's solvers, those of stochastic Runge-Kutta type give
-    wrong answers with a negative step (versions up to 0.7.2).
+    Time runs forwards: diffrax's stochastic Runge-Kutta solvers are wrong with a
+    negative step (versions up to 0.7.2).
 
-    Prefer `ODESampler` for few evaluations. The SDE forgets errors made early, so with
-    many evaluations its samples are often better.
+    Prefer `ODESampler` for few evaluations. The SDE forgets early errors, so with many
+    evaluations its samples are often better.
 
     Reference: *Score-Based Generative Modeling through Stochastic Differential
     Equations*, Song et al., 2021, section 3.2; *Elucidating the Design Space of
@@ -43,44 +45,34 @@ class SDESampler(AbstractSampler):
 
     **Arguments:**
 
-    - `num_steps`: steps of the solver.
+    - `grid`: noise levels between which the solver steps, or a number of steps of
+        `LogLevelGrid`.
     - `solver`: `diffrax.Euler()` (Euler-Maruyama, the default), `SEA()`, as cheap and
         better, `SRA1()`, `ShARK()`, or any other for additive noise.
     - `eta`: how much noise, $\eta \ge 0$.
-    - `grid`, `level_min`, `level_max`: as in `ODESampler`.
-    - `tree`: whether the Brownian path is a `VirtualBrownianTree`: the same noise
-        whatever the grid, and derivatives with respect to the model, but slower.
+    - `brownian_tree`: whether the Brownian path is a `diffrax.VirtualBrownianTree`: the
+        same noise on every grid, and derivatives with respect to the model, but slower.
     """
 
-    num_steps: int = eqx.field(static=True)
+    grid: AbstractGrid
     solver: dfx.AbstractSolver
     eta: float = eqx.field(static=True)
-    grid: AbstractGrid
-    level_min: float = eqx.field(static=True)
-    level_max: float | None = eqx.field(static=True)
-    tree: bool = eqx.field(static=True)
+    brownian_tree: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        num_steps: int = 250,
+        grid: AbstractGrid | int = 250,
         solver: dfx.AbstractSolver | None = None,
         *,
         eta: float = 1.0,
-        grid: AbstractGrid | None = None,
-        level_min: float = 0.002,
-        level_max: float | None = None,
-        tree: bool = False,
+        brownian_tree: bool = False,
     ):
-        check_num_steps(num_steps)
         if not 0.0 <= eta < math.inf:
-            raise ValueError(f"eta={eta}: it is the size of the noise, at least 0")
-        self.num_steps = num_steps
+            raise ValueError(f"eta={eta}: give the size of the noise, at least 0")
+        self.grid = as_grid(grid, LogLevelGrid)
         self.solver = dfx.Euler() if solver is None else solver
         self.eta = eta
-        self.grid = LogSNR() if grid is None else grid
-        self.level_min = level_min
-        self.level_max = level_max
-        self.tree = tree
+        self.brownian_tree = brownian_tree
 
     def draw(
         self,
@@ -93,7 +85,7 @@ class SDESampler(AbstractSampler):
     ) -> Draw:
         start_key, path_key = jax.random.split(key)
         levels = self.levels(denoiser, shape)
-        x = begin(denoiser, float(levels[0]), start_key, shape, cond)
+        x = begin(denoiser, float(levels[0]), shape, cond, key=start_key)
         unit, _ = denoiser.standardised()
         points = jnp.asarray(-np.log(levels), x.dtype)
 
@@ -101,7 +93,7 @@ class SDESampler(AbstractSampler):
             shrink2 = jax.nn.sigmoid(2.0 * u)
             shrink = jnp.sqrt(shrink2)
             x = y / shrink
-            d = at_noise_level(unit, x, -u, cond)
+            d = at_level(unit, x, jnp.exp(-u), cond)
             return shrink * (d - shrink2 * x + self.eta**2 * (d - x))
 
         def diffusion(u, y, args):
@@ -136,19 +128,13 @@ class SDESampler(AbstractSampler):
         return finish(denoiser, x, levels, path, cond, count, failed)
 
     def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
-        grid, ends = self.grid.for_shape(shape), (self.level_min, self.level_max)
-        return falling_levels(grid, denoiser.schedule, *ends, self.num_steps)
+        return self.grid.levels(denoiser.schedule, shape)
 
     def _brownian(self, points, x, key):
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        needed = getattr(self.solver, "minimal_levy_area", None)
-        increments = (dfx.SpaceTimeLevyArea, dfx.SpaceTimeTimeLevyArea)
-        area = next(
-            (a for a in increments if needed is not None and issubclass(a, needed)),
-            dfx.BrownianIncrement,
-        )
-        if not self.tree:
-            # Draws anew in each step, which only forward differentiation can follow.
+        area = _increment(self.solver)
+        if not self.brownian_tree:
+            # New noise in each step: only forward differentiation can follow it.
             path = dfx.UnsafeBrownianPath(shape, key, levy_area=area)
             return path, dfx.ForwardMode()
         # The tree must be finer than the steps, or steps share their noise.
@@ -157,3 +143,12 @@ class SDESampler(AbstractSampler):
             points[0], points[-1], finest, shape, key, levy_area=area
         )
         return path, dfx.RecursiveCheckpointAdjoint()
+
+
+def _increment(solver):
+    """Return the kind of Brownian increment that a solver needs."""
+    if isinstance(solver, dfx.AbstractSRK):
+        for area in (dfx.SpaceTimeLevyArea, dfx.SpaceTimeTimeLevyArea):
+            if issubclass(area, solver.minimal_levy_area):
+                return area
+    return dfx.BrownianIncrement

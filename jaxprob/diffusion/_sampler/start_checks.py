@@ -1,4 +1,4 @@
-"""Warnings of a first noise level that is too low, and of a scale that is not told."""
+"""Warnings of a first noise level that is too low, and of an undefined scale."""
 
 import math
 import warnings
@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._denoiser.denoiser import AbstractDenoiser, at_noise_level
+from .._denoiser.denoiser import AbstractDenoiser, at_level
 from .._denoiser.last_level import last_level
 from .._schedule.constants import free_schedules
 
@@ -16,24 +16,24 @@ _NATS = 0.05
 
 
 def check_start(denoiser: AbstractDenoiser, held, level: float, shape, cond) -> None:
-    """Warn if samples begin at a distribution that the denoiser's is far from.
+    """Warn if samples begin far from the denoiser's distribution.
 
-    It asks the denoiser only where this may be: where the data are not far below the
-    noise of the first level, or a denoiser says nothing of their scale.
+    The denoiser is evaluated only where this is possible: where the data are not far
+    below the noise of the first level, or a denoiser does not define their scale.
 
     **Arguments:**
 
     - `denoiser`, `held`: the model, and what `hold_schedules` returns for it.
     - `level`: the first noise level, in units of the data's standard deviation.
     - `shape`: of one example.
-    - `cond`: conditions of all examples; the first is looked at.
+    - `cond`: conditions of all examples; the first is used.
     """
     known = denoiser.standardised()[1].known
     cond = jax.tree.map(lambda leaf: leaf[0], cond)
     # The data of one condition may spread much less than all of them.
     if not known and not jax.tree.leaves(cond):
-        # High enough for any data of unit scale, and not so high that an error of the
-        # network is taken for a variance.
+        # High enough for any data of unit scale, and low enough that an error of the
+        # network does not look like a variance.
         _check_scale(denoiser, float(_scale(held, min(level, 10.0), shape, cond)))
     if level**2 < 4.0 * math.prod(shape):
         _check_level(denoiser, level, float(_divergence(held, level, shape, cond)))
@@ -44,8 +44,8 @@ def _check_scale(denoiser, std):
         return
     name = type(denoiser).__name__
     warnings.warn(
-        f"{name} does not say what the scale of its data is, and answers as if their "
-        f"standard deviation was {std:.2g}. Noise levels are then those of data of "
+        f"{name} does not define the scale of its data, and its answers are those for "
+        f"a standard deviation of {std:.2g}. Noise levels are then those of data of "
         f"standard deviation 1: define {name}.standardised(), or give "
         "Preconditioned(net, schedule, sigma_data=...)",
         stacklevel=4,
@@ -58,7 +58,7 @@ def _check_level(denoiser, level, nats):
     warnings.warn(
         f"the first noise level, of {type(denoiser.schedule).__name__}, is {level:.3g} "
         "standard deviations of the data. Samples begin there at a Gaussian with the "
-        "mean and covariance that the denoiser tells, and the distribution of the "
+        "mean and covariance of the denoiser's answers, and the distribution of the "
         f"denoiser is up to {nats:.2g} nats from it: samples will be biased as much. "
         "Take a schedule that ends at a higher level",
         stacklevel=4,
@@ -67,22 +67,22 @@ def _check_level(denoiser, level, nats):
 
 @eqx.filter_jit
 def _scale(held, level, shape, cond):
-    """Root mean variance of the data, as the denoiser's slopes tell it."""
+    """Return the root mean variance of the data, by the denoiser's slopes."""
     unit, _ = free_schedules(held).standardised()
-    law = last_level(unit, level, shape, cond, known=False)
-    total = jnp.sum(law.extra) + math.prod(shape) * (law.variance - level**2)
+    start = last_level(unit, level, shape, cond, known=False)
+    total = jnp.sum(start.extra) + math.prod(shape) * (start.variance - level**2)
     return jnp.sqrt(jnp.maximum(total / math.prod(shape), 0.0))
 
 
 @eqx.filter_jit
 def _divergence(held, level, shape, cond):
-    """Bound of the divergence of the Gaussian from the denoiser's distribution."""
+    """Return a bound of the divergence of the Gaussian from the denoiser's."""
     unit, units = free_schedules(held).standardised()
-    law = last_level(unit, level, shape, cond, known=units.known)
+    start = last_level(unit, level, shape, cond, known=units.known)
 
     def one(key):
-        x = law.decode(jax.random.normal(key, shape))
-        x_0 = at_noise_level(unit, x, jnp.asarray(math.log(level), x.dtype), cond)
-        return law.mismatch((x_0 - x) / level**2 - law.score(x)) ** 2 / 2.0
+        x = start.decode(jax.random.normal(key, shape))
+        x_0 = at_level(unit, x, level, cond)
+        return start.mismatch((x_0 - x) / level**2 - start.score(x)) ** 2 / 2.0
 
     return jnp.mean(jax.vmap(one)(jax.random.split(jax.random.key(1), _DRAWS)))

@@ -1,4 +1,4 @@
-"""Checks of what kind an argument is, in the words of who made the slip."""
+"""Errors for arguments of a wrong kind, with the call that was meant."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from ...tree._single import single
 
 
 def check_kind(name: str, value: Any, kind: type, remedy: str) -> None:
-    """The value is an instance of a class.
+    """Check that a value is an instance of a class.
 
     **Arguments:**
 
-    - `name`: of the argument.
-    - `value`, `kind`: what it is and should be.
-    - `remedy`: what to write, if it is not the class itself that was given.
+    - `name`: the argument's name.
+    - `value`, `kind`: the argument, and the class that is required.
+    - `remedy`: what to write, unless the value is the class itself.
 
     **Raises:** `TypeError`.
     """
@@ -30,7 +30,7 @@ def check_kind(name: str, value: Any, kind: type, remedy: str) -> None:
 
 
 def check_count(name: str, value: Any, what: str, *, least: int = 1) -> None:
-    """The value is a whole number, `least` or more.
+    """Check that a value is a whole number, `least` or more.
 
     **Raises:** `TypeError` for a float, which `range` and shapes do not take, and
     `ValueError` for a number too small.
@@ -45,7 +45,7 @@ def check_count(name: str, value: Any, what: str, *, least: int = 1) -> None:
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:
-    """The shape of one example as a tuple of whole numbers.
+    """Return the shape of one example as a tuple of whole numbers.
 
     **Raises:** `TypeError` for a single number, or one that is not whole.
     """
@@ -61,11 +61,11 @@ def as_shape(shape: Any) -> tuple[int, ...]:
 
 
 def as_example(name: str, x: Any) -> Float[Array, "..."]:
-    """An example as an array of floats, of single precision at least.
+    """Return an example as an array of floats, of single precision at least.
 
     Lists, NumPy's double precision and integers become JAX's default float.
 
-    **Raises:** `TypeError` for what is no array of real numbers.
+    **Raises:** `TypeError` for anything but an array of real numbers.
     """
     array = jnp.asarray(np.asarray(x) if isinstance(x, list | tuple) else x)
     if jnp.issubdtype(array.dtype, jnp.floating):

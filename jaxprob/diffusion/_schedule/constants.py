@@ -12,25 +12,25 @@ from .schedule import AbstractSchedule
 
 
 class _Constant:
-    """An array that is hashed by its value, so that jit takes it for a static one."""
+    """An array that is hashed by its value, so that jit can take it as static."""
 
     def __init__(self, array: Array | np.ndarray | np.generic):
         self.array = np.asarray(array)
-        self._told = (self.array.shape, self.array.dtype.str, self.array.tobytes())
+        self._value = (self.array.shape, self.array.dtype.str, self.array.tobytes())
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Constant) and self._told == other._told
+        return isinstance(other, _Constant) and self._value == other._value
 
     def __hash__(self) -> int:
-        return hash(self._told)
+        return hash(self._value)
 
 
 def hold_schedules(model: Model) -> Model:
-    """The model with the arrays of its schedules made static, for `eqx.filter_jit`.
+    """Return the model with the arrays of its schedules static, for `eqx.filter_jit`.
 
-    Noise levels are chosen on the host, so a program of a sampler has to know them. A
-    schedule that was trained makes a program of its own; one of Python numbers has no
-    arrays, and nothing changes.
+    Noise levels are chosen on the host, so a sampler's program must know them. Each
+    value of a trained schedule compiles another program. A schedule of Python numbers
+    has no arrays, and nothing changes.
     """
 
     def hold(leaf):
@@ -41,8 +41,8 @@ def hold_schedules(model: Model) -> Model:
 
 
 def free_schedules(model: Model) -> Model:
-    """The inverse of `hold_schedules`, inside the program."""
-    # Known arrays and no tracers, as all of `jnp` is inside jit.
+    """Return the model that `hold_schedules` was given, inside the program."""
+    # Inside jit `jnp.asarray` gives a tracer, but levels need concrete arrays.
     with jax.ensure_compile_time_eval():
         return _in_schedules(
             lambda leaf: jnp.asarray(leaf.array) if _is_constant(leaf) else leaf, model

@@ -3,6 +3,7 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from .._types import Scalar, Time
@@ -14,7 +15,7 @@ class Cosine(AbstractSchedule):
 
     Variance-preserving, with $f = -\tfrac{\pi}{2} \tan(\pi t/2)$ and
     $g^2 = \pi \tan(\pi t/2)$, and $\log$-SNR $-2 \log \tan(\pi t/2)$. At the last time
-    nothing is left of the data and f is infinite: samplers begin a little before it.
+    nothing is left of the data and f is infinite, so samplers begin a little earlier.
 
     Reference: *Improved Denoising Diffusion Probabilistic Models*, Nichol and Dhariwal,
     2021, without their offset; *Progressive Distillation for Fast Sampling of Diffusion
@@ -29,7 +30,7 @@ class Cosine(AbstractSchedule):
         self.t_max = 1.0
 
     def alpha(self, t: Time) -> Scalar:
-        # sin of what is left to the end: cos(pi/2) in float32 is -4e-8, not 0.
+        # The sine of the rest of time: cos(pi/2) in float32 is -4e-8, not 0.
         return jnp.sin(_QUARTER * (1.0 - jnp.asarray(t)))
 
     def sigma(self, t: Time) -> Scalar:
@@ -42,10 +43,13 @@ class Cosine(AbstractSchedule):
         angle = jnp.arctan(jnp.exp(-jnp.asarray(log_snr) / 2.0))
         return clip_time(self, angle / _QUARTER)
 
+    def alpha_of_level(self, level: Time) -> Scalar:
+        return jax.lax.rsqrt(1.0 + jnp.asarray(level) ** 2)
+
     def drift(self, t: Time) -> Scalar:
         return -_QUARTER * self.sigma(t) / self.alpha(t)
 
-    def diffusion2(self, t: Time) -> Scalar:
+    def squared_diffusion(self, t: Time) -> Scalar:
         return 2.0 * _QUARTER * self.sigma(t) / self.alpha(t)
 
     def alpha_dot(self, t: Time) -> Scalar:

@@ -8,15 +8,17 @@ from .schedule import AbstractSchedule, check_ends, clip_time
 
 
 class EDM(AbstractSchedule):
-    r"""The noise level is the time: $\alpha_t = 1$, $\sigma_t = t$, $g_t^2 = 2t$.
+    r"""The schedule whose time is its level: $\alpha_t = 1$, $\sigma_t = t$.
+
+    Hence $f_t = 0$ and $g_t^2 = 2t$.
 
     Reference: *Elucidating the Design Space of Diffusion-Based Generative Models*,
     Karras et al., 2022.
 
     **Arguments:**
 
-    - `t_min`: 0.002 in the paper, here as all times in units of the data's standard
-        deviation, which is 0.5 there.
+    - `t_min`: 0.002, the paper's number. It is in units of the data's standard
+        deviation here, as all levels are; the paper's data have 0.5.
     - `t_max`: 80 in the paper.
     """
 
@@ -40,10 +42,13 @@ class EDM(AbstractSchedule):
     def time_of_log_snr(self, log_snr: Time) -> Scalar:
         return clip_time(self, jnp.exp(-jnp.asarray(log_snr) / 2.0))
 
+    def alpha_of_level(self, level: Time) -> Scalar:
+        return jnp.ones_like(jnp.asarray(level))
+
     def drift(self, t: Time) -> Scalar:
         return jnp.zeros_like(jnp.asarray(t))
 
-    def diffusion2(self, t: Time) -> Scalar:
+    def squared_diffusion(self, t: Time) -> Scalar:
         return 2.0 * jnp.asarray(t)
 
     def sigma_dot(self, t: Time) -> Scalar:

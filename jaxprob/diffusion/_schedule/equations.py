@@ -1,4 +1,4 @@
-r"""The equations that the methods of a schedule satisfy, checked at some times.
+r"""The equations between the methods of a schedule, checked at some times.
 
 $\log\mathrm{SNR} = 2 \log(\alpha/\sigma)$ falls, $f = d\log\alpha/dt$ and
 $g^2 = d\sigma^2/dt - 2 f \sigma^2$. A schedule that breaks one of them gives samples
@@ -12,24 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-# Interior times, thick near the ends: the ends themselves may be singular.
+# Interior times, dense near the ends: the ends themselves may be singular.
 _TIMES = (1.0 - np.cos(np.pi * np.linspace(0.05, 0.95, 33))) / 2.0
 
-# Relative. A slip is a factor of two or a missing term, and float32 has digits enough.
+# Relative. Mistakes are a factor of two or a missing term, far above rounding.
 _TOLERANCE = 0.02
 
-# The largest noise level of data that are said to be clean, at time 0 and at a later
-# beginning, where alpha says that the data are of order one.
+# Largest level that counts as clean data, at time 0 and at a later t_min. It holds
+# where alpha falls, so that the data are of order one.
 CLEAN, CUT = 0.01, 0.05
 
-# The same, as a part of the last level, where the data may have any scale.
+# The same relative to the last level, where the data may have any scale.
 _CLEAN_PART = 0.01
 
 
 def check_equations(schedule: Any) -> None:
     """Check a schedule against its own equations.
 
-    A schedule that is being traced, as one in training is, is not checked.
+    A schedule that is being traced, e.g. in training, is not checked.
 
     **Raises:** `ValueError` or `TypeError` that names the method and the time.
     """
@@ -54,8 +54,8 @@ class _Values:
     def __init__(self, schedule, name, times):
         self.times = times
         t = jnp.asarray(times, jnp.result_type(float))
-        methods = ("alpha", "sigma", "log_snr", "drift", "diffusion2")
-        others = ("alpha_dot", "sigma_dot", "noise_level")
+        methods = ("alpha", "sigma", "log_snr", "drift", "squared_diffusion")
+        others = ("alpha_dot", "sigma_dot", "level")
         self.values, self.slopes = {}, {}
         for method in (*methods, *others):
             call = getattr(schedule, method)
@@ -88,14 +88,14 @@ class _Values:
         return slope
 
     def worst(self, excess):
-        """Index and time at which a residual exceeds what is allowed most, or None."""
+        """Return the index and time of the largest positive excess, or None."""
         excess = np.where(np.isnan(excess), np.inf, excess)
         index = int(np.argmax(excess))
         return None if excess[index] <= 0 else (index, self.times[index])
 
 
 def _evaluated(call, name, t, slope):
-    """The values of a function of one time, and its derivatives if asked for."""
+    """Return the values of a function at times, and its derivatives if `slope`."""
 
     def one(t):
         value = jnp.asarray(call(t))
@@ -132,7 +132,7 @@ def _ends(schedule, name):
 
 
 def _check_values(name, at, at_ends):
-    for method in ("alpha", "sigma", "log_snr", "drift", "diffusion2"):
+    for method in ("alpha", "sigma", "log_snr", "drift", "squared_diffusion"):
         bad = at.worst(np.where(np.isfinite(at[method]), -1.0, 1.0))
         if bad is not None:
             raise ValueError(
@@ -180,11 +180,11 @@ def _check_log_snr(name, at):
             "data are at t_min, noise at t_max"
         )
     level = np.exp(-at["log_snr"] / 2.0)
-    bad = at.worst(np.abs(at["noise_level"] - level) - _TOLERANCE * level)
+    bad = at.worst(np.abs(at["level"] - level) - _TOLERANCE * level)
     if bad is not None:
         i, t = bad
         raise ValueError(
-            f"{name}.noise_level({t:.4g}) = {at['noise_level'][i]:.4g}, but sigma / "
+            f"{name}.level({t:.4g}) = {at['level'][i]:.4g}, but sigma / "
             f"alpha = {level[i]:.4g} there: leave the method out, it is derived"
         )
 
@@ -210,7 +210,9 @@ def _check_beginning(name, at_ends):
 
 
 def _check_rates(name, at):
-    alpha, sigma, f, g2 = (at[m] for m in ("alpha", "sigma", "drift", "diffusion2"))
+    alpha, sigma, f, g2 = (
+        at[m] for m in ("alpha", "sigma", "drift", "squared_diffusion")
+    )
     alpha_dot, sigma_dot = at.slope("alpha"), at.slope("sigma")
     span = at.times[-1] - at.times[0]
     _compare(
@@ -220,7 +222,7 @@ def _check_rates(name, at):
     rounding = 1e-3 * (np.abs(terms[0]) + np.abs(terms[1]))
     _compare(
         at,
-        f"{name}.diffusion2",
+        f"{name}.squared_diffusion",
         g2,
         terms[0] - terms[1],
         rounding,

@@ -1,4 +1,4 @@
-"""Checks of the noise levels that a user gives, and of the coordinate of a point."""
+"""Validation of noise levels, and of the coordinate of a point."""
 
 import math
 import warnings
@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 from .schedule import AbstractSchedule
 
-# Schedules know their ends in float32.
+# Relative. Schedules compute their ends in float32.
 ROUNDING = 1e-5
 
 
@@ -51,7 +52,7 @@ def falling(name: str, levels: Any) -> np.ndarray:
 
 
 def schedule_levels(schedule: AbstractSchedule) -> tuple[float, float]:
-    """The largest and the smallest noise level of a schedule, on the host.
+    """Return the largest and the smallest noise level of a schedule, on the host.
 
     **Raises:** `ValueError` when they are being traced.
     """
@@ -69,8 +70,8 @@ def _known_levels(schedule):
     # Schedules hold Python numbers, so this is known even while tracing.
     with jax.ensure_compile_time_eval():
         ends = (
-            schedule.noise_level(schedule.t_max),
-            schedule.noise_level(schedule.t_min),
+            schedule.level(schedule.t_max),
+            schedule.level(schedule.t_min),
         )
     if any(isinstance(end, Tracer) for end in ends):
         return None
@@ -80,8 +81,8 @@ def _known_levels(schedule):
 def check_within(schedule: AbstractSchedule, **levels: float) -> None:
     """Check that a schedule has some noise levels, unless it is being traced.
 
-    Beyond its ends `time_of_noise_level` gives the ends: a denoiser would be asked
-    about less noise than there is in the point.
+    Beyond its ends `time_of_level` gives the ends, so the denoiser would be evaluated
+    at less noise than there is in the point.
 
     **Raises:** `ValueError` with the level's name and the schedule's ends.
     """
@@ -121,14 +122,14 @@ def positive(name: str, level: Any) -> float:
     return number
 
 
-def check_coordinate(x: Any, level: float) -> None:
+def check_coordinate(x: Array | np.ndarray, level: float) -> None:
     r"""Warn of a point that has less noise in it than its level says.
 
     Points at level s are $x_t/\alpha_t = x_0 + s z$. A point of d numbers has a mean
     square of at least about $s^2$, by six standard errors of $\sqrt{2/d}$; that of
-    $x_t$ itself is smaller by $\alpha_t^2$. A traced point is not looked at.
+    $x_t$ itself is smaller by $\alpha_t^2$. A traced point is not checked.
     """
-    if isinstance(x, Tracer) or not hasattr(x, "size") or x.size == 0:
+    if isinstance(x, Tracer) or x.size == 0:
         return
     least = 1.0 - 6.0 * math.sqrt(2.0 / x.size)
     square = float(np.mean(np.square(np.asarray(x, np.float64)))) / level**2

@@ -14,7 +14,7 @@ class RectifiedFlow(AbstractSchedule):
     $f = -1/(1 - t)$, $g^2 = 2t/(1 - t)$; the velocity $z - x_0$ of a path is constant.
     With `predict="velocity"` and the loss on `"velocity"` this is flow matching with
     linear paths and independent ends. At the last time nothing is left of the data and
-    f is infinite: samplers begin a little before it.
+    f is infinite, so samplers begin a little earlier.
 
     Reference: *Flow Straight and Fast*, Liu et al., 2023; *Flow Matching for Generative
     Modeling*, Lipman et al., 2023 (whose time runs from noise to data).
@@ -40,10 +40,13 @@ class RectifiedFlow(AbstractSchedule):
     def time_of_log_snr(self, log_snr: Time) -> Scalar:
         return clip_time(self, jax.nn.sigmoid(-jnp.asarray(log_snr) / 2.0))
 
+    def alpha_of_level(self, level: Time) -> Scalar:
+        return 1.0 / (1.0 + jnp.asarray(level))
+
     def drift(self, t: Time) -> Scalar:
         return -1.0 / (1.0 - jnp.asarray(t))
 
-    def diffusion2(self, t: Time) -> Scalar:
+    def squared_diffusion(self, t: Time) -> Scalar:
         t = jnp.asarray(t)
         return 2.0 * t / (1.0 - t)
 

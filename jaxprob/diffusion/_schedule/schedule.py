@@ -1,4 +1,4 @@
-"""What every schedule must say, and what follows from it."""
+"""The contract of a schedule: five abstract methods and what follows from them."""
 
 import abc
 from typing import Any
@@ -15,15 +15,15 @@ from .equations import check_equations
 
 
 class AbstractSchedule(eqx.Module):
-    r"""How data turns into noise: data at small $t$, noise at the end of time.
+    r"""Base class of schedules: data at small $t$ turn into noise at the end of time.
 
     $$x_t = \alpha_t x_0 + \sigma_t z, \qquad z \sim N(0, I), \qquad
       dx = f_t x\,dt + g_t\,dw$$
 
     with $f = d\log\alpha/dt$ and $g^2 = d\sigma^2/dt - 2 f \sigma^2$. The noise level
-    $s_t = \sigma_t / \alpha_t$ grows with $t$ and is all that tells one schedule from
-    another once $x_t$ is divided by $\alpha_t$. $x_0$ are standardised data: a denoiser
-    of others knows their scale and measures the noise in it.
+    $\sigma_t / \alpha_t$ grows with $t$. Once $x_t$ is divided by $\alpha_t$, schedules
+    differ only in the level of each time. $x_0$ are standardised data: a denoiser of
+    other data measures the noise in units of their scale.
 
     Times are scalars; `jax.vmap` the methods over several. A subclass gives closed
     forms that keep their relative precision at both ends, in float32 too. It is checked
@@ -47,74 +47,78 @@ class AbstractSchedule(eqx.Module):
 
     @abc.abstractmethod
     def alpha(self, t: Time) -> Scalar:
-        r"""What is left of the data, $\alpha_t$."""
+        r"""Return the factor of the data, $\alpha_t$."""
 
     @abc.abstractmethod
     def sigma(self, t: Time) -> Scalar:
-        r"""Standard deviation of the noise, $\sigma_t$."""
+        r"""Return the standard deviation of the noise, $\sigma_t$."""
 
     @abc.abstractmethod
     def log_snr(self, t: Time) -> Scalar:
-        r"""Log signal-to-noise ratio $\log(\alpha_t^2 / \sigma_t^2)$; falls with t."""
+        r"""Return the log signal-to-noise ratio $\log(\alpha_t^2 / \sigma_t^2)$."""
 
     @abc.abstractmethod
     def time_of_log_snr(self, log_snr: Time) -> Scalar:
-        """The inverse of `log_snr`. Values beyond the ends give the ends."""
+        """Return the inverse of `log_snr`; values beyond the ends give the ends."""
 
     @abc.abstractmethod
     def drift(self, t: Time) -> Scalar:
-        r"""$f_t = d \log \alpha_t / dt$."""
+        r"""Return $f_t = d \log \alpha_t / dt$."""
 
     @abc.abstractmethod
-    def diffusion2(self, t: Time) -> Scalar:
-        r"""$g_t^2 = d\sigma_t^2/dt - 2 f_t \sigma_t^2$."""
+    def squared_diffusion(self, t: Time) -> Scalar:
+        r"""Return $g_t^2 = d\sigma_t^2/dt - 2 f_t \sigma_t^2$."""
 
     def alpha_dot(self, t: Time) -> Scalar:
-        r"""$d\alpha_t/dt$."""
+        r"""Return $d\alpha_t/dt$."""
         return self.drift(t) * self.alpha(t)
 
     def sigma_dot(self, t: Time) -> Scalar:
-        r"""$d\sigma_t/dt$; infinite where $\sigma$ starts like a square root."""
+        r"""Return $d\sigma_t/dt$, infinite where $\sigma$ starts like a square root."""
         sigma = self.sigma(t)
-        return self.drift(t) * sigma + self.diffusion2(t) / (2.0 * sigma)
+        return self.drift(t) * sigma + self.squared_diffusion(t) / (2.0 * sigma)
 
-    def noise_level(self, t: Time) -> Scalar:
-        r"""$s_t = \sigma_t / \alpha_t$."""
+    def level(self, t: Time) -> Scalar:
+        r"""Return the noise level $\sigma_t / \alpha_t$ of a time."""
         return jnp.exp(-self.log_snr(t) / 2.0)
 
-    def time_of_noise_level(self, level: Time) -> Scalar:
-        r"""The time at which $\sigma_t / \alpha_t$ is `level`."""
+    def time_of_level(self, level: Time) -> Scalar:
+        r"""Return the time at which $\sigma_t / \alpha_t$ is `level`."""
         return self.time_of_log_snr(-2.0 * jnp.log(jnp.asarray(level)))
+
+    def alpha_of_level(self, level: Time) -> Scalar:
+        r"""Return $\alpha_t$ at the time of a level; a closed form needs no time."""
+        return self.alpha(self.time_of_level(level))
 
     def perturb(
         self, x_0: Float[Array, "*shape"], t: Time, noise: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
-        r"""$x_t = \alpha_t x_0 + \sigma_t z$, the coordinate of denoisers.
+        r"""Return $x_t = \alpha_t x_0 + \sigma_t z$.
 
-        Divide it by $\alpha_t$ for `steps` and `flow`: see `unscaled`.
+        Divide it by $\alpha_t$ for `steps`, `flow` and `denoise`: see `unscaled`.
         """
         return self.alpha(t) * x_0 + self.sigma(t) * noise
 
     def unscaled(self, x_t: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
-        r"""$x_t/\alpha_t = x_0 + s_t z$, the coordinate in which samplers take steps.
+        r"""Return $x_t/\alpha_t$, which is $x_0$ plus z times the noise level.
 
-        `AbstractGridSampler.steps` and `ODESampler.flow` take it beside noise levels;
-        denoisers take $x_t$ beside times.
+        `AbstractDenoiser.denoise`, `AbstractGridSampler.steps` and `ODESampler.flow`
+        take it beside levels; calling a denoiser takes $x_t$ beside a time.
         """
         return x_t / self.alpha(t)
 
     def scaled(self, x: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
-        r"""$x_t = \alpha_t x$, the inverse of `unscaled`."""
+        r"""Return $x_t = \alpha_t x$, the inverse of `unscaled`."""
         return self.alpha(t) * x
 
 
 def clip_time(schedule: AbstractSchedule, t: Scalar) -> Scalar:
-    """Rounding may carry an inverse a little beyond the ends."""
+    """Return a time between the ends: rounding may lead an inverse beyond them."""
     return jnp.clip(t, schedule.t_min, schedule.t_max)
 
 
 def check_time(schedule: AbstractSchedule, t: Time) -> None:
-    """There is one time; if it is known (not traced), between the schedule's ends.
+    """Check that there is one time, between the schedule's ends if it is not traced.
 
     **Raises:** `ValueError` with the ends.
     """
@@ -131,26 +135,26 @@ def check_time(schedule: AbstractSchedule, t: Time) -> None:
         raise ValueError(
             f"t={value:g} is outside the times of {type(schedule).__name__}, "
             f"[{schedule.t_min:g}, {schedule.t_max:g}]. If it is a noise level, turn "
-            "it into a time with schedule.time_of_noise_level(level)."
+            "it into a time with schedule.time_of_level(level), or call denoise."
         )
 
 
 def check_schedule(schedule: Any) -> None:
-    """A schedule that was made, `EDM()` and not `EDM`, and that is one still.
+    """Check that this is a schedule, `EDM()` and not `EDM`.
 
-    A trained one is checked again against its equations.
+    A schedule with arrays may have been trained and is checked against its equations.
 
-    **Raises:** `TypeError` with how to make one, `ValueError` as `check` does.
+    **Raises:** `TypeError` with the call that makes one, `ValueError` as `check` does.
     """
-    remedy = "make a schedule, VP.linear() or EDM() say"
+    remedy = "make a schedule, e.g. VP.linear() or EDM()"
     check_kind("schedule", schedule, AbstractSchedule, remedy)
-    # Without arrays it is what it was when it was made.
+    # A schedule without arrays cannot have changed since it was made.
     if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(schedule)):
         schedule.check()
 
 
 def check_ends(name: str, t_min: float, t_max: float) -> None:
-    """Time runs from `t_min` to a later `t_max`."""
+    """Check that time runs from `t_min` to a later `t_max`."""
     if not 0.0 <= t_min < t_max:
         raise ValueError(
             f"{name} has t_min={t_min:g} and t_max={t_max:g}; it needs "

@@ -8,14 +8,14 @@ from .schedule import AbstractSchedule, check_schedule
 
 
 class Shifted(AbstractSchedule):
-    r"""Another schedule with all of its noise m times as large.
+    r"""Another schedule with m times its noise.
 
     $\sigma'_t = m \sigma_t$, so $\log$-SNR falls by $2 \log m$ and
     $f' = f$, $g'^2 = m^2 g^2$. Large images need it: averaging neighbouring pixels
-    undoes independent noise, so m grows with the side of the image.
+    removes independent noise, so m grows with the side of the image.
 
     Reference: *simple diffusion*, Hoogeboom et al., 2023, who keep the variance one by
-    dividing $\alpha$ and $\sigma$ by a common factor, which a denoiser cannot tell.
+    dividing $\alpha$ and $\sigma$ by a common factor, which leaves the level as it is.
 
     **Arguments:**
 
@@ -31,7 +31,9 @@ class Shifted(AbstractSchedule):
     def __init__(self, inner: AbstractSchedule, factor: float):
         check_schedule(inner)
         if not 0.0 < factor < float("inf"):
-            raise ValueError(f"factor={factor}: noise is multiplied by a positive one")
+            raise ValueError(
+                f"factor={factor}: give a positive number, which multiplies the noise"
+            )
         self.inner = inner
         self.factor = float(factor)
         self.t_min = inner.t_min
@@ -53,11 +55,14 @@ class Shifted(AbstractSchedule):
         shifted = jnp.asarray(log_snr) + 2.0 * jnp.log(self.factor)
         return self.inner.time_of_log_snr(shifted)
 
+    def alpha_of_level(self, level: Time) -> Scalar:
+        return self.inner.alpha_of_level(jnp.asarray(level) / self.factor)
+
     def drift(self, t: Time) -> Scalar:
         return self.inner.drift(t)
 
-    def diffusion2(self, t: Time) -> Scalar:
-        return self.factor**2 * self.inner.diffusion2(t)
+    def squared_diffusion(self, t: Time) -> Scalar:
+        return self.factor**2 * self.inner.squared_diffusion(t)
 
     def alpha_dot(self, t: Time) -> Scalar:
         return self.inner.alpha_dot(t)

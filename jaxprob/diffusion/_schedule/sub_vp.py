@@ -9,7 +9,7 @@ from .vp import VP
 
 
 class SubVP(AbstractSchedule):
-    r"""Less noise than `VP` at every time, and $\sigma \sim t$ near the data.
+    r"""The schedule with less noise than `VP`, and $\sigma \sim t$ near the data.
 
     $$\alpha_t = e^{-B_t/2}, \quad \sigma_t = 1 - e^{-B_t}, \quad
       f_t = -\beta_t/2, \quad g_t^2 = \beta_t (1 - e^{-2 B_t})$$
@@ -43,25 +43,28 @@ class SubVP(AbstractSchedule):
         return -jnp.expm1(-self.vp.int_beta(jnp.asarray(t)))
 
     def log_snr(self, t: Time) -> Scalar:
-        # s = exp(B/2) - exp(-B/2) = 2 sinh(B/2), here so that it does not overflow.
+        # The level is 2 sinh(B/2), written so that it does not overflow.
         b = self.vp.int_beta(jnp.asarray(t))
         return -2.0 * (b / 2.0 + jnp.log(-jnp.expm1(-b)))
 
     def time_of_log_snr(self, log_snr: Time) -> Scalar:
-        # B = 2 asinh(s/2), and VP's log-SNR at B is -log(expm1(B)).
+        # B = 2 asinh(level/2), and VP's log-SNR at B is -log(expm1(B)).
         half = jnp.exp(-jnp.asarray(log_snr) / 2.0) / 2.0
         b = 2.0 * jnp.arcsinh(half)
         t = self.vp.time_of_log_snr(-(b + jnp.log(-jnp.expm1(-b))))
         return clip_time(self, jnp.where(jnp.isinf(b), self.t_max, t))
 
+    def alpha_of_level(self, level: Time) -> Scalar:
+        return jnp.exp(-jnp.arcsinh(jnp.asarray(level) / 2.0))
+
     def drift(self, t: Time) -> Scalar:
         return self.vp.drift(t)
 
-    def diffusion2(self, t: Time) -> Scalar:
+    def squared_diffusion(self, t: Time) -> Scalar:
         t = jnp.asarray(t)
         return self.vp.beta(t) * -jnp.expm1(-2.0 * self.vp.int_beta(t))
 
     def sigma_dot(self, t: Time) -> Scalar:
-        # Finite at t = 0, where the general form is 0/0.
+        # The general form is 0/0 at t = 0.
         t = jnp.asarray(t)
         return self.vp.beta(t) * jnp.exp(-self.vp.int_beta(t))

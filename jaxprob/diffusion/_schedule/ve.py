@@ -15,7 +15,7 @@ class VE(AbstractSchedule):
     $$s(t) = s_0 (s_1/s_0)^t, \quad \alpha_t = 1, \quad \sigma_t^2 = s(t)^2 - s_0^2,
       \quad f = 0, \quad g_t^2 = 2 \log(s_1/s_0)\, s(t)^2$$
 
-    $\sigma_0$ is zero, as it must be for an SDE that starts at the data.
+    $\sigma_0$ is zero, as an SDE that starts at the data requires.
 
     Reference: *Score-Based Generative Modeling through Stochastic Differential
     Equations*, Song et al., 2021, appendix C.
@@ -61,9 +61,12 @@ class VE(AbstractSchedule):
         a = -jnp.asarray(log_snr) - 2.0 * math.log(self.scale_min)
         return clip_time(self, jnp.logaddexp(0.0, a) / (2.0 * self._rate))
 
+    def alpha_of_level(self, level: Time) -> Scalar:
+        return jnp.ones_like(jnp.asarray(level))
+
     def drift(self, t: Time) -> Scalar:
         return jnp.zeros_like(jnp.asarray(t))
 
-    def diffusion2(self, t: Time) -> Scalar:
+    def squared_diffusion(self, t: Time) -> Scalar:
         rate = self._rate
         return 2.0 * rate * self.scale_min**2 * jnp.exp(2.0 * rate * jnp.asarray(t))

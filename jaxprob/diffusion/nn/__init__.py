@@ -1,23 +1,24 @@
 """Networks for denoisers, plain Equinox modules: `net(x, c, cond=None, *, key=None)`.
 
-They know nothing of diffusion but that `c` is a number that says how much noise there
-is in `x`, and can be used alone. Any other callable of this form serves as well.
+They use nothing of diffusion: `c` is a number that measures the noise in `x`. Any other
+callable of this form serves as well.
 
 - `Sinusoids`, `Embedding`: the number and the condition become a vector.
-- `Condition`: a condition that may be absent; a network of your own reads it by
-  `when_present`. `check_condition` rejects rows that a network does not know.
+- `Condition`: a condition that may be absent; a user's network reads it by
+  `when_present`. `check_condition` rejects rows that a network does not have.
 - `ResidualMLP`: vectors.
-- `Mixer2d`: images, that of Equinox's diffusion example. `AdaptiveMixer2d` hears the
-  noise level in its norms and takes conditions.
+- `Mixer2d`: images, as in Equinox's diffusion example. `AdaptiveMixer2d` reads the
+  noise in its norms and takes conditions.
 - `UNet`, `DiT`: images, by convolutions and by attention.
 - `LowPrecision`: any of them in bfloat16, with its parameters in float32.
 
-Each is a function of one example; `jax.vmap` makes plain products of matrices of it.
+Each is a function of one example, whose `jax.vmap` is plain products of matrices.
 """
 
 from ._embedding import Embedding as Embedding, Sinusoids as Sinusoids
 from ._condition import (
     AbstractConditioned as AbstractConditioned,
+    AbstractReader as AbstractReader,
     Condition as Condition,
     as_condition as as_condition,
     check_condition as check_condition,

@@ -1,4 +1,4 @@
-"""A Mixer that hears the noise level and the condition in its norms."""
+"""A Mixer whose norms depend on the noise and the condition."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from ..._jaxpr.batch_second import batch_second
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from ._batch_second import batch_second
 from ._condition import AbstractConditioned, Condition
 from ._embedding import Embedding, embedded
 from ._images import (
@@ -23,13 +23,13 @@ from ._mixing import Mixing, normalise, over_hidden, over_patches
 
 
 class AdaptiveMixer2d(AbstractConditioned):
-    r"""MLP-Mixer for images whose norms are scaled and shifted by the noise level.
+    r"""MLP-Mixer for images whose norms are scaled and shifted by the embedding.
 
     $$y \leftarrow y + g(e)\,\mathrm{mix}\big[(1 + a(e))\,\mathrm{norm}(y) + b(e)\big]$$
 
     once over patches and once over the numbers of each patch, with a, b and g linear in
-    the embedding e and zero at first. `Mixer2d` is told the time by one more channel of
-    the image, which is little in a network of norms, and takes no condition.
+    the embedding e and zero at first. `Mixer2d` reads the time from one more channel of
+    the image, which norms make weak, and takes no condition.
 
     Reference: *MLP-Mixer: An all-MLP Architecture for Vision*, Tolstikhin et al., 2021;
     the modulation as in *Scalable Diffusion Models with Transformers*, Peebles and Xie,
@@ -114,7 +114,7 @@ class AdaptiveMixer2d(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:
-        """The output for the image `x` at noise level `c`; `key` is not used."""
+        """Return the output for the image `x` with noise `c`; `key` is not used."""
         check_image(self, x)
         e = embedded(self.embedding, c, cond, x.dtype)
         y = into_patches(self.patch_in, x, self.patch_size)

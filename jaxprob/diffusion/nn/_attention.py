@@ -24,7 +24,7 @@ class SelfAttention(eqx.Module):
     - `num_heads`: divides `dim`.
     - `key`: of the initial weights.
 
-    **Raises:** `ValueError` when it does not.
+    **Raises:** `ValueError` when the number of heads does not divide `dim`.
     """
 
     qkv: eqx.nn.Linear

@@ -1,4 +1,4 @@
-"""Conditions that may be absent, and their check at a network's entrance."""
+"""Conditions that may be absent, and the part of a model that reads them."""
 
 import abc
 from collections.abc import Callable
@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._types import Model
 
 
 class Condition(eqx.Module):
-    """A condition, and whether it is there.
+    """A condition with a flag of whether it is present.
 
     Rows of one batch differ in whether their condition is left out
-    (`DenoisingLoss(drop_cond=0.1)`), and the two calls of classifier-free guidance are
-    one batch. So "no condition" is a flag beside the value, and never a value: -1 is
-    the last row of a table, and every float is a number that a network may be given.
+    (`DenoisingLoss(cond_dropout=0.1)`), and the two calls of classifier-free guidance
+    are one batch. So "no condition" is a flag beside the value, and never a value: -1
+    is the last row of a table, and every float is a valid number.
 
-    `Embedding` reads it. A network of your own reads it by `when_present`. In a data
-    set it marks the rows that have no condition:
+    `Embedding` reads it. A user's network reads it by `when_present`. In a data set it
+    marks the rows that have no condition:
 
     ```python
     known = labels >= 0
@@ -33,7 +33,7 @@ class Condition(eqx.Module):
 
     **Arguments:**
 
-    - `value`: an array; any valid one where the condition is absent.
+    - `value`: an array; any valid value where the condition is absent.
     - `present`: Boolean, of one example; with a leading axis, of several.
     """
 
@@ -72,9 +72,9 @@ def as_condition(cond: PyTree, present: bool | Bool[Array, ""] = True) -> PyTree
 
     **Arguments:**
 
-    - `cond`: of one example, an array or a tree of arrays. A `Condition` in it is
-        absent if it was so before.
-    - `present`: whether it is there.
+    - `cond`: of one example, an array or a tree of arrays. An absent `Condition` in it
+        stays absent.
+    - `present`: whether it is present.
     """
 
     def one(leaf):
@@ -91,7 +91,7 @@ def no_condition(cond: PyTree) -> PyTree:
 
 
 def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> Array:
-    """Return what a network reads from a condition, or `nothing` where it is absent.
+    """Return `read(cond)`, or `nothing` where the condition is absent.
 
     ```python
     class Net(eqx.Module):
@@ -104,7 +104,7 @@ def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> 
 
     **Arguments:**
 
-    - `cond`: `None`, a `Condition`, or a condition that is there.
+    - `cond`: `None`, a `Condition`, or a condition that is present.
     - `read`: the function of the condition, e.g. a table or a linear map.
     - `nothing`: of the shape that `read` gives.
     """
@@ -113,7 +113,7 @@ def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> 
     if not is_condition(cond):
         return read(cond)
 
-    # Replaced before reading too: the gradient of a NaN that is not chosen is NaN.
+    # The value is replaced before reading: `where` passes NaN to gradients.
     def safe(leaf):
         leaf = jnp.asarray(leaf)
         return jnp.where(cond.present, leaf, jnp.zeros_like(leaf))
@@ -122,20 +122,40 @@ def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> 
 
 
 class AbstractConditioned(eqx.Module):
-    """Capability: says which part reads all of the condition, at the entrance.
+    """Capability of a model: it names the part that reads all of the condition.
 
-    Of a network that is made of others it cannot be guessed from the parts inside: an
-    encoder may stand before them, or the condition may be an image beside the input.
+    The parts inside a network do not tell: an encoder may stand before them, or the
+    condition may be an image beside the input.
     """
 
     @property
     @abc.abstractmethod
-    def reader(self) -> Any:
-        """The `Embedding` that is given `cond` as it is; `None` where none is known."""
+    def reader(self) -> "AbstractReader | None":
+        """The part that is given `cond` as it is; `None` where none is known."""
 
 
-def reader_of(model: Model) -> Any:
-    """Return the `Embedding` at the entrance of a model, or `None`."""
+class AbstractReader(AbstractConditioned):
+    """A part that reads a class or a vector, and has a vector for no condition.
+
+    **Fields:**
+
+    - `num_classes`: number of classes, if the condition is a class.
+    - `cond_dim`: size of the condition, if it is a vector.
+    - `nothing`: the vector for no condition, zero until it is trained; `None` where
+        there is no condition.
+    """
+
+    num_classes: eqx.AbstractVar[int | None]
+    cond_dim: eqx.AbstractVar[int | None]
+    nothing: eqx.AbstractVar[Float[Array, " dim"] | None]
+
+    @property
+    def reader(self) -> "AbstractReader | None":
+        return self
+
+
+def reader_of(model: Model) -> AbstractReader | None:
+    """Return the part that reads the condition of a model, or `None`."""
     return model.reader if isinstance(model, AbstractConditioned) else None
 
 
@@ -144,32 +164,32 @@ def null_is_untrained(model: Model) -> bool:
 
     `False` where the entrance of the model is not known, or is being traced.
     """
-    nothing = getattr(reader_of(model), "nothing", None)
-    if nothing is None or isinstance(nothing, Tracer):
+    reader = reader_of(model)
+    if reader is None or reader.nothing is None or isinstance(reader.nothing, Tracer):
         return False
-    return not np.asarray(nothing).any()
+    return not np.asarray(reader.nothing).any()
 
 
 def check_given(model: Model, cond: PyTree) -> None:
-    """Check that a condition is given where a model cannot do without.
+    """Check that a condition is given where a model requires one.
 
-    **Raises:** `ValueError` for no condition where the vector that stands for none was
-    never trained.
+    **Raises:** `ValueError` for no condition where the vector for none was never
+    trained.
     """
     if cond is None and null_is_untrained(model):
         raise ValueError(
             "cond=None, but the network takes a condition and its vector for no "
             "condition is zero, so it was never trained: give a condition, or train "
-            "with DenoisingLoss(drop_cond=0.1)"
+            "with DenoisingLoss(cond_dropout=0.1)"
         )
 
 
 def check_condition(model: Model, cond: PyTree) -> None:
-    """Check that the rows of a condition are ones that the model knows.
+    """Check that the rows of a condition are ones that the model has.
 
     Inside a traced computation an unknown class can only read as NaN; here, on the
-    host, it is named. Only the part at the model's entrance is asked (`reader`), so a
-    network of your own may take any condition.
+    host, the error names it. Only the model's `reader` is consulted, so a user's
+    network may take any condition.
 
     **Arguments:**
 
@@ -177,7 +197,7 @@ def check_condition(model: Model, cond: PyTree) -> None:
     - `cond`: conditions of several examples, or `None`.
 
     **Raises:** `ValueError` that names the row; `TypeError` for Booleans and for
-    classes that are no integers.
+    classes that are not integers.
     """
     reader = reader_of(model)
     rows, present = cond, None

@@ -1,9 +1,9 @@
-"""In which dtype sums are taken."""
+"""The dtype of sums."""
 
 import jax.numpy as jnp
 
 
 def wide(dtype) -> jnp.dtype:
-    """At least float32: means and variances in bfloat16 would lose all their digits."""
+    """Return a dtype of at least 32 bits: sums in bfloat16 would lose their digits."""
     dtype = jnp.dtype(dtype)
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)

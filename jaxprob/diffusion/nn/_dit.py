@@ -105,7 +105,7 @@ class DiT(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:
-        """The output for the image `x` at noise level `c`; `key` is not used."""
+        """Return the output for the image `x` with noise `c`; `key` is not used."""
         check_image(self, x)
         e = embedded(self.embedding, c, cond, x.dtype)
         rows = into_patches(self.patch_in, x, self.patch_size) + self.positions

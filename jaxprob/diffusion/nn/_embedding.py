@@ -1,4 +1,4 @@
-"""How a network hears of the noise level and of the condition."""
+"""The embedding of the noise and of the condition, a network's second input."""
 
 import math
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..._random.keys import check_key
 from ..._types import PRNGKey
 from ._condition import (
-    AbstractConditioned,
+    AbstractReader,
     Condition,
     check_not_boolean,
     when_present,
@@ -20,8 +20,8 @@ from ._condition import (
 class Sinusoids(eqx.Module):
     r"""$\cos(2\pi f_k c), \sin(2\pi f_k c)$ for frequencies in geometric progression.
 
-    Nothing is trained. A scalar alone moves a network's input far too little to tell
-    two nearby noise levels apart.
+    Nothing is trained. A scalar alone changes a network's input too little to separate
+    two nearby noise levels.
 
     Reference: *Attention Is All You Need*, Vaswani et al., 2017; *Fourier Features Let
     Networks Learn High Frequency Functions in Low Dimensional Domains*, Tancik et al.,
@@ -53,15 +53,15 @@ class Sinusoids(eqx.Module):
         return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
 
 
-class Embedding(AbstractConditioned):
-    r"""The vector that tells a network its noise level and its condition.
+class Embedding(AbstractReader):
+    r"""The vector of the noise and the condition.
 
     $$e = W_2\,\mathrm{silu}(W_1 \sin(c) + \mathrm{cond}), $$
 
     where a class has a row of a table and a vector a linear map. No condition (`None`,
-    or a `Condition` that is absent) has a vector of its own, which classifier-free
-    guidance needs. It is zero until `DenoisingLoss(drop_cond=...)` or a data set with
-    absent conditions has trained it.
+    or a `Condition` that is absent) has a separate vector, which classifier-free
+    guidance needs. It is zero until `DenoisingLoss(cond_dropout=...)` or a data set
+    with absent conditions has trained it.
 
     **Arguments:**
 
@@ -112,17 +112,13 @@ class Embedding(AbstractConditioned):
         c: Float[Array, ""],
         cond: Array | Condition | None = None,
     ) -> Float[Array, " dim"]:
-        """The vector for noise level `c` and condition `cond`."""
-        # The angles in the dtype of c, which knows them; weights may have fewer bits.
+        """Return the vector for the noise `c` and the condition `cond`."""
+        # Angles keep the dtype of c; weights may have fewer bits.
         hidden = self.first(self.sinusoids(c).astype(self.first.weight.dtype))
         addition = self._condition(cond)
         if addition is not None:
             hidden = hidden + addition
         return self.second(jax.nn.silu(hidden))
-
-    @property
-    def reader(self) -> "Embedding":
-        return self
 
     def _condition(self, cond):
         if self.nothing is None:
@@ -148,9 +144,8 @@ class Embedding(AbstractConditioned):
                     f"cond is {cond.dtype}{list(jnp.shape(cond))} where one class, an "
                     f"integer in 0, ..., {len(self.classes) - 1}, is needed"
                 )
-            # An unknown class reads as NaN, which training and sampling report, and
-            # not as the last class, which is what an index out of bounds gives. uint8
-            # cannot hold the number of 256 classes.
+            # An unknown class reads as NaN, which training and sampling report. JAX
+            # would clamp the index to the last class. uint8 cannot hold 256.
             cond = cond.astype(jnp.int32)
             index = jnp.where(cond < 0, len(self.classes), cond)
             return self.classes.at[index].get(mode="fill", fill_value=jnp.nan)
@@ -168,9 +163,9 @@ def embedded(
     cond: Array | Condition | None,
     dtype,
 ) -> Float[Array, " dim"]:
-    """What the layers of a network multiply: silu of the embedding, in their dtype.
+    """Return silu of the embedding, in the dtype of a network's layers.
 
-    The embedding itself stays in the dtype of `c`: three digits, all that bfloat16 has,
-    do not tell nearby noise levels apart.
+    The embedding itself stays in the dtype of `c`: the three digits of bfloat16 do not
+    separate nearby noise levels.
     """
     return jax.nn.silu(embedding(c, cond)).astype(dtype)

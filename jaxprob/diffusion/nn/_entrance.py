@@ -1,4 +1,4 @@
-"""A network of any kind at its entrance: what it looks up, how it reads a condition."""
+"""The entrance of any network: checked tables, and errors of a condition."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ from ._condition import is_condition
 
 
 class _CheckedTable(eqx.nn.Embedding):
-    """A table that gives NaN for a row it does not have.
+    """A table that gives NaN for a row that it does not have.
 
-    JAX clamps an index beyond the end and counts a negative one from the end, so that
-    an unknown class would be read as another class.
+    JAX clamps an index beyond the end and counts a negative one from the end, so an
+    unknown class would be read as another class.
     """
 
     def __call__(self, x: Any, *, key: Any = None) -> Array:
@@ -43,8 +43,8 @@ def with_checked_tables(net: Model) -> Model:
 def read_condition(call: Callable[[Any], Array], cond: PyTree) -> Array:
     """Return `call(cond)`, and name the cause if it cannot read a `Condition`.
 
-    **Raises:** `TypeError` when the call fails on a `Condition` but not on the value in
-    it; what the call raises otherwise.
+    **Raises:** `TypeError` when the call fails on a `Condition` but not on its value;
+    otherwise the error of the call.
     """
     leaves = jax.tree.leaves(cond, is_leaf=is_condition)
     if not any(map(is_condition, leaves)):
@@ -61,7 +61,8 @@ def read_condition(call: Callable[[Any], Array], cond: PyTree) -> Array:
             raise
         raise TypeError(
             "the network was given an nn.Condition, a condition that may be absent (by "
-            "drop_cond, guidance or a data set with absent ones), and cannot read it: "
+            "cond_dropout, guidance or a data set with absent ones), and cannot read "
+            "it: "
             f"{type(error).__name__}: {error}. Where it reads cond, write "
             "nn.when_present(cond, read, nothing), with a trained array `nothing` for "
             "no condition"

@@ -1,4 +1,4 @@
-"""Images as rows of patches, and what may be an image."""
+"""Images as rows of patches, and checks of images."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from ..._types import Model
 def into_patches(
     layer: eqx.nn.Linear, x: Float[Array, "channels height width"], patch_size: int
 ) -> Float[Array, "patches hidden"]:
-    """A convolution whose stride is its width is a matrix times the patches."""
+    """Return a matrix times the patches: a convolution whose stride is its width."""
     p = patch_size
     return linear(layer, rearrange(x, "c (h i) (w j) -> (h w) (c i j)", i=p, j=p))
 
@@ -26,14 +26,14 @@ def from_patches(
     height: int,
     patch_size: int,
 ) -> Float[Array, "channels height width"]:
-    """The image whose patches the layer makes of the rows."""
+    """Return the image whose patches are a layer of the rows."""
     return as_image(linear(layer, rows), height, patch_size)
 
 
 def as_image(
     rows: Float[Array, "patches pixels"], height: int, patch_size: int
 ) -> Float[Array, "channels height width"]:
-    """The image whose patches are the rows."""
+    """Return the image whose patches are the rows."""
     p = patch_size
     form = "(h w) (c i j) -> c (h i) (w j)"
     return rearrange(rows, form, h=height // p, i=p, j=p)
@@ -42,7 +42,7 @@ def as_image(
 def linear(
     layer: eqx.nn.Linear, rows: Float[Array, "rows in_size"]
 ) -> Float[Array, "rows out_size"]:
-    """`jax.vmap(layer)(rows)` as one product of matrices.
+    """Return `jax.vmap(layer)(rows)` as one product of matrices.
 
     Under a further vmap, `rows @ W.T` stays one plain product with all rows of all
     examples; the vmapped `W @ row` becomes one with its axes in the wrong order.
@@ -52,21 +52,21 @@ def linear(
 
 
 def zeroed(layer: Model) -> Model:
-    """The layer with zeros for weights: a branch that begins as nothing."""
+    """Return the layer with zeros for weights: a branch that is zero at first."""
     return jax.tree.map(
         lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf, layer
     )
 
 
 def as_image_shape(image_shape: Any) -> tuple[int, int, int]:
-    """Channels, height and width as a tuple, which is hashed and compared with x.shape.
+    """Return channels, height and width as a tuple, to compare with `x.shape`.
 
     **Raises:** `ValueError` for another number of them.
     """
     sizes = tuple(int(size) for size in image_shape)
     if len(sizes) != 3 or min(sizes) < 1:
         raise ValueError(
-            f"image_shape={sizes}: give channels, height and width, (1, 28, 28) say "
+            f"image_shape={sizes}: give channels, height and width, e.g. (1, 28, 28) "
             "for grey images of 28 x 28"
         )
     channels, height, width = sizes
@@ -74,9 +74,9 @@ def as_image_shape(image_shape: Any) -> tuple[int, int, int]:
 
 
 def check_patches(image_shape: tuple[int, ...], patch_size: int) -> int:
-    """The number of patches that tile the image.
+    """Return the number of patches that tile the image.
 
-    **Raises:** `ValueError` with sizes that would.
+    **Raises:** `ValueError` with sizes that divide the image.
     """
     _, height, width = image_shape
     for name, size in (("height", height), ("width", width)):
@@ -90,7 +90,7 @@ def check_patches(image_shape: tuple[int, ...], patch_size: int) -> int:
 
 
 def check_image(net: Any, x: Array) -> None:
-    """The image is of the shape that the network was built for.
+    """Check that the image has the shape that the network was built for.
 
     **Raises:** `ValueError` with both shapes.
     """

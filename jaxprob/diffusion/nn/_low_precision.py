@@ -1,4 +1,4 @@
-"""A network that computes in few digits and is stored in many."""
+"""A network that computes in half precision and is stored in single precision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,19 +9,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
-from ._condition import AbstractConditioned, reader_of
+from ._condition import AbstractConditioned, AbstractReader, reader_of
 from ._embedding import Embedding
 
 
 class LowPrecision(AbstractConditioned):
-    """Computes in bfloat16; parameters, gradients and the optimiser stay in float32.
+    """A network in bfloat16 whose parameters and gradients are float32.
 
-    Parameters and input are cast at each call, so derivatives with respect to them
-    arrive in their own dtype. Embeddings of the noise level stay as they are, and so
-    does all that a denoiser does round its network: a score needs its digits. Norms
-    take their means and variances in float32.
+    Parameters and input are cast at each call, so derivatives with respect to them have
+    their dtype, and so does the optimiser. Embeddings of the noise, the arithmetic of
+    the denoiser, and means and variances of norms stay in float32.
 
-    It pays on accelerators; a CPU is slower with it.
+    It is faster on accelerators and slower on a CPU.
 
     Reference: *Mixed Precision Training*, Micikevicius et al., 2018.
 
@@ -46,7 +45,7 @@ class LowPrecision(AbstractConditioned):
         self.dtype = jnp.dtype(dtype)
 
     @property
-    def reader(self) -> Any:
+    def reader(self) -> AbstractReader | None:
         return reader_of(self.net)
 
     def __call__(

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._jaxpr.batch_second import batch_second
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from ._batch_second import batch_second
 from ._images import (
     as_image,
     as_image_shape,
@@ -24,8 +24,8 @@ from ._mixing import Mixing, normalise, over_hidden, over_patches
 class Mixer2d(eqx.Module):
     r"""MLP-Mixer for images, with the time as one more channel.
 
-    It is the same function as in Equinox's score-based diffusion example given the same
-    weights (`tests/diffusion/test_networks.py`), in products of matrices.
+    With the same weights it is the function of Equinox's score-based diffusion example
+    (`tests/diffusion/nn/test_networks.py`), in products of matrices.
 
     Reference: *MLP-Mixer: An all-MLP Architecture for Vision*, Tolstikhin et al., 2021;
     *On Neural Differential Equations*, Kidger, 2021.
@@ -43,8 +43,8 @@ class Mixer2d(eqx.Module):
     - `mix_patch_size`, `mix_hidden_size`: widths of the MLPs that mix patches and
         numbers.
     - `num_blocks`: mixer blocks.
-    - `t_max`: what `c` is divided by before it becomes a channel: the schedule's end
-        with `condition_on="time"`, 1 with `condition_on="noise"`.
+    - `t_max`: divisor of `c` before it becomes a channel: the schedule's end with
+        `condition_on="time"`, 1 with `condition_on="noise"`.
     - `key`: of the initial weights.
 
     **Raises:** `ValueError` when the patch size does not divide the image, at
@@ -110,7 +110,7 @@ class Mixer2d(eqx.Module):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:
-        """The network's output for the image `x` at time `c`; `key` is not used."""
+        """Return the output for the image `x` at time `c`; `key` is not used."""
         check_image(self, x)
         if cond is not None:
             raise ValueError("Mixer2d takes no condition")
@@ -136,10 +136,10 @@ _block_of_one = batch_second(_block, 1, "mixer_block")
 
 
 class MixerBlock(eqx.Module):
-    """Mixes over patches, then over the numbers of each patch.
+    """One block: mixing over patches, then over the numbers of each patch.
 
-    A function of one example. Its `vmap` is a few products of matrices that hold all
-    examples, see `_mixing.py`.
+    The `vmap` of this function of one example is a few products of matrices that hold
+    all examples, see `_mixing.py`.
 
     **Arguments:**
 

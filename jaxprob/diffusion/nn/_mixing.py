@@ -1,7 +1,7 @@
 """The MLPs and the norm of a Mixer's block, for all examples at once.
 
-Numbers stand as (patches, examples, numbers per patch). Mixing over patches is then a
-product from the left of a (patches, all else) matrix, mixing over the numbers of a
+Arrays have the axes (patches, examples, numbers per patch). Mixing over patches is then
+a product from the left of a (patches, all else) matrix, mixing over the numbers of a
 patch one from the right of an (all else, numbers) matrix, and nothing is transposed.
 """
 
@@ -21,56 +21,56 @@ Rows = Float[Array, "patches examples hidden"]
 class Mixing(eqx.Module):
     r"""The weights of $W_2\,\mathrm{relu}(W_1 x + b_1) + b_2$.
 
-    Both matrices are stored with the narrow side first: their gradients are then
-    products whose first side is the narrow one, which run three times as fast on a CPU
-    as the other way round.
+    Both matrices are stored with the short side first: their gradients are then
+    products whose first side is the short one, which are three times as fast on a CPU
+    as those whose first side is the long one.
 
     **Arguments:**
 
-    - `narrow`: size of x and of the output.
-    - `wide`: size between.
+    - `size`: size of x and of the output.
+    - `hidden_size`: size of the hidden layer.
     - `key`: of the initial weights, those of `equinox.nn.Linear`.
     """
 
-    up: Float[Array, "narrow wide"]
-    up_bias: Float[Array, " wide"]
-    down: Float[Array, "narrow wide"]
-    down_bias: Float[Array, " narrow"]
+    up: Float[Array, "size hidden"]
+    up_bias: Float[Array, " hidden"]
+    down: Float[Array, "size hidden"]
+    down_bias: Float[Array, " size"]
 
-    def __init__(self, narrow: int, wide: int, *, key: PRNGKey):
+    def __init__(self, size: int, hidden_size: int, *, key: PRNGKey):
         up_key, up_bias_key, down_key, down_bias_key = jax.random.split(key, 4)
 
         def draw(key, shape, fan_in):
             limit = 1.0 / math.sqrt(fan_in)
             return jax.random.uniform(key, shape, None, -limit, limit)
 
-        self.up = draw(up_key, (narrow, wide), narrow)
-        self.up_bias = draw(up_bias_key, (wide,), narrow)
-        self.down = draw(down_key, (narrow, wide), wide)
-        self.down_bias = draw(down_bias_key, (narrow,), wide)
+        self.up = draw(up_key, (size, hidden_size), size)
+        self.up_bias = draw(up_bias_key, (hidden_size,), size)
+        self.down = draw(down_key, (size, hidden_size), hidden_size)
+        self.down_bias = draw(down_bias_key, (size,), hidden_size)
 
     @property
     def weights(self) -> tuple[Array, Array, Array, Array]:
-        """As `over_patches` and `over_hidden` take them."""
+        """All four arrays, in the order of `over_patches` and `over_hidden`."""
         return self.up, self.up_bias, self.down, self.down_bias
 
 
 def over_patches(y: Rows, up, up_bias, down, down_bias) -> Rows:
-    """The MLP over the patches of each number."""
+    """Return the MLP over the patches of each number."""
     z = y.reshape(y.shape[0], -1)
     h = jax.nn.relu(up.T @ z + up_bias[:, None])
     return (down @ h + down_bias[:, None]).reshape(y.shape)
 
 
 def over_hidden(y: Rows, up, up_bias, down, down_bias) -> Rows:
-    """The MLP over the numbers of each patch."""
+    """Return the MLP over the numbers of each patch."""
     z = y.reshape(-1, y.shape[-1])
     h = jax.nn.relu(z @ up + up_bias[None])
     return (h @ down.T + down_bias[None]).reshape(y.shape)
 
 
 def normalise(y: Rows) -> Rows:
-    """Each example to mean 0 and variance 1 over patches and numbers."""
+    """Return each example with mean 0 and variance 1 over patches and numbers."""
     digits = y.astype(wide(y.dtype))
     centred = digits - jnp.mean(digits, axis=(0, 2), keepdims=True)
     variance = jnp.mean(centred**2, axis=(0, 2), keepdims=True)

@@ -12,7 +12,7 @@ from ._embedding import Embedding, embedded
 
 
 class ResidualMLP(AbstractConditioned):
-    r"""Residual MLP whose blocks are scaled and shifted by the noise level.
+    r"""Residual MLP whose blocks are scaled and shifted by the embedding.
 
     $$h \leftarrow h + W_2\,\mathrm{silu}\big(W_1 [(1 + a(e))\,\mathrm{norm}(h)
       + b(e)]\big)$$
@@ -79,7 +79,7 @@ class ResidualMLP(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, " dim"]:
-        """The network's output for `x` at noise level `c`; `key` is not used."""
+        """Return the output for the vector `x` with noise `c`; `key` is not used."""
         dim = self.first.in_features
         if x.shape != (dim,):
             remedy = "map over a batch with jax.vmap"

@@ -127,7 +127,7 @@ class UNet(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "channels height width"]:
-        """The output for the image `x` at noise level `c`; `key` is not used."""
+        """Return the output for the image `x` with noise `c`; `key` is not used."""
         check_image(self, x)
         e = embedded(self.embedding, c, cond, x.dtype)
         h = self.conv_in(x)
@@ -151,11 +151,11 @@ class UNet(AbstractConditioned):
 
 
 class UNetBlock(eqx.Module):
-    """A residual block of two convolutions and, perhaps, attention over its pixels.
+    """A residual block of two convolutions and, optionally, attention over pixels.
 
     **Arguments:**
 
-    - `narrow`, `wide`: channels in and out.
+    - `in_channels`, `out_channels`: channels of input and output.
     - `dim`: size of the embedding.
     - `num_heads`: of the attention; 0 for none.
     - `key`: of the initial weights.
@@ -171,25 +171,33 @@ class UNetBlock(eqx.Module):
     attention: SelfAttention | None
 
     def __init__(
-        self, narrow: int, wide: int, dim: int, *, num_heads: int = 0, key: PRNGKey
+        self,
+        in_channels: int,
+        out_channels: int,
+        dim: int,
+        *,
+        num_heads: int = 0,
+        key: PRNGKey,
     ):
         key1, mod_key, key2, skip_key, attention_key = jax.random.split(key, 5)
-        self.norm1 = _group_norm(narrow)
-        self.conv1 = eqx.nn.Conv2d(narrow, wide, 3, padding=1, key=key1)
-        self.modulation = eqx.nn.Linear(dim, 2 * wide, key=mod_key)
-        self.norm2 = _group_norm(wide, affine=False)
-        self.conv2 = zeroed(eqx.nn.Conv2d(wide, wide, 3, padding=1, key=key2))
+        self.norm1 = _group_norm(in_channels)
+        self.conv1 = eqx.nn.Conv2d(in_channels, out_channels, 3, padding=1, key=key1)
+        self.modulation = eqx.nn.Linear(dim, 2 * out_channels, key=mod_key)
+        self.norm2 = _group_norm(out_channels, affine=False)
+        self.conv2 = zeroed(
+            eqx.nn.Conv2d(out_channels, out_channels, 3, padding=1, key=key2)
+        )
         self.skip = self.norm3 = self.attention = None
-        if narrow != wide:
-            self.skip = eqx.nn.Conv2d(narrow, wide, 1, key=skip_key)
+        if in_channels != out_channels:
+            self.skip = eqx.nn.Conv2d(in_channels, out_channels, 1, key=skip_key)
         if num_heads:
-            self.norm3 = _group_norm(wide)
-            attention = SelfAttention(wide, num_heads, key=attention_key)
+            self.norm3 = _group_norm(out_channels)
+            attention = SelfAttention(out_channels, num_heads, key=attention_key)
             self.attention = eqx.tree_at(lambda a: a.out, attention, replace_fn=zeroed)
 
     def __call__(
-        self, x: Float[Array, "narrow height width"], e: Float[Array, " dim"]
-    ) -> Float[Array, "wide height width"]:
+        self, x: Float[Array, "in_channels height width"], e: Float[Array, " dim"]
+    ) -> Float[Array, "out_channels height width"]:
         h = self.conv1(jax.nn.silu(self.norm1(x)))
         scale, shift = jnp.split(self.modulation(e), 2)
         h = (1.0 + scale[:, None, None]) * self.norm2(h) + shift[:, None, None]

@@ -42,7 +42,7 @@ class DiffusionModule(LearnerModule):
 
     Predicting draws one sample for each row of a batch; with `conditional=True` the
     rows are the conditions. For a class-conditional model, train on `(x, labels)` with
-    `DenoisingLoss(drop_cond=0.1)` and a network of so many classes:
+    `DenoisingLoss(cond_dropout=0.1)` and a network of so many classes:
 
     ```python
     module = DiffusionModule(learner, denoiser, shape=(1, 8, 8), conditional=True,
@@ -120,13 +120,13 @@ class DiffusionModule(LearnerModule):
             previews_every_n_epochs=previews_every_n_epochs,
         )
 
-    def sample(self, num: int, *, index: int = 0, cond: Any = None) -> Draw:
-        """Draws from the model of now; `index` chooses which samples.
+    def sample(self, num_samples: int, *, index: int = 0, cond: Any = None) -> Draw:
+        """Draw from the current model; `index` chooses which samples.
 
         **Returns:** the draws, with the number of evaluations that each took.
         """
         key = jax.random.fold_in(self._sample_key, index)
-        return self._draw(key, num, cond)
+        return self._draw(key, num_samples, cond)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         callbacks, trainer = super().configure_callbacks(), cast(Any, self.trainer)
@@ -154,13 +154,18 @@ class DiffusionModule(LearnerModule):
         draws = self._draw(self._preview_key, self.num_previews, self.preview_cond)
         return np.asarray(draws.x_0)
 
-    def _draw(self, key, num, cond):
+    def _draw(self, key, num_samples, cond):
         model = self.model
         if self.guidance:
             model = Guided(model, self.guidance)
         cond = jax.tree.map(jnp.asarray, cond)
         return sample(
-            model, self.sampler, key=key, num=num, shape=self.shape, cond=cond
+            model,
+            self.sampler,
+            key=key,
+            num_samples=num_samples,
+            shape=self.shape,
+            cond=cond,
         )
 
 
@@ -169,12 +174,12 @@ def _check_dropped(learner, denoiser, guidance):
     loss = getattr(learner, "loss", None)
     while isinstance(loss, LowPrecisionLoss):
         loss = loss.loss
-    if not isinstance(loss, DenoisingLoss) or loss.drop_cond > 0.0:
+    if not isinstance(loss, DenoisingLoss) or loss.cond_dropout > 0.0:
         return
     problem = (
         f"guidance={guidance} needs the denoiser without its condition, which "
-        "DenoisingLoss(drop_cond=0.0) does not train: write "
-        "DenoisingLoss(drop_cond=0.1)"
+        "DenoisingLoss(cond_dropout=0.0) does not train: write "
+        "DenoisingLoss(cond_dropout=0.1)"
     )
     if null_is_untrained(denoiser):
         raise ValueError(problem)

@@ -70,15 +70,15 @@ def test_every_parameterisation_comes_back(name, double):
         @jax.jit
         @jax.vmap
         def errors(t):
-            x_t = schedule.perturb(x_0, t, noise)
-            level = schedule.noise_level(t)
+            level = schedule.level(t)
+            at = schedule, x_0 + level * noise, level
             # Passing from noise to data and back loses s or 1/s digits.
             loss = 1.0 + jnp.maximum(level, 1.0 / level)
             out = []
             for a, b in itertools.product(PARAMETERISATIONS, repeat=2):
-                value = from_x0(a, x_0, schedule, x_t, t)
-                there = from_x0(b, to_x0(a, value, schedule, x_t, t), schedule, x_t, t)
-                back = from_x0(a, to_x0(b, there, schedule, x_t, t), schedule, x_t, t)
+                value = from_x0(a, x_0, *at)
+                there = from_x0(b, to_x0(a, value, *at), *at)
+                back = from_x0(a, to_x0(b, there, *at), *at)
                 error = jnp.max(jnp.abs(back - value)) / jnp.max(jnp.abs(value))
                 out.append(error / loss)
             return out
@@ -92,7 +92,7 @@ def test_parameterisations_are_what_their_names_say(name, x64, getkey):
     x_0, noise = jax.random.normal(getkey(), (8,)), jax.random.normal(getkey(), (8,))
     t = times(schedule)[8]
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    x_t = schedule.perturb(x_0, t, noise)
+    level = schedule.level(t)
     path = jax.jvp(lambda t: schedule.perturb(x_0, t, noise), (t,), (1.0,))[1]
     expected = {
         "x0": x_0,
@@ -103,7 +103,8 @@ def test_parameterisations_are_what_their_names_say(name, x64, getkey):
     }
     assert set(expected) == set(PARAMETERISATIONS)
     for parameterisation, value in expected.items():
-        got = from_x0(parameterisation, x_0, schedule, x_t, t)
+        x = x_0 + level * noise
+        got = from_x0(parameterisation, x_0, schedule, x, level)
         assert jnp.allclose(got, value, rtol=1e-9), parameterisation
 
 
@@ -115,7 +116,7 @@ def test_velocity_is_the_probability_flow(name, x64, getkey):
     for t in times(schedule, 5):
         x = jax.random.normal(getkey(), (2,))
         flow = schedule.drift(t) * x
-        flow = flow - schedule.diffusion2(t) / 2.0 * denoiser.score(x, t)
+        flow = flow - schedule.squared_diffusion(t) / 2.0 * denoiser.score(x, t)
         assert jnp.allclose(denoiser.velocity(x, t), flow, rtol=1e-8)
 
 
@@ -140,7 +141,7 @@ def test_a_perfect_network_gives_the_exact_denoiser(name, predict, x64, getkey):
             y_t = x * scale
             d = exact(y_t, t)
             if predict != "edm":
-                return from_x0(predict, d, schedule, y_t, t)
+                return from_x0(predict, d, schedule, y_t / alpha, sigma / alpha)
             return (d - alpha / scale**2 * y_t) * scale / sigma
 
         denoiser = Preconditioned(net, schedule, predict, **settings)
@@ -189,7 +190,10 @@ def identity(x, c, cond, *, key):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Preconditioned(identity, VP.linear(), "noise"), "there are edm, x0"),
+        (
+            lambda: Preconditioned(identity, VP.linear(), "noise"),
+            "write one of edm, x0",
+        ),
         (lambda: Preconditioned(identity, VP.linear(), sigma_data=0.0), "positive"),
         (
             lambda: Preconditioned(identity, VP.linear(), condition_on="x"),
@@ -209,7 +213,7 @@ def identity(x, c, cond, *, key):
             ),
             "gives back the shape",
         ),
-        (lambda: to_x0("z", jnp.ones(2), VP.linear(), jnp.ones(2), 0.5), "'z' is no"),
+        (lambda: to_x0("z", jnp.ones(2), VP.linear(), jnp.ones(2), 0.5), "'z' is not"),
     ],
 )
 def test_mistakes_are_named(call, message):

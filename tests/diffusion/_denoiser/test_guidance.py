@@ -28,16 +28,16 @@ class TwoClasses(AbstractDenoiser):
     means: jax.Array
     variance: float
 
-    def _law(self, weights):
+    def _mixture(self, weights):
         covariances = jnp.full((2, 1, 1), self.variance)
         mixture = GaussianMixture(weights, self.means[:, None], covariances)
         return GaussianMixtureDenoiser(mixture, self.schedule)
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
+    def denoise(self, x, level, cond=None, *, key=None):
         both = jnp.full(2, 0.5)
         chosen = nn.when_present(cond, lambda k: jax.nn.one_hot(k, 2), both)
         weights = chosen + 1e-30
-        return self._law(weights)(x_t, t)
+        return self._mixture(weights).denoise(x, level)
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def test_guidance_sharpens(classes, getkey):
     key = getkey()
 
     def draw(denoiser):
-        draws = sample(denoiser, ExpAB(12), key=key, num=2000, shape=(1,), cond=cond)
+        draws = sample(
+            denoiser, ExpAB(12), key=key, num_samples=2000, shape=(1,), cond=cond
+        )
         return np.asarray(draws.x_0)
 
     plain, guided = draw(classes), draw(Guided(classes, 2.0))
@@ -116,7 +118,7 @@ def test_conditions_are_left_out_at_the_rate_asked_for(getkey):
     denoiser = Preconditioned(net, EDM(), "x0")
     x, cond = jnp.zeros((4000, 1)), jnp.full((4000,), 3)
     for rate in (0.0, 0.25, 1.0):
-        loss = DenoisingLoss("x0", drop_cond=rate)
+        loss = DenoisingLoss("x0", cond_dropout=rate)
         value, _ = loss(denoiser, (x, cond), key=getkey())
         # The error is 1 exactly where the condition is left out.
         assert abs(value - rate) <= 4.0 * (rate * (1.0 - rate) / 4000) ** 0.5
@@ -146,7 +148,7 @@ def test_embedding_reads_no_condition(getkey):
         (lambda d: Guided(d, 1.0, interval=(2.0, 1.0)), "from a lower"),
         (lambda d: Thresholded(d, 1.0, -1.0), "must be below"),
         (lambda d: Thresholded(d, -1.0, 1.0, quantile=0.0), r"in \(0, 1\]"),
-        (lambda d: DenoisingLoss(drop_cond=2.0), "probability"),
+        (lambda d: DenoisingLoss(cond_dropout=2.0), "probability"),
     ],
 )
 def test_impossible_settings_are_refused(make, message, classes):
@@ -191,7 +193,7 @@ def test_integer_vectors_are_left_out_in_training_and_guidance(dtype, getkey):
     net = Hears(nn.Embedding(8, cond_dim=3, key=getkey()))
     denoiser = Preconditioned(net, EDM(), "x0")
     x, cond = jnp.ones((3, 2)), np.eye(3, dtype=dtype)
-    key, loss = getkey(), DenoisingLoss("x0", drop_cond=1.0)
+    key, loss = getkey(), DenoisingLoss("x0", cond_dropout=1.0)
     none = DenoisingLoss("x0")(denoiser, (x, None), key=key)[0]
     assert jnp.allclose(loss(denoiser, (x, cond), key=key)[0], none)
     t = jnp.asarray(1.0)

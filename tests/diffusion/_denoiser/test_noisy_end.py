@@ -51,7 +51,7 @@ def of_unit_data(schedule, predict, error):
 def test_an_error_of_the_noise_is_told(schedule, predict):
     def draw(error):
         denoiser = Thresholded(of_unit_data(schedule, predict, error), -9.0, 9.0)
-        sample(denoiser, DDIM(2), key=KEY, num=4, shape=(2,))
+        sample(denoiser, DDIM(2), key=KEY, num_samples=4, shape=(2,))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -24,6 +24,7 @@ from jaxprob.diffusion import (
     DPMSolverPP,
     EDMWeighting,
     ExpAB,
+    FocusedGrid,
     Guided,
     Heun,
     Hutchinson,
@@ -33,11 +34,10 @@ from jaxprob.diffusion import (
     PredictorCorrector,
     SDESampler,
     Thresholded,
-    decode_many,
+    decode,
     encode,
-    encode_many,
     log_prob,
-    log_prob_many,
+    map_examples,
     sample,
 )
 from jaxprob.diffusion._denoiser.last_level import last_level
@@ -90,11 +90,10 @@ class Exact(AbstractDenoiser):
     values: jax.Array
     vectors: jax.Array
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+    def denoise(self, x, level, cond=None, *, key=None):
         mean = self.mean if cond is None else self.mean[cond]
-        gain = alpha * self.values / (alpha**2 * self.values + sigma**2)
-        residual = self.vectors.T @ (x_t - alpha * mean)
+        gain = self.values / (self.values + level**2)
+        residual = self.vectors.T @ (x - mean)
         return mean + self.vectors @ (gain * residual)
 
 
@@ -104,15 +103,13 @@ class Brightness(AbstractDenoiser):
     schedule: AbstractSchedule
     share: float
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-
+    def denoise(self, x, level, cond=None, *, key=None):
         def gain(variance):
-            return alpha * variance / (alpha**2 * variance + sigma**2)
+            return variance / (variance + level**2)
 
-        mean = jnp.mean(x_t)
-        along = gain(1.0 - self.share + self.share * x_t.size) * mean
-        return gain(1.0 - self.share) * (x_t - mean) + along
+        mean = jnp.mean(x)
+        along = gain(1.0 - self.share + self.share * x.size) * mean
+        return gain(1.0 - self.share) * (x - mean) + along
 
 
 @slow
@@ -149,7 +146,7 @@ def test_every_sampler_follows_the_scale(name):
     sampler, draws = SAMPLERS[name], []
     for scale in (1e-3, 1.0, 100.0):
         net = Preconditioned(bent, EDM(), sigma_data=scale, mean_data=3.0 * scale)
-        draw = sample(net, sampler, key=KEY, num=6, shape=(2,), trajectory=True)
+        draw = sample(net, sampler, key=KEY, num_samples=6, shape=(2,), trajectory=True)
         draws.append((draw.x_0 / scale - 3.0, draw.path / scale - 3.0))
     for x_0, path in draws:
         assert jnp.allclose(x_0, draws[1][0], atol=1e-3)
@@ -164,7 +161,7 @@ def test_every_sampler_follows_the_scale(name):
 def test_the_exact_denoiser_gives_the_data_in_any_units(std, schedule):
     mixture = gaussian(2.0 * std, std)
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
-    x = sample(denoiser, ExpAB(12), key=KEY, num=4000, shape=(2,)).x_0
+    x = sample(denoiser, ExpAB(12), key=KEY, num_samples=4000, shape=(2,)).x_0
     # Eight thousand numbers: a standard deviation is known to 1 / sqrt(16,000).
     assert abs(float(jnp.std(x)) / std - 1.0) < 4.0 / 16_000**0.5 + 1e-3
     assert abs(float(jnp.mean(x)) / std - 2.0) < 4.0 / 8000**0.5
@@ -219,7 +216,7 @@ def test_images_keep_their_spread_of_brightness(side):
     ("schedule", "sampler", "mean", "std"),
     [
         (VP(lambda t: t, 1.0), ExpAB(20), 2.0, 0.3),
-        (Cosine(), ExpAB(20, level_max=1.0), 0.0, 1.0),
+        (Cosine(), ExpAB(FocusedGrid(20, level_max=1.0)), 0.0, 1.0),
         (EDM(0.002, 0.5), DDIM(60, eta=1.0), -5.0, 1.0),
     ],
 )
@@ -227,7 +224,7 @@ def test_a_low_end_does_not_narrow_gaussian_data(schedule, sampler, mean, std):
     """The last level's own mean and covariance are what samples begin with."""
     denoiser = Exact(schedule, jnp.full(1, mean), jnp.full(1, std**2), jnp.eye(1))
     for of in (denoiser, GaussianMixtureDenoiser(gaussian(mean, std, 1), schedule)):
-        x = sample(of, sampler, key=KEY, num=4000, shape=(1,)).x_0
+        x = sample(of, sampler, key=KEY, num_samples=4000, shape=(1,)).x_0
         assert abs(float(jnp.std(x)) / std - 1.0) < 4.0 / 8000**0.5 + 0.01
         assert abs(float(jnp.mean(x)) - mean) < 5.0 * std / 4000**0.5
 
@@ -235,7 +232,7 @@ def test_a_low_end_does_not_narrow_gaussian_data(schedule, sampler, mean, std):
 def test_a_low_end_is_warned_of_where_the_data_are_not_gaussian():
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.002, 0.8))
     with pytest.warns(UserWarning, match=r"of EDM, is 0\.8 .* nats") as caught:
-        sample(denoiser, DDIM(2), key=KEY, num=2, shape=(2,))
+        sample(denoiser, DDIM(2), key=KEY, num_samples=2, shape=(2,))
     nats = float(re.search(r"up to (\S+) nats", str(caught[0].message))[1])
     assert 0.05 < nats < 100.0
 
@@ -243,10 +240,10 @@ def test_a_low_end_is_warned_of_where_the_data_are_not_gaussian():
 def test_a_scale_that_is_not_told_is_warned_of():
     denoiser = Exact(EDM(), jnp.zeros(3), jnp.full(3, 1e-6), jnp.eye(3))
     with pytest.warns(UserWarning, match=r"standard deviation was 0\.001"):
-        sample(denoiser, DDIM(2), key=KEY, num=2, shape=(3,))
+        sample(denoiser, DDIM(2), key=KEY, num_samples=2, shape=(3,))
     wide = Exact(EDM(), jnp.zeros(3), jnp.full(3, 1e4), jnp.eye(3))
     with pytest.warns(UserWarning, match=r"standard deviation was 1e\+02"):
-        x = sample(wide, ExpAB(30), key=KEY, num=2000, shape=(3,)).x_0
+        x = sample(wide, ExpAB(30), key=KEY, num_samples=2000, shape=(3,)).x_0
     assert abs(float(jnp.std(x)) / 100.0 - 1.0) < 4.0 / 12_000**0.5 + 0.01
 
 
@@ -315,7 +312,9 @@ def test_a_table_is_sampled_and_its_density_has_the_jacobian():
     """A silent network is the best linear denoiser of independent columns."""
     std, mean = np.array([1.0, 1e-3, 50.0]), np.array([0.0, 0.1, -200.0])
     denoiser = Preconditioned(silent, VP.linear(), sigma_data=std, mean_data=mean)
-    x = np.asarray(sample(denoiser, ExpAB(12), key=KEY, num=4000, shape=(3,)).x_0)
+    x = np.asarray(
+        sample(denoiser, ExpAB(12), key=KEY, num_samples=4000, shape=(3,)).x_0
+    )
     assert (np.abs(x.std(0) / std - 1.0) < 4.0 / 8000**0.5 + 1e-3).all()
     assert (np.abs(x.mean(0) - mean) < 5.0 * std / 4000**0.5).all()
     out = log_prob_many(denoiser, x[:20])
@@ -343,34 +342,35 @@ class Halved(AbstractDenoiserWrapper):
 
     denoiser: AbstractDenoiser
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
-        return 0.5 * (self.denoiser(x_t, t, cond) + self.denoiser(x_t, t, cond))
+    def denoise(self, x, level, cond=None, *, key=None):
+        answer = self.denoiser.denoise
+        return 0.5 * (answer(x, level, cond) + answer(x, level, cond))
 
 
 class Forgetful(AbstractDenoiser):
     denoiser: AbstractDenoiser
     schedule: AbstractSchedule
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
-        return self.denoiser(x_t, t, cond)
+    def denoise(self, x, level, cond=None, *, key=None):
+        return self.denoiser.denoise(x, level, cond)
 
 
 def test_wrappers_forward_the_units():
     inner = Preconditioned(bent, EDM(), sigma_data=30.0, mean_data=100.0)
-    plain = sample(inner, DDIM(4), key=KEY, num=3, shape=(2,)).x_0
+    plain = sample(inner, DDIM(4), key=KEY, num_samples=3, shape=(2,)).x_0
     wide = Thresholded(inner, -1e6, 1e6)
     for wrapper in (Guided(inner, 2.0), wide, Halved(inner), Halved(Guided(wide, 1.0))):
         assert wrapper.noise_units().scale == 30.0
-        x = sample(wrapper, DDIM(4), key=KEY, num=3, shape=(2,)).x_0
+        x = sample(wrapper, DDIM(4), key=KEY, num_samples=3, shape=(2,)).x_0
         assert jnp.allclose(x, plain, rtol=1e-4)
     narrow = Thresholded(inner, 90.0, 110.0)
-    x = sample(narrow, DDIM(4), key=KEY, num=3, shape=(2,)).x_0
+    x = sample(narrow, DDIM(4), key=KEY, num_samples=3, shape=(2,)).x_0
     assert ((x >= 90.0) & (x <= 110.0)).all()
     assert jnp.abs(plain - 100.0).max() > 10.0
     with pytest.raises(TypeError, match="subclass of AbstractDenoiserWrapper"):
-        sample(Forgetful(inner, EDM()), DDIM(4), key=KEY, num=3, shape=(2,))
+        sample(Forgetful(inner, EDM()), DDIM(4), key=KEY, num_samples=3, shape=(2,))
     unit = Forgetful(Preconditioned(bent, EDM()), EDM())
-    assert sample(unit, DDIM(4), key=KEY, num=3, shape=(2,)).x_0.shape == (3, 2)
+    assert sample(unit, DDIM(4), key=KEY, num_samples=3, shape=(2,)).x_0.shape == (3, 2)
 
 
 # Many rows
@@ -410,20 +410,21 @@ def test_many_rows_are_one_program_and_the_numbers_of_each():
     denoiser = Preconditioned(net, VP.linear(), sigma_data=3.0)
     x = jax.random.normal(KEY, (5, 2))
     settings = {"trace": Hutchinson(2), "key": KEY, "rtol": 1e-3, "atol": 1e-3}
-    whole = log_prob_many(denoiser, x, **settings)
-    latents = encode_many(denoiser, x)
+    whole = map_examples(log_prob, denoiser, x, **settings)
+    latents = map_examples(encode, denoiser, x)
     first = len(traces)
-    log_prob_many(denoiser, x + 1.0, **settings)
-    encode_many(denoiser, x + 1.0)
+    map_examples(log_prob, denoiser, x + 1.0, **settings)
+    map_examples(encode, denoiser, x + 1.0)
     assert len(traces) == first
-    parts = log_prob_many(denoiser, x, batch_size=2, **settings)
-    shared = log_prob_many(
-        denoiser, x, batch_size=2, layout=jaxprob.Layout(data=2), **settings
+    parts = map_examples(log_prob, denoiser, x, batch_size=2, **settings)
+    layout = jaxprob.Layout(data=2)
+    shared = map_examples(
+        log_prob, denoiser, x, batch_size=2, layout=layout, **settings
     )
     for out in (parts, shared):
         assert jnp.allclose(out.value, whole.value, atol=1e-4)
         assert out.latent.shape == (5, 2)
-    back = decode_many(denoiser, latents, batch_size=3)
+    back = map_examples(decode, denoiser, latents, batch_size=3)
     assert jnp.allclose(back, x, atol=2e-2)
     # One example alone, and a vmap as one would write it: compiled once, too.
     alone = encode(denoiser, x[3])
@@ -436,7 +437,7 @@ def test_many_rows_are_one_program_and_the_numbers_of_each():
 @slow
 def test_samples_on_several_devices_are_those_on_one():
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
-    settings = {"key": KEY, "num": 7, "shape": (2,)}
+    settings = {"key": KEY, "num_samples": 7, "shape": (2,)}
     one = sample(denoiser, ExpAB(6), **settings)
     layout = jaxprob.Layout(data=4)
     four = sample(denoiser, ExpAB(6), layout=layout, **settings)
@@ -445,13 +446,16 @@ def test_samples_on_several_devices_are_those_on_one():
     assert jnp.allclose(one.x_0, parts.x_0, atol=1e-5)
 
 
+X = np.zeros((3, 2), np.float32)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda d: log_prob_many(d, jnp.zeros((0, 2))), "at least one"),
-        (lambda d: encode_many(d, jnp.zeros((3, 2)), batch_size=0), "batch_size=0"),
-        (lambda d: encode_many(d, jnp.zeros((3, 2)), cond=jnp.zeros(2)), "2 rows for"),
-        (lambda d: encode_many(d, jnp.zeros((3, 2)), layout=2), "give a jaxprob"),
+        (lambda d: map_examples(log_prob, d, jnp.zeros((0, 2))), "at least one"),
+        (lambda d: map_examples(encode, d, X, batch_size=0), "batch_size=0"),
+        (lambda d: map_examples(encode, d, X, cond=jnp.zeros(2)), "2 rows for"),
+        (lambda d: map_examples(encode, d, X, layout=2), "give a jaxprob"),
     ],
 )
 def test_slips_with_many_rows_are_told(call, message):

@@ -14,6 +14,7 @@ from jaxprob.diffusion import (
     ExactTrace,
     Hutchinson,
     HutchPP,
+    LogLevelGrid,
     ODESampler,
     bits_per_dim,
     decode,
@@ -122,7 +123,11 @@ def test_samples_have_the_density(getkey):
     """The divergence of the samples' law from the truth is near 0 and not negative."""
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
     x = sample(
-        denoiser, ODESampler(level_min=LOW), key=getkey(), num=512, shape=(2,)
+        denoiser,
+        ODESampler(LogLevelGrid(32, level_min=LOW), adaptive=True),
+        key=getkey(),
+        num_samples=512,
+        shape=(2,),
     ).x_0
     model = jax.jit(jax.vmap(lambda x: log_prob(denoiser, x, level_min=LOW).value))(x)
     true = jax.vmap(lambda x: exact_log_prob(denoiser, x, LOW))(x)

@@ -204,9 +204,9 @@ def test_chunks_of_a_batch_change_nothing(size, x64, getkey):
     batch = jaxprob.Batch(jax.random.normal(getkey(), (10, 4)), jnp.arange(10) < 7)
     key = getkey()
 
-    def value(coefficients, rows_at_once):
+    def value(coefficients, batch_size):
         model = eqx.tree_at(lambda d: d.net.coefficients, denoiser, coefficients)
-        loss = DenoisingLoss(rows_at_once=rows_at_once)
+        loss = DenoisingLoss(batch_size=batch_size)
         return 2.0 * loss(model, batch, key=key)[0]
 
     whole = jax.value_and_grad(value)(net.coefficients, None)
@@ -224,8 +224,8 @@ def test_chunks_hold_the_activations_of_their_rows_alone(getkey):
     denoiser = Preconditioned(net, VP.linear())
     x = jnp.zeros((2048, 8))
 
-    def bytes_of(rows_at_once):
-        loss = DenoisingLoss(rows_at_once=rows_at_once)
+    def bytes_of(batch_size):
+        loss = DenoisingLoss(batch_size=batch_size)
 
         @eqx.filter_jit
         def gradient(denoiser, x):
@@ -268,9 +268,8 @@ class Exact(AbstractDenoiser):
 
     schedule: AbstractSchedule
 
-    def __call__(self, x_t, t, cond=None, *, key=None):
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        return VARIANCE * alpha * x_t / (alpha**2 * VARIANCE + sigma**2)
+    def denoise(self, x, level, cond=None, *, key=None):
+        return VARIANCE * x / (VARIANCE + level**2)
 
 
 @pytest.mark.slow
@@ -314,12 +313,12 @@ def test_other_batches_are_refused(batch, error, message, getkey):
 
 
 def test_impossible_chunks_are_refused():
-    with pytest.raises(ValueError, match="rows_at_once=0"):
-        DenoisingLoss(rows_at_once=0)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        DenoisingLoss(batch_size=0)
 
 
 def test_unknown_weighting_is_refused():
-    with pytest.raises(ValueError, match="'noise' is no parameterisation"):
+    with pytest.raises(ValueError, match="'noise' is not a parameterisation"):
         DenoisingLoss("noise")
 
 
@@ -450,7 +449,7 @@ def test_data_in_half_precision_have_the_loss_of_their_values(schedule, dtype, g
     """The same noise and the same times: the loss of the rounded data, to the bit."""
     denoiser = Preconditioned(silent, SCHEDULES[schedule](), "edm")
     x, key = jax.random.normal(getkey(), (256, 4)).astype(dtype), getkey()
-    for loss in (DenoisingLoss(), DenoisingLoss(rows_at_once=64)):
+    for loss in (DenoisingLoss(), DenoisingLoss(batch_size=64)):
         value = loss(denoiser, x, key=key)[0]
         assert value.dtype == jnp.float32
         assert value == loss(denoiser, x.astype(jnp.float32), key=key)[0]

@@ -14,7 +14,7 @@ from jaxprob.diffusion import (
     DPMSolverPP,
     ExpAB,
     Heun,
-    LogSNR,
+    LogLevelGrid,
     PredictorCorrector,
     sample,
 )
@@ -136,9 +136,9 @@ def heun_with_churn(churn, num, top):
 
 
 STOCHASTIC = {
-    "ddpm": (DDIM(12, eta=1.0, grid=LogSNR()), ddim(1.0)),
-    "ddim_half": (DDIM(12, eta=0.5, grid=LogSNR()), ddim(0.5)),
-    "churn": (Heun(12, churn=4.0, grid=LogSNR()), heun_with_churn(4.0, 12, 50.0)),
+    "ddpm": (DDIM(12, eta=1.0), ddim(1.0)),
+    "ddim_half": (DDIM(12, eta=0.5), ddim(0.5)),
+    "churn": (Heun(LogLevelGrid(12), churn=4.0), heun_with_churn(4.0, 12, 50.0)),
 }
 
 
@@ -148,7 +148,9 @@ def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
     sampler, step = STOCHASTIC[name]
     mixture, num = one_gaussian(), 100_000
     denoiser = GaussianMixtureDenoiser(mixture, EDM(0.05, 50.0))
-    x = np.asarray(sample(denoiser, sampler, key=getkey(), num=num, shape=(2,)).x_0)
+    x = np.asarray(
+        sample(denoiser, sampler, key=getkey(), num_samples=num, shape=(2,)).x_0
+    )
     mean, covariance = moments(step, np.geomspace(50.0, 0.05, 13), mixture)
     variances = np.diag(covariance)
     assert (abs(x.mean(0) - mean) < 5.0 * np.sqrt(variances / num)).all()
@@ -162,7 +164,9 @@ def test_langevin_steps_have_the_moments_of_their_scheme(getkey):
     mixture, num, ratio = one_gaussian(), 100_000, 0.4
     denoiser = GaussianMixtureDenoiser(mixture, EDM(0.05, 50.0))
     sampler = PredictorCorrector(8, num_corrections=2, ratio=ratio)
-    x = np.asarray(sample(denoiser, sampler, key=getkey(), num=num, shape=(2,)).x_0)
+    x = np.asarray(
+        sample(denoiser, sampler, key=getkey(), num_samples=num, shape=(2,)).x_0
+    )
     mean, covariance = np.asarray(mixture.means[0]), np.asarray(mixture.covariances[0])
     eye = np.eye(2)
 

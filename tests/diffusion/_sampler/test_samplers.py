@@ -20,22 +20,22 @@ from jaxprob.diffusion import (
     DenoisingLoss,
     DPMSolverPP,
     ExpAB,
-    Focused,
+    FocusedGrid,
     Guided,
     Heun,
-    Karras,
-    LogSNR,
+    KarrasGrid,
+    LogLevelGrid,
     ODESampler,
     Preconditioned,
     PredictorCorrector,
     SDESampler,
-    UniformTime,
+    UniformTimeGrid,
     decode,
     encode,
     nn,
     sample,
 )
-from jaxprob.diffusion._denoiser.denoiser import at_noise_level
+from jaxprob.diffusion._denoiser.denoiser import at_level
 from jaxprob.testing import (
     GaussianMixture,
     GaussianMixtureDenoiser,
@@ -71,7 +71,7 @@ def test_ode_follows_the_exact_flow_of_a_gaussian(name, x64, getkey):
     high, low = 20.0, 0.01
     x = high * jax.random.normal(getkey(), (16, 2))
     got, _, failed = flows(sampler, denoiser, x, high, low)
-    begin, end = (schedule.time_of_noise_level(s) for s in (high, low))
+    begin, end = (schedule.time_of_level(s) for s in (high, low))
     start = schedule.alpha(begin) * x
     expected = jax.vmap(lambda x: gaussian_flow(mixture, schedule, x, begin, end))(
         start
@@ -91,7 +91,7 @@ def test_ode_follows_the_exact_flow_in_float32(name, getkey):
     x = high * jax.random.normal(getkey(), (16, 2))
     sampler = ODESampler(rtol=1e-5, atol=1e-5)
     got, _, _ = flows(sampler, denoiser, x, high, low)
-    begin, end = (schedule.time_of_noise_level(s) for s in (high, low))
+    begin, end = (schedule.time_of_level(s) for s in (high, low))
     start = schedule.alpha(begin) * x
     expected = jax.vmap(lambda x: gaussian_flow(mixture, schedule, x, begin, end))(
         start
@@ -167,7 +167,7 @@ def test_evaluations_are_counted(name, getkey):
         return jnp.tanh(3.0 * x)
 
     denoiser = Preconditioned(net, VP.linear())
-    sampler = ODESampler(solver, num_steps=num_steps)
+    sampler = ODESampler(num_steps, solver)
     draw = jax.jit(lambda key: sampler.draw(denoiser, (2,), key=key))(getkey())
     jax.effects_barrier()
     # Two more tell the mean at the first level, for all samples of one condition.
@@ -220,9 +220,10 @@ def test_euler_maruyama_has_the_moments_of_its_scheme(eta, tree, getkey):
     """Coarse on purpose: the moments of 20 steps are not those of the data."""
     mixture = one_gaussian()
     denoiser = GaussianMixtureDenoiser(mixture, VP.linear())
-    sampler = SDESampler(20, eta=eta, level_max=50.0, level_min=0.01, tree=tree)
+    grid = LogLevelGrid(20, level_max=50.0, level_min=0.01)
+    sampler = SDESampler(grid, eta=eta, brownian_tree=tree)
     num = 10_000 if tree else 100_000
-    draws = sample(denoiser, sampler, key=getkey(), num=num, shape=(2,))
+    draws = sample(denoiser, sampler, key=getkey(), num_samples=num, shape=(2,))
     mean, covariance = euler_maruyama_moments(
         mixture, np.geomspace(50.0, 0.01, 21), eta
     )
@@ -237,8 +238,8 @@ def test_euler_maruyama_has_the_moments_of_its_scheme(eta, tree, getkey):
 def test_reverse_sde_gives_the_data_back(solver, num_steps, getkey):
     mixture = one_gaussian()
     denoiser = GaussianMixtureDenoiser(mixture, VP(lambda t: t, t_max=10.0))
-    sampler = SDESampler(num_steps, solver, level_min=0.01)
-    draws = sample(denoiser, sampler, key=getkey(), num=20_000, shape=(2,))
+    sampler = SDESampler(LogLevelGrid(num_steps, level_min=0.01), solver)
+    draws = sample(denoiser, sampler, key=getkey(), num_samples=20_000, shape=(2,))
     assert_moments(
         np.asarray(draws.x_0),
         np.asarray(mixture.mean()),
@@ -248,7 +249,7 @@ def test_reverse_sde_gives_the_data_back(solver, num_steps, getkey):
 
 SAMPLERS = {
     "ode": ODESampler(),
-    "ode_fixed": ODESampler(dfx.Heun(), num_steps=10, grid=Karras()),
+    "ode_fixed": ODESampler(KarrasGrid(10), dfx.Heun()),
     "expab": ExpAB(6),
     "dpm": DPMSolverPP(6),
     "ddpm": DDIM(6, eta=1.0),
@@ -271,7 +272,7 @@ BENT = Preconditioned(bent, VP.linear())
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_do_not_depend_on_their_batch(name, getkey):
-    key, sampler, settings = getkey(), SAMPLERS[name], {"num": 5, "shape": (2,)}
+    key, sampler, settings = getkey(), SAMPLERS[name], {"num_samples": 5, "shape": (2,)}
     many = sample(BENT, sampler, key=key, **settings).x_0
     # Two whole chunks and a rest: batches of two, and of one.
     chunked = sample(BENT, sampler, key=key, batch_size=2, **settings).x_0
@@ -293,7 +294,9 @@ def test_conditions_go_with_their_samples(name, getkey):
 
     denoiser = Preconditioned(net, VP.linear(), "x0")
     cond = jax.random.normal(getkey(), (5, 3))
-    draws = sample(denoiser, SAMPLERS[name], key=getkey(), num=5, shape=(3,), cond=cond)
+    draws = sample(
+        denoiser, SAMPLERS[name], key=getkey(), num_samples=5, shape=(3,), cond=cond
+    )
     assert jnp.allclose(draws.x_0, cond, atol=1e-5)
 
 
@@ -317,16 +320,20 @@ def test_gradients_pass_through_the_ode(x64, getkey):
 
 def test_grids_fall_from_end_to_end():
     schedule = VP.linear()
-    for grid in (LogSNR(), Karras(), Karras(3.0), Focused(), UniformTime()):
-        levels = grid(schedule, 80.0, 0.002, 18)
+    ends = {"level_max": 80.0, "level_min": 0.002}
+    kinds = (LogLevelGrid, KarrasGrid, FocusedGrid, UniformTimeGrid)
+    grids = [kind(18, **ends) for kind in kinds] + [KarrasGrid(18, rho=3.0, **ends)]
+    for grid in grids:
+        levels = grid.levels(schedule, (2,))
         assert levels.dtype == np.float64
         assert len(levels) == 19
         np.testing.assert_allclose(levels[[0, -1]], [80.0, 0.002], rtol=1e-12)
         assert (np.diff(levels) < 0).all()
     # Karras et al., equation 5, at i = 9 of 18.
     middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
-    np.testing.assert_allclose(Karras()(schedule, 80.0, 0.002, 18)[9], middle)
-    assert CustomGrid([3.0, 1.0])(schedule, 80.0, 0.002, 18).tolist() == [3.0, 1.0]
+    karras = KarrasGrid(18, **ends).levels(schedule, (2,))
+    np.testing.assert_allclose(karras[9], middle)
+    assert CustomGrid([3.0, 1.0]).levels(schedule, (2,)).tolist() == [3.0, 1.0]
 
 
 def nan_net(x, c, cond, *, key):
@@ -338,7 +345,7 @@ def nan_net(x, c, cond, *, key):
 def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
     sampler = ODESampler(max_steps=3)
     with pytest.raises(RuntimeError, match="maximum of steps for 4 of 4"):
-        sample(BENT, sampler, key=getkey(), num=4, shape=(2,))
+        sample(BENT, sampler, key=getkey(), num_samples=4, shape=(2,))
     assert jnp.isnan(jax.jit(lambda key: sampler(BENT, (2,), key=key))(getkey())).all()
 
 
@@ -347,7 +354,7 @@ def test_a_solver_at_its_maximum_is_an_error_not_a_hang(getkey):
 def test_a_network_that_is_not_finite_is_an_error_with_its_step(name, getkey):
     denoiser = Preconditioned(nan_net, VP.linear())
     with pytest.raises(RuntimeError, match="4 of 4 samples are not finite") as caught:
-        sample(denoiser, SAMPLERS[name], key=getkey(), num=4, shape=(2,))
+        sample(denoiser, SAMPLERS[name], key=getkey(), num_samples=4, shape=(2,))
     found = re.search(r"step (\d+) of (\d+), noise level (\S+)\. ", str(caught.value))
     step, steps, level = int(found[1]), int(found[2]), float(found[3])
     # The levels fall from 1.5e2 to 0.002: more than a step below 1 it cannot be.
@@ -360,7 +367,7 @@ def test_a_network_that_is_not_finite_is_an_error_with_its_step(name, getkey):
 def test_trajectories_lead_to_their_samples(name, getkey):
     denoiser = BENT
     key, sampler = getkey(), SAMPLERS[name]
-    settings = {"key": key, "num": 5, "shape": (2,)}
+    settings = {"key": key, "num_samples": 5, "shape": (2,)}
     draws = sample(denoiser, sampler, trajectory=True, **settings)
     plain = sample(denoiser, sampler, **settings)
     assert plain.path is None
@@ -368,7 +375,7 @@ def test_trajectories_lead_to_their_samples(name, getkey):
     levels = np.asarray(draws.levels)
     assert draws.path.shape == (*levels.shape, 2)
     assert (np.diff(levels, axis=1) < 0.0).all()
-    last = at_noise_level(denoiser, draws.path[2, -1], jnp.log(levels[2, -1]), None)
+    last = at_level(denoiser, draws.path[2, -1], float(levels[2, -1]), None)
     assert jnp.allclose(last, draws.x_0[2], atol=1e-5)
     # It begins with noise of the first level and nothing else.
     size = np.sqrt(np.mean(np.asarray(draws.path[:, 0]) ** 2)) / levels[0, 0]
@@ -382,9 +389,9 @@ def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
     sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
     draw = sampler.draw(denoiser, (2,), key=getkey(), trajectory=True)
     levels = denoiser.standardised()[1].scale * draw.levels
-    begin = schedule.time_of_noise_level(levels[0])
+    begin = schedule.time_of_level(levels[0])
     for i in (1, 16, 32):
-        end = schedule.time_of_noise_level(levels[i])
+        end = schedule.time_of_level(levels[i])
         expected = gaussian_flow(mixture, schedule, draw.path[0], begin, end)
         # Between steps the solver interpolates, of lower order.
         assert jnp.allclose(draw.path[i], expected, rtol=1e-4, atol=1e-4)
@@ -398,21 +405,21 @@ def test_together_the_worst_example_sets_the_steps(x64, getkey):
 
     def errors(**settings):
         sampler = ODESampler(**settings)
-        draws = sample(denoiser, sampler, key=key, num=num, shape=(2,))
+        draws = sample(denoiser, sampler, key=key, num_samples=num, shape=(2,))
         counts = np.asarray(draws.num_evaluations)
         return np.linalg.norm(draws.x_0 - exact, axis=-1), counts
 
     fine = ODESampler(rtol=1e-9, atol=1e-9)
-    exact = sample(denoiser, fine, key=key, num=num, shape=(2,)).x_0
+    exact = sample(denoiser, fine, key=key, num_samples=num, shape=(2,)).x_0
     alone, each = errors()
-    together, all_of_them = errors(together=True)
+    together, all_of_them = errors(shared_steps=True)
     assert len(np.unique(each)) > 1
     assert len(np.unique(all_of_them)) == 1
     assert all_of_them[0] >= 0.9 * np.max(each)
     assert together.max() < 2.0 * alone.max()
-    failed = ODESampler(max_steps=3, together=True)
+    failed = ODESampler(max_steps=3, shared_steps=True)
     with pytest.raises(RuntimeError, match="maximum of steps for 4 of 4"):
-        sample(denoiser, failed, key=key, num=4, shape=(2,))
+        sample(denoiser, failed, key=key, num_samples=4, shape=(2,))
 
 
 @pytest.mark.slow
@@ -422,12 +429,12 @@ def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
 
     denoiser = Preconditioned(net, VP.linear(), "x0")
     cond = jax.random.normal(getkey(), (5, 3))
-    sampler = ODESampler(together=True)
+    sampler = ODESampler(shared_steps=True)
     draws = sample(
         denoiser,
         sampler,
         key=getkey(),
-        num=5,
+        num_samples=5,
         shape=(3,),
         cond=cond,
         batch_size=2,
@@ -441,7 +448,7 @@ def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
 @pytest.mark.slow
 def test_a_progress_bar_changes_no_sample(getkey, capsys):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
-    settings = {"key": getkey(), "num": 7, "shape": (2,)}
+    settings = {"key": getkey(), "num_samples": 7, "shape": (2,)}
     quiet = sample(denoiser, DDIM(4), **settings)
     assert capsys.readouterr().err == ""
     shown = sample(denoiser, DDIM(4), progress=True, batch_size=3, **settings)
@@ -455,7 +462,7 @@ def test_unknown_conditions_are_refused_with_their_row(getkey):
     denoiser = Preconditioned(net, VP.linear())
 
     def draw(cond):
-        sample(denoiser, DDIM(2), key=getkey(), num=4, shape=(2,), cond=cond)
+        sample(denoiser, DDIM(2), key=getkey(), num_samples=4, shape=(2,), cond=cond)
 
     with pytest.raises(ValueError, match="cond row 2 is class 3, outside 0"):
         draw(jnp.array([0, 2, 3, 1]))
@@ -492,7 +499,7 @@ def test_unknown_conditions_are_refused_with_their_row(getkey):
         (lambda: PredictorCorrector(ratio=0.9), "a step overshoots"),
         (lambda: PredictorCorrector(num_corrections=-1), "at least 0"),
         (lambda: CustomGrid([1.0, 2.0]), "must fall"),
-        (lambda: Karras()(VP.linear(), 1.0, 2.0, 0), "at least one step"),
+        (lambda: KarrasGrid(0), "at least one step"),
     ],
 )
 def test_impossible_settings_are_refused(call, message):
@@ -505,17 +512,17 @@ def test_impossible_draws_are_refused(getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), VP.linear())
 
     def draw(sampler=SAMPLERS["sde"], **changes):
-        arguments = {"key": getkey(), "num": 4, "shape": (2,)} | changes
+        arguments = {"key": getkey(), "num_samples": 4, "shape": (2,)} | changes
         return sample(denoiser, sampler, **arguments)
 
-    with pytest.raises(ValueError, match="num=0"):
-        draw(num=0)
+    with pytest.raises(ValueError, match="num_samples=0"):
+        draw(num_samples=0)
     with pytest.raises(ValueError, match="batch_size=0"):
         draw(batch_size=0)
-    with pytest.raises(ValueError, match="cond has 3 rows for num=4"):
+    with pytest.raises(ValueError, match="cond has 3 rows for 4 examples"):
         draw(cond=jnp.zeros(3))
     with pytest.raises(ValueError, match="no noise level between"):
-        draw(SDESampler(5, level_min=1000.0))
+        draw(SDESampler(LogLevelGrid(5, level_min=1000.0)))
 
 
 def plain_gaussian(schedule, std):
@@ -530,11 +537,11 @@ def gain(std, level_from, level_to):
 
 
 GRIDS_OF_THEIR_OWN = {
-    "adaptive": lambda grid: ODESampler(grid=grid, rtol=1e-6, atol=1e-6),
-    "fixed": lambda grid: ODESampler(num_steps=7, grid=grid),
-    "together": lambda grid: ODESampler(num_steps=7, grid=grid, together=True),
-    "expab": lambda grid: ExpAB(7, grid=grid),
-    "heun": lambda grid: Heun(7, grid=grid),
+    "adaptive": lambda grid: ODESampler(grid, rtol=1e-6, atol=1e-6, adaptive=True),
+    "fixed": ODESampler,
+    "shared": lambda grid: ODESampler(grid, shared_steps=True),
+    "expab": ExpAB,
+    "heun": Heun,
 }
 
 
@@ -548,7 +555,9 @@ def test_a_custom_grid_says_where_sampling_begins_and_stops(name, getkey):
     std, levels = 0.8, np.geomspace(40.0, 0.5, 61)
     sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels.tolist()))
     denoiser = plain_gaussian(VP.linear(), std)
-    out = sample(denoiser, sampler, key=getkey(), num=64, shape=(2,), trajectory=True)
+    out = sample(
+        denoiser, sampler, key=getkey(), num_samples=64, shape=(2,), trajectory=True
+    )
     assert jnp.allclose(out.levels, jnp.asarray(levels, jnp.float32)[None], rtol=1e-5)
     expected = gain(1.0, 40.0, 0.5) / (1.0 + 0.25) * out.path[:, 0]
     latent = out.path[:, 0] / std / np.hypot(1.0, 40.0)
@@ -579,7 +588,7 @@ def test_levels_that_the_schedule_does_not_have_are_refused(name, levels, getkey
 
 
 def test_a_flow_between_other_levels_than_the_grids_is_refused():
-    sampler = ODESampler(num_steps=2, grid=CustomGrid([10.0, 3.0, 1.0]))
+    sampler = ODESampler(CustomGrid([10.0, 3.0, 1.0]))
     denoiser = plain_gaussian(VP.linear(), 1.0)
     with pytest.raises(ValueError, match=r"asked for between 10 and 0\.1"):
         sampler.flow(denoiser, jnp.ones(2), 10.0, 0.1)
@@ -595,20 +604,20 @@ class Rate(eqx.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", [ExpAB(8), Heun(8, grid=UniformTime())])
+@pytest.mark.parametrize("sampler", [ExpAB(8), Heun(UniformTimeGrid(8))])
 def test_a_trained_schedule_can_be_sampled(sampler, getkey):
     """In x_t / alpha_t only the last noise level differs: 148 for B = 10."""
     key = getkey()
 
     def draw(int_beta):
         denoiser = plain_gaussian(VP(int_beta), 0.8)
-        return sample(denoiser, sampler, key=key, num=4, shape=(2,)).x_0
+        return sample(denoiser, sampler, key=key, num_samples=4, shape=(2,)).x_0
 
     trained, fixed = draw(Rate(jnp.asarray(0.0))), draw(lambda t: t)
     assert jnp.allclose(trained, fixed, atol=1e-6)
     assert not jnp.allclose(draw(Rate(jnp.asarray(-2.0))), fixed, atol=1e-2)
     guided = Guided(plain_gaussian(VP(Rate(jnp.asarray(0.0))), 0.8), 0.0)
-    again = sample(guided, sampler, key=key, num=4, shape=(2,)).x_0
+    again = sample(guided, sampler, key=key, num_samples=4, shape=(2,)).x_0
     assert jnp.allclose(again, fixed, atol=1e-6)
 
 
@@ -621,7 +630,7 @@ def test_a_schedule_of_numbers_does_not_compile_again(getkey):
 
     for scale in (0.5, 0.7):
         denoiser = Preconditioned(Scaled(net, jnp.asarray(scale)), VP.linear())
-        sample(denoiser, DDIM(2), key=getkey(), num=2, shape=(2,))
+        sample(denoiser, DDIM(2), key=getkey(), num_samples=2, shape=(2,))
         if scale == 0.5:
             first = len(traces)
     assert len(traces) == first

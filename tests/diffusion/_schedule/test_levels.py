@@ -15,6 +15,7 @@ from jaxprob.diffusion import (
     AbstractGrid,
     Cosine,
     CustomGrid,
+    LogLevelGrid,
     ODESampler,
     Preconditioned,
     decode,
@@ -43,16 +44,16 @@ def steps(levels, schedule=None, x=None):
 
 def flow(level_from, level_to, schedule=None):
     x = jnp.ones(2)
-    return ODESampler(num_steps=4).flow(model(schedule), x, level_from, level_to)
+    return ODESampler(4).flow(model(schedule), x, level_from, level_to)
 
 
 class Rising(AbstractGrid):
-    def __call__(self, schedule, level_max, level_min, num):
-        return np.linspace(level_min, level_max, num + 1)
+    def between(self, level_max, level_min, *, schedule, shape):
+        return np.linspace(level_min, level_max, self.num_steps + 1)
 
 
 def draw(sampler, schedule=None):
-    return sample(model(schedule), sampler, key=KEY, num=2, shape=(2,))
+    return sample(model(schedule), sampler, key=KEY, num_samples=2, shape=(2,))
 
 
 WRONG = {
@@ -69,21 +70,34 @@ WRONG = {
     "traced": (lambda: jax.jit(steps)(jnp.array([2.0, 1.0])), "traced by jit or vmap"),
     "grid of NaN": (lambda: CustomGrid([5.0, np.nan]), r"levels\[1\] = nan"),
     "grid of zeros": (lambda: CustomGrid([5.0, 0.0]), "two or more levels above 0"),
-    "own grid": (lambda: draw(DDIM(3, grid=Rising())), "Rising's levels must fall"),
+    "own grid": (lambda: draw(DDIM(Rising(3))), "Rising's levels must fall"),
     "flow from 80": (lambda: flow(80.0, 0.1, SHORT), "level_from = 80, but VP"),
     "flow to 0": (lambda: flow(1.0, 0.0), "level_to = 0.*in infinite time"),
     "flow to less": (lambda: flow(1.0, -1.0), "level_to = -1: give a positive"),
     "flow up too far": (lambda: flow(0.1, 80.0, SHORT), "level_to = 80, but VP"),
     "flow traced": (lambda: jax.jit(flow)(1.0, 0.1), "level_from is being traced"),
-    "start below stop": (lambda: draw(DDIM(2, level_max=1e-3)), "must be above"),
-    "stop below 0": (lambda: draw(DDIM(2, level_min=-1.0)), "level_min=-1.0: give"),
-    "start at NaN": (lambda: draw(DDIM(2, level_max=np.nan)), "level_max=nan must"),
+    "start below stop": (
+        lambda: draw(DDIM(LogLevelGrid(2, level_max=1e-3))),
+        "must be above",
+    ),
+    "stop below 0": (
+        lambda: draw(DDIM(LogLevelGrid(2, level_min=-1.0))),
+        "level_min=-1.0: give",
+    ),
+    "start at NaN": (
+        lambda: draw(DDIM(LogLevelGrid(2, level_max=np.nan))),
+        "level_max=nan must",
+    ),
     "encode": (
-        lambda: encode(model(), jnp.ones(2), sampler=ODESampler(level_min=-1.0)),
+        lambda: encode(
+            model(), jnp.ones(2), sampler=ODESampler(LogLevelGrid(2, level_min=-1.0))
+        ),
         "level_min=-1.0: give",
     ),
     "decode": (
-        lambda: decode(model(), jnp.ones(2), sampler=ODESampler(level_max=1e-3)),
+        lambda: decode(
+            model(), jnp.ones(2), sampler=ODESampler(LogLevelGrid(2, level_max=1e-3))
+        ),
         "level_max=0.001 must be above",
     ),
     "density": (lambda: log_prob(model(), jnp.ones(2), level_max=0.0), "must be above"),
@@ -109,7 +123,7 @@ def test_a_last_level_of_zero_is_the_denoiser():
     )()
     assert jnp.allclose(longer, denoiser(short, 0.5))
     assert jnp.allclose(only, denoiser(x, 5.0))
-    assert CustomGrid([5.0, 1.0, 0.5, 0.0]).levels == (5.0, 1.0, 0.5)
+    assert CustomGrid([5.0, 1.0, 0.5, 0.0]).values == (5.0, 1.0, 0.5)
 
 
 @pytest.mark.slow
@@ -119,13 +133,13 @@ def test_coordinates_go_over_into_each_other(name):
     x_0, z, t = jnp.ones(3), jnp.array([-1.0, 0.5, 2.0]), 0.3 * schedule.t_max
     x_t = schedule.perturb(x_0, t, z)
     x = schedule.unscaled(x_t, t)
-    assert jnp.allclose(x, x_0 + schedule.noise_level(t) * z, rtol=1e-5)
+    assert jnp.allclose(x, x_0 + schedule.level(t) * z, rtol=1e-5)
     assert jnp.allclose(schedule.scaled(x, t), x_t, rtol=1e-6)
 
 
 def test_a_point_in_the_other_coordinate_is_seen():
     schedule = Cosine()
-    t = schedule.time_of_noise_level(5.0)
+    t = schedule.time_of_level(5.0)
     x_0, z = jax.random.normal(KEY, (2, 400))
     x_t = schedule.perturb(x_0, t, z)
     with pytest.warns(UserWarning, match=r"write schedule.unscaled\(x_t, t\)"):

@@ -56,7 +56,7 @@ class Own(AbstractSchedule):
         f = -jax.grad(self.integral)(jnp.asarray(t)) / 2.0
         return 2.0 * f if self.slip == "drift" else f
 
-    def diffusion2(self, t):
+    def squared_diffusion(self, t):
         beta = jax.grad(self.integral)(jnp.asarray(t))
         return jnp.sqrt(beta) if self.slip == "g for its square" else beta
 
@@ -66,7 +66,7 @@ SLIPS = {
     "half": "half of the log-SNR",
     "inverse": "not the inverse of log_snr",
     "drift": r"Own.drift\(",
-    "g for its square": r"Own.diffusion2\(",
+    "g for its square": r"Own.squared_diffusion\(",
 }
 
 
@@ -129,7 +129,7 @@ class Levels(AbstractSchedule):
     def drift(self, t):
         return jnp.zeros_like(jnp.asarray(t, float))
 
-    def diffusion2(self, t):
+    def squared_diffusion(self, t):
         return jax.grad(lambda t: self.level(t) ** 2)(jnp.asarray(t))
 
 
@@ -173,7 +173,7 @@ def test_a_trained_schedule_is_checked_when_it_is_used():
     denoiser = Preconditioned(lambda x, c, cond, *, key: x, schedule)
     bad = eqx.tree_at(lambda d: d.schedule.int_beta.slope, denoiser, jnp.asarray(-1.0))
     with pytest.raises(ValueError, match="int_beta must increase"):
-        sample(bad, DDIM(2), key=jax.random.key(0), num=1, shape=(1,))
+        sample(bad, DDIM(2), key=jax.random.key(0), num_samples=1, shape=(1,))
     # In training it is traced, and is not checked.
     value, slope = jax.value_and_grad(lambda a: VP(Rate(a), 3.0).log_snr(1.0))(-0.5)
     assert jnp.isfinite(value)

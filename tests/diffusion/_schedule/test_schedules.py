@@ -16,7 +16,7 @@ def moment_residuals(schedule, t):
     """What is left of d alpha/dt = f alpha and d sigma^2/dt = 2 f sigma^2 + g^2."""
     alpha, alpha_dot = jax.value_and_grad(schedule.alpha)(t)
     variance, variance_dot = jax.value_and_grad(lambda t: schedule.sigma(t) ** 2)(t)
-    f, g2 = schedule.drift(t), schedule.diffusion2(t)
+    f, g2 = schedule.drift(t), schedule.squared_diffusion(t)
     first = (alpha_dot - f * alpha) / (1.0 + jnp.abs(alpha_dot))
     second = (variance_dot - 2.0 * f * variance - g2) / (1.0 + jnp.abs(g2))
     return first, second
@@ -99,8 +99,8 @@ def test_float32_keeps_its_digits_near_the_data(name):
 def test_ends(name):
     schedule = SCHEDULES[name]()
     assert jnp.allclose(schedule.alpha(schedule.t_min), 1.0)
-    assert schedule.noise_level(schedule.t_min) <= 0.002
-    assert schedule.noise_level(schedule.t_max) > 20.0
+    assert schedule.level(schedule.t_min) <= 0.002
+    assert schedule.level(schedule.t_max) > 20.0
     assert jnp.isfinite(schedule.sigma(schedule.t_max))
     assert schedule.alpha(schedule.t_max) >= 0.0
 
