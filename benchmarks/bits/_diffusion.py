@@ -101,7 +101,7 @@ def conditional_loss():
     """Return a loss with conditions that are left out at times."""
     denoiser = df.Preconditioned(net(num_classes=3), df.Cosine())
     batch = rows(), jnp.arange(8) % 3
-    return loss_and_gradient(df.DenoisingLoss(drop_cond=0.5), denoiser, batch)
+    return loss_and_gradient(df.DenoisingLoss(cond_dropout=0.5), denoiser, batch)
 
 
 LOSSES = {
@@ -120,7 +120,7 @@ LOSSES = {
     "UniformLogSNR": lambda: df.DenoisingLoss(times=df.UniformLogSNR()),
     "independent times": lambda: df.DenoisingLoss(stratified=False),
     "unbiased": lambda: df.DenoisingLoss(unbiased=True),
-    "rows at once": lambda: df.DenoisingLoss(rows_at_once=3),
+    "rows at once": lambda: df.DenoisingLoss(batch_size=3),
 }
 
 ROWS = {

@@ -28,7 +28,7 @@ def drawn(make, denoiser, cond=None, trajectory=True):
         denoiser(),
         make(),
         key=jax.random.key(14),
-        num=4,
+        num_samples=4,
         shape=(2,),
         cond=cond,
         trajectory=trajectory,
@@ -43,8 +43,13 @@ def drawn(make, denoiser, cond=None, trajectory=True):
 
 def densities(trace):
     """Return log-densities of examples under the exact denoiser."""
-    out = df.log_prob_many(
-        exact(), rows(3), key=jax.random.key(15), trace=trace(), estimate_error=True
+    out = df.map_examples(
+        df.log_prob,
+        exact(),
+        rows(3),
+        key=jax.random.key(15),
+        trace=trace(),
+        estimate_error=True,
     )
     names = ("value", "trace_error", "solver_error", "prior_mismatch", "latent")
     return {name: getattr(out, name) for name in names}
@@ -53,10 +58,10 @@ def densities(trace):
 def latents(make):
     """Return latents of examples, and the examples that they decode to."""
     denoiser = make()
-    latent = df.encode_many(denoiser, rows(3))
+    latent = df.map_examples(df.encode, denoiser, rows(3))
     return {
         "encode": latent,
-        "decode": df.decode_many(denoiser, latent),
+        "decode": df.map_examples(df.decode, denoiser, latent),
         "interpolate": df.interpolate(latent[0], latent[1], 0.3),
     }
 
@@ -90,7 +95,7 @@ def thresholded():
 
 SAMPLERS = {
     "ODESampler": lambda: df.ODESampler(),
-    "ODESampler, fixed steps": lambda: df.ODESampler(num_steps=4),
+    "ODESampler, fixed steps": lambda: df.ODESampler(4),
     "ExpAB": lambda: df.ExpAB(6),
     "ExpAB, order 3": lambda: df.ExpAB(6, order=3),
     "ExpAB, without corrector": lambda: df.ExpAB(6, corrector=False),
@@ -101,13 +106,15 @@ SAMPLERS = {
     "Heun": lambda: df.Heun(6),
     "Heun, churn": lambda: df.Heun(6, churn=4.0, noise_scale=1.01),
     "SDESampler": lambda: df.SDESampler(6),
-    "SDESampler, tree": lambda: df.SDESampler(6, tree=True),
+    "SDESampler, tree": lambda: df.SDESampler(6, brownian_tree=True),
     "PredictorCorrector": lambda: df.PredictorCorrector(6),
-    "grid LogSNR": lambda: df.DDIM(6, grid=df.LogSNR()),
-    "grid Karras": lambda: df.DDIM(6, grid=df.Karras(5.0)),
-    "grid Focused": lambda: df.DDIM(6, grid=df.Focused()),
-    "grid UniformTime": lambda: df.DDIM(6, grid=df.UniformTime()),
-    "ends of the grid": lambda: df.DDIM(6, level_min=0.01, level_max=20.0),
+    "grid LogSNR": lambda: df.DDIM(df.LogLevelGrid(6)),
+    "grid Karras": lambda: df.DDIM(df.KarrasGrid(6, rho=5.0)),
+    "grid Focused": lambda: df.DDIM(df.FocusedGrid(6)),
+    "grid UniformTime": lambda: df.DDIM(df.UniformTimeGrid(6)),
+    "ends of the grid": lambda: df.DDIM(
+        df.LogLevelGrid(6, level_min=0.01, level_max=20.0)
+    ),
 }
 
 

@@ -74,7 +74,7 @@ SLIPS = {
         lambda: PredictorCorrector(9, num_corrections=1.0),
         "num_corrections=1.0 is a float",
     ),
-    "number": (lambda: draw(num=3.0), "num=3.0 is a float"),
+    "number": (lambda: draw(num_samples=3.0), "num_samples=3.0 is a float"),
     "shape": (lambda: draw(shape=2), r"shape=2: give .* such as \(2,\)"),
     "shape of floats": (lambda: draw(shape=(2.0,)), r"shape=\(2.0,\)"),
     "sample a network": (lambda: draw(net), r"Preconditioned\(net, schedule\)"),
@@ -101,7 +101,7 @@ SLIPS = {
     "schedule's class": (lambda: Preconditioned(net, EDM), r"make one, EDM\(...\)"),
     "schedule's method": (
         lambda: Preconditioned(net, VP.linear),
-        r"schedule is a method: make a schedule, VP.linear\(\)",
+        r"schedule is a method: make a schedule, e.g. VP.linear\(\)",
     ),
     "schedule's name": (lambda: Preconditioned(net, "vp"), "schedule is a str"),
     "shift a class": (lambda: Shifted(EDM, 2.0), r"make one, EDM\(...\)"),
@@ -110,8 +110,11 @@ SLIPS = {
         lambda: denoiser()(jnp.ones((4, 2)), jnp.full(4, 0.5)),
         r"t has shape \(4,\).*jax.vmap\(denoiser\)",
     ),
-    "one class": (lambda: draw(cond=1), r"jnp.full\(\(num,\), label\)"),
-    "an array of one": (lambda: draw(cond=jnp.asarray(1)), r"jnp.full\(\(num,\)"),
+    "one class": (lambda: draw(cond=1), r"jnp.full\(\(num_samples,\), label\)"),
+    "an array of one": (
+        lambda: draw(cond=jnp.asarray(1)),
+        r"jnp.full\(\(num_samples,\)",
+    ),
     "a list": (lambda: draw(cond=[0, 1, 2]), r"jnp.asarray\(labels\) for a list"),
     "a tree": (
         lambda: draw(conditional(num_classes=3), cond={"y": jnp.arange(3)}),
@@ -123,7 +126,10 @@ SLIPS = {
     ),
     "weight": (lambda: DenoisingLoss(1.0), r"weighting=1.0 is a float: give the name"),
     "weight's class": (lambda: DenoisingLoss(EDMWeighting), r"EDMWeighting\(...\)"),
-    "name of times": (lambda: DenoisingLoss("eps", "uniform"), r"UniformTimes\(\) say"),
+    "name of times": (
+        lambda: DenoisingLoss("eps", "uniform"),
+        r"e.g. UniformTimes\(\)",
+    ),
     "class of times": (
         lambda: DenoisingLoss("eps", UniformTimes),
         r"times is the class UniformTimes: make one",
@@ -133,7 +139,7 @@ SLIPS = {
     "DiT of two": (lambda: nn.DiT((8, 8), key=KEY), r"channels, height and width"),
     "inside jit": (
         lambda: jax.jit(lambda key: draw(key=key).x_0)(KEY),
-        r"cannot be traced.*jax.random.split\(key, num\)",
+        r"cannot be traced.*jax.random.split\(key, num_samples\)",
     ),
     "words": (lambda: log_prob(denoiser(), np.zeros(2, complex)), "x is complex64"),
     "opposite": (

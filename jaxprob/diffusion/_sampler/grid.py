@@ -105,7 +105,7 @@ def as_grid(grid: Any, default: type[AbstractGrid]) -> AbstractGrid:
     """
     if isinstance(grid, AbstractGrid):
         return grid
-    what = f"give a number of steps, or a grid such as {default.__name__}(18)"
+    what = f"take at least one step, or give a grid such as {default.__name__}(18)"
     check_count("grid", grid, what)
     return default(grid)
 

@@ -256,7 +256,7 @@ def test_densities_of_conditionals_are_centred(schedule):
     noise = jax.random.normal(KEY, (8, 10))
     cond = jnp.arange(8) % 2
     x = means[cond] + 0.2 * noise
-    out = log_prob_many(denoiser, x, cond=cond, rtol=1e-6, atol=1e-6)
+    out = map_examples(log_prob, denoiser, x, cond=cond, rtol=1e-6, atol=1e-6)
     exact = jnp.sum(jax.scipy.stats.norm.logpdf(x, means[cond], 0.2), axis=1)
     assert jnp.max(jnp.abs(out.value - exact)) < 2e-3
     assert jnp.max(out.prior_mismatch) < 2e-3
@@ -271,7 +271,7 @@ def test_the_mismatch_is_honest_where_the_data_are_not_gaussian(x64):
     for high in (2.0, 10.0):
         denoiser = GaussianMixtureDenoiser(mixture, EDM(0.002, high))
         x = jax.vmap(lambda key: mixture.sample(key=key))(jax.random.split(KEY, 64))
-        out = log_prob_many(denoiser, x, rtol=1e-7, atol=1e-7)
+        out = map_examples(log_prob, denoiser, x, rtol=1e-7, atol=1e-7)
         scale = float(denoiser.standardised()[1].scale)
         noised = mixture.noised(jnp.asarray(1.0), jnp.asarray(0.002 * scale))
         error = out.value - jax.vmap(noised.log_prob)(x)
@@ -317,12 +317,12 @@ def test_a_table_is_sampled_and_its_density_has_the_jacobian():
     )
     assert (np.abs(x.std(0) / std - 1.0) < 4.0 / 8000**0.5 + 1e-3).all()
     assert (np.abs(x.mean(0) - mean) < 5.0 * std / 4000**0.5).all()
-    out = log_prob_many(denoiser, x[:20])
+    out = map_examples(log_prob, denoiser, x[:20])
     exact = (
         -0.5 * ((x[:20] - mean) / std) ** 2 - np.log(std) - math.log(2 * math.pi) / 2
     )
     assert np.max(np.abs(np.asarray(out.value) - exact.sum(1))) < 5e-3
-    back = decode_many(denoiser, encode_many(denoiser, x[:20]))
+    back = map_examples(decode, denoiser, map_examples(encode, denoiser, x[:20]))
     assert (np.abs(np.asarray(back) - x[:20]) < 1e-2 * std).all()
 
 

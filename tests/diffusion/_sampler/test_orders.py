@@ -225,7 +225,7 @@ def test_exponential_weights_are_exact_for_polynomials():
     ("make", "message"),
     [
         (lambda: DDIM(eta=1.5), "between 0"),
-        (lambda: DPMSolverPP(order=4), "there are 2"),
+        (lambda: DPMSolverPP(order=4), r"give 2 \(2M\)"),
         (lambda: ExpAB(order=5), "1 to 4"),
         (lambda: ExpAB(coordinate="s"), "'angle' or 'log'"),
         (lambda: Heun(churn=-1.0), "at least 0"),

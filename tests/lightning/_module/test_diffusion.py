@@ -66,7 +66,7 @@ def test_predict_draws_one_sample_for_each_row_and_trains_nothing(tmp_path):
 
 
 def test_each_loader_of_predict_has_samples_of_its_own(tmp_path):
-    module = make_module(sampler=diffusion.ODESampler(num_steps=2))
+    module = make_module(sampler=diffusion.ODESampler(2))
     rows = jaxprob.ArrayLoader(np.arange(8), batch_size=4)
     found = make_trainer(tmp_path).predict(module, [rows, rows, rows])
     batches = [batch.tobytes() for loader in found for batch in loader]
