@@ -200,6 +200,9 @@ class Standardised(AbstractDenoiser):
 
     denoiser: Preconditioned
 
+    def __init__(self, denoiser: Preconditioned):
+        self.denoiser = denoiser
+
     @property
     def schedule(self) -> AbstractSchedule:
         return self.denoiser.schedule

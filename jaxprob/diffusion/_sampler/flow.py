@@ -65,8 +65,8 @@ def first_stage(
     diffrax evaluates the first stage again with every step it rejects before it has
     accepted one. The result is `None` for a solver without such a stage.
     """
-    tableau = solver.tableau if isinstance(solver, dfx.AbstractERK) else None
-    if not isinstance(tableau, dfx.ButcherTableau) or not tableau.fsal:
+    tableau = _tableau(solver)
+    if tableau is None or not tableau.fsal:
         return None
     return jnp.asarray(False), right_hand_side(t0, y0)
 
@@ -80,7 +80,16 @@ def num_evaluations(solver: dfx.AbstractSolver, num_steps: Array) -> Array:
     """
     if isinstance(solver, dfx.Euler):
         return num_steps
-    if not isinstance(solver, dfx.AbstractERK):
+    tableau = _tableau(solver)
+    if tableau is None:
         return jnp.full_like(num_steps, -1)
-    fsal = int(solver.tableau.fsal)
-    return (solver.tableau.num_stages - fsal) * num_steps + fsal
+    fsal = int(tableau.fsal)
+    return (tableau.num_stages - fsal) * num_steps + fsal
+
+
+def _tableau(solver):
+    """Return the tableau of an explicit Runge-Kutta method, or `None`."""
+    if not isinstance(solver, dfx.AbstractERK):
+        return None
+    tableau = solver.tableau
+    return tableau if isinstance(tableau, dfx.ButcherTableau) else None

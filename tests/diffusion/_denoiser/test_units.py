@@ -239,10 +239,10 @@ def test_a_low_end_is_warned_of_where_the_data_are_not_gaussian():
 
 def test_a_scale_that_is_not_told_is_warned_of():
     denoiser = Exact(EDM(), jnp.zeros(3), jnp.full(3, 1e-6), jnp.eye(3))
-    with pytest.warns(UserWarning, match=r"standard deviation was 0\.001"):
+    with pytest.warns(UserWarning, match=r"standard deviation of 0\.001"):
         sample(denoiser, DDIM(2), key=KEY, num_samples=2, shape=(3,))
     wide = Exact(EDM(), jnp.zeros(3), jnp.full(3, 1e4), jnp.eye(3))
-    with pytest.warns(UserWarning, match=r"standard deviation was 1e\+02"):
+    with pytest.warns(UserWarning, match=r"standard deviation of 1e\+02"):
         x = sample(wide, ExpAB(30), key=KEY, num_samples=2000, shape=(3,)).x_0
     assert abs(float(jnp.std(x)) / 100.0 - 1.0) < 4.0 / 12_000**0.5 + 0.01
 
