@@ -43,7 +43,21 @@ from ._random.streams import KeyStreams as KeyStreams
 from ._random.keys import example_keys as example_keys, leaf_keys as leaf_keys
 from ._training.non_finite import NonFiniteError as NonFiniteError
 from ._engine.layout import Layout as Layout
-from ._training.learner import AbstractLearner as AbstractLearner
+from ._training.learner import (
+    AbstractCapability as AbstractCapability,
+    AbstractLearner as AbstractLearner,
+)
+from ._training.capabilities import (
+    AbstractAcceptReject as AbstractAcceptReject,
+    AbstractDataCheck as AbstractDataCheck,
+    AbstractGradient as AbstractGradient,
+    AbstractLowPrecision as AbstractLowPrecision,
+    AbstractMembers as AbstractMembers,
+    AbstractOptimized as AbstractOptimized,
+    AbstractSequentialMembers as AbstractSequentialMembers,
+)
+from ._training.wrapper import AbstractLearnerWrapper as AbstractLearnerWrapper
+from ._training.call_loss import AbstractCheckedLoss as AbstractCheckedLoss
 from ._training.gradient_descent import (
     GradientDescent as GradientDescent,
     TrainState as TrainState,

@@ -17,7 +17,7 @@ from .._jaxpr.own_errors import OWN_ERRORS
 from .._random.keys import as_seed, check_key
 from .._training.batch import Batch, own, weight
 from .._training.call_loss import checked_info
-from .._training.data_check import DataCheck
+from .._training.data_check import DataCheck, check_arrays_of
 from .._training.divergence import warn_of_divergence
 from .._training.host_batch import host_batch
 from .._training.learner import AbstractLearner
@@ -76,7 +76,7 @@ def fit(
     may be cut short by `num_steps`): `"step"`, the means of the training metrics over
     the epoch, and those of the validation under `"val_" + name`.
 
-    **Raises:** what `learner.check` and `ArrayLoader` say of the data, before training;
+    **Raises:** errors of the learner's `AbstractDataCheck` and of `ArrayLoader`;
     `NonFiniteError`, a `FloatingPointError` that holds the last good state, when a step
     breaks the state (see `Stepper.check_state`), with the step and the leaf; or when
     the mean loss over an epoch is not finite. Warns where it ends far above where it
@@ -309,7 +309,7 @@ def _checked(data, learner, model, *, training):
     """The check of what comes batch by batch; what is in memory is checked at once."""
     check = DataCheck(learner, model, training=training)
     if isinstance(data, ArrayLoader):
-        (learner.check_training if training else learner.check)(model, data.data)
+        check_arrays_of(learner, model, data.data, training=training)
         check.done = True
     elif isinstance(data, list):
         for _ in check.over(data):

@@ -14,6 +14,8 @@ from jaxtyping import PyTree
 
 from .._random.keys import is_key
 from .._training.batch import Batch
+from .._training.capabilities import AbstractMembers
+from .._training.learner import AbstractLearner
 from .._types import State
 
 _DATA, _MEMBERS = "data", "members"
@@ -41,9 +43,7 @@ class Layout:
     - `data`: devices that share the rows of a batch. It divides the batch size;
         batches with a mask (`jaxprob.Batch`) are padded where it does not.
     - `members`: devices that share the members. It divides their number, and the
-        learner has `num_members` (`jaxprob.bnn.DeepEnsemble`) or `num_chains`. If it
-        also has `update_members`, which is `update` with metrics of each member along
-        a leading axis, the devices meet once in a dispatch and not in each step.
+        learner is `jaxprob.AbstractMembers`: `jaxprob.bnn.DeepEnsemble`, chains.
     - `devices`: which; the first `data * members` of `jax.devices()` by default.
     """
 
@@ -99,36 +99,35 @@ class Layout:
         """A copy on each device."""
         return self._sharding()
 
-    def state_shardings(self, learner: Any, arrays: State) -> PyTree:
+    def state_shardings(self, learner: AbstractLearner, arrays: State) -> PyTree:
         """How the arrays of a learner's state are laid out.
 
-        All but scalars and the learner's `shared_fields`, names of fields of its state,
-        have a leading axis of members.
+        The leaves of which `AbstractMembers.members_axis` says so have a leading axis
+        of members; all others are on every device.
 
         **Raises:** `ValueError` naming the leaf whose leading axis is not that of the
         members, or `members` where there are none.
         """
         if self.members == 1:
             return jax.tree.map(lambda _: self.everywhere, arrays)
-        num = _num_members(learner)
-        if num is None:
+        members = learner.capability(AbstractMembers)
+        if members is None:
             raise ValueError(
-                f"Layout(members={self.members}): {type(learner).__name__} has neither "
-                f"num_members nor num_chains. Write Layout(data={self.num_devices}), "
-                "or train jaxprob.bnn.DeepEnsemble(method, num_members=...)"
+                f"Layout(members={self.members}): {learner.lack(AbstractMembers)}. "
+                f"Write Layout(data={self.num_devices}), or train "
+                "jaxprob.bnn.DeepEnsemble(method, num_members=...)"
             )
+        num = members.num_members
         if num % self.members:
             raise ValueError(
                 f"Layout(members={self.members}) does not divide the {num} members of "
                 f"{type(learner).__name__}: each device holds as many as the others"
             )
 
-        shared = getattr(learner, "shared_fields", ())
-
-        def one(path, leaf):
-            if leaf.ndim == 0 or getattr(path[0], "name", None) in shared:
+        def one(path, leaf, has_axis):
+            if not has_axis:
                 return self.everywhere
-            if leaf.shape[0] == num:
+            if leaf.shape[:1] == (num,):
                 return self._sharding(_MEMBERS)
             raise ValueError(
                 f"Layout(members={self.members}): leaf "
@@ -137,7 +136,8 @@ class Layout:
                 f"Layout(data={self.num_devices})"
             )
 
-        return jax.tree_util.tree_map_with_path(one, arrays)
+        axis = members.members_axis(arrays)
+        return jax.tree_util.tree_map_with_path(one, arrays, axis)
 
     def keep_members_apart(self, metrics: PyTree) -> PyTree:
         """Inside a program: what there is of each member stays where the member is."""
@@ -249,14 +249,6 @@ class Layout:
 
     def _sharding(self, *spec):
         return NamedSharding(self.mesh, PartitionSpec(*spec))
-
-
-def _num_members(learner):
-    for name in ("num_members", "num_chains"):
-        number = getattr(learner, name, None)
-        if number is not None:
-            return number
-    return None
 
 
 def _copies(tree):

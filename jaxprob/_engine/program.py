@@ -4,6 +4,7 @@ The state is cut into arrays and the rest once, outside the loop: `jax.jit` on t
 half is what `eqx.filter_jit` does, less its work in each call.
 """
 
+import functools
 import weakref
 from typing import Any
 
@@ -17,6 +18,7 @@ from .._jaxpr.host_errors import checks_give_nan, has_checks
 from .._random.keys import step_key
 from .._training.batch import weight
 from .._training.call_loss import checked_info
+from .._training.capabilities import AbstractMembers, AbstractSequentialMembers
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey
 from .dispatch_size import can_fuse
@@ -54,8 +56,10 @@ class Program:
         self.layout = layout
         self.donates = donates
         self.shardings: Any = None
-        # Members one after the other have a device to themselves, each in its turn.
-        self.turns = learner.turns if layout.is_single else None
+        # Sequential members have a device to themselves, one after the other.
+        members = learner.capability(AbstractSequentialMembers)
+        alone = members is not None and layout.is_single
+        self.num_sequential = members.num_members if alone else None
         # Steps in a dispatch for batches of so many bytes, where that was timed.
         self.settled: dict[int, int] = {}
         self._learner = weakref.ref(learner)
@@ -106,7 +110,7 @@ class Program:
         """
         if self._metrics is not None:
             return
-        if self.turns is not None:
+        if self.num_sequential is not None:
             arrays = at(arrays, 0)
 
         def info(arrays, key, batch):
@@ -127,7 +131,7 @@ class Program:
     def no_totals(self) -> Totals:
         """Sums of the metrics over no step yet."""
         assert self._metrics is not None
-        lead = () if self.turns is None else (self.turns,)
+        lead = () if self.num_sequential is None else (self.num_sequential,)
         totals = Totals.zeros(self._metrics, lead)
         if self.shardings is None:
             return totals
@@ -135,34 +139,36 @@ class Program:
 
     def one(self, carry: Carry, key: PRNGKey, batch: PyTree) -> tuple[Carry, Metrics]:
         """One step. The buffers of the carry are consumed, if the program donates."""
-        return self._in_turn(self._one, carry, key, batch)
+        return self._each_member(self._one, carry, key, batch)
 
     def many(
         self, carry: Carry, key: PRNGKey, stack: PyTree, num: int
     ) -> tuple[Carry, Metrics]:
         """The first `num` steps of a stack of batches; metrics of each step."""
-        return self._in_turn(self._many, carry, key, stack, np.int32(num))
+        return self._each_member(self._many, carry, key, stack, np.int32(num))
 
-    def _in_turn(self, run, carry, *args):
-        if self.turns is None:
+    def _each_member(self, run, carry, *args):
+        if self.num_sequential is None:
             return run(carry, *args, np.int32(0))
         # Each member by the program that would train it alone, and so with its bits.
         done = []
-        for index in map(np.int32, range(self.turns)):
+        for index in map(np.int32, range(self.num_sequential)):
             done.append(run(_member(carry, index), *args, index))
         return _together(done)
 
     def _step(self, state, batch, key, index):
         learner = self._learner()
         assert learner is not None  # whoever runs the program holds it
-        if self.turns is not None:
-            out = learner.update_member(state, batch, key=key, index=index)
-        else:
-            update = learner.update
-            if self.layout.members > 1:
-                update = getattr(learner, "update_members", update)
-            out = update(state, batch, key=key)
-        return _checked(learner, state, out)
+        return _checked(learner, state, self._update_of(learner, index)(state, batch, key=key))
+
+    def _update_of(self, learner, index):
+        """The function that makes a step of the learner, or of one of its members."""
+        if self.num_sequential is not None:
+            member = learner.capability(AbstractSequentialMembers)
+            return functools.partial(member.update_member, index=index)
+        if self.layout.members > 1:
+            return learner.capability(AbstractMembers).update_members
+        return learner.update
 
     def _advance(self, carry, key, batch, index):
         if self.checked:

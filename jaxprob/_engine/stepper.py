@@ -23,6 +23,7 @@ from jaxtyping import PyTree
 
 from .._random.keys import step_key
 from .._training.batch import RowStack, Stack, own, unpack
+from .._training.capabilities import AbstractDataCheck, AbstractGradient
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey, State
 from .dispatch_size import DispatchSize, num_bytes
@@ -316,11 +317,11 @@ class Stepper:
         state = eqx.combine(found.arrays, self._static)
         gradient = None
         if not self._program.checked:  # else arrays lie on several
-            said = _said_of(self.learner, state, found.batch)
+            said = _check_failed_batch(self.learner, state, found.batch)
             found = dataclasses.replace(found, said=said)
             key = step_key(self._live.key, found.step)
             batch = self.layout.put(own(found.batch))
-            gradient = eqx.filter_jit(self.learner.gradient)(state, batch, key=key)
+            gradient = _gradient(self.learner, state, batch, key)
         if self.fatal:
             self._live.go_back(found.step)
             raise found.error(self.fetch(), gradient)
@@ -352,8 +353,22 @@ class Stepper:
             self._size.settle(settled)
 
 
-def _said_of(learner, state, batch):
-    """What `check` says against a batch that came from an iterable, unseen."""
+def _gradient(learner, state, batch, key):
+    """The gradient on a batch, of a learner that has one."""
+    capability = learner.capability(AbstractGradient)
+    if capability is None:
+        return None
+    return eqx.filter_jit(capability.gradient)(state, batch, key=key)
+
+
+def _check_failed_batch(learner, state, batch):
+    """Return the error of the learner's check of a batch, if it finds one.
+
+    A batch from an iterable may not have been checked.
+    """
+    checks = learner.capability(AbstractDataCheck)
+    if checks is None:
+        return None
     try:
         data, mask = unpack(batch)
     except ValueError:  # no table of rows
@@ -363,7 +378,7 @@ def _said_of(learner, state, batch):
         return None
     data = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
     try:
-        learner.check(learner.model(state), data)
+        checks.check(learner.model(state), data)
     except (ValueError, TypeError) as error:
         return str(error)
     return None

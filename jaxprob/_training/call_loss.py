@@ -1,10 +1,12 @@
 """Calling a user's loss, and checking what it takes and what it returns."""
 
+import abc
 import inspect
 import numbers
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,27 @@ _CONCRETE = (
     jax.errors.TracerIntegerConversionError,
 )
 _FORM = "loss(model, batch, *, key) -> (scalar, metrics)"
+
+
+class AbstractCheckedLoss(eqx.Module):
+    """Base class of a loss that checks data sets before anything is trained."""
+
+    @abc.abstractmethod
+    def __call__(self, model: Model, batch: PyTree, *, key: PRNGKey) -> Any:
+        """Return the loss of a batch, as `GradientDescent` takes it."""
+
+    @abc.abstractmethod
+    def check(self, model: Model, data: PyTree) -> None:
+        """Check a whole data set.
+
+        **Raises:** `ValueError` or `TypeError` that names the row.
+        """
+
+
+def check_by_loss(loss: Loss, model: Model, data: PyTree) -> None:
+    """Check a data set by a loss, if that is an `AbstractCheckedLoss`."""
+    if isinstance(loss, AbstractCheckedLoss):
+        loss.check(model, data)
 
 
 def takes_step(loss: Any) -> bool:

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from .._checks import check_tree_values
 from .._types import Model
 from .batch import Batch, num_rows, unpack
+from .capabilities import AbstractDataCheck
 from .host_batch import host_batch
 from .learner import AbstractLearner
 
@@ -27,18 +28,18 @@ class DataCheck:
 
     **Arguments:**
 
-    - `learner`: what it says of rows and of their number.
+    - `learner`: its `AbstractDataCheck`, if it has one, checks rows and their number.
     - `model`: the model to be trained or evaluated.
     - `training`: whether the data are the training set.
     """
 
     def __init__(self, learner: AbstractLearner, model: Model, *, training: bool):
         self.done = False
-        self._learner = learner
         self._training = training
-        self._look: Callable[[PyTree], None] = learner.check_batches(
-            model, training=training
-        )
+        self._checks = learner.capability(AbstractDataCheck)
+        self._check_rows: Callable[[PyTree], None] | None = None
+        if self._checks is not None:
+            self._check_rows = self._checks.check_batches(model, training=training)
         self._mixes_rows = training and _normalises_by_batch(model)
         self._index = 0
         self._rows = 0
@@ -82,8 +83,8 @@ class DataCheck:
             return
         self.done = True
         known = self._counts and self._rows > 0 and jax.process_count() == 1
-        if self._training and known:
-            self._learner.check_num_rows(self._rows, largest=self._largest)
+        if self._checks is not None and self._training and known:
+            self._checks.check_num_rows(self._rows, largest=self._largest)
 
     def over(self, batches: Iterable[PyTree]) -> Iterator[PyTree]:
         """Iterate over batches, as arrays on the host, and check them on the way."""
@@ -101,8 +102,8 @@ class DataCheck:
             self._counts = False  # rows that only the loss can count
             return
         self._rows += rows
-        if rows:
-            self._look(data)
+        if rows and self._check_rows is not None:
+            self._check_rows(data)
         self._largest = max(self._largest, rows)
         padded = isinstance(batch, Batch) and batch.filled
         if self._mixes_rows and not padded and 2 * rows < self._largest:
@@ -115,6 +116,18 @@ class DataCheck:
                 "last batch is filled",
                 stacklevel=2,
             )
+
+
+def check_arrays_of(
+    learner: AbstractLearner, model: Model, data: PyTree, *, training: bool
+) -> None:
+    """Check a data set in memory by the learner's `AbstractDataCheck`, if it has one.
+
+    **Raises:** as `AbstractDataCheck.check`.
+    """
+    checks = learner.capability(AbstractDataCheck)
+    if checks is not None:
+        (checks.check_training if training else checks.check)(model, data)
 
 
 def _normalises_by_batch(model):

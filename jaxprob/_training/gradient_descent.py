@@ -1,19 +1,28 @@
 """Gradient descent on a loss, with any optax optimiser."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, DTypeLike, Int, PyTree
 
 from .. import tree
 from .._types import Info, Loss, Model, PRNGKey, Where
 from ..tree._inference_mode import inference_mode
-from .call_loss import call_loss, check_loss
+from .call_loss import call_loss, check_by_loss, check_loss
+from .capabilities import (
+    AbstractDataCheck,
+    AbstractGradient,
+    AbstractLowPrecision,
+    AbstractOptimized,
+)
 from .ema import EMA
 from .learner import AbstractLearner
 from .loss_scale import loss_scale, scaled, unless_left_out
-from .optimizer_update import evaluation_params, optimizer_update
+from .low_precision import LowPrecisionLoss
+from .optimizer_update import check_optimizer, evaluation_params, optimizer_update
 
 
 class TrainState(eqx.Module):
@@ -33,7 +42,13 @@ class TrainState(eqx.Module):
     step: Int[Array, ""]
 
 
-class GradientDescent(AbstractLearner):
+class GradientDescent(
+    AbstractLearner,
+    AbstractDataCheck,
+    AbstractGradient,
+    AbstractOptimized,
+    AbstractLowPrecision,
+):
     """Minimises a loss with an optax optimiser.
 
     ```python
@@ -46,9 +61,8 @@ class GradientDescent(AbstractLearner):
 
     - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
         makes one from the loss of one example. A metric is one number and has another
-        name than `"loss"` and `"step"`. It may be an Equinox module; if it has
-        a method `check(model, data)`, data sets are shown to it before training. It
-        may give `(scalar, (metrics, held))` instead, where `held` is a tree like the
+        name than `"loss"` and `"step"`. It may be an Equinox module; one that is a
+        `jaxprob.AbstractCheckedLoss` checks data sets before training. It may give `(scalar, (metrics, held))` instead, where `held` is a tree like the
         model with new running statistics and `None` elsewhere. A loss with a parameter
         `step`, `loss(model, batch, *, key, step)`, gets the number of updates made so
         far as an array: write weights that change over time as functions of it. Python
@@ -75,20 +89,14 @@ class GradientDescent(AbstractLearner):
     evaluation_loss: Loss | None = None
 
     def __check_init__(self):
-        if not all(hasattr(self.optimizer, name) for name in ("init", "update")):
-            raise TypeError(
-                f"optimizer={self.optimizer!r}: give an optax transformation, such as "
-                "optax.adam(1e-3)"
-            )
+        check_optimizer(self.optimizer)
         check_loss("loss", self.loss)
         if self.evaluation_loss is not None:
             check_loss("evaluation_loss", self.evaluation_loss)
 
     def check(self, model: Model, data: PyTree) -> None:
-        """What the loss has to say of the data, if it has a method `check`."""
-        look = getattr(self.loss, "check", None)
-        if look is not None:
-            look(model, data)
+        """Check a data set by the loss, if that is an `AbstractCheckedLoss`."""
+        check_by_loss(self.loss, model, data)
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         params, _ = tree.partition(model, self.trainable)
@@ -151,6 +159,15 @@ class GradientDescent(AbstractLearner):
             return call_loss(self.loss, model, batch, key=key, step=state.step)[0]
 
         return jax.grad(loss)(params)
+
+    def in_low_precision(self, dtype: DTypeLike) -> "GradientDescent":
+        """Return the learner whose losses are computed in few bits."""
+
+        def low(loss):
+            return None if loss is None else LowPrecisionLoss(loss, dtype)
+
+        losses = low(self.loss), low(self.evaluation_loss)
+        return dataclasses.replace(self, loss=losses[0], evaluation_loss=losses[1])
 
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = inference_mode(self.model(state))

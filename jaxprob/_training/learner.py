@@ -1,106 +1,76 @@
-"""What can be trained, one step at a time, as pure functions on pytrees."""
+"""The contract of everything that can be trained: four functions, and capabilities."""
 
 import abc
-from collections.abc import Callable
-from typing import ClassVar
+from typing import TypeVar
 
 import equinox as eqx
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 from .._types import Info, Model, PRNGKey, State
 
 
-class AbstractLearner(eqx.Module):
-    """One interface for whatever is trained: gradient descent, every inference method.
+class AbstractCapability(eqx.Module):
+    """Base class of what a learner may offer beyond training.
 
-    `jaxprob.fit`, the Lightning module and the checkpoints know nothing but these
-    methods. All but `check` are pure: jit, vmap and scan them freely.
+    Each direct subclass is one capability. A learner has it if its class is a subclass,
+    or if it wraps a learner that has it; `AbstractLearner.capability` answers for both.
     """
 
-    moves_by_itself: ClassVar[bool] = False  # without an optax optimiser for all leaves
 
-    def check(self, model: Model, data: PyTree) -> None:
-        """Refuses a whole data set that cannot be right, before anything is traced.
+Capability = TypeVar("Capability", bound=AbstractCapability)
 
-        `fit` and the Lightning module call it where the rows are in memory. By default
-        everything is accepted.
 
-        **Raises:** `ValueError` or `TypeError` that names the argument and the row.
-        """
+class AbstractLearner(eqx.Module):
+    """Base class of whatever is trained: gradient descent, every inference method.
 
-    def check_training(self, model: Model, data: PyTree) -> None:
-        """`check`, and what is to hold of the rows that are trained on alone."""
-        self.check(model, data)
-
-    def check_batches(
-        self, model: Model, *, training: bool
-    ) -> Callable[[PyTree], None]:
-        """Return a check to call with each batch of a data set that is not in memory.
-
-        By default `check` is called with the first batch.
-
-        **Arguments:**
-
-        - `model`: as in `check`.
-        - `training`: whether the rows are trained on.
-        """
-        first = iter((True,))
-
-        def look(data: PyTree) -> None:
-            if next(first, False):
-                self.check(model, data)
-
-        return look
-
-    def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
-        """Warn of a training set whose number of rows is not the one stated.
-
-        By default nothing is stated.
-
-        **Arguments:**
-
-        - `rows`: those of one epoch.
-        - `largest`: rows of its largest batch. A loader that drops the ragged last one
-            leaves out fewer than that.
-        """
+    `jaxprob.fit` and the Lightning module train any learner by these four methods. They
+    are pure: jit, vmap and scan them freely. Everything else that the engine can use of
+    a learner is a capability (`jaxprob.AbstractGradient`, `jaxprob.AbstractMembers`,
+    ...), for which the engine asks by `capability`.
+    """
 
     @abc.abstractmethod
     def init(self, model: Model, *, key: PRNGKey) -> State:
-        """The state before the first step. Every leaf that changes is an array."""
+        """Return the state before the first step. Each leaf that changes is an array.
+
+        **Arguments:**
+
+        - `model`: what is trained. It is not changed.
+        - `key`: of everything random in the first state.
+        """
 
     @abc.abstractmethod
     def update(
         self, state: State, batch: PyTree, *, key: PRNGKey
     ) -> tuple[State, Info]:
-        """One optimiser or sampler step on one batch; `info` holds `"loss"`."""
-
-    @property
-    def turns(self) -> int | None:
-        """How many members `fit` trains in turn, each alone by `update_member`.
-
-        Their states lie along the leading axis of every array of the state. `None`, the
-        default, where `update` trains all there is.
-        """
-        return None
-
-    def update_member(
-        self, state: State, batch: PyTree, *, key: PRNGKey, index: Int[Array, ""]
-    ) -> tuple[State, Info]:
-        """`update` of the state of one member, whose number this is."""
-        raise NotImplementedError(f"{type(self).__name__} has no members in turn")
-
-    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
-        """The gradient that `update` would follow, as a tree like the trained leaves.
-
-        It is asked for when a run has failed, to name the leaf. `None`, the default,
-        where a learner follows none.
-        """
-        return None
+        """Make one optimiser or sampler step on one batch; `info` holds `"loss"`."""
 
     @abc.abstractmethod
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
-        """The same numbers as `update`, on a batch that trains nothing."""
+        """Return the same numbers as `update` for a batch that trains nothing."""
 
     @abc.abstractmethod
     def model(self, state: State) -> Model:
-        """The one model to use if only one may be used: the average, or the mean."""
+        """Return the one model to use if only one may be used: the average or mean."""
+
+    def capability(self, kind: type[Capability]) -> Capability | None:
+        """Return an object that has a capability for this learner's states, or `None`.
+
+        ```python
+        gradient = learner.capability(jaxprob.AbstractGradient)
+        if gradient is not None:
+            slopes = gradient.gradient(state, batch, key=key)
+        ```
+
+        The question is one for the object, not for its class: what a wrapper can do
+        depends on the learner inside.
+
+        **Arguments:**
+
+        - `kind`: the abstract class of the capability.
+        """
+        return self if isinstance(self, kind) else None
+
+    def lack(self, kind: type[AbstractCapability]) -> str:
+        """Return a clause that says why `capability(kind)` is `None`, for errors."""
+        return f"{type(self).__name__} is no {kind.__name__}"

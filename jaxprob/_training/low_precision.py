@@ -1,5 +1,6 @@
 """Computing in fewer bits than the parameters have."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike, PyTree
 
 from .._types import Loss, Model, PRNGKey
-from .call_loss import loss_output
+from .call_loss import AbstractCheckedLoss, check_by_loss, loss_output
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
@@ -21,7 +22,7 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     return jax.tree.map(one, tree)
 
 
-class LowPrecisionLoss(eqx.Module):
+class LowPrecisionLoss(AbstractCheckedLoss):
     """A loss computed in few bits, of parameters that stay in float32.
 
     The cast is inside what is differentiated, so gradients arrive in float32 and the
@@ -51,13 +52,28 @@ class LowPrecisionLoss(eqx.Module):
         self.dtype = jnp.dtype(dtype).name
 
     def check(self, model: Model, data: PyTree) -> None:
-        """What the loss has to say of the data, if it has a method `check`."""
-        look = getattr(self.loss, "check", None)
-        if look is not None:
-            look(model, data)
+        """Check a data set by the loss inside."""
+        check_by_loss(self.loss, model, data)
 
     def __call__(
         self, model: Model, batch: PyTree, *, key: PRNGKey, step: Any = None
     ) -> Any:
         low = (cast(model, self.dtype), cast(batch, self.dtype))
         return cast(loss_output(self.loss, *low, key=key, step=step), jnp.float32)
+
+
+class LowPrecisionApply(eqx.Module):
+    """A call of a network in few bits, whose output is float32.
+
+    **Arguments:**
+
+    - `apply`: `apply(model, x, key=key)`, as in `jaxprob.bnn.LogJoint`.
+    - `dtype`: name of the dtype.
+    """
+
+    apply: Callable[..., Any]
+    dtype: str = eqx.field(static=True)
+
+    def __call__(self, model: Model, x: PyTree, *, key: PRNGKey | None) -> Any:
+        low = (cast(model, self.dtype), cast(x, self.dtype))
+        return cast(self.apply(*low, key=key), jnp.float32)

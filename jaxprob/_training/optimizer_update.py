@@ -58,6 +58,18 @@ def optimizer_update(
     return accepting(optimizer.update)(grads, opt_state, params, **extra)
 
 
+def check_optimizer(optimizer: Any, name: str = "optimizer") -> None:
+    """Reject what is no optax transformation.
+
+    **Raises:** `TypeError` that names the argument.
+    """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"{name}={optimizer!r}: give an optax transformation, such as "
+            "optax.adam(1e-3)"
+        )
+
+
 def accepting(update: Callable[..., Any]) -> Callable[..., Any]:
     """An `update` that leaves out the extra arguments that it does not take.
 

@@ -12,14 +12,23 @@ import optax
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from ... import tree as trees
+from ..._training.capabilities import AbstractGradient, AbstractOptimized
 from ..._training.gradient_descent import GradientDescent, TrainState
+from ..._training.optimizer_update import check_optimizer
 from ..._types import Info, Model, PRNGKey, Where
+from .._inference.capabilities import (
+    AbstractConditional,
+    AbstractTrainedModels,
+    infer_by_steps,
+    restricted_leaves,
+)
 from .._inference.inference import AbstractInference, Roles, random_or_point
 from .._joint.check_prior import check_prior
 from .._joint.log_joint import LogJoint, plain_term
 from .._joint.prior import prior_at
 from .._joint.sample_prior import sample_prior
 from .._posterior.point import PointPosterior
+from .._posterior.posterior import AbstractPosterior
 from .perturbation import perturbed_log_likelihood, row_key
 
 
@@ -39,7 +48,13 @@ class AnchoredState(eqx.Module):
     kind: str = eqx.field(static=True)
 
 
-class AnchoredMAP(AbstractInference):
+class AnchoredMAP(
+    AbstractInference,
+    AbstractGradient,
+    AbstractOptimized,
+    AbstractConditional,
+    AbstractTrainedModels,
+):
     r"""MAP with a prior centred on a draw from the prior, and randomised rows.
 
     $$\hat w = \arg\max_w \sum_i \log p(y_i + e_i \mid f_w(x_i)) + \log \mathcal N(w;
@@ -79,6 +94,9 @@ class AnchoredMAP(AbstractInference):
     random: Where | None = None
     point: Where = True
 
+    def __check_init__(self):
+        check_optimizer(self.optimizer)
+
     def init(self, model: Model, *, key: PRNGKey) -> AnchoredState:
         roles = Roles.of(model, self.random, self.point)
         params = eqx.filter(model, roles.random)
@@ -94,6 +112,17 @@ class AnchoredMAP(AbstractInference):
             noise=jax.random.key_data(noise_key),
             kind=str(jax.random.key_impl(noise_key)),
         )
+
+    def restricted(self, where: Where) -> "AnchoredMAP":
+        return restricted_leaves(self, where)
+
+    def infer(
+        self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
+    ) -> AbstractPosterior:
+        return infer_by_steps(self, model, data, key=key, num_steps=num_steps)
+
+    def models(self, state: AnchoredState) -> tuple[Model, ...]:
+        return (self.model(state),)
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, self.point)

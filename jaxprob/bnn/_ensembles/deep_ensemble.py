@@ -4,7 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -13,9 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
 from ..._random.keys import check_key, example_keys
+from ..._training.capabilities import AbstractGradient, AbstractSequentialMembers
+from ..._training.learner import AbstractLearner, Capability
+from ..._training.wrapper import Withheld
 from ..._types import Info, Model, PRNGKey, State
 from .._inference.inference import AbstractInference
-from .._inference.members import AbstractMembers
+from .._inference.capabilities import AbstractConditional, AbstractTrainedModels
+from .._inference.members import AbstractMemberInference
 from .._inference.training_batches import as_iterable
 from .._inference.wrapper import AbstractWrapper
 from .._joint.xy import xy
@@ -94,7 +98,35 @@ class EnsemblePosterior(AbstractPosterior):
         return self.member(index // inner).atom(index % inner)
 
 
-class DeepEnsemble(AbstractWrapper, AbstractMembers):
+class MemberGradients(AbstractGradient):
+    """Gradient of each member of an ensemble, along a leading axis."""
+
+    ensemble: AbstractLearner
+    inner: AbstractGradient
+
+    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        def one(state, key):
+            return self.inner.gradient(state, batch, key=key)
+
+        keys = example_keys(key, self.ensemble.num_members)
+        return self.ensemble.each(one, state, keys)
+
+
+class MemberModels(AbstractTrainedModels):
+    """Trained models of all members of an ensemble."""
+
+    ensemble: AbstractLearner
+    inner: AbstractTrainedModels
+
+    def models(self, state: State) -> tuple[Model, ...]:
+        members = range(self.ensemble.num_members)
+        states = [self.ensemble.member(state, index) for index in members]
+        return tuple(m for state in states for m in self.inner.models(state))
+
+
+class DeepEnsemble(
+    AbstractWrapper, AbstractMemberInference, AbstractSequentialMembers
+):
     r"""Several models from different starts; the posterior is their uniform mixture.
 
     $$p(y \mid x) \approx \frac 1 M \sum_m p(y \mid f_{w_m}(x))$$
@@ -130,6 +162,13 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         convolutions on a CPU, which are slow where members have weights of their own.
     """
 
+    forwards: ClassVar = {
+        AbstractGradient: MemberGradients,
+        AbstractTrainedModels: MemberModels,
+        AbstractConditional: Withheld(
+            "its members start anew; write DeepEnsemble(Blocks(...), num_members)"
+        ),
+    }
     method: AbstractInference
     num_members: int
     _: KW_ONLY
@@ -148,9 +187,14 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         if self.members not in ("vmap", "loop"):
             raise ValueError(f"members={self.members!r}: it is 'vmap' or 'loop'")
 
+    def capability(self, kind: type[Capability]) -> Capability | None:
+        """Return as of any wrapper; members are sequential with `members="loop"`."""
+        if kind is AbstractSequentialMembers and self.members != "loop":
+            return None
+        return super().capability(kind)
+
     def check_start(self, model: Model, data: PyTree) -> None:
-        """The check of `method`; warns of a trained model that would be shuffled."""
-        super().check_start(model, data)
+        """Warn of a trained model that would be shuffled."""
         if self.make is not None or self.num_members == 1:
             return
         if looks_trained(self.log_joint, model, self.trained(model), xy(data)):
@@ -180,7 +224,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         # The method's checks of values run here, outside of vmap. The key is that of no
         # member.
         self.method.init(model, key=jax.random.fold_in(key, self.num_members))
-        return self._each(one, example_keys(key, self.num_members))
+        return self.each(one, example_keys(key, self.num_members))
 
     def update_members(
         self, state: State, batch: PyTree, *, key: PRNGKey
@@ -188,11 +232,10 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         def one(state, key):
             return self.method.update(state, batch, key=key)
 
-        return self._each(one, state, example_keys(key, self.num_members))
+        return self.each(one, state, example_keys(key, self.num_members))
 
-    @property
-    def turns(self) -> int | None:
-        return self.num_members if self.members == "loop" else None
+    def members_axis(self, state: State) -> PyTree[bool]:
+        return jax.tree.map(eqx.is_array, state)
 
     def update_member(
         self, state: State, batch: PyTree, *, key: PRNGKey, index: Integer[Array, ""]
@@ -200,19 +243,13 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
         key = jax.random.fold_in(key, index)
         return self.method.update(state, batch, key=key)
 
-    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
-        def one(state, key):
-            return self.method.gradient(state, batch, key=key)
-
-        return self._each(one, state, example_keys(key, self.num_members))
-
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
         """Means over the members: of each one's loss, not the loss of the mixture."""
 
         def one(state, key):
             return self.method.evaluate(state, batch, key=key)
 
-        info = self._each(one, state, example_keys(key, self.num_members))
+        info = self.each(one, state, example_keys(key, self.num_members))
         return {name: jnp.mean(value, 0) for name, value in info.items()}
 
     def member(self, state: State, index: int) -> State:
@@ -256,7 +293,8 @@ class DeepEnsemble(AbstractWrapper, AbstractMembers):
             )
         return EnsemblePosterior(stacked, self.num_members)
 
-    def _each(self, function, *args):
+    def each(self, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
+        """Return the results of a function for each member, along a leading axis."""
         if self.members == "vmap":
             return eqx.filter_vmap(function)(*args)
         # What is no array has no place in a loop's output, so it comes from outside.

@@ -11,10 +11,17 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._random.keys import check_key
+from ..._training.capabilities import (
+    AbstractGradient,
+    AbstractMembers,
+    AbstractSequentialMembers,
+)
 from ..._training.gradient_descent import TrainState
+from ..._training.wrapper import ForwardedGradient, Rejected, Withheld
 from ..._types import Info, Model, PRNGKey
 from ...tree._ravel import ravel
 from .._inference.inference import Roles, check_state
+from .._inference.capabilities import AbstractConditional, AbstractTrainedModels
 from .._inference.map import MAP
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
@@ -22,6 +29,9 @@ from .._inference.wrapper import AbstractWrapper
 from .._joint.check_prior import check_prior
 from .._posterior.posterior import AbstractPosterior, chosen
 from .._weights.running_statistics import trains_statistics
+
+
+_ONE_PATH = "SWAG follows one model: write DeepEnsemble(SWAG(...), num_members)"
 
 
 class SWAGState(eqx.Module):
@@ -119,6 +129,13 @@ class SWAG(AbstractWrapper):
     """
 
     wraps: ClassVar = MAP
+    forwards: ClassVar = {
+        AbstractGradient: ForwardedGradient,
+        AbstractMembers: Rejected(_ONE_PATH),
+        AbstractSequentialMembers: Rejected(_ONE_PATH),
+        AbstractTrainedModels: Withheld("SWAG ends in a Gaussian"),
+        AbstractConditional: Withheld("SWAG collects the iterates of one long run"),
+    }
     method: MAP
     _: KW_ONLY
     num_warmup: int
@@ -168,8 +185,8 @@ class SWAG(AbstractWrapper):
         )
         return SWAGState(train, mean, squares, deviations, count), info
 
-    def gradient(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> PyTree:
-        return self.method.gradient(state.train, batch, key=key)
+    def inner_state(self, state: SWAGState) -> TrainState:
+        return state.train
 
     def evaluate(self, state: SWAGState, batch: PyTree, *, key: PRNGKey) -> Info:
         return self.method.evaluate(state.train, batch, key=key)

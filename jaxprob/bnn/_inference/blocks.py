@@ -1,8 +1,7 @@
 """Another method for each part of a model."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,18 +12,19 @@ from jaxtyping import Array, Float, PyTree
 from ... import tree
 from ..._random.keys import check_key, example_keys
 from ..._training.batch import unpack
+from ..._training.capabilities import AbstractAcceptReject
+from ..._training.learner import Capability
+from ..._training.wrapper import Withheld
 from ..._types import Model, PRNGKey, State, Where
 from .._joint.likelihood import Likelihood
-from .._laplace.laplace import Laplace
-from .._mcmc.chains import AbstractChains
-from .._mcmc.run_chains import run_chains
+from .._posterior.mixture import Mixture
 from .._posterior.posterior import (
     AbstractPosterior,
     first_known,
     part_linearisation_point,
 )
+from .capabilities import AbstractConditional, AbstractTrainedModels
 from .inference import AbstractInference
-from .run_steps import run_steps
 from .training_batches import TrainingBatches
 from .wrapper import AbstractPostHoc
 
@@ -114,14 +114,19 @@ class Blocks(AbstractPostHoc):
 
     **Arguments:**
 
-    - `method`: trains all leaves, such as `MAP`.
+    - `method`: trains all leaves, such as `MAP`. With an ensemble,
+        `Blocks(DeepEnsemble(MAP(...), 5), ...)`, the blocks are inferred given each
+        member, and the posterior is the mixture.
     - `blocks`: for each path, type or predicate (see `jaxprob.tree`) the method of the
-        leaves it means. Their `random` is set to it, and all other leaves are frozen;
-        chains start at the trained model. `Laplace` takes that as its mode; other
-        methods are run from there.
+        leaves it means; all other leaves are frozen. Chains start at the trained model.
+        `Laplace` takes it as its mode; other methods are run from there.
     - `num_steps`: updates of blocks that do not know their own number, on all the data.
     """
 
+    forwards: ClassVar = {
+        AbstractTrainedModels: Withheld("Blocks ends in posteriors of its blocks"),
+        AbstractConditional: Withheld("Blocks has blocks itself"),
+    }
     method: AbstractInference
     where: tuple[Where, ...] = eqx.field(static=True)
     blocks: tuple[AbstractInference, ...]
@@ -143,13 +148,28 @@ class Blocks(AbstractPostHoc):
             raise ValueError("blocks is empty: then this is the method alone")
         if num_steps < 1:
             raise ValueError(f"num_steps={num_steps}: at least one update")
+        trained = method.capability(AbstractTrainedModels)
+        if trained is None:
+            raise TypeError(
+                f"Blocks needs a trained model, in which other leaves stay as they are, "
+                f"and {method.lack(AbstractTrainedModels)}: give MAP, or an ensemble "
+                "of it"
+            )
         self.method = method
         self.where = tuple(blocks)
         self.blocks = tuple(_restricted(*pair) for pair in blocks.items())
         self.num_steps = num_steps
 
+    def capability(self, kind: type[Capability]) -> Capability | None:
+        """Return as of any wrapper; a block that accepts or rejects counts too."""
+        found = super().capability(kind)
+        if found is None and kind is AbstractAcceptReject:
+            of_blocks = (block.capability(kind) for block in self.blocks)
+            found = next((known for known in of_blocks if known is not None), None)
+        return found
+
     def init(self, model: Model, *, key: PRNGKey) -> State:
-        """The state of `method`.
+        """Return the first state of `method`.
 
         **Raises:** `ValueError` when two blocks mean the same leaf; and what a block's
         method says of the model, before anything is trained.
@@ -165,8 +185,8 @@ class Blocks(AbstractPostHoc):
         batches: Iterable[PyTree] | None = None,
         *,
         key: PRNGKey | None = None,
-    ) -> BlocksPosterior:
-        """Runs the blocks' methods.
+    ) -> BlocksPosterior | Mixture:
+        """Run the blocks' methods, for each trained model.
 
         **Raises:** `ValueError` without batches or key.
         """
@@ -176,23 +196,31 @@ class Blocks(AbstractPostHoc):
                 "posterior(state, [(x, y)], key=key)"
             )
         check_key(key)
-        model = eqx.nn.inference_mode(self.model(state))
-        data = _joined_rows(TrainingBatches(self, model, batches))
-        chosen = self._chosen(model)
-        parts = tuple(
-            self._infer(block, model, data, jax.random.fold_in(key, index))
-            for index, block in enumerate(self.blocks)
+        trained = self.method.capability(AbstractTrainedModels)
+        assert trained is not None  # as the constructor has checked
+        models = [eqx.nn.inference_mode(model) for model in trained.models(state)]
+        data = _joined_rows(TrainingBatches(self, models[0], batches))
+        if len(models) == 1:
+            return self._given(models[0], data, key)
+        keys = example_keys(key, len(models))
+        return Mixture(
+            [self._given(m, data, k) for m, k in zip(models, keys, strict=True)]
         )
-        return BlocksPosterior(model, chosen, parts)
 
-    def _infer(self, block, model, data, key):
-        init_key, run_key, posterior_key = jax.random.split(key, 3)
-        if isinstance(block, AbstractChains):
-            return run_chains(block, model, data, key=run_key, progress=False)
-        state = block.init(model, key=init_key)
-        if not isinstance(block, Laplace):
-            state = run_steps(block, state, data, key=run_key, num=self.num_steps)
-        return block.posterior(state, [data], key=posterior_key)
+    def _given(self, model, data, key):
+        """The posterior of the blocks given one trained model."""
+        parts = []
+        for index, block in enumerate(self.blocks):
+            conditional = block.capability(AbstractConditional)
+            assert conditional is not None  # as the constructor has checked
+            part = conditional.infer(
+                model,
+                data,
+                key=jax.random.fold_in(key, index),
+                num_steps=self.num_steps,
+            )
+            parts.append(part)
+        return BlocksPosterior(model, self._chosen(model), tuple(parts))
 
     def _chosen(self, model):
         chosen = tuple(tree.select(model, where) for where in self.where)
@@ -209,25 +237,16 @@ class Blocks(AbstractPostHoc):
         return chosen
 
 
-def _restricted(where: Where, block: Any) -> Any:
+def _restricted(where, block):
     """The method over the leaves of its block, all others frozen."""
-    names = {field.name for field in dataclasses.fields(block)}
-    if isinstance(block, Laplace):
-        return dataclasses.replace(
-            block, method=_restricted(where, block.method), where=None
-        )
-    if "random" not in names:
+    conditional = block.capability(AbstractConditional)
+    if conditional is None:
         raise TypeError(
-            f"{type(block).__name__} has no leaves of its own to choose (`random`), so "
-            "it cannot be a block: give a sampler, Laplace(MAP(...)) or a variational "
-            "method"
+            f"{type(block).__name__} cannot be a block, which infers some leaves given "
+            f"all others ({block.lack(AbstractConditional)}): give a sampler, "
+            "Laplace(MAP(...)) or a variational method"
         )
-    changes: dict[str, Any] = {"random": where}
-    if "point" in names:
-        changes["point"] = False
-    if isinstance(block, AbstractChains) and block.initial == "prior":
-        changes["initial"] = "model"
-    return dataclasses.replace(block, **changes)
+    return conditional.restricted(where)
 
 
 def _joined_rows(batches):

@@ -1,23 +1,21 @@
 """What methods share that are plain gradient descent on a loss of their own."""
 
 import abc
-from typing import TYPE_CHECKING
-
 import optax
 from jaxtyping import PyTree
 
+from ..._training.capabilities import AbstractGradient, AbstractOptimized
 from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
-from ..._types import Info, Model, PRNGKey, Where
+from ..._training.optimizer_update import check_optimizer
+from ..._types import AbstractVar, Info, Model, PRNGKey, Where
+from .._posterior.posterior import AbstractPosterior
+from .capabilities import AbstractConditional, infer_by_steps, restricted_leaves
 from .inference import AbstractInference, check_state, random_or_point
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
-
-class AbstractDescent(AbstractInference):
+class AbstractDescent(
+    AbstractInference, AbstractGradient, AbstractOptimized, AbstractConditional
+):
     """Minimises a loss, and the model of its `TrainState` stands for the posterior.
 
     **Fields:**
@@ -32,12 +30,23 @@ class AbstractDescent(AbstractInference):
     optimizer: AbstractVar[optax.GradientTransformation]
     ema: AbstractVar[EMA | None]
 
+    def __check_init__(self):
+        check_optimizer(self.optimizer)
+
     @abc.abstractmethod
     def _descent(self, model: PyTree) -> GradientDescent:
         """How a model like this one is trained: the loss, and which leaves move."""
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, self.point)
+
+    def restricted(self, where: Where) -> AbstractInference:
+        return restricted_leaves(self, where)
+
+    def infer(
+        self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
+    ) -> AbstractPosterior:
+        return infer_by_steps(self, model, data, key=key, num_steps=num_steps)
 
     def update(
         self, state: TrainState, batch: PyTree, *, key: PRNGKey

@@ -4,33 +4,27 @@ import abc
 import operator
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+from jaxtyping import DTypeLike, PyTree
 
 from ... import tree
 from ..._training.batch import num_rows
+from ..._training.capabilities import AbstractDataCheck, AbstractLowPrecision
 from ..._training.learner import AbstractLearner
-from ..._types import Model, PRNGKey, State, Where
+from ..._training.low_precision import LowPrecisionApply
+from ..._types import AbstractVar, Model, PRNGKey, State, Where
 from .._joint.check_data import RowCheck, check_row_count
 from .._joint.log_joint import LogJoint, xy
 from .._posterior.posterior import AbstractPosterior
 from .._weights.choice import choose, nothing_random
 from .._weights.random_leaves import mean_leaves, random_leaves
 
-if TYPE_CHECKING:
-    # To a type checker an abstract field is an argument of each `__init__` below it,
-    # before those of the final class: `DeepEnsemble(method, 5)` would be an error. What
-    # it takes for a class variable is none; the final class declares its fields.
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
-
-class AbstractInference(AbstractLearner):
-    """A way to a posterior: `init`, `update`, `evaluate` as any learner, then this.
+class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision):
+    """Base class of inference methods: learners that end in a posterior.
 
     **Fields:**
 
@@ -45,12 +39,6 @@ class AbstractInference(AbstractLearner):
             raise TypeError(
                 f"log_joint is a {type(joint).__name__}: a method is given likelihood, "
                 "prior and the number of rows, LogJoint(likelihood, prior, num_data=N)"
-            )
-        optimizer = getattr(self, "optimizer", None)
-        if optimizer is not None and not hasattr(optimizer, "update"):
-            raise TypeError(
-                f"optimizer={optimizer!r}: give an optax transformation, such as "
-                "optax.adam(1e-3)"
             )
 
     def check(self, model: Model, data: PyTree) -> None:
@@ -71,14 +59,14 @@ class AbstractInference(AbstractLearner):
         self, model: Model, *, training: bool
     ) -> Callable[[PyTree], None]:
         check = self._row_check(model)
-        first = iter((True,))
+        first = iter((training,))
 
-        def look(data: PyTree) -> None:
+        def check_batch(data: PyTree) -> None:
             check(*xy(data))
-            if training and next(first, False):
+            if next(first, False):
                 self.check_start(model, data)
 
-        return look
+        return check_batch
 
     def check_start(self, model: Model, data: PyTree) -> None:
         """Check a model from which training starts; `data` are some of the rows."""
@@ -95,6 +83,15 @@ class AbstractInference(AbstractLearner):
             "give a temperature",
             stacklevel=4,
         )
+
+    def in_low_precision(self, dtype: DTypeLike) -> AbstractLearner:
+        """Return the method with its network in few bits.
+
+        Likelihood, prior and divergence, sums over all data and weights, are in the
+        precision of the parameters.
+        """
+        low = LowPrecisionApply(self.log_joint.apply, jnp.dtype(dtype).name)
+        return eqx.tree_at(lambda method: method.log_joint.apply, self, low)
 
     def _row_check(self, model):
         joint = self.log_joint

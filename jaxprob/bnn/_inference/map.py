@@ -13,11 +13,12 @@ from ..._types import Info, Model, PRNGKey, Where
 from .._joint.check_prior import check_prior
 from .._joint.log_joint import LogJoint
 from .._posterior.point import PointPosterior
+from .capabilities import AbstractTrainedModels
 from .descent import AbstractDescent
 from .inference import Roles
 
 
-class MAP(AbstractDescent):
+class MAP(AbstractDescent, AbstractTrainedModels):
     r"""Maximises the log joint, $\hat w = \arg\max_w \log p(\mathcal D, w)$.
 
     The loss is $-\frac 1 N \log p_T(\mathcal D, w)$, in nats per row of data. The
@@ -52,6 +53,9 @@ class MAP(AbstractDescent):
         roles = Roles.of(model, self.random, self.point)
         check_prior(self.log_joint.prior, eqx.filter(model, roles.random))
         return self._descent(model).init(model)
+
+    def models(self, state: TrainState) -> tuple[Model, ...]:
+        return (self._trained(state),)
 
     def posterior(
         self,

@@ -1,29 +1,37 @@
-"""Methods round another method."""
+"""Methods with another method inside."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from jaxtyping import PyTree
+from jaxtyping import DTypeLike, PyTree
 
-from ..._types import Info, Model, PRNGKey, State
+from ..._training.capabilities import AbstractAcceptReject, AbstractOptimized
+from ..._training.learner import AbstractLearner
+from ..._training.wrapper import (
+    SAME_STATE,
+    AbstractLearnerWrapper,
+    ForwardedOptimized,
+    same_capability,
+)
+from ..._types import AbstractVar, Info, Model, PRNGKey, State
 from .._joint.log_joint import LogJoint
 from .inference import AbstractInference
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
-
-class AbstractWrapper(AbstractInference):
-    """A method with another one inside.
+class AbstractWrapper(AbstractLearnerWrapper, AbstractInference):
+    """Base class of a method with another one inside.
 
     **Fields:**
 
-    - `method`: that one, of the class `wraps`.
+    - `method`: the method inside, of the class `wraps`.
     """
 
     method: AbstractVar[AbstractInference]
     wraps: ClassVar[type] = AbstractInference
+    forwards: ClassVar = {
+        AbstractOptimized: ForwardedOptimized,
+        AbstractAcceptReject: same_capability,
+    }
 
     def __check_init__(self):
         if not isinstance(self.method, self.wraps):
@@ -37,33 +45,56 @@ class AbstractWrapper(AbstractInference):
             )
 
     @property
+    def inner(self) -> AbstractInference:
+        return self.method
+
+    @property
     def log_joint(self) -> LogJoint:
-        """That of the wrapped method."""
+        """The log joint of the method inside."""
         return self.method.log_joint
 
     def check(self, model: Model, data: PyTree) -> None:
         self.method.check(model, data)
 
-    def check_start(self, model: Model, data: PyTree) -> None:
-        self.method.check_start(model, data)
+    def check_training(self, model: Model, data: PyTree) -> None:
+        self.method.check_training(model, data)
+        self.check_start(model, data)
+
+    def check_batches(
+        self, model: Model, *, training: bool
+    ) -> Callable[[PyTree], None]:
+        check = self.method.check_batches(model, training=training)
+        first = iter((training,))
+
+        def check_batch(data: PyTree) -> None:
+            check(data)
+            if next(first, False):
+                self.check_start(model, data)
+
+        return check_batch
 
     def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
         self.method.check_num_rows(rows, largest=largest)
+
+    def in_low_precision(self, dtype: DTypeLike) -> AbstractLearner:
+        return self.with_inner(self.method.in_low_precision(dtype))
 
     def trained(self, model: Model) -> PyTree[bool]:
         return self.method.trained(model)
 
 
 class AbstractPostHoc(AbstractWrapper):
-    """Trains as the method inside does, in its state, and differs in the posterior."""
+    """Base class of a method that trains as the one inside, in its state.
+
+    It differs in the posterior.
+    """
+
+    forwards: ClassVar = SAME_STATE
 
     def update(
         self, state: State, batch: PyTree, *, key: PRNGKey
     ) -> tuple[State, Info]:
         return self.method.update(state, batch, key=key)
-
-    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree | None:
-        return self.method.gradient(state, batch, key=key)
 
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
         return self.method.evaluate(state, batch, key=key)
