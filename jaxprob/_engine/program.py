@@ -58,8 +58,9 @@ class Program:
         self.shardings: Any = None
         # Sequential members have a device to themselves, one after the other.
         members = learner.capability(AbstractSequentialMembers)
-        alone = members is not None and layout.is_single
-        self.num_sequential = members.num_members if alone else None
+        self.num_sequential: int | None = None
+        if members is not None and layout.is_single:
+            self.num_sequential = members.num_members
         # Steps in a dispatch for batches of so many bytes, where that was timed.
         self.settled: dict[int, int] = {}
         self._learner = weakref.ref(learner)
@@ -159,7 +160,8 @@ class Program:
     def _step(self, state, batch, key, index):
         learner = self._learner()
         assert learner is not None  # whoever runs the program holds it
-        return _checked(learner, state, self._update_of(learner, index)(state, batch, key=key))
+        update = self._update_of(learner, index)
+        return _checked(learner, state, update(state, batch, key=key))
 
     def _update_of(self, learner, index):
         """The function that makes a step of the learner, or of one of its members."""

@@ -61,12 +61,13 @@ class GradientDescent(
 
     - `loss`: `loss(model, batch, *, key) -> (scalar, metrics)`. `jaxprob.mean_loss`
         makes one from the loss of one example. A metric is one number and has another
-        name than `"loss"` and `"step"`. It may be an Equinox module; one that is a
-        `jaxprob.AbstractCheckedLoss` checks data sets before training. It may give `(scalar, (metrics, held))` instead, where `held` is a tree like the
-        model with new running statistics and `None` elsewhere. A loss with a parameter
-        `step`, `loss(model, batch, *, key, step)`, gets the number of updates made so
-        far as an array: write weights that change over time as functions of it. Python
-        values that a loss reads from outside are constants of the compiled step.
+        name than `"loss"` and `"step"`. A loss may be an Equinox module; one that is a
+        `jaxprob.AbstractCheckedLoss` checks data sets before training. It may give
+        `(scalar, (metrics, held))` instead, where `held` is a tree like the model with
+        new running statistics and `None` elsewhere. A loss with a parameter `step`,
+        `loss(model, batch, *, key, step)`, gets the number of updates made so far as
+        an array: write weights that change over time as functions of it. Python values
+        that a loss reads from outside are constants of the compiled step.
     - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
         gradient accumulation (`optax.MultiSteps`) are composed there. Those that need
         the loss or its function (`optax.contrib.reduce_on_plateau`, `optax.lbfgs`,

@@ -1,7 +1,7 @@
 """The contract of everything that can be trained: four functions, and capabilities."""
 
 import abc
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 from jaxtyping import PyTree
@@ -16,6 +16,14 @@ class AbstractCapability(eqx.Module):
     or if it wraps a learner that has it; `AbstractLearner.capability` answers for both.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if AbstractCapability in cls.__bases__:
+            CAPABILITIES.append(cls)
+
+
+CAPABILITIES: list[type[AbstractCapability]] = []
+"""All capabilities that are defined, in order."""
 
 Capability = TypeVar("Capability", bound=AbstractCapability)
 

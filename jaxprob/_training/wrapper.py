@@ -19,7 +19,7 @@ from .capabilities import (
     AbstractOptimized,
     AbstractSequentialMembers,
 )
-from .learner import AbstractCapability, AbstractLearner, Capability
+from .learner import CAPABILITIES, AbstractCapability, AbstractLearner, Capability
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,15 @@ class AbstractLearnerWrapper(AbstractLearner):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not cls.__name__.startswith("Abstract"):
-            for kind in AbstractCapability.__subclasses__():
+            for kind in CAPABILITIES:
                 _answer(cls, kind)
 
     def __check_init__(self):
-        for kind in AbstractCapability.__subclasses__():
+        for kind in CAPABILITIES:
+            if self.inner.capability(kind) is None:
+                continue
             answer = _answer(type(self), kind)
-            if isinstance(answer, Rejected) and self.inner.capability(kind) is not None:
+            if isinstance(answer, Rejected):
                 raise TypeError(
                     f"{type(self).__name__} takes no {type(self.inner).__name__}, "
                     f"which is {kind.__name__}: {answer.reason}"
@@ -236,7 +238,7 @@ def same_capability(wrapper: AbstractLearnerWrapper, inner: Capability) -> Capab
     return inner
 
 
-SAME_STATE: dict[type[AbstractCapability], Answer] = {
+SAME_STATE: dict[type[AbstractCapability], Any] = {
     AbstractDataCheck: ForwardedDataCheck,
     AbstractGradient: ForwardedGradient,
     AbstractMembers: ForwardedMembers,

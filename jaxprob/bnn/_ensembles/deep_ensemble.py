@@ -4,7 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -14,11 +14,11 @@ from jaxtyping import Array, Float, Integer, PyTree
 
 from ..._random.keys import check_key, example_keys
 from ..._training.capabilities import AbstractGradient, AbstractSequentialMembers
-from ..._training.learner import AbstractLearner, Capability
+from ..._training.learner import Capability
 from ..._training.wrapper import Withheld
 from ..._types import Info, Model, PRNGKey, State
-from .._inference.inference import AbstractInference
 from .._inference.capabilities import AbstractConditional, AbstractTrainedModels
+from .._inference.inference import AbstractInference
 from .._inference.members import AbstractMemberInference
 from .._inference.training_batches import as_iterable
 from .._inference.wrapper import AbstractWrapper
@@ -101,7 +101,7 @@ class EnsemblePosterior(AbstractPosterior):
 class MemberGradients(AbstractGradient):
     """Gradient of each member of an ensemble, along a leading axis."""
 
-    ensemble: AbstractLearner
+    ensemble: Any
     inner: AbstractGradient
 
     def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree:
@@ -115,7 +115,7 @@ class MemberGradients(AbstractGradient):
 class MemberModels(AbstractTrainedModels):
     """Trained models of all members of an ensemble."""
 
-    ensemble: AbstractLearner
+    ensemble: Any
     inner: AbstractTrainedModels
 
     def models(self, state: State) -> tuple[Model, ...]:
@@ -124,9 +124,7 @@ class MemberModels(AbstractTrainedModels):
         return tuple(m for state in states for m in self.inner.models(state))
 
 
-class DeepEnsemble(
-    AbstractWrapper, AbstractMemberInference, AbstractSequentialMembers
-):
+class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialMembers):
     r"""Several models from different starts; the posterior is their uniform mixture.
 
     $$p(y \mid x) \approx \frac 1 M \sum_m p(y \mid f_{w_m}(x))$$

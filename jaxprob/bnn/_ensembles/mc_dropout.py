@@ -1,16 +1,20 @@
 """Monte Carlo dropout: dropout layers that stay on."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._random.keys import leaf_keys
+from ..._random.keys import check_key, leaf_keys
+from ..._training.wrapper import Withheld
 from ..._types import Model, PRNGKey, State
+from .._inference.capabilities import AbstractConditional, AbstractTrainedModels
 from .._inference.inference import AbstractInference
 from .._inference.wrapper import AbstractPostHoc
+from .._joint.likelihood import Likelihood
 from .._posterior.posterior import AbstractPosterior
 
 
@@ -40,30 +44,42 @@ class FixedDropout(eqx.Module):
 
 
 class DropoutPosterior(AbstractPosterior):
-    """All masks of a model's dropout layers.
+    """All masks of the dropout layers of models that have a posterior themselves.
 
     One draw has one mask in each layer, the same for all inputs: it is one network, a
     function. (A layer that is used several times uses its mask again.)
 
     **Arguments:**
 
-    - `model`: holds `eqx.nn.Dropout` layers.
+    - `posterior`: over models with `eqx.nn.Dropout` layers, such as `PointPosterior`
+        for the masks of one model.
     """
 
-    model: Model
+    posterior: AbstractPosterior
 
     def sample(self, *, key: PRNGKey) -> Model:
-        keys = leaf_keys(key, self.model, is_leaf=_is_dropout)
-        return jax.tree.map(
-            lambda node, key: FixedDropout(node.p, key) if _is_dropout(node) else node,
-            self.model,
-            keys,
-            is_leaf=_is_dropout,
-        )
+        check_key(key)
+        return _masked(self.posterior.sample(key=_model_key(key)), key)
+
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
+        """Return a draw and where to linearise for it, under the same masks."""
+        draw, centre = self.posterior.linearisation_point(key=_model_key(key))
+        return _masked(draw, key), _masked(centre, key)
+
+    @property
+    def linearized(self) -> bool:
+        return self.posterior.linearized
+
+    @property
+    def output_likelihood(self) -> Likelihood | None:
+        return self.posterior.output_likelihood
+
+    def factorised(self) -> "DropoutPosterior":
+        return DropoutPosterior(self.posterior.factorised())
 
     def mean(self) -> Model:
-        """The model with dropout off: every weight times its mean mask."""
-        return eqx.nn.inference_mode(self.model)
+        """Return the mean with dropout off: every weight times its mean mask."""
+        return eqx.nn.inference_mode(self.posterior.mean())
 
 
 class MCDropout(AbstractPostHoc):
@@ -83,9 +99,14 @@ class MCDropout(AbstractPostHoc):
 
     **Arguments:**
 
-    - `method`: trains the one model, such as `MAP`.
+    - `method`: trains the model, such as `MAP`. The masks are those of each model of
+        its posterior, e.g. of all members of a `DeepEnsemble`.
     """
 
+    forwards: ClassVar = {
+        AbstractTrainedModels: Withheld("MCDropout ends in masks of its models"),
+        AbstractConditional: Withheld("masks are not leaves that a block could hold"),
+    }
     method: AbstractInference
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
@@ -104,7 +125,22 @@ class MCDropout(AbstractPostHoc):
         *,
         key: PRNGKey | None = None,
     ) -> DropoutPosterior:
-        return DropoutPosterior(self.model(state))
+        return DropoutPosterior(self.method.posterior(state, batches, key=key))
+
+
+def _model_key(key):
+    """The key of the model. Those of its masks are `fold_in(key, position)`."""
+    return jax.random.fold_in(key, 2**31 - 1)
+
+
+def _masked(model, key):
+    keys = leaf_keys(key, model, is_leaf=_is_dropout)
+    return jax.tree.map(
+        lambda node, key: FixedDropout(node.p, key) if _is_dropout(node) else node,
+        model,
+        keys,
+        is_leaf=_is_dropout,
+    )
 
 
 def _is_dropout(node):

@@ -20,8 +20,8 @@ from ..._training.gradient_descent import TrainState
 from ..._training.wrapper import ForwardedGradient, Rejected, Withheld
 from ..._types import Info, Model, PRNGKey
 from ...tree._ravel import ravel
-from .._inference.inference import Roles, check_state
 from .._inference.capabilities import AbstractConditional, AbstractTrainedModels
+from .._inference.inference import Roles, check_state
 from .._inference.map import MAP
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
@@ -29,7 +29,6 @@ from .._inference.wrapper import AbstractWrapper
 from .._joint.check_prior import check_prior
 from .._posterior.posterior import AbstractPosterior, chosen
 from .._weights.running_statistics import trains_statistics
-
 
 _ONE_PATH = "SWAG follows one model: write DeepEnsemble(SWAG(...), num_members)"
 

@@ -1,7 +1,7 @@
 """Another method for each part of a model."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -151,9 +151,9 @@ class Blocks(AbstractPostHoc):
         trained = method.capability(AbstractTrainedModels)
         if trained is None:
             raise TypeError(
-                f"Blocks needs a trained model, in which other leaves stay as they are, "
-                f"and {method.lack(AbstractTrainedModels)}: give MAP, or an ensemble "
-                "of it"
+                "Blocks needs a trained model, in which other leaves stay as they "
+                f"are, and {method.lack(AbstractTrainedModels)}: give MAP, or an "
+                "ensemble of it"
             )
         self.method = method
         self.where = tuple(blocks)

@@ -1,6 +1,7 @@
 """What methods share that are plain gradient descent on a loss of their own."""
 
 import abc
+
 import optax
 from jaxtyping import PyTree
 
@@ -12,6 +13,7 @@ from ..._types import AbstractVar, Info, Model, PRNGKey, Where
 from .._posterior.posterior import AbstractPosterior
 from .capabilities import AbstractConditional, infer_by_steps, restricted_leaves
 from .inference import AbstractInference, check_state, random_or_point
+
 
 class AbstractDescent(
     AbstractInference, AbstractGradient, AbstractOptimized, AbstractConditional

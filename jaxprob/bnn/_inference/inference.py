@@ -23,6 +23,7 @@ from .._posterior.posterior import AbstractPosterior
 from .._weights.choice import choose, nothing_random
 from .._weights.random_leaves import mean_leaves, random_leaves
 
+
 class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision):
     """Base class of inference methods: learners that end in a posterior.
 

@@ -1,5 +1,6 @@
 """Laplace: a Gaussian with the curvature of the log joint at its mode."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import KW_ONLY
 from typing import ClassVar
@@ -10,7 +11,13 @@ from jaxtyping import PyTree
 
 from ..._checks import path_name
 from ..._training.gradient_descent import TrainState
+from ..._training.wrapper import Withheld
 from ..._types import Model, PRNGKey, Where
+from .._inference.capabilities import (
+    AbstractConditional,
+    AbstractTrainedModels,
+    restricted_leaves,
+)
 from .._inference.map import MAP
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractPostHoc
@@ -35,7 +42,7 @@ from .low_rank import LowRankCurvature
 from .posterior import LaplacePosterior, prior_precision
 
 
-class Laplace(AbstractPostHoc):
+class Laplace(AbstractPostHoc, AbstractConditional):
     r"""Trains the mode, then looks at how the log joint curves there.
 
     $$q(w) = \mathcal N(\hat w, \Lambda^{-1}), \qquad \Lambda = \sum_i J_i^\top H_i J_i
@@ -78,6 +85,7 @@ class Laplace(AbstractPostHoc):
     """
 
     wraps: ClassVar = MAP
+    forwards: ClassVar = {AbstractTrainedModels: Withheld("Laplace ends in a Gaussian")}
     method: MAP
     structure: Structure = "full"
     _: KW_ONLY
@@ -105,6 +113,18 @@ class Laplace(AbstractPostHoc):
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         self._flags(model)
         return self.method.init(model, key=key)
+
+    def restricted(self, where: Where) -> "Laplace":
+        method = restricted_leaves(self.method, where)
+        return dataclasses.replace(self, method=method, where=None)
+
+    def infer(
+        self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
+    ) -> LaplacePosterior:
+        """Return the posterior whose mode is the trained model: no step is made."""
+        init_key, _, posterior_key = jax.random.split(key, 3)
+        state = self.init(model, key=init_key)
+        return self.posterior(state, [data], key=posterior_key)
 
     def posterior(
         self,

@@ -1,9 +1,10 @@
 """Markov chains side by side: where they start, and which draws are kept."""
 
 import abc
+import dataclasses
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -13,10 +14,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ... import tree
 from ..._random.keys import example_keys
-from ..._types import Info, Model, PRNGKey, Where
+from ..._types import AbstractVar, Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
+from .._inference.capabilities import AbstractConditional
 from .._inference.inference import Roles, check_state, random_or_point
-from .._inference.members import AbstractMembers
+from .._inference.members import AbstractMemberInference
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._joint.check_prior import check_prior
@@ -26,11 +28,6 @@ from .._posterior.posterior import AbstractPosterior
 from .._weights.learned_noise import LearnedNoise
 from .._weights.running_statistics import statistics, trains_statistics
 from .moved import check_moved
-
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class ChainState(eqx.Module):
@@ -57,7 +54,7 @@ class ChainState(eqx.Module):
     model: Model
 
 
-class AbstractChains(AbstractMembers):
+class AbstractChains(AbstractMemberInference, AbstractConditional):
     """What all samplers share. A final class says how one transition goes.
 
     **Fields:**
@@ -70,8 +67,6 @@ class AbstractChains(AbstractMembers):
     """
 
     refuses: ClassVar = True
-    moves_by_itself: ClassVar = True
-    shared_fields: ClassVar = ("model", "step")  # of the state; see `jaxprob.Layout`
     num_warmup: AbstractVar[int]
     num_draws: AbstractVar[int]
     thin: AbstractVar[int]
@@ -112,6 +107,29 @@ class AbstractChains(AbstractMembers):
             step=jnp.zeros((), jnp.int32),
             model=model,
         )
+
+    @property
+    def num_members(self) -> int:
+        return self.num_chains
+
+    def members_axis(self, state: ChainState) -> PyTree[bool]:
+        axis = jax.tree.map(eqx.is_array, state)
+        model = jax.tree.map(lambda _: False, axis.model)
+        return eqx.tree_at(lambda s: (s.model, s.step), axis, (model, False))
+
+    def restricted(self, where: Where) -> "AbstractChains":
+        """Return the sampler of some leaves; the others stay as the model has them."""
+        initial = "model" if self.initial == "prior" else self.initial
+        settings: dict[str, Any] = {"random": where, "initial": initial}
+        return dataclasses.replace(self, **settings)
+
+    def infer(
+        self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
+    ) -> DrawsPosterior:
+        from .run_chains import run_chains  # which runs any subclass of this class
+
+        _, run_key, _ = jax.random.split(key, 3)
+        return run_chains(self, model, data, key=run_key, progress=False)
 
     def check_start(self, model: Model, data: PyTree) -> None:
         """Warn of a noise level that no chain would move."""

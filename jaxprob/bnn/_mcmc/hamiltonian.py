@@ -2,7 +2,6 @@
 
 import abc
 import warnings
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -13,7 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..._jaxpr.host_errors import checks_give_nan
 from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
-from ..._types import Model, PRNGKey
+from ..._training.capabilities import AbstractAcceptReject
+from ..._types import AbstractVar, Model, PRNGKey
 from .blackjax_kernels import (
     HMCState,
     hmc_init,
@@ -26,11 +26,6 @@ from .blackjax_kernels import (
 )
 from .chains import AbstractChains, ChainState, check_chains
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
-
 
 def advice(method: "AbstractHamiltonian") -> str:
     """What to do about transitions that diverge."""
@@ -40,7 +35,7 @@ def advice(method: "AbstractHamiltonian") -> str:
     return f"{smaller}; scale inputs and targets to unit variance; narrow the prior."
 
 
-class AbstractHamiltonian(AbstractChains):
+class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
     """Chains that need the whole data set, with Stan's warm-up.
 
     It is the same in each update: a transition begins with the density and the gradient

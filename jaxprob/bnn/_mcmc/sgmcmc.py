@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -11,18 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._random.keys import example_keys
-from ..._types import PRNGKey
+from ..._training.capabilities import AbstractGradient
+from ..._types import AbstractVar, PRNGKey
 from ...tree._ravel import ravel
 from .chains import AbstractChains, ChainState, check_chains
 from .cosine_cycles import CosineCycles
 
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
-
-class AbstractSGMCMC(AbstractChains):
+class AbstractSGMCMC(AbstractChains, AbstractGradient):
     """The workflow of chains of stochastic-gradient steps: what is kept, and when.
 
     A final class says in `_move` how one step goes.

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from ..._checks import path_name
 from ..._random.keys import example_keys
 from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
-from ..._types import Info, Model, PRNGKey, Where
+from ..._types import AbstractVar, Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
 from .._inference.descent import AbstractDescent
 from .._joint.check_prior import check_prior
@@ -32,11 +32,6 @@ from .._posterior.posterior import chosen
 from .._weights.random_leaves import is_random, mean_leaves
 from .._weights.randomise import randomise
 from .._weights.scale import inverse_softplus
-
-if TYPE_CHECKING:  # see bnn/_inference.py
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
 
 class AbstractGaussianVI(AbstractDescent):

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,10 +14,16 @@ from jaxtyping import PyTree
 
 from ... import tree
 from ..._random.keys import example_keys
+from ..._training.capabilities import AbstractGradient
 from ..._training.gradient_descent import TrainState
-from ..._training.optimizer_update import optimizer_update
+from ..._training.optimizer_update import check_optimizer, optimizer_update
 from ..._types import Info, Model, PRNGKey, Where
 from ...tree._single import single
+from .._inference.capabilities import (
+    AbstractConditional,
+    infer_by_steps,
+    restricted_leaves,
+)
 from .._inference.inference import (
     AbstractInference,
     Roles,
@@ -29,12 +35,13 @@ from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._joint.prior import prior_at
 from .._posterior.mean_field import MeanFieldPosterior
+from .._posterior.posterior import AbstractPosterior
 from .._weights.random_leaves import Gaussian, is_random
 from .._weights.scale import is_traced
 from .ivon import ivon, sample_ivon
 
 
-class IVON(AbstractInference):
+class IVON(AbstractInference, AbstractGradient, AbstractConditional):
     r"""Mean-field variational inference by natural gradients, at the cost of Adam.
 
     The same independent Gaussians as `MeanFieldVI`, whose variances come from a running
@@ -63,7 +70,6 @@ class IVON(AbstractInference):
         `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
     """
 
-    moves_by_itself: ClassVar = True
     log_joint: LogJoint
     learning_rate: float | Callable[[Any], Any]
     _: KW_ONLY
@@ -80,6 +86,8 @@ class IVON(AbstractInference):
     def __check_init__(self):
         if self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples}: at least one is needed")
+        if self.optimizer is not None:
+            check_optimizer(self.optimizer)
         if isinstance(self.learning_rate, optax.GradientTransformation):
             raise TypeError(
                 "IVON is an optimiser itself: give a learning rate, such as 0.1, or a "
@@ -100,6 +108,14 @@ class IVON(AbstractInference):
             None if self.optimizer is None else self.optimizer.init(points),
         )
         return TrainState(model, opt_state, None, jnp.zeros((), jnp.int32))
+
+    def restricted(self, where: Where) -> "IVON":
+        return restricted_leaves(self, where)
+
+    def infer(
+        self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
+    ) -> AbstractPosterior:
+        return infer_by_steps(self, model, data, key=key, num_steps=num_steps)
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, self.point)

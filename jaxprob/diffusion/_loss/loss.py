@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import check_key, example_keys
 from ..._training.batch import masked_mean, num_rows, unpack
+from ..._training.call_loss import AbstractCheckedLoss
 from ..._types import Metrics, PRNGKey
 from ...tree._single import single
 from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
@@ -56,7 +57,7 @@ def denoising_error(
     return jnp.mean((answer - x_0) ** 2)
 
 
-class DenoisingLoss(eqx.Module):
+class DenoisingLoss(AbstractCheckedLoss):
     r"""$E_t\,E_{x_0, z}\; w(t)\,\|D(x_t, t) - x_0\|^2 / \dim x$, over a batch.
 
     Errors are in units of the data's standard deviation, which the denoiser has.

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from ..._training.data_check import DataCheck
+from ..._training.data_check import DataCheck, check_arrays_of
 from ..._training.loader import ArrayLoader
 from .._trainer import private as _private
 from .._trainer.precision import for_prediction
@@ -35,13 +35,14 @@ class RowChecks:
         self._training = DataCheck(learner, model, training=True)
         if len(training) == 1 and isinstance(training[0], ArrayLoader):
             rows = for_prediction(module._run.active, training[0].data)
-            learner.check_training(model, rows)
+            check_arrays_of(learner, model, rows, training=True)
             self._training.done = True
         elif _private.batch_in_epoch(trainer) >= 0 or not _is_all(trainer):
             self._training.end(whole=False)  # the rest of an epoch, or a part
         for loader in jax.tree.leaves(trainer.val_dataloaders):
             if isinstance(loader, ArrayLoader):
-                learner.check(model, for_prediction(module._run.active, loader.data))
+                rows = for_prediction(module._run.active, loader.data)
+                check_arrays_of(learner, model, rows, training=False)
 
     def training(self, batches: list[PyTree]) -> None:
         """Check training batches, and remove them from the list from a bad one on.

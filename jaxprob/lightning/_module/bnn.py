@@ -74,14 +74,7 @@ class BNNModule(LearnerModule):
                 "give a method of jaxprob.bnn, or train with LearnerModule"
             )
         if likelihood is None:
-            likelihood = getattr(
-                getattr(inference, "log_joint", None), "likelihood", None
-            )
-        if likelihood is None:
-            raise ValueError(
-                f"{type(inference).__name__} has no log_joint to take the likelihood "
-                "from: give likelihood=..."
-            )
+            likelihood = inference.log_joint.likelihood
         super().__init__(inference, model, **kwargs)
         self.inference = inference
         self.likelihood = likelihood

@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from ..._training.batch import num_rows, unpack
+from ..._training.gradient_descent import GradientDescent
 from ..._training.host_batch import host_batch
 from ..._training.learner import AbstractLearner
 from ..._training.loader import ArrayLoader
@@ -171,7 +172,7 @@ class DiffusionModule(LearnerModule):
 
 def _check_dropped(learner, denoiser, guidance):
     """Check that training leaves conditions out, where the loss is one of ours."""
-    loss = getattr(learner, "loss", None)
+    loss = learner.loss if isinstance(learner, GradientDescent) else None
     while isinstance(loss, LowPrecisionLoss):
         loss = loss.loss
     if not isinstance(loss, DenoisingLoss) or loss.cond_dropout > 0.0:

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from ..._engine.layout import Layout
 from ..._random.keys import is_key, step_key
 from ..._training.batch import Batch, Stack, num_rows
+from ..._training.capabilities import AbstractGradient
 from ..._training.divergence import warn_of_divergence
 from ..._training.host_batch import count_rows, host_batch
 from ..._training.learner import AbstractLearner
@@ -243,8 +244,11 @@ class LearnerModule(WithoutParameters):
         It is a tree like the trained leaves, computed for this call; the key is that of
         the next step. `None` of a learner that follows no gradient.
         """
+        capability = self._run.active.capability(AbstractGradient)
+        if capability is None:
+            return None
         key = step_key(self._run.key, self._run.step)
-        gradient = eqx.filter_jit(self._run.active.gradient)
+        gradient = eqx.filter_jit(capability.gradient)
         return gradient(self.state, host_batch(batch), key=key)
 
     def overrides(self, name: str) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import optax
 from pytorch_lightning.callbacks import (
     BaseFinetuning,
@@ -23,6 +22,7 @@ from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PyTorchProfiler
 
 from ..._training.accumulate import accumulate
+from ..._training.capabilities import AbstractOptimized
 from ..._training.learner import AbstractLearner
 from ..._training.loss_scale import dynamic_loss_scale
 from ..._training.optimizer_update import accepts_extra
@@ -129,36 +129,17 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
 def wrap_optimizer(
     learner: AbstractLearner, wrap: Callable[[Any], Any], because: str
 ) -> AbstractLearner:
-    """`learner` with `wrap(optimizer)` for each optax transformation that it holds."""
-    for node in jax.tree.leaves(learner, is_leaf=_moves_by_itself):
-        if _moves_by_itself(node):
-            raise ValueError(
-                f"{because}: {type(node).__name__} moves its weights by steps of its "
-                "own, which this would leave as they are. Leave it out of the Trainer"
-            )
-    found = []
+    """Return the learner with `wrap(optimizer)` for each of its optimisers.
 
-    def replace(node):
-        if _is_optimizer(node):
-            found.append(node)
-            return wrap(node)
-        return node
-
-    wrapped = jax.tree.map(replace, learner, is_leaf=_is_optimizer)
-    if not found:
+    **Raises:** `ValueError` for a learner that optax does not move, or not alone.
+    """
+    optimized = learner.capability(AbstractOptimized)
+    if optimized is None:
         raise ValueError(
-            f"{because}: {type(learner).__name__} holds no optax optimiser that this "
-            "could act on. Leave it out of the Trainer and set it in the learner"
+            f"{because} acts on optax optimisers that make all steps of a learner, and "
+            f"{learner.lack(AbstractOptimized)}. Leave it out of the Trainer"
         )
-    return wrapped
-
-
-def _moves_by_itself(node):
-    return isinstance(node, AbstractLearner) and node.moves_by_itself
-
-
-def _is_optimizer(node):
-    return isinstance(node, optax.GradientTransformation)
+    return optimized.map_optimizers(wrap)
 
 
 _REMEDIES = {

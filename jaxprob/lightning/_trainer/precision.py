@@ -20,19 +20,19 @@ Low precision is refused for HMC, whose acceptance step looks at differences of 
 densities, and float16 for parameters (`"16-true"`), whose updates it would round away.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..._training.gradient_descent import GradientDescent
+from ..._training.capabilities import AbstractAcceptReject, AbstractLowPrecision
 from ..._training.learner import AbstractLearner
-from ..._training.low_precision import LowPrecisionLoss, cast
+from ..._training.low_precision import cast
+from ..._training.wrapper import SAME_STATE, AbstractLearnerWrapper, Withheld
 from ..._types import Info, Model, PRNGKey, State
-from ...bnn import HMC, NUTS, LogJoint
+from ...bnn._inference.capabilities import AbstractConditional, AbstractTrainedModels
 
 _MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 STORED = {"bf16-true": "bfloat16", "64-true": "float64"}
@@ -60,7 +60,7 @@ def in_precision(learner: AbstractLearner, precision: str) -> AbstractLearner:
     **Raises:** `ValueError` for a learner in which it could not be honoured.
     """
     if precision in (*_MIXED, "bf16-true"):
-        _refuse_hmc(learner, precision)
+        _reject_acceptance(learner, precision)
     if precision in _MIXED:
         return _mixed(learner, precision)
     if precision in STORED:
@@ -69,43 +69,17 @@ def in_precision(learner: AbstractLearner, precision: str) -> AbstractLearner:
 
 
 def _mixed(learner, precision):
-    dtype = _MIXED[precision]
-    if isinstance(learner, GradientDescent):
-        losses = (learner.loss, learner.evaluation_loss)
-        low = tuple(
-            None if loss is None else LowPrecisionLoss(loss, dtype) for loss in losses
-        )
-        return eqx.tree_at(
-            lambda it: (it.loss, it.evaluation_loss),
-            learner,
-            low,
-            is_leaf=lambda node: node is None,
-        )
-    joints = 0
-
-    def lower(node):
-        nonlocal joints
-        if not isinstance(node, LogJoint):
-            return node
-        joints += 1
-        low = LowPrecisionApply(node.apply, dtype)
-        return eqx.tree_at(lambda it: it.apply, node, low)
-
-    low = jax.tree.map(lower, learner, is_leaf=lambda node: isinstance(node, LogJoint))
-    if not joints:
+    lowers = learner.capability(AbstractLowPrecision)
+    if lowers is None:
         raise ValueError(
-            f"Trainer(precision={precision!r}): {type(learner).__name__} has neither a "
-            f"loss nor a LogJoint whose network could run in {dtype}. Use '32-true' or "
-            "'bf16-true'"
+            f"Trainer(precision={precision!r}) computes the network in few bits, and "
+            f"{learner.lack(AbstractLowPrecision)}. Use '32-true' or 'bf16-true'"
         )
-    return low
+    return lowers.in_low_precision(_MIXED[precision])
 
 
-def _refuse_hmc(learner, precision):
-    def accepts(node):
-        return isinstance(node, HMC | NUTS)
-
-    if any(map(accepts, jax.tree.leaves(learner, is_leaf=accepts))):
+def _reject_acceptance(learner, precision):
+    if learner.capability(AbstractAcceptReject) is not None:
         raise ValueError(
             f"Trainer(precision={precision!r}): Hamiltonian Monte Carlo accepts or "
             "rejects by differences of log densities, which low precision rounds "
@@ -118,31 +92,11 @@ def for_prediction(learner: AbstractLearner, tree: PyTree) -> PyTree:
 
     It is that of training, but never less than float32: quantiles need it.
     """
-    if not isinstance(learner, CastBatches):
-        return tree
-    wide = jnp.finfo(learner.dtype).bits >= 32
-    return cast(tree, learner.dtype if wide else jnp.float32)
+    return learner.inner_data(tree) if isinstance(learner, CastBatches) else tree
 
 
-class LowPrecisionApply(eqx.Module):
-    """How a `LogJoint` calls its network, in few bits and back to float32.
-
-    **Arguments:**
-
-    - `apply`: as in `LogJoint`.
-    - `dtype`: name of the dtype.
-    """
-
-    apply: Callable[..., Any]
-    dtype: str = eqx.field(static=True)
-
-    def __call__(self, model: Model, x: PyTree, *, key: PRNGKey | None) -> Any:
-        low = (cast(model, self.dtype), cast(x, self.dtype))
-        return cast(self.apply(*low, key=key), jnp.float32)
-
-
-class CastBatches(AbstractLearner):
-    """A learner whose batches come in another precision than the loader's.
+class CastBatches(AbstractLearnerWrapper):
+    """A learner whose batches are cast to another precision than the loader's.
 
     **Arguments:**
 
@@ -150,8 +104,24 @@ class CastBatches(AbstractLearner):
     - `dtype`: name of the dtype.
     """
 
+    forwards: ClassVar = SAME_STATE | {
+        AbstractTrainedModels: Withheld("it trains inside a Trainer alone"),
+        AbstractConditional: Withheld("it trains inside a Trainer alone"),
+    }
     learner: AbstractLearner
     dtype: str = eqx.field(static=True)
+
+    @property
+    def inner(self) -> AbstractLearner:
+        return self.learner
+
+    def inner_batch(self, batch: PyTree) -> PyTree:
+        return cast(batch, self.dtype)
+
+    def inner_data(self, tree: PyTree) -> PyTree:
+        """Return a tree in this precision, but never less than float32."""
+        wide = jnp.finfo(self.dtype).bits >= 32
+        return cast(tree, self.dtype if wide else jnp.float32)
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
         return self.learner.init(cast(model, self.dtype), key=key)
@@ -159,10 +129,10 @@ class CastBatches(AbstractLearner):
     def update(
         self, state: State, batch: PyTree, *, key: PRNGKey
     ) -> tuple[State, Info]:
-        return self.learner.update(state, cast(batch, self.dtype), key=key)
+        return self.learner.update(state, self.inner_batch(batch), key=key)
 
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
-        return self.learner.evaluate(state, cast(batch, self.dtype), key=key)
+        return self.learner.evaluate(state, self.inner_batch(batch), key=key)
 
     def model(self, state: State) -> Model:
         return self.learner.model(state)
