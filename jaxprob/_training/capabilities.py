@@ -13,7 +13,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import optax
@@ -30,6 +30,8 @@ class AbstractDataCheck(AbstractCapability):
     `check` must be written. Errors are `ValueError` or `TypeError`, and name the
     argument and the row.
     """
+
+    lacking: ClassVar = "has no check of data"
 
     @abc.abstractmethod
     def check(self, model: Model, data: PyTree) -> None:
@@ -81,6 +83,8 @@ class AbstractDataCheck(AbstractCapability):
 class AbstractGradient(AbstractCapability):
     """Gradient that `update` would follow."""
 
+    lacking: ClassVar = "follows no gradient"
+
     @abc.abstractmethod
     def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree:
         """Return the gradient as a tree like the trained leaves.
@@ -100,6 +104,7 @@ class AbstractMembers(AbstractCapability):
     - `num_members`: length of the axis.
     """
 
+    lacking: ClassVar = "has no members"
     num_members: AbstractVar[int]
 
     @abc.abstractmethod
@@ -123,6 +128,7 @@ class AbstractSequentialMembers(AbstractCapability):
     - `num_members`: length of the axis.
     """
 
+    lacking: ClassVar = "has no sequential members"
     num_members: AbstractVar[int]
 
     @abc.abstractmethod
@@ -138,6 +144,8 @@ class AbstractOptimized(AbstractCapability):
     Methods with an update rule of their own, such as samplers, are none: a
     transformation around an optimiser would leave their steps as they are.
     """
+
+    lacking: ClassVar = "has no optax optimiser that makes all of its steps"
 
     def map_optimizers(
         self,
@@ -160,6 +168,8 @@ class AbstractOptimized(AbstractCapability):
 class AbstractLowPrecision(AbstractCapability):
     """Training whose network can compute in fewer bits than its parameters have."""
 
+    lacking: ClassVar = "has no network that could compute in few bits"
+
     @abc.abstractmethod
     def in_low_precision(self, dtype: DTypeLike) -> AbstractLearner:
         """Return the learner with its network, and no sum over the data, in `dtype`."""
@@ -170,6 +180,8 @@ class AbstractAcceptReject(AbstractCapability):
 
     Low precision rounds these differences away.
     """
+
+    lacking: ClassVar = "does not accept or reject"
 
 
 def _is_optimizer(node):

@@ -1,7 +1,7 @@
 """The contract of everything that can be trained: four functions, and capabilities."""
 
 import abc
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 from jaxtyping import PyTree
@@ -14,7 +14,13 @@ class AbstractCapability(eqx.Module):
 
     Each direct subclass is one capability. A learner has it if its class is a subclass,
     or if it wraps a learner that has it; `AbstractLearner.capability` answers for both.
+
+    **Fields:**
+
+    - `lacking`: a clause that errors say of a learner without the capability.
     """
+
+    lacking: ClassVar[str] = "lacks a capability"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -81,4 +87,4 @@ class AbstractLearner(eqx.Module):
 
     def lack(self, kind: type[AbstractCapability]) -> str:
         """Return a clause that says why `capability(kind)` is `None`, for errors."""
-        return f"{type(self).__name__} is no {kind.__name__}"
+        return f"{type(self).__name__} {kind.lacking}"

@@ -81,8 +81,8 @@ class AbstractLearnerWrapper(AbstractLearner):
             answer = _answer(type(self), kind)
             if isinstance(answer, Rejected):
                 raise TypeError(
-                    f"{type(self).__name__} takes no {type(self.inner).__name__}, "
-                    f"which is {kind.__name__}: {answer.reason}"
+                    f"{type(self).__name__} takes no {type(self.inner).__name__} "
+                    f"({kind.__name__}): {answer.reason}"
                 )
 
     @property

@@ -294,7 +294,7 @@ def test_on_several_devices(learner):
     assert stepper.step == 8
 
 
-class OfClasses(eqx.Module):
+class OfClasses(jaxprob.AbstractCheckedLoss):
     """A loss that is NaN for a label outside of three classes, and can tell."""
 
     def check(self, model, data):

@@ -171,8 +171,8 @@ def test_chains_on_devices_of_their_own_draw_what_they_draw_on_one():
     np.testing.assert_allclose(*draws, rtol=1e-9)
 
 
-class MeansInEachStep(jaxprob.AbstractLearner):
-    """The ensemble without `update_members`: a learner may have `update` alone."""
+class MeansInEachStep(jaxprob.AbstractLearner, jaxprob.AbstractMembers):
+    """The ensemble with means of its metrics in each step."""
 
     inner: DeepEnsemble
     num_members: int = 4
@@ -182,6 +182,11 @@ class MeansInEachStep(jaxprob.AbstractLearner):
 
     def update(self, state, batch, *, key):
         return self.inner.update(state, batch, key=key)
+
+    update_members = update
+
+    def members_axis(self, state):
+        return self.inner.members_axis(state)
 
     def evaluate(self, state, batch, *, key):
         return self.inner.evaluate(state, batch, key=key)
@@ -219,7 +224,7 @@ def test_members_on_devices_of_their_own_meet_once_in_a_dispatch(apart):
     assert stepper.totals.means() == pytest.approx(one.totals.means(), rel=1e-5)
 
 
-class Odd(jaxprob.AbstractLearner):
+class Odd(jaxprob.AbstractLearner, jaxprob.AbstractMembers):
     """A learner of two members with a leaf whose axis is something else."""
 
     num_members: int = 2
@@ -230,7 +235,10 @@ class Odd(jaxprob.AbstractLearner):
     def update(self, state, batch, *, key):
         raise NotImplementedError
 
-    evaluate = update
+    evaluate = update_members = update
+
+    def members_axis(self, state):
+        return {"good": True, "odd": True}
 
     def model(self, state):
         return None
@@ -238,7 +246,7 @@ class Odd(jaxprob.AbstractLearner):
 
 @pytest.mark.slow
 def test_layouts_that_fit_no_learner_are_refused(getkey):
-    with pytest.raises(ValueError, match=r"GradientDescent has neither num_members"):
+    with pytest.raises(ValueError, match="GradientDescent has no members"):
         make_stepper(Layout(members=2), getkey())
     with pytest.raises(ValueError, match=r"does not divide the 3 members"):
         run(lambda: ensemble(3), Layout(members=2))

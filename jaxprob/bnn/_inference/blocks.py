@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from ... import tree
 from ..._random.keys import check_key, example_keys
 from ..._training.batch import unpack
-from ..._training.capabilities import AbstractAcceptReject
-from ..._training.learner import Capability
+from ..._training.capabilities import AbstractAcceptReject, AbstractOptimized
+from ..._training.learner import AbstractCapability, Capability
 from ..._training.wrapper import Withheld
 from ..._types import Model, PRNGKey, State, Where
 from .._joint.likelihood import Likelihood
@@ -161,12 +161,22 @@ class Blocks(AbstractPostHoc):
         self.num_steps = num_steps
 
     def capability(self, kind: type[Capability]) -> Capability | None:
-        """Return as of any wrapper; a block that accepts or rejects counts too."""
-        found = super().capability(kind)
-        if found is None and kind is AbstractAcceptReject:
-            of_blocks = (block.capability(kind) for block in self.blocks)
-            found = next((known for known in of_blocks if known is not None), None)
-        return found
+        """Return as of any wrapper, but for two that concern the blocks as well.
+
+        One block that accepts or rejects makes a method that does, and one block
+        without an optimiser a method that an option of optimisers would not reach.
+        """
+        found = [method.capability(kind) for method in (self.method, *self.blocks)]
+        if kind is AbstractAcceptReject:
+            return next((known for known in found if known is not None), None)
+        if kind is AbstractOptimized and None in found:
+            return None
+        return super().capability(kind)
+
+    def lack(self, kind: type[AbstractCapability]) -> str:
+        without = (b for b in self.blocks if b.capability(kind) is None)
+        block = next(without, None) if kind is AbstractOptimized else None
+        return super().lack(kind) if block is None else block.lack(kind)
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
         """Return the first state of `method`.

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 from jaxtyping import PyTree
@@ -19,6 +19,8 @@ Method = TypeVar("Method", bound=AbstractInference)
 class AbstractTrainedModels(AbstractCapability):
     """Methods whose posterior is a few trained models, such as MAP and ensembles."""
 
+    lacking: ClassVar = "does not end in trained models"
+
     @abc.abstractmethod
     def models(self, state: State) -> tuple[Model, ...]:
         """Return the trained models, each of which is equally probable."""
@@ -29,6 +31,8 @@ class AbstractConditional(AbstractCapability):
 
     `Blocks` needs it of the method of a block.
     """
+
+    lacking: ClassVar = "cannot infer some leaves given all others"
 
     @abc.abstractmethod
     def restricted(self, where: Where) -> AbstractInference:

@@ -122,7 +122,7 @@ def test_what_is_no_block_is_refused(scene):
         ValueError, match=r"'head' and 'head\.bias' both mean head\.bias"
     ):
         both.init(net, key=jax.random.key(0))
-    with pytest.raises(TypeError, match="DeepEnsemble has no leaves of its own"):
+    with pytest.raises(TypeError, match="DeepEnsemble cannot be a block"):
         bnn.Blocks(still, {"head": bnn.DeepEnsemble(still, 2)})
     method = bnn.Blocks(still, {"head": laplace})
     state = method.init(net, key=jax.random.key(0))

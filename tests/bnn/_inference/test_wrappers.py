@@ -4,6 +4,7 @@ import itertools
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -89,30 +90,27 @@ def test_wrappers_over_wrappers_lose_nothing(outer, inner, name):
     assert middle is not None
     points = AbstractTrainedModels in found(middle)
     if outer in ("Laplace", "SWAG") or (outer == "Blocks" and not points):
-        with pytest.raises(TypeError, match="takes a method|needs a trained model"):
+        with pytest.raises(TypeError, match=r"takes a method|'method'|needs a trained"):
             row.make(middle)
     else:
         assert found(row.make(middle)) == row.expected(middle)
 
 
-PAIRS = [
-    (wrapper, name)
+CASES = [
+    (wrapper, name, kind)
     for wrapper, row in WRAPPERS.items()
-    for name in ("MAP", "ensemble", "SGLD")
+    for name in ("MAP", "ensemble")
     if row.takes is None or name in row.takes
+    for kind in sorted(make(wrapper, name)[1], key=lambda kind: kind.__name__)
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", CHECKS)
-@pytest.mark.parametrize(("wrapper", "name"), PAIRS)
+@pytest.mark.parametrize(("wrapper", "name", "kind"), CASES)
 def test_a_forwarded_capability_does_what_it_says(wrapper, name, kind):
-    made, expected = make(wrapper, name)
-    if kind not in expected:
-        pytest.skip("not a capability of this pair")
-    inner = made.method.capability(kind) if kind in SAME_STATE else None
-    if wrapper.startswith("DeepEnsemble"):
-        inner = None
+    made, _ = make(wrapper, name)
+    own = wrapper.startswith("DeepEnsemble") or kind not in SAME_STATE
+    inner = None if own else made.method.capability(kind)
     CHECKS[kind](made, made.capability(kind), inner)
 
 
@@ -188,7 +186,7 @@ def test_dropout_over_laplace_has_its_weights():
     assert posterior.linearized
     assert len(set(heads(posterior).tolist())) == 40
     draw, centre = posterior.linearisation_point(key=KEY)
-    x = BATCH[0][0]
+    x = jnp.asarray(BATCH[0][0])
     assert np.array_equal(draw.dropout(x), centre.dropout(x))
     assert np.array_equal(centre.body.weight, inner.mean().body.weight)
 

@@ -77,9 +77,8 @@ def blocks(model):
 
 
 def dropout(model):
-    return bnn.DropoutPosterior(
-        eqx.nn.Sequential([model.layers[0], eqx.nn.Dropout(0.2)])
-    )
+    layers = [model.layers[0], eqx.nn.Dropout(0.2)]
+    return bnn.DropoutPosterior(bnn.PointPosterior(eqx.nn.Sequential(layers)))
 
 
 POSTERIORS = {
@@ -127,7 +126,7 @@ def test_a_posterior_comes_back_bit_for_bit(tmp_path, getkey, posteriors, name):
     bnn.save_posterior(path, posterior)
     like = network(getkey())
     if name == "DropoutPosterior":
-        like = dropout(like).model
+        like = dropout(like).posterior.model
     again = bnn.load_posterior(path, model=like)
     assert type(again) is type(posterior)
     # Functions are the model's own; all else is equal, settings among it.
@@ -157,7 +156,7 @@ def networks():
     """What each posterior is over, from a seed of no posterior."""
     plain = network(jax.random.key(9))
     out = dict.fromkeys(POSTERIORS, plain)
-    out["DropoutPosterior"] = dropout(plain).model
+    out["DropoutPosterior"] = dropout(plain).posterior.model
     return out | {"running statistics": make("batch norm")[0]}
 
 

@@ -277,7 +277,7 @@ def test_on_lightnings_cpu_float16_becomes_bfloat16_and_it_says_so(tmp_path):
 def test_float16_is_refused_where_no_loss_could_be_scaled(tmp_path, method):
     make = METHODS.get(method, lambda joint: bnn.IVON(joint, 0.1))
     module = observed(make, set())
-    with pytest.raises(ValueError, match="moves its weights by steps of its own"):
+    with pytest.raises(ValueError, match=f"{method} has no optax optimiser"):
         in_float16(tmp_path).fit(module, make_data())
 
 
@@ -304,7 +304,7 @@ def test_mixed_is_refused_where_there_is_nothing_to_lower(tmp_path):
             return state
 
     trainer = make_trainer(tmp_path, precision="bf16-mixed")
-    with pytest.raises(ValueError, match="Fixed has neither"):
+    with pytest.raises(ValueError, match="Fixed has no network"):
         trainer.fit(LearnerModule(Fixed(), None), make_data())
 
 

@@ -85,7 +85,7 @@ def test_a_learner_without_an_optimiser_says_so(tmp_path):
             return state
 
     trainer = make_trainer(tmp_path, gradient_clip_val=1.0)
-    with pytest.raises(ValueError, match="Fixed holds no optax optimiser"):
+    with pytest.raises(ValueError, match="Fixed has no optax optimiser"):
         trainer.fit(LearnerModule(Fixed(), None), make_data())
 
 
@@ -270,5 +270,5 @@ def test_what_does_not_reach_all_weights_is_refused(option):
         precision=option.get("precision", "32-true"),
     )
     for method, name in ((ivon, "IVON"), (blocks, "SGLD")):
-        with pytest.raises(ValueError, match=f"{name} moves its weights by steps of"):
+        with pytest.raises(ValueError, match=f"{name} has no optax optimiser"):
             options.apply(method)
