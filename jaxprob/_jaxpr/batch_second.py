@@ -8,6 +8,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .switches import is_on
+
 
 def batch_second(fun: Callable, num_rows: int, name: str) -> Callable:
     """Return a function of one example whose `vmap` is `fun` of all examples at once.
@@ -16,7 +18,8 @@ def batch_second(fun: Callable, num_rows: int, name: str) -> Callable:
     function that mixes over both axes of a matrix is transposed again and again. With
     the examples in the middle, (a, examples, b), a product from the left and one from
     the right are both plain products of matrices without a copy. A training step of the
-    Mixer is 1.7 times as fast (`python -m benchmarks.mixer`).
+    Mixer is 1.7 times as fast (`python -m benchmarks.mixer`). With
+    `JAXPROB_PLAIN=batch_second` the function goes through JAX's own `vmap`.
 
     Nested `vmap`s become one axis. Under `vmap` of a gradient, and with batched weights
     (an ensemble), JAX's usual rules apply, which are correct but slower.
@@ -80,6 +83,8 @@ def batch_second(fun: Callable, num_rows: int, name: str) -> Callable:
     mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=False))
 
     def call(*operands):
+        if not is_on("batch_second"):
+            return run(*operands)
         return primitive.bind(*operands)
 
     return call

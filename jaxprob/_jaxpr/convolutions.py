@@ -5,6 +5,7 @@ whose channels come last. It turns others into that form where they stand in the
 body of a program, and leaves them as they are inside of loops and branches, where they
 then run as naive code, ten times slower and more. Turned before XLA sees them they cost
 in a loop what they cost outside (`python -m benchmarks.convolutions`), with equal bits.
+`JAXPROB_PLAIN=convolutions` leaves them as they are.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.lax import ConvDimensionNumbers
 
 from .rewrite import calling, rewritten, with_inner
-
-ENABLED = True
-"""Whether convolutions are turned; off, programs are as they were written."""
+from .switches import is_on
 
 
 def with_fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,7 +26,7 @@ def with_fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
 
     On other devices it is the function itself.
     """
-    if not ENABLED or jax.default_backend() != "cpu":
+    if not is_on("convolutions") or jax.default_backend() != "cpu":
         return function
     return rewritten(function, _rewrite)
 

@@ -8,8 +8,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxprob import diffusion
-from jaxprob._jaxpr import convolutions
 from jaxprob._jaxpr.convolutions import has_convolution, with_fast_convolutions
+from jaxprob._jaxpr.switches import without
 
 LAYERS = {
     "one axis": (lambda key: eqx.nn.Conv1d(3, 4, 3, padding=1, key=key), (3, 9)),
@@ -88,9 +88,9 @@ def test_branches_rules_and_static_outputs_pass_through():
     assert np.array_equal(tangent, 2.0 * plain)
 
 
-def test_it_can_be_switched_off(monkeypatch):
-    monkeypatch.setattr(convolutions, "ENABLED", False)
-    assert with_fast_convolutions(jnp.sin) is jnp.sin
+def test_it_can_be_switched_off():
+    with without("convolutions"):
+        assert with_fast_convolutions(jnp.sin) is jnp.sin
 
 
 @pytest.mark.slow

@@ -5,11 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ... import tree
 from ..._checks import path_name
+from ..._jaxpr.trace_scope import trace_scope
 from ..._types import Model
 from ...tree._ravel import ravel
 from ...tree._single import single
@@ -58,7 +58,7 @@ class _Tap(eqx.Module):
         )
 
     def __call__(self, x, *, key=None):
-        if self.path in self.notes or get_opaque_trace_state() != self.scope:
+        if self.path in self.notes or trace_scope() != self.scope:
             raise ValueError(
                 f"no Kronecker factor for {self.path}: it is used several times for an "
                 "example, or inside a loop or vmap of the model's own. Use "
@@ -197,7 +197,7 @@ def layer_inputs(
 
 def _tapped(joint, model, layers, x, probes):
     """The output, and each layer's inputs; probes are added to what the layers give."""
-    notes, scope = {}, get_opaque_trace_state()
+    notes, scope = {}, trace_scope()
     tapped = model
     for layer, probe in zip(layers, probes, strict=True):
         tapped = tree.swap(

@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float, PyTree
 
+from ..._jaxpr.trace_scope import trace_scope
 from ..._random.keys import example_keys
 from ..._random.signs import random_signs
 from ..._random.standard_normal import standard_normal
@@ -60,7 +60,7 @@ class Local(AbstractDrawn):
 
     def __call__(self, x: Array, *, key: PRNGKey | None = None) -> Array:
         self.uses.append(None)
-        if len(self.uses) > 1 or get_opaque_trace_state() != self.scope:
+        if len(self.uses) > 1 or trace_scope() != self.scope:
             raise ValueError(
                 "estimator='local' draws the outputs of each layer anew, so a layer "
                 "may be used once for an example: this model uses one several times, "
@@ -119,7 +119,7 @@ class _Unbound(eqx.Module):
     def bind(self, noise):
         if self.estimator == "flipout":
             return Flipout(*self.parts, noise)
-        return Local(*self.parts, noise, scope=get_opaque_trace_state(), uses=[])
+        return Local(*self.parts, noise, scope=trace_scope(), uses=[])
 
 
 def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
