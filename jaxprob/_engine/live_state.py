@@ -7,6 +7,7 @@ Then the state is made again from the kept copy and the batches since (`Kept`).
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -105,16 +106,21 @@ class LiveState:
         with self._lock:
             return copied(self._sound().carry[2])
 
-    def copy(self) -> PyTree:
-        """Copies of the arrays, where they lie. This waits for the device."""
+    def copy(self, select: Callable[[PyTree], PyTree] = lambda tree: tree) -> PyTree:
+        """Return copies of the arrays, where they lie. This waits for the device.
+
+        **Arguments:**
+
+        - `select`: returns the part of the tree of arrays that is copied.
+        """
         with self._lock:
-            arrays = copied(self._sound().carry[0])
+            arrays = copied(select(self._sound().carry[0]))
         try:
             return jax.block_until_ready(arrays)
         except Exception as error:
             self._recover(error)
         with self._lock:
-            return jax.block_until_ready(copied(self._sound().carry[0]))
+            return jax.block_until_ready(copied(select(self._sound().carry[0])))
 
     def wait(self) -> None:
         """Waits for the device, and raises the error of a step that failed."""

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import equinox as eqx
@@ -185,6 +185,17 @@ class Stepper:
         """A copy of the state, whole on one device. It waits for the device."""
         arrays = self.layout.fetch(self._live.copy())
         return eqx.combine(arrays, self._static)
+
+    def fetch_part(self, select: Callable[[PyTree], PyTree]) -> PyTree:
+        """Return a copy of a part of the state's arrays, whole on one device.
+
+        It waits for the device.
+
+        **Arguments:**
+
+        - `select`: returns that part of the tree of arrays.
+        """
+        return self.layout.fetch(self._live.copy(select))
 
     def wait(self) -> None:
         """Waits for the device, and raises the error of a step that failed.

@@ -27,7 +27,7 @@ from ..._io.rebuild import Rebuilder
 from ..._io.save import versions, warn_of_code
 from ...datasets import Standardizer
 from .._errors import CheckpointCorruptError, CheckpointMismatchError
-from .torch_arrays import to_torch
+from .torch_arrays import dtype_name, to_numpy, to_torch
 
 TEXT = "run.description"
 """Name of the text in a state dict."""
@@ -36,7 +36,7 @@ _CONSTANT = "run.setting."
 _OPTIMIZER = "optax.GradientTransformation"
 _FORMAT = 1
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
-_SCALERS = ("x_scaler", "y_scaler")
+SCALERS = ("x_scaler", "y_scaler")  # fields of a data module
 _COMPARED = ("learner", "likelihood", "shape", "conditional")
 
 
@@ -159,9 +159,7 @@ class Saved:
 
     def scalers(self) -> dict[str, Standardizer]:
         """The scalers of the data that the module was trained on."""
-        found = {
-            k: self._build(v, k) for k, v in self._scalers.items() if k in _SCALERS
-        }
+        found = {k: self._build(v, k) for k, v in self._scalers.items() if k in SCALERS}
         return {k: v for k, v in found.items() if isinstance(v, Standardizer)}
 
     def rebuild(self, name: str, argument: str) -> Any:
@@ -219,11 +217,9 @@ class _Arrays(dict[str, np.ndarray]):
 
 def _weights(tensor, node):
     """A tensor of the state as the array of a model, if it has that dtype and shape."""
-    native = isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bfloat16
-    if not native or str(tensor.dtype).removeprefix("torch.") != node.get("dtype"):
+    if not isinstance(tensor, torch.Tensor) or dtype_name(tensor) != node.get("dtype"):
         return None
-    fits = list(tensor.shape) == node["shape"]
-    return tensor.detach().cpu().numpy() if fits else None
+    return to_numpy(tensor) if list(tensor.shape) == node["shape"] else None
 
 
 def without_description(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,12 +229,6 @@ def without_description(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in state_dict.items()
         if name != TEXT and not name.startswith(_CONSTANT)
     }
-
-
-def scalers_of(data: Any) -> dict[str, Standardizer]:
-    """The scalers of a data module, by the names of its fields."""
-    found = {name: getattr(data, name, None) for name in _SCALERS}
-    return {k: v for k, v in found.items() if isinstance(v, Standardizer)}
 
 
 def rebuilt_arguments(

@@ -31,7 +31,7 @@ def write(url: str, content: io.BytesIO) -> None:
     **Raises:** `CheckpointWriteError`, which names the URL and the cause.
     """
     fs, path = _open(url)
-    folder = fs._parent(path)
+    folder = path.rpartition("/")[0]
     partial = f"{folder}/{partial_name()}"
     view = content.getbuffer()
     try:

@@ -7,19 +7,19 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from ..._engine.held_signals import Notes
 from ..._io.paths import is_url, local_path
 from .._trainer import private as _private
+from .._trainer.watchers import PassiveCallback
 from . import remote as _remote
 from .newest_good import newest_good_checkpoint
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
-class SaveOnSignal(pl.Callback, Notes):
+class SaveOnSignal(PassiveCallback, Notes):
     """Saves a checkpoint within one dispatch of SIGTERM, SIGINT or SIGUSR1, and exits.
 
     It listens from the beginning of `trainer.fit` to the end. What comes before the

@@ -11,13 +11,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from jaxtyping import PyTree
 
 from ..._checks import path_name
-from ..._io.arrays import as_numpy, unsigned
+from ..._io.arrays import as_numpy, describe_array, restore_array, unsigned
 from ..._random.keys import is_key
 from .._errors import CheckpointMismatchError
 
@@ -35,7 +34,7 @@ _SIGNED = {1: torch.uint8, 2: torch.int16}
 
 
 def to_torch(x: Any) -> torch.Tensor:
-    """A tensor with the bits of `x`, in memory of its own.
+    """Return a tensor with the bits of `x`, in memory of its own.
 
     Dtypes that torch lacks (int4) travel as unsigned integers of the same width.
 
@@ -51,13 +50,31 @@ def to_torch(x: Any) -> torch.Tensor:
     return torch.from_numpy(array if name in _NATIVE else unsigned(array))
 
 
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return the bits of a tensor in NumPy's memory, with its dtype if NumPy has it.
+
+    Other dtypes come as unsigned integers of the same width, for `restore_array`.
+    """
+    tensor = tensor.detach().cpu().contiguous()
+    if dtype_name(tensor) in _THROUGH_BITS:
+        tensor = tensor.view(_SIGNED[tensor.element_size()])
+        return unsigned(np.array(tensor.numpy()))
+    return np.array(tensor.numpy())
+
+
 def dtype_name(tensor: torch.Tensor) -> str:
-    """As NumPy calls it."""
+    """Return NumPy's name of a tensor's dtype."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
-    """The array that `to_torch` was given; `like` says what is expected.
+    """Return the array that `to_torch` was given.
+
+    **Arguments:**
+
+    - `name`: of the leaf, for the error.
+    - `tensor`: the tensor.
+    - `like`: an array of the shape and dtype that are required.
 
     **Raises:** `CheckpointMismatchError`, naming the leaf, for another shape or dtype.
     """
@@ -77,31 +94,25 @@ def from_torch(name: str, tensor: torch.Tensor, like: Any) -> Any:
             + ", after jax.config.update('jax_enable_x64', True)"
             * wide
         )
-    tensor = tensor.detach().cpu().contiguous()
-    if found in _THROUGH_BITS:
-        tensor = tensor.view(_SIGNED[tensor.element_size()])
-    array = tensor.numpy()
-    if array.dtype != dtype:
-        array = array.view(dtype)
-    array = jnp.array(array, copy=True)
-    if is_key(like):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
-    return array
+    description = describe_array(
+        like if is_key(like) else jax.ShapeDtypeStruct(expected.shape, dtype)
+    )
+    return restore_array(name, to_numpy(tensor), description)
 
 
 def leaf_names(tree: PyTree) -> dict[str, Any]:
-    """The arrays of a tree by path, `{"model.layers.0.weight": Array}`."""
+    """Return the arrays of a tree by path, `{"model.layers.0.weight": Array}`."""
     leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
     return {path_name(path): leaf for path, leaf in leaves}
 
 
 def pack(tree: PyTree) -> dict[str, torch.Tensor]:
-    """Every array of a tree as a tensor, by path."""
+    """Return every array of a tree as a tensor, by path."""
     return {name: to_torch(leaf) for name, leaf in leaf_names(tree).items()}
 
 
 def unpack(tree: PyTree, tensors: Mapping[str, torch.Tensor]) -> PyTree:
-    """`tree` with the arrays that `tensors` names; the others stay."""
+    """Return a tree with the arrays that `tensors` names; the others stay."""
 
     def replace(path, leaf):
         name = path_name(path)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..._training.loader import ArrayLoader
+from ..._training.loader import ArrayIterator, ArrayLoader
 from .._trainer import private as _private
 
 
@@ -34,8 +34,31 @@ def check_loader(loader: Any, *, predicting: bool = False) -> Any:
         _check_workers(loader)
         return loader
     if isinstance(loader, ArrayLoader):
-        return _private.IndexedLoader(loader) if predicting else loader
+        return IndexedLoader(loader) if predicting else loader
     return loader if isinstance(loader, Handed) else Handed(loader)
+
+
+class IndexedLoader:
+    """An `ArrayLoader` whose row numbers Lightning hands to prediction writers.
+
+    They are the numbers of the rows that are no padding, and so are predictions.
+    """
+
+    def __init__(self, loader: ArrayLoader):
+        self._loader = loader
+        self.batch_sampler = _private.RowNumbers(loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> ArrayIterator:
+        self.batch_sampler.seen_batch_indices = self._loader.row_numbers()
+        return iter(self._loader)
 
 
 class Handed:

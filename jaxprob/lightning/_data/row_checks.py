@@ -1,53 +1,65 @@
-"""Checks of the data in a Trainer: of arrays at once, of batches as they come."""
+"""Checks of the rows in a Trainer: of arrays as a whole, of other loaders by batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
 from ..._training.data_check import DataCheck, check_arrays_of
+from ..._training.learner import AbstractLearner
 from ..._training.loader import ArrayLoader
+from ..._types import Model
 from .._trainer import private as _private
 from .._trainer.precision import for_prediction
 
 
 class RowChecks:
-    """Shows the rows of each loader to the learner once, whatever the loader is.
+    """Check of the rows of each loader by the learner, once, for any kind of loader.
 
     The data of an `ArrayLoader` are checked as a whole when a fit begins. Those of any
     other loader, and of the loaders of `trainer.test` and `trainer.validate`, are
     checked batch after batch in their first pass.
+
+    **Arguments:**
+
+    - `learner`: whose `check` is called.
     """
 
-    def __init__(self):
+    def __init__(self, learner: AbstractLearner):
+        self._learner = learner
         self._training: DataCheck | None = None
         self._evaluation: dict[Any, DataCheck] = {}
 
-    def begin_fit(self, module: Any) -> None:
+    def begin_fit(self, trainer: Any, active: AbstractLearner, model: Model) -> None:
         """Check the arrays of a fit, and prepare for its batches.
 
-        **Raises:** what the learner says of the rows.
+        **Arguments:**
+
+        - `active`: the learner in the Trainer's precision.
+        - `model`: the model that is trained.
+
+        **Raises:** the error of the learner about the rows.
         """
-        trainer, learner = module.trainer, module.learner
-        model = for_prediction(module._run.active, module.model)
+        model = for_prediction(active, model)
         training = jax.tree.leaves(trainer.train_dataloader)
         self._evaluation = {}
-        self._training = DataCheck(learner, model, training=True)
+        self._training = DataCheck(self._learner, model, training=True)
         if len(training) == 1 and isinstance(training[0], ArrayLoader):
-            rows = for_prediction(module._run.active, training[0].data)
-            check_arrays_of(learner, model, rows, training=True)
+            rows = for_prediction(active, training[0].data)
+            check_arrays_of(self._learner, model, rows, training=True)
             self._training.done = True
         elif _private.batch_in_epoch(trainer) >= 0 or not _is_all(trainer):
             self._training.end(whole=False)  # the rest of an epoch, or a part
         for loader in jax.tree.leaves(trainer.val_dataloaders):
             if isinstance(loader, ArrayLoader):
-                rows = for_prediction(module._run.active, loader.data)
-                check_arrays_of(learner, model, rows, training=False)
+                rows = for_prediction(active, loader.data)
+                check_arrays_of(self._learner, model, rows, training=False)
 
     def training(self, batches: list[PyTree]) -> None:
-        """Check training batches, and remove them from the list from a bad one on.
+        """Check training batches, and remove the first bad one and those after it.
 
-        **Raises:** what the learner says of that batch.
+        **Raises:** the error of the learner about that batch.
         """
         check = self._training
         if check is None:
@@ -64,17 +76,32 @@ class RowChecks:
         if self._training is not None:
             self._training.end(whole=_private.is_last_batch(trainer))
 
-    def evaluation(self, module: Any, batch: PyTree, index: int) -> None:
-        """Check a batch of validation or test, of the loader of this index."""
-        trainer = module.trainer
+    def evaluation(
+        self,
+        trainer: Any,
+        active: AbstractLearner,
+        model: Callable[[], Model],
+        batch: PyTree,
+        index: int,
+    ) -> None:
+        """Check a batch of validation or test.
+
+        **Arguments:**
+
+        - `active`: as in `begin_fit`.
+        - `model`: returns the model. It is called once for each loader.
+        - `batch`, `index`: the batch, and the index of its loader.
+
+        **Raises:** the error of the learner about that batch.
+        """
         stage = str(trainer.state.stage)
         place = (str(trainer.state.fn), stage, index)
         if place not in self._evaluation:
             fitting = trainer.state.fn == "fit"
             loaders = trainer.val_dataloaders if fitting else None
             loaders = jax.tree.leaves(loaders)
-            model = for_prediction(module._run.active, module.model)
-            check = DataCheck(module.learner, model, training=False)
+            evaluated = for_prediction(active, model())
+            check = DataCheck(self._learner, evaluated, training=False)
             # Arrays were checked when the fit began.
             known = fitting and index < len(loaders)
             check.done = known and isinstance(loaders[index], ArrayLoader)
@@ -91,6 +118,6 @@ class RowChecks:
 
 
 def _is_all(trainer):
-    """Whether an epoch has every batch of the loader, and not a part of them."""
+    """Return whether an epoch has every batch of the loader, and not a part of them."""
     limit = trainer.limit_train_batches
     return isinstance(limit, float) and limit == 1.0

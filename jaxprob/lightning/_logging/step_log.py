@@ -10,9 +10,10 @@ that monitors, a callback of the user's at the end of a batch) they are fetched 
 from dataclasses import dataclass
 from typing import Any
 
+from ..._engine.stepper import Stepper
 from ..._engine.totals import StepMetrics
-from .._loop.watchers import checkpoint_looks, somebody_looks
 from .._trainer import private as _private
+from .._trainer.watchers import checkpoint_reads, steps_are_read
 from .anomaly import check_finite
 
 
@@ -55,7 +56,7 @@ class StepLog:
         self._note = _note(trainer, metrics, in_hand - behind, in_hand)
         if previous is not None:
             _write(trainer, previous)
-        if somebody_looks(trainer) or checkpoint_looks(trainer):
+        if steps_are_read(trainer) or checkpoint_reads(trainer):
             _private.write_metrics(trainer, _values(metrics, -1))
 
     def add(self, trainer: Any, metrics: StepMetrics, following: int) -> None:
@@ -75,11 +76,14 @@ class StepLog:
         if note is not None and any(n >= following for n in note.numbers.values()):
             self._note = None
 
-    def end_step(self, trainer: Any) -> None:
-        """The step in hand is over: only now is it known whether training stops."""
+    def end_step(self, trainer: Any, stepper: Stepper) -> None:
+        """End the step in hand: only now is it known whether training stops.
+
+        **Raises:** as `check_finite`.
+        """
         if self._note is not None:
-            check_finite(trainer, self._note.metrics)
-            looked = _private.loggers_look(trainer) or bool(trainer.fast_dev_run)
+            check_finite(trainer, stepper, self._note.metrics)
+            looked = _private.is_logged(trainer) or bool(trainer.fast_dev_run)
             self._note.logged = looked and not _private.window_is_open(trainer)
 
     def flush(self, trainer: Any) -> None:

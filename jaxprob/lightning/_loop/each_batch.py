@@ -1,51 +1,79 @@
-"""Showing every batch to hooks of the user's, and saying what that costs."""
+"""Showing every batch to hooks of the user's, and what that costs."""
 
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from .watchers import each_batch_watchers
+from ..._engine.stepper import Stepper
+from .._trainer.watchers import each_batch_watchers
+
+_STEP_OVERRIDES = ("training_step", "on_train_batch_start")
 
 
 class EachBatch:
-    """Who is to be shown every batch of a fit, and the warnings about it, once each.
+    """Decision of a fit whether each dispatch holds one step, so that hooks see each.
 
-    **Fields:** `anybody`, whether code of the user's runs between two dispatches.
+    A `training_step` of a subclass may change the batch, its `on_train_batch_start`
+    may end the epoch by returning -1, and a callback may count steps.
+
+    **Arguments:**
+
+    - `steps_per_dispatch`: as the user gave it. A number takes precedence: callbacks
+        that then see fewer batches than they may expect are named in a warning.
+    - `overrides`: returns whether the user's module overrides a method.
+
+    **Fields:** `any_watcher`, whether code of the user's runs between two dispatches.
     """
 
-    def __init__(self):
-        self.anybody = False
+    def __init__(
+        self,
+        steps_per_dispatch: int | Literal["auto"],
+        overrides: Callable[[str], bool],
+    ):
+        self.any_watcher = False
+        self._steps_per_dispatch = steps_per_dispatch
+        self._overrides = overrides
         self._names: list[str] = []
+        self._one_by_one = False
         self._warned: set[str] = set()
 
-    def look(self, trainer: Any, steps_per_dispatch: Any, one_by_one: bool) -> bool:
-        """Whether each dispatch is to hold one step, which it may do for other reasons.
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a hook must see each batch, so that each dispatch holds one step."""
+        return self._one_by_one or any(map(self._overrides, _STEP_OVERRIDES))
 
-        A number of steps that the user gave is what counts; then somebody who is shown
-        fewer batches than he may expect is named in a warning.
-        """
+    @property
+    def shows_each_batch(self) -> bool:
+        """Whether each dispatch holds one step, for whatever reason."""
+        return self.one_by_one or self._steps_per_dispatch == 1
+
+    def begin_epoch(self, trainer: Any) -> None:
+        """Decide for the next epoch."""
         names = each_batch_watchers(trainer)
-        self.anybody = bool(names)
-        self._names = names if steps_per_dispatch == "auto" else []
-        if names and not one_by_one and steps_per_dispatch not in ("auto", 1):
+        steps = self._steps_per_dispatch
+        self.any_watcher = bool(names)
+        self._names = names if steps == "auto" else []
+        self._one_by_one = False
+        if names and not self.one_by_one and steps not in ("auto", 1):
             self._warn(
                 f"{_listing(names)}: the hooks of a batch are called for the last one "
-                f"of each dispatch, of up to {steps_per_dispatch} steps "
-                f"(steps_per_dispatch={steps_per_dispatch}). Leave steps_per_dispatch "
+                f"of each dispatch, of up to {steps} steps "
+                f"(steps_per_dispatch={steps}). Leave steps_per_dispatch "
                 f"out to show every batch, or set {names[0]}.sees_every_batch = False "
                 "if that is meant"
             )
-        return bool(self._names)
+        self._one_by_one = bool(self._names)
 
-    def step_made(self, stepper: Any) -> None:
-        """Warns where a step is so short that showing each one makes training slow."""
+    def end_dispatch(self, stepper: Stepper) -> None:
+        """Warn if a step is so short that showing each one makes training slow."""
         if not self._names or stepper.tuning or stepper.affordable < 2:
             return
         names, self._names = self._names, []
         self._warn(
-            f"{_listing(names)} may look at every batch, so that each dispatch holds "
-            f"one step; training is faster with {stepper.affordable}. If it can do "
-            f"with the last batch of each dispatch, set {names[0]}.sees_every_batch = "
-            "False"
+            f"{_listing(names)} may read every batch, so that each dispatch holds "
+            f"one step; training is faster with {stepper.affordable}. If the last "
+            "batch of each dispatch is enough for it, set "
+            f"{names[0]}.sees_every_batch = False"
         )
 
     def _warn(self, message):

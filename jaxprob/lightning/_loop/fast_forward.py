@@ -15,28 +15,36 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from .._trainer import private as _private
 from .._trainer.signals import begin_work
-from .watchers import somebody_logs
+from .._trainer.watchers import steps_are_logged
+from .dispatcher import Dispatcher
 
 
 class FastForward(_private.PrefetchDataFetcher):
-    """Hands Lightning every n-th batch; `receive` gets those before it."""
+    """Hands Lightning every n-th batch, and a dispatcher those before it.
 
-    def __init__(self, fetcher: Any, module: Any):
+    **Arguments:**
+
+    - `fetcher`: Lightning's, whose place it takes.
+    - `dispatcher`: trains on the batches.
+    """
+
+    def __init__(self, fetcher: Any, dispatcher: Dispatcher):
         super().__init__(fetcher.prefetch_batches)
         # Lightning set the fetcher up, and may have drawn from it, before we come.
-        self.__dict__.update(fetcher.__dict__)
-        self._module = module
+        _private.copy_fetcher(fetcher, self)
+        self._dispatcher = dispatcher
         self._error: Exception | None = None
-        self._transfers = _has_transfer_hooks(module)
+        self._transfers = _has_transfer_hooks(dispatcher)
 
     def __next__(self) -> Any:
         if self._error is not None:
             # Raised one dispatch late: the batches before it have been trained on.
             error, self._error = self._error, None
             raise error
-        self._module.between_steps()
-        trainer = self._module.trainer
-        most = steps_until_visible(trainer, self._module.capacity)
+        dispatcher = self._dispatcher
+        dispatcher.between_steps()
+        trainer = dispatcher.trainer
+        most = steps_until_visible(trainer, dispatcher.run.stepper.capacity)
         iterator = None if self._transfers else _private.array_iterator(self)
         if iterator is not None and not self.done:
             return self._draw_stack(iterator, most)
@@ -58,40 +66,42 @@ class FastForward(_private.PrefetchDataFetcher):
         begin_work()
         if silent:
             _private.count_steps(trainer, len(silent))
-            self._module.receive(silent)
+            dispatcher.receive(silent)
         return item
 
     def _draw_stack(self, iterator, most):
-        """All batches of a dispatch in one gather; Lightning gets a view of the last.
+        """Draw all batches of a dispatch in one gather, and return a view of the last.
 
-        The stack goes to the module as a whole, the last batch in it.
+        The stack goes to the dispatcher as a whole, the last batch in it.
         """
+        dispatcher = self._dispatcher
         left = cast(int, self.length) - self.fetched
-        stack = iterator.take(min(most, left), self._module.slots)
+        stack = iterator.take(min(most, left), dispatcher.run.stepper.slots)
         begin_work()
         index = _private.count_drawn(self, stack.num)
-        _private.count_steps(self._module.trainer, stack.num - 1)
-        self._module.receive(stack)
+        _private.count_steps(dispatcher.trainer, stack.num - 1)
+        dispatcher.receive(stack)
         return stack.at(stack.num - 1), index, 0
 
 
-def install(module: Any) -> None:
-    """Puts a `FastForward` in the place of Lightning's fetcher for this epoch.
+def install(dispatcher: Dispatcher) -> None:
+    """Put a `FastForward` in the place of Lightning's fetcher for this epoch.
 
     A fetcher of any other class (a user's `dataloader_iter` step) is left alone, and
-    any of a module that must see each batch: then each iteration is one step, by public
-    API only.
+    also that of a module that must see each batch: then each iteration is one step, by
+    public API only.
     """
-    trainer = module.trainer
-    module.fast_forwards = False
-    if module.one_by_one:
-        module.bound(1)
+    trainer = dispatcher.trainer
+    dispatcher.begin_epoch()
+    dispatcher.fast_forwards = False
+    if dispatcher.each_batch.one_by_one:
+        dispatcher.run.stepper.bound(1)
         return
     fetcher = _private.fetcher(trainer)
     if type(fetcher) is _private.PrefetchDataFetcher:
-        _private.set_fetcher(trainer, FastForward(fetcher, module))
-    module.fast_forwards = isinstance(_private.fetcher(trainer), FastForward)
-    module.bound(longest_run(trainer))
+        _private.set_fetcher(trainer, FastForward(fetcher, dispatcher))
+    dispatcher.fast_forwards = isinstance(_private.fetcher(trainer), FastForward)
+    dispatcher.run.stepper.bound(longest_run(trainer))
 
 
 def steps_until_visible(trainer: Any, capacity: int) -> int:
@@ -123,7 +133,7 @@ def _visits(trainer):
     for every in _private.checkpoint_intervals(trainer):
         yield of_updates(every, trainer.global_step)
     every = trainer.log_every_n_steps
-    if trainer.loggers and every and somebody_logs(trainer):
+    if trainer.loggers and every and steps_are_logged(trainer):
         yield of_updates(every, _private.logger_step(trainer))
     every = trainer.val_check_batch
     if trainer.enable_validation and isinstance(every, int):
@@ -132,15 +142,15 @@ def _visits(trainer):
         yield every, every - (place(trainer) + 1) % every
 
 
-def _has_transfer_hooks(module):
+def _has_transfer_hooks(dispatcher):
     hooks = (
         "on_before_batch_transfer",
         "transfer_batch_to_device",
         "on_after_batch_transfer",
     )
-    data = module.trainer.datamodule
+    data = dispatcher.trainer.datamodule
     return any(
-        module.overrides(hook)
+        dispatcher.overrides(hook)
         or (data is not None and is_overridden(hook, data, pl.LightningDataModule))
         for hook in hooks
     )

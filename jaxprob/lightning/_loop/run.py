@@ -1,18 +1,16 @@
 """The run behind a module: a learner's live state, from one `fit` to the next."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import PyTree
 
 from ..._checks import path_name
 from ..._engine.layout import Layout
 from ..._engine.stepper import Stepper
-from ..._random.keys import is_key
 from ..._training.accumulate import first_number, set_windows, windows
 from ..._training.learner import AbstractLearner
 from ..._types import Model, PRNGKey, State
@@ -20,6 +18,7 @@ from .._checkpoint.torch_arrays import leaf_names, pack, unpack
 from .._errors import CheckpointMismatchError
 from .._trainer.options import Options
 from .fit_optimizer import fit_optimizer
+from .picklable_keys import with_keys, without_keys
 from .run_place import RunPlace
 
 _OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
@@ -52,7 +51,7 @@ class Run:
         self.active = learner
         self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
         self.layout = layout
-        self._learner = learner
+        self.learner = learner
         self._template = model
         self._init_key = init_key
         self.options = Options()
@@ -78,6 +77,21 @@ class Run:
         return jax.tree.map(
             lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, initial
         )
+
+    def fetch_leaves(self, chosen: Callable[[str], bool]) -> dict[str, Any]:
+        """Return copies of the arrays of the state whose path is chosen, by path.
+
+        They are whole on one device. All processes must call it.
+        """
+
+        def select(arrays):
+            leaves = leaf_names(arrays)
+            return {name: leaf for name, leaf in leaves.items() if chosen(name)}
+
+        initial, stepper = self._initial, self._stepper
+        if stepper is not None:
+            return stepper.fetch_part(select)
+        return jax.tree.map(jnp.copy, select(initial))
 
     def wait(self) -> None:
         """Waits for the device, and raises the error of a step that failed."""
@@ -150,7 +164,7 @@ class Run:
         keeps = not self.fresh and options.precision == self.options.precision
         made = self.updates
         self.options = options
-        self.active = options.apply(self._learner)
+        self.active = options.apply(self.learner)
         step = self._optimizer_began = self.step
         # Of a fresh run no precision before this one has rounded anything.
         before = self.first_state() if self.fresh else self.fetch()
@@ -187,7 +201,7 @@ class Run:
 
     def first_state(self, precision: str | None = None) -> State:
         """Where training begins: as the learner says, or in a Trainer's precision."""
-        learner = self._learner
+        learner = self.learner
         if precision is not None:
             learner = replace(self.options, precision=precision).apply(learner)
         return learner.init(self._template, key=self._init_key)
@@ -220,36 +234,3 @@ def _carried_over(kept, path, leaf):
         return leaf
     same = kept[name].dtype == leaf.dtype
     return kept[name] if same else kept[name].astype(leaf.dtype)
-
-
-@dataclass(frozen=True)
-class _KeyNumbers:
-    """A typed key as what can be pickled."""
-
-    numbers: np.ndarray
-    kind: str
-
-
-def is_key_numbers(x: Any) -> bool:
-    return isinstance(x, _KeyNumbers)
-
-
-def without_keys(tree: PyTree) -> PyTree:
-    """A tree that can be pickled: its typed keys as the numbers they are made of."""
-
-    def numbers(leaf):
-        kind = str(jax.random.key_impl(leaf))
-        return _KeyNumbers(np.asarray(jax.random.key_data(leaf)), kind)
-
-    return jax.tree.map(lambda leaf: numbers(leaf) if is_key(leaf) else leaf, tree)
-
-
-def with_keys(tree: PyTree) -> PyTree:
-    """What `without_keys` was given."""
-
-    def key(leaf):
-        if is_key_numbers(leaf):
-            return jax.random.wrap_key_data(jnp.asarray(leaf.numbers), impl=leaf.kind)
-        return leaf
-
-    return jax.tree.map(key, tree, is_leaf=is_key_numbers)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytorch_lightning as pl
+from jaxtyping import PyTree
 
 from ..._training.batch import num_rows, unpack
 from ..._training.gradient_descent import GradientDescent
 from ..._training.host_batch import host_batch
 from ..._training.learner import AbstractLearner
-from ..._training.loader import ArrayLoader
 from ..._training.low_precision import LowPrecisionLoss
 from ..._types import Model
 from ...diffusion import (
@@ -25,8 +25,9 @@ from ...diffusion import (
     sample,
 )
 from ...diffusion.nn import check_condition, null_is_untrained, reader_of
-from .._logging.images import image_grid, log_image
+from .._loop.predictor import AbstractPredictor
 from .module import LearnerModule
+from .previews import Previews
 
 _BATCHES = 2**24  # from the index of one loader's samples to that of the next
 
@@ -111,7 +112,7 @@ class DiffusionModule(LearnerModule):
         self.preview_cond = preview_cond
         self.num_previews = num_previews
         self.previews_every_n_epochs = previews_every_n_epochs
-        self._description.add(
+        self._engine.description.add(
             shape=self.shape,
             sampler=self.sampler,
             conditional=conditional,
@@ -121,39 +122,35 @@ class DiffusionModule(LearnerModule):
             previews_every_n_epochs=previews_every_n_epochs,
         )
 
+        self._engine.predictor = SamplePredictor(self)
+
     def sample(self, num_samples: int, *, index: int = 0, cond: Any = None) -> Draw:
-        """Draw from the current model; `index` chooses which samples.
+        """Draw samples from the model of now.
+
+        **Arguments:**
+
+        - `num_samples`: how many.
+        - `index`: chooses which samples.
+        - `cond`: their conditions, one in each row.
 
         **Returns:** the draws, with the number of evaluations that each took.
         """
-        key = jax.random.fold_in(self._sample_key, index)
-        return self._draw(key, num_samples, cond)
+        _, key = jax.random.split(self._engine.keys.draws)
+        return self._draw(jax.random.fold_in(key, index), num_samples, cond)
+
+    def previews(self) -> np.ndarray:
+        """Return the samples of the preview, which start from the same noise always."""
+        key, _ = jax.random.split(self._engine.keys.draws)
+        draws = self._draw(key, self.num_previews, self.preview_cond)
+        return np.asarray(draws.x_0)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         callbacks, trainer = super().configure_callbacks(), cast(Any, self.trainer)
-        known = any(isinstance(c, _Previews) for c in trainer.callbacks)
+        known = any(isinstance(c, Previews) for c in trainer.callbacks)
         wanted = self.num_previews and (
             not self.conditional or self.preview_cond is not None
         )
-        return callbacks + ([_Previews()] if wanted and not known else [])
-
-    def _use_seed(self, seed):
-        keys = super()._use_seed(seed)
-        self._preview_key, self._sample_key = jax.random.split(self._draw_key)
-        return keys
-
-    def _predict(self, batch, batch_idx, dataloader_idx):
-        """One sample for each row of the batch, without padding."""
-        data, mask = unpack(host_batch(batch))
-        cond = data if self.conditional else None
-        index = batch_idx + dataloader_idx * _BATCHES
-        draws = self.sample(num_rows(data), index=index, cond=cond)
-        return np.asarray(draws.x_0)[: int(np.sum(mask))]
-
-    def previews(self) -> np.ndarray:
-        """The samples of the preview: the same noise whenever it is asked for."""
-        draws = self._draw(self._preview_key, self.num_previews, self.preview_cond)
-        return np.asarray(draws.x_0)
+        return callbacks + ([Previews()] if wanted and not known else [])
 
     def _draw(self, key, num_samples, cond):
         model = self.model
@@ -168,6 +165,25 @@ class DiffusionModule(LearnerModule):
             shape=self.shape,
             cond=cond,
         )
+
+
+class SamplePredictor(AbstractPredictor):
+    """One sample for each row of a batch, whose rows may be conditions.
+
+    **Arguments:**
+
+    - `module`: a `DiffusionModule`.
+    """
+
+    def __init__(self, module: Any):
+        self._module = module
+
+    def predict(self, batch: PyTree, index: int, loader: int) -> np.ndarray:
+        data, mask = unpack(host_batch(batch))
+        cond = data if self._module.conditional else None
+        index = index + loader * _BATCHES
+        draws = self._module.sample(num_rows(data), index=index, cond=cond)
+        return np.asarray(draws.x_0)[: int(np.sum(mask))]
 
 
 def _check_dropped(learner, denoiser, guidance):
@@ -186,64 +202,3 @@ def _check_dropped(learner, denoiser, guidance):
         raise ValueError(problem)
     if reader_of(denoiser) is None:
         warnings.warn(problem + ", unless it was trained before", stacklevel=3)
-
-
-class _Previews(pl.Callback):
-    """Logs a grid of samples at the end of an epoch."""
-
-    def __init__(self):
-        self._limits: tuple[float, float] | None = None
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._limits = _extremes(trainer.train_dataloader, pl_module.shape)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        due = (trainer.current_epoch + 1) % pl_module.previews_every_n_epochs == 0
-        drawable = len(pl_module.shape) in (2, 3)
-        if not due or not drawable or not trainer.loggers:
-            return
-        try:
-            images = pl_module.previews()
-        # A young network may be too stiff to sample, or not have seen a row whose
-        # condition was left out, without which it cannot be guided.
-        except (RuntimeError, ValueError) as error:
-            warnings.warn(f"no preview of samples: {error}", stacklevel=2)
-            return
-        grid = _grid(images, pl_module.preview_cond, self._limits)
-        log_image(trainer, "samples", grid, trainer.global_step)
-
-
-def _extremes(loaders, shape):
-    """Black and white of the training images, where they lie in memory."""
-    leaves = [
-        leaf
-        for loader in jax.tree.leaves(loaders)
-        if isinstance(loader, ArrayLoader)
-        for leaf in jax.tree.leaves(loader.data)
-        if np.shape(leaf)[1:] == shape
-    ]
-    if not leaves:
-        return None
-    return float(np.min(leaves[0])), float(np.max(leaves[0]))
-
-
-def _grid(images, cond, limits):
-    """One column for each class where the conditions are classes of equal number."""
-    if limits is None:
-        finite = images[np.isfinite(images)]
-        if finite.size:  # of which a few lie far out
-            low, high = np.quantile(finite, [0.01, 0.99])
-            limits = float(low), float(high)
-    cond = None if cond is None else jax.tree.leaves(cond)[0]
-    if cond is None or np.ndim(cond) != 1 or not np.issubdtype(cond.dtype, np.integer):
-        return image_grid(images, limits=limits)
-    classes, counts = np.unique(np.asarray(cond), return_counts=True)
-    if len(set(counts)) > 1:
-        return image_grid(images, limits=limits)
-    by_class = np.argsort(cond, kind="stable").reshape(len(classes), -1)
-    return image_grid(
-        images[by_class.T.ravel()],
-        columns=len(classes),
-        titles=classes.tolist(),
-        limits=limits,
-    )

@@ -1,8 +1,8 @@
-"""What torch and Lightning offer on torch parameters, of which a module has none.
+"""Methods of torch and Lightning on torch parameters, of which a module has none.
 
-Each of these methods would do nothing here, without a word. Those that have a meaning
-for a JAX model are carried out elsewhere (`forward`, `freeze`); the others raise, and
-name what to write instead.
+Each of these methods would silently do nothing. Those that have a meaning for a JAX
+model are carried out elsewhere (`forward`, `freeze`); the others raise an error that
+names what to write instead.
 """
 
 from collections.abc import Iterator
@@ -28,6 +28,8 @@ _EXPORT = (
 class WithoutParameters(pl.LightningModule):
     """Base class of `LearnerModule`: rejects methods that would do nothing."""
 
+    _engine: Any
+
     def __init__(self):
         super().__init__()
         check_package(self)
@@ -46,13 +48,14 @@ class WithoutParameters(pl.LightningModule):
     # Parameters.
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Those of torch modules that a subclass holds.
+        """Return those of torch modules that a subclass holds.
 
         **Raises:** `TypeError` if there are none: the weights are in `module.model`.
         """
         own = list(super().named_parameters(*args, **kwargs))
         if not own:
-            self._reject(
+            _reject(
+                self,
                 "parameters()",
                 "its weights are no torch parameters, and have no .grad. They are "
                 "jax.tree.leaves(equinox.filter(module.model, equinox.is_array)), and "
@@ -64,66 +67,56 @@ class WithoutParameters(pl.LightningModule):
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         if not requires_grad:
-            self._reject(
+            _reject(
+                self,
                 "requires_grad_(False)",
-                "say in the learner what moves, "
+                "state in the learner what is trained, "
                 "trainable=jaxprob.tree.freeze(model, 'layers.0')",
             )
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Does nothing: gradients do not outlive a step."""
+        """Do nothing: gradients do not outlive a step."""
 
     # Precision.
 
     def half(self) -> Any:
-        return self._in_dtype("half()", torch.float16)
+        return _in_dtype(self, "half()", torch.float16)
 
     def bfloat16(self) -> Any:
-        return self._in_dtype("bfloat16()", torch.bfloat16)
+        return _in_dtype(self, "bfloat16()", torch.bfloat16)
 
     def float(self) -> Any:
-        return self._in_dtype("float()", torch.float32)
+        return _in_dtype(self, "float()", torch.float32)
 
     def double(self) -> Any:
-        return self._in_dtype("double()", torch.float64)
+        return _in_dtype(self, "double()", torch.float64)
 
     def type(self, dst_type: Any) -> Any:
-        return self._in_dtype(f"type({dst_type})", dst_type)
+        return _in_dtype(self, f"type({dst_type})", dst_type)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        parse: Any = torch._C._nn._parse_to  # pyright: ignore
-        _, dtype = parse(*args, **kwargs)[:2]
-        if dtype is not None:
-            self._in_dtype(f"to({dtype})", dtype)
+        for argument in (*args, *kwargs.values()):
+            # `to` takes the dtype of a tensor as well.
+            is_tensor = isinstance(argument, torch.Tensor)
+            dtype = argument.dtype if is_tensor else argument
+            if isinstance(dtype, torch.dtype):
+                _in_dtype(self, f"to({dtype})", dtype)
         return super().to(*args, **kwargs)
-
-    def _in_dtype(self, call, dtype):
-        """The module itself, if its model has that dtype already."""
-        run: Any = self._run
-        leaves = jax.tree.leaves(eqx.filter(run.state, eqx.is_inexact_array))
-        other = {leaf.dtype.name for leaf in leaves} - {str(dtype).split(".")[-1]}
-        if other:
-            self._reject(
-                call,
-                f"its weights are {', '.join(sorted(other))} and are cast by the "
-                "Trainer, Trainer(precision='bf16-true') or 'bf16-mixed', or before "
-                "the module is made, by jax.tree.map over the model's arrays",
-            )
-        return self
 
     # Manual optimisation.
 
     def manual_backward(self, loss: Any, *args: Any, **kwargs: Any) -> None:
-        self._reject("manual_backward", _MANUAL)
+        _reject(self, "manual_backward", _MANUAL)
 
     def backward(self, loss: Any, *args: Any, **kwargs: Any) -> None:
-        self._reject("backward", _MANUAL)
+        _reject(self, "backward", _MANUAL)
 
     def toggle_optimizer(self, optimizer: Any) -> None:
-        self._reject(
+        _reject(
+            self,
             "toggle_optimizer",
-            "say in the learner what moves, trainable=, or give it optax.partition",
+            "give the learner trainable=..., or an optimiser with optax.partition",
         )
 
     def untoggle_optimizer(self, optimizer: Any) -> None:
@@ -133,7 +126,8 @@ class WithoutParameters(pl.LightningModule):
         self.toggle_optimizer(optimizer)
 
     def clip_gradients(self, *args: Any, **kwargs: Any) -> None:
-        self._reject(
+        _reject(
+            self,
             "clip_gradients",
             "write Trainer(gradient_clip_val=1.0), or optax.clip_by_global_norm in "
             "the optimiser",
@@ -142,14 +136,30 @@ class WithoutParameters(pl.LightningModule):
     # Export.
 
     def to_onnx(self, *args: Any, **kwargs: Any) -> Any:
-        self._reject("to_onnx", _EXPORT)
+        _reject(self, "to_onnx", _EXPORT)
 
     def to_torchscript(self, *args: Any, **kwargs: Any) -> Any:
-        self._reject("to_torchscript", _EXPORT)
+        _reject(self, "to_torchscript", _EXPORT)
 
     def to_tensorrt(self, *args: Any, **kwargs: Any) -> Any:
-        self._reject("to_tensorrt", _EXPORT)
+        _reject(self, "to_tensorrt", _EXPORT)
 
-    def _reject(self, call, remedy) -> NoReturn:
-        # No AttributeError, which torch would take for a name that is missing.
-        raise TypeError(f"{type(self).__name__}.{call} has no effect here: {remedy}")
+
+def _in_dtype(module, call, dtype):
+    """Return the module itself, if its model has that dtype already."""
+    leaves = jax.tree.leaves(eqx.filter(module._engine.run.state, eqx.is_inexact_array))
+    other = {leaf.dtype.name for leaf in leaves} - {str(dtype).split(".")[-1]}
+    if other:
+        _reject(
+            module,
+            call,
+            f"its weights are {', '.join(sorted(other))} and are cast by the "
+            "Trainer, Trainer(precision='bf16-true') or 'bf16-mixed', or before "
+            "the module is made, by jax.tree.map over the model's arrays",
+        )
+    return module
+
+
+def _reject(module, call, remedy) -> NoReturn:
+    # No AttributeError, which torch would take for a name that is missing.
+    raise TypeError(f"{type(module).__name__}.{call} has no effect here: {remedy}")

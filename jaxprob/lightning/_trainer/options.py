@@ -8,16 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optax
-from pytorch_lightning.callbacks import (
-    BaseFinetuning,
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    ModelPruning,
-    StochasticWeightAveraging,
-    ThroughputMonitor,
-    WeightAveraging,
-)
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PyTorchProfiler
 
@@ -26,8 +16,6 @@ from ..._training.capabilities import AbstractOptimized
 from ..._training.learner import AbstractLearner
 from ..._training.loss_scale import dynamic_loss_scale
 from ..._training.optimizer_update import accepts_extra
-from .._data.loaders import check_loader
-from .._module.conventions import check_callback
 from . import precision as _precision
 
 
@@ -85,16 +73,22 @@ def _clipped(clip, optimizer):
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
-def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
-    """Reads the options and clears those that Lightning refuses in a manual loop.
+def take_over(
+    trainer: Any, take_loader: Callable[[Any], Any]
+) -> tuple[Options, Callable[[], None]]:
+    """Read the options and clear those that Lightning rejects in a manual loop.
 
-    Called from `configure_callbacks`, the public hook that runs before that refusal.
+    It is called from `configure_callbacks`, the public hook that Lightning calls before
+    it rejects them.
+
+    **Arguments:**
+
+    - `take_loader`: called with each loader; returns the one that Lightning iterates.
 
     **Returns:** the options, and a function that gives them back to the Trainer, so
     that it can be used again.
     """
-    refuse_callbacks(trainer)
-    _refuse_profiler(trainer)
+    _reject_profiler(trainer)
     _precision.check(trainer.precision)
     before = {
         "gradient_clip_val": trainer.gradient_clip_val,
@@ -112,10 +106,7 @@ def take_over(trainer: Any) -> tuple[Options, Callable[[], None]]:
     trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
     # Torch's plugin would look for tensors in our batches, and the cast is ours.
     strategy.precision_plugin = Precision()
-    take = trainer.lightning_module.take_loader
-    strategy.process_dataloader = lambda loader: process(
-        take(check_loader(loader, predicting=trainer.predicting))
-    )
+    strategy.process_dataloader = lambda loader: process(take_loader(loader))
 
     def give_back():
         for name, value in before.items():
@@ -142,42 +133,7 @@ def wrap_optimizer(
     return optimized.map_optimizers(wrap)
 
 
-_REMEDIES = {
-    WeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback averages "
-    "torch parameters, of which there are none",
-    StochasticWeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback "
-    "averages torch parameters, of which there are none",
-    LearningRateFinder: "it sets the rate of a torch optimiser. Compare a few rates in "
-    "short runs of jaxprob.fit, or use optax's schedules",
-    BatchSizeFinder: "it waits for torch to run out of memory. Give batch_size=...",
-    BaseFinetuning: "it freezes torch parameters, of which there are none. Say what "
-    "moves in the learner: trainable=jaxprob.tree.freeze(model, 'layers.0')",
-    ModelPruning: "it masks torch parameters, of which there are none. Set leaves of "
-    "module.model to zero with equinox.tree_at, and train what comes out",
-    GradientAccumulationScheduler: "it changes an option of torch's loop. Give the "
-    "learner optax.MultiSteps(optimizer, every_k_schedule=...).gradient_transformation"
-    "(), whose schedule counts updates",
-}
-
-
-def refuse_callbacks(trainer: Any) -> None:
-    """Raises `ValueError` for a callback that would do nothing, or count wrongly."""
-    module = trainer.lightning_module
-    for callback in trainer.callbacks:
-        check_callback(callback)
-        if isinstance(callback, ThroughputMonitor) and not module.shows_each_batch:
-            raise ValueError(
-                "ThroughputMonitor counts one batch for each dispatch, which holds "
-                f"many: say {type(module).__name__}(..., steps_per_dispatch=1), or "
-                "take the time of a whole epoch"
-            )
-        for kind, remedy in _REMEDIES.items():
-            if isinstance(callback, kind):
-                name = type(callback).__name__
-                raise ValueError(f"{name} cannot work here: {remedy}")
-
-
-def _refuse_profiler(trainer):
+def _reject_profiler(trainer):
     if isinstance(trainer.profiler, PyTorchProfiler):
         raise ValueError(
             "PyTorchProfiler sees the operators of torch, of which there are none. "

@@ -71,7 +71,7 @@ def test_a_run_behind_a_url_resumes_to_the_same_bits(url, elsewhere):
     make_trainer(elsewhere).fit(module, make_data(), ckpt_path=path)
     assert bits(module) == bits(whole)
     parts = {"learner": make_learner(), "model": network()}
-    assert LearnerModule.load_from_checkpoint(path, **parts)._run.step == 8
+    assert LearnerModule.load_from_checkpoint(path, **parts)._engine.run.step == 8
     fs = fsspec.filesystem("memory")
     assert not [name for name in fs.find(url) if "partial" in name]
 

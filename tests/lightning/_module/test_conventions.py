@@ -34,11 +34,11 @@ from jaxprob.lightning import (
     SaveOnSignal,
 )
 from jaxprob.lightning._data.seed import resolve_seed
-from jaxprob.lightning._loop.watchers import each_batch_watchers
-from jaxprob.lightning._module.conventions import _NEVER_CALLED
-from jaxprob.lightning._module.module import _check_arguments
+from jaxprob.lightning._module.arguments import check_arguments
 from jaxprob.lightning._trainer import packages as _packages
 from jaxprob.lightning._trainer.foreign import is_foreign
+from jaxprob.lightning._trainer.reject_overrides import NEVER_CALLED
+from jaxprob.lightning._trainer.watchers import each_batch_watchers
 
 from ..scene import arrays, bits, make_data, make_learner, make_trainer, network
 
@@ -78,7 +78,8 @@ def test_seed_everything_changes_the_run_and_a_checkpoint_brings_its_own(tmp_pat
     assert bits(rest) == bits(whole)
     # Of evaluation too, whose keys are derived from the seed.
     assert jnp.array_equal(
-        jax.random.key_data(rest._eval_key), jax.random.key_data(whole._eval_key)
+        jax.random.key_data(rest._engine.keys.evaluation),
+        jax.random.key_data(whole._engine.keys.evaluation),
     )
 
 
@@ -91,7 +92,7 @@ def test_a_seed_is_an_integer(seed):
 # Overridden methods.
 
 
-@pytest.mark.parametrize("name", _NEVER_CALLED)
+@pytest.mark.parametrize("name", NEVER_CALLED)
 def test_an_override_without_effect_is_rejected(tmp_path, name):
     kind = type("Own", (LearnerModule,), {name: lambda self, *args, **kwargs: None})
     with pytest.raises(TypeError, match=f"Own overrides {name}, .*: "):
@@ -451,10 +452,10 @@ def test_the_other_package_is_named(tmp_path, monkeypatch):
 
 def test_learner_and_model_in_the_wrong_order_are_named():
     with pytest.raises(TypeError, match="learner comes first"):
-        _check_arguments(network(), make_learner())
+        check_arguments(network(), make_learner())
     with pytest.raises(TypeError, match="learner is a"):
-        _check_arguments(optax.adam(1e-3), network())
+        check_arguments(optax.adam(1e-3), network())
     with pytest.raises(TypeError, match=r"torch\.nn.*of torch"):
-        _check_arguments(make_learner(), torch.nn.Linear(1, 1))
+        check_arguments(make_learner(), torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match="layout=4"):
-        _check_arguments(make_learner(), network(), 4)
+        check_arguments(make_learner(), network(), 4)

@@ -11,7 +11,7 @@ import jaxprob
 from jaxprob import diffusion
 from jaxprob.lightning import ArrayDataModule, DiffusionModule, ImageDataModule
 from jaxprob.lightning._logging.images import image_grid
-from jaxprob.lightning._module.diffusion import _extremes, _grid
+from jaxprob.lightning._module.previews import extremes, preview_grid
 
 from ..scene import bits, make_trainer
 
@@ -98,7 +98,7 @@ def test_classes_have_a_column_each_with_their_number_and_black_is_black():
     for cond in (np.tile(classes, 3), np.repeat(classes, 3)):
         images = np.zeros((30, 1, 8, 8), np.float32) + cond[:, None, None, None]
         images[0, 0, 0, 0] = -100.0
-        grid = _grid(images, cond, (0.0, 9.0))
+        grid = preview_grid(images, cond, (0.0, 9.0))
         assert grid.shape == (6 + 3 * 9 + 1, 10 * 9 + 1, 1)
         cells = grid[7:].reshape(-1)[: 27 * 91].reshape(27, 91)[4::9, 4::9]
         assert np.allclose(cells, np.tile(classes / 9, (3, 1)), atol=1e-6)
@@ -111,8 +111,8 @@ def test_classes_have_a_column_each_with_their_number_and_black_is_black():
 def test_the_limits_of_previews_are_those_of_the_training_images():
     images = np.random.default_rng(0).uniform(-3, 7, (6, 1, 8, 8))
     loader = jaxprob.ArrayLoader((images, np.arange(6)), batch_size=2)
-    assert _extremes(loader, (1, 8, 8)) == (images.min(), images.max())
-    assert _extremes([loader], (1, 8, 9)) is None
+    assert extremes(loader, (1, 8, 8)) == (images.min(), images.max())
+    assert extremes([loader], (1, 8, 9)) is None
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 6), (8, 6, 3), (8, 6, 1), (4, 8, 6)])
@@ -159,7 +159,7 @@ def test_a_table_given_as_images_is_refused():
 def test_previews_samples_and_evaluation_have_keys_of_their_own():
     module = make_module()
     # What `split` gives is what `fold_in` of a small number gives.
-    ours = [module._preview_key, module._sample_key]
-    loaders = [jax.random.fold_in(module._eval_key, i) for i in range(3)]
+    ours = [*jax.random.split(module._engine.keys.draws)]
+    loaders = [jax.random.fold_in(module._engine.keys.evaluation, i) for i in range(3)]
     keys = [jax.random.key_data(k).tolist() for k in [*ours, *loaders]]
     assert len({tuple(k) for k in keys}) == 5

@@ -124,7 +124,9 @@ def test_the_number_of_steps_in_a_dispatch_changes_no_bit(tmp_path, steps):
     assert trainer.global_step == 31
     assert bits(module) == bits(reference)
     if steps == "auto":
-        assert 1 < module.capacity <= 16  # of 13 batches in an epoch
+        assert (
+            1 < module._engine.run.stepper.capacity <= 16
+        )  # of 13 batches in an epoch
 
 
 @pytest.mark.slow

@@ -214,4 +214,4 @@ def test_an_option_changed_between_two_fits_is_the_one_that_counts(tmp_path):
     trainer.gradient_clip_val = 0.5
     trainer.fit(module, make_data())
     assert trainer.gradient_clip_val == 0.5
-    assert module._run.options.clip == 0.5
+    assert module._engine.run.options.clip == 0.5

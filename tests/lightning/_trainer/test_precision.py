@@ -96,7 +96,9 @@ def test_mixed_keeps_the_prior_exact_and_the_likelihood_near(tmp_path):
     def first_step(precision):
         module = observed(METHODS["MAP"], set())
         values = {}
-        module.step_log.take = lambda trainer, metrics, *_: values.update(metrics)
+        module._engine.dispatcher.step_log.take = lambda trainer, metrics, *_: (
+            values.update(metrics)
+        )
         trainer = make_trainer(tmp_path, max_steps=1, precision=precision)
         trainer.fit(module, make_data())
         return values

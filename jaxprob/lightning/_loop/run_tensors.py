@@ -1,6 +1,7 @@
 """A run as the tensors of a Lightning checkpoint, by path, and back.
 
-Optax's state goes where Lightning keeps optimisers, so that weights can go alone.
+Optax's state goes where Lightning keeps optimisers, so that weights can go alone. Each
+leaf is packed once, in the part that it belongs to.
 """
 
 import warnings
@@ -12,25 +13,28 @@ import jax.numpy as jnp
 import torch
 
 from ..._training.accumulate import first_number, windows
+from .._checkpoint.torch_arrays import (
+    dtype_name,
+    from_torch,
+    leaf_names,
+    pack,
+    to_torch,
+    unpack,
+)
 from .._errors import CheckpointMismatchError
-from .._loop.fit_optimizer import fit_optimizer, updates_made
-from .._loop.run import Run, is_optimizer_leaf, optimizer_leaves
 from .._trainer.precision import STORED
-from .torch_arrays import dtype_name, from_torch, leaf_names, pack, to_torch, unpack
+from .fit_optimizer import fit_optimizer, updates_made
+from .run import Run, is_optimizer_leaf, optimizer_leaves
 
 _RUN = {"run.key", "run.step", "run.place"}
 
 
 def model_tensors(run: Run) -> dict[str, torch.Tensor]:
-    """All but the optimiser: state, key, step and place in the data."""
+    """Return all but the optimiser: state, key, step and place in the data."""
     place = run.place.at(run.step)
-    tensors = {
-        f"state.{name}": tensor
-        for name, tensor in pack(run.fetch()).items()
-        if not is_optimizer_leaf(name)
-    }
+    leaves = run.fetch_leaves(lambda name: not is_optimizer_leaf(name))
     return {
-        **tensors,
+        **{f"state.{name}": tensor for name, tensor in pack(leaves).items()},
         "run.key": to_torch(run.key),
         "run.step": torch.tensor(run.step),
         "run.place": torch.tensor([place.epoch, place.batch]),
@@ -40,19 +44,21 @@ def model_tensors(run: Run) -> dict[str, torch.Tensor]:
 def load_model_tensors(
     run: Run, tensors: Mapping[str, Any], strict: bool, others: Set[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
-    """Checks every leaf by name, shape and dtype before any is replaced.
+    """Check every leaf by name, shape and dtype, and then replace all of them.
 
     **Arguments:**
 
     - `others`: names that are expected too, and left to torch.
 
     **Returns:** the names that are missing, and those that are not expected.
+
+    **Raises:** `CheckpointMismatchError`, which names the leaves.
     """
     names = {n for n in leaf_names(run.state) if not is_optimizer_leaf(n)}
     expected = {f"state.{name}" for name in names} | _RUN | others
     missing, unexpected = _differences(expected, tensors)
     if strict:
-        _refuse(missing, unexpected)
+        _reject(missing, unexpected)
     leaves = {
         name.removeprefix("state."): tensor
         for name, tensor in tensors.items()
@@ -72,9 +78,9 @@ def load_model_tensors(
 
 
 def stored_precision(run: Run, tensors: Mapping[str, Any]) -> str:
-    """The Trainer's precision that a checkpoint was written in, as its dtypes tell.
+    """Return the Trainer's precision that a checkpoint was written in, by its dtypes.
 
-    That of the run itself, unless another one would give every leaf its dtype.
+    It is that of the run itself, unless another one would give every leaf its dtype.
     """
     own = _float_dtypes(run.state)
     found = {
@@ -100,13 +106,12 @@ def _float_dtypes(state):
 
 
 def optimizer_tensors(run: Run) -> dict[str, torch.Tensor]:
-    """Optax's state: the leaves under a field named `opt_state`."""
-    tensors = pack(run.fetch())
-    return {name: t for name, t in tensors.items() if is_optimizer_leaf(name)}
+    """Return optax's state: the leaves under a field named `opt_state`."""
+    return pack(run.fetch_leaves(is_optimizer_leaf))
 
 
 def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
-    """The same checks, after the state has been fitted to the Trainer's options.
+    """Fit optax's state to the Trainer's options, check it, and replace it.
 
     **Raises:** `CheckpointMismatchError`, which names the leaves, for the state of
     another optimiser.
@@ -141,7 +146,7 @@ def check_window(run: Run, expected: int) -> None:
 
 
 def _place_of(tensors):
-    """The epoch and batch that a run goes on with, if they are stored."""
+    """Return the epoch and batch that a run goes on with, if they are stored."""
     tensor = tensors.get("run.place")
     if tensor is None:
         return None
@@ -158,7 +163,7 @@ def _differences(expected, tensors):
     return sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
 
 
-def _refuse(missing, unexpected):
+def _reject(missing, unexpected):
     def listing(names):
         return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
