@@ -1,19 +1,33 @@
-"""One process at a time writes checkpoints into a folder."""
+"""A lock of a folder: one process at a time writes checkpoints into it."""
 
-import fcntl
+import contextlib
+import errno
 import os
 from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
 
 from .._errors import CheckpointLockedError
 
-_NAME = ".jaxprob-writer"
-_held: dict[Path, tuple[int, int]] = {}  # folder -> (descriptor, holders in here)
+_LOCK = ".jaxprob-writer"
+_OWNER = ".jaxprob-owner"  # Windows lets nobody read a file that is locked
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+class _Held(NamedTuple):
+    lock: FileLock
+    holders: int
+
+
+_held: dict[Path, _Held] = {}
 
 
 def acquire(folder: Path) -> bool:
-    """Takes the folder for this process; the kernel lets go of it when we end.
+    """Take the folder for this process; the system releases it when the process ends.
 
-    Holders in one process share it.
+    Holders in one process share it. On a file system without locks, every process gets
+    the folder.
 
     **Returns:** whether this is the first holder.
 
@@ -21,34 +35,42 @@ def acquire(folder: Path) -> bool:
     """
     folder = folder.resolve()
     if folder in _held:
-        descriptor, holders = _held[folder]
-        _held[folder] = descriptor, holders + 1
+        lock, holders = _held[folder]
+        _held[folder] = _Held(lock, holders + 1)
         return False
-    descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    # A checkpoint may be written in another thread than the one that ends the fit.
+    lock = FileLock(folder / _LOCK, thread_local=False)
+    owner = folder / _OWNER
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 32).decode("ascii", "replace").strip()
-        os.close(descriptor)
+        lock.acquire(blocking=False)
+    except Timeout:
         raise CheckpointLockedError(
-            f"process {owner or 'unknown'} writes checkpoints into {folder}: two runs "
-            "would delete each other's. Give this run a folder of its own "
+            f"process {_read(owner) or 'unknown'} writes checkpoints into {folder}: "
+            "two runs would delete each other's. Give this run another folder "
             "(default_root_dir=... or ModelCheckpoint(dirpath=...))"
         ) from None
-    except OSError:
-        # A file system without locks: then there is nothing to refuse by.
-        pass
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    _held[folder] = descriptor, 1
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    owner.write_text(f"{os.getpid()}\n")
+    _held[folder] = _Held(lock, 1)
     return True
 
 
 def release(folder: Path) -> None:
-    """Lets go of a folder once for each `acquire`."""
+    """Let go of a folder, once for each `acquire`."""
     folder = folder.resolve()
-    descriptor, holders = _held.pop(folder)
+    lock, holders = _held.pop(folder)
     if holders > 1:
-        _held[folder] = descriptor, holders - 1
-    else:
-        os.close(descriptor)
+        _held[folder] = _Held(lock, holders - 1)
+        return
+    with contextlib.suppress(OSError):  # the folder may be gone
+        (folder / _OWNER).unlink(missing_ok=True)
+    lock.release()
+
+
+def _read(owner):
+    try:
+        return owner.read_text().strip()
+    except OSError:
+        return ""

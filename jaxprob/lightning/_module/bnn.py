@@ -1,7 +1,7 @@
 """Bayesian inference as a LightningModule."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 from jaxtyping import PyTree
@@ -78,8 +78,7 @@ class BNNModule(LearnerModule):
         self._engine.description.add(
             likelihood=likelihood, num_samples=num_samples, level=level
         )
-        self._judge = PosteriorJudge(self, level)
-        self._engine.predictor = self._judge
+        self._engine.predictor = PosteriorJudge(self, level)
 
     def posterior(self) -> AbstractPosterior:
         """Return the posterior that the state of now stands for."""
@@ -95,7 +94,8 @@ class BNNModule(LearnerModule):
         - `x`: rows.
         - `index`: chooses the posterior samples.
         """
-        held, learner = self._judge.held, self._engine.run.active
+        held = cast(PosteriorJudge, self._engine.predictor).held
+        learner = self._engine.run.active
         posterior = self.posterior() if held is None else held
         _, key = jax.random.split(self._engine.keys.draws)
         exact = posterior.num_atoms is not None

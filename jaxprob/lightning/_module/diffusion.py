@@ -121,7 +121,6 @@ class DiffusionModule(LearnerModule):
             preview_cond=jax.tree.map(np.asarray, preview_cond),
             previews_every_n_epochs=previews_every_n_epochs,
         )
-
         self._engine.predictor = SamplePredictor(self)
 
     def sample(self, num_samples: int, *, index: int = 0, cond: Any = None) -> Draw:
@@ -136,12 +135,12 @@ class DiffusionModule(LearnerModule):
         **Returns:** the draws, with the number of evaluations that each took.
         """
         _, key = jax.random.split(self._engine.keys.draws)
-        return self._draw(jax.random.fold_in(key, index), num_samples, cond)
+        return _draw(self, jax.random.fold_in(key, index), num_samples, cond)
 
     def previews(self) -> np.ndarray:
         """Return the samples of the preview, which start from the same noise always."""
         key, _ = jax.random.split(self._engine.keys.draws)
-        draws = self._draw(key, self.num_previews, self.preview_cond)
+        draws = _draw(self, key, self.num_previews, self.preview_cond)
         return np.asarray(draws.x_0)
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -151,20 +150,6 @@ class DiffusionModule(LearnerModule):
             not self.conditional or self.preview_cond is not None
         )
         return callbacks + ([Previews()] if wanted and not known else [])
-
-    def _draw(self, key, num_samples, cond):
-        model = self.model
-        if self.guidance:
-            model = Guided(model, self.guidance)
-        cond = jax.tree.map(jnp.asarray, cond)
-        return sample(
-            model,
-            self.sampler,
-            key=key,
-            num_samples=num_samples,
-            shape=self.shape,
-            cond=cond,
-        )
 
 
 class SamplePredictor(AbstractPredictor):
@@ -184,6 +169,21 @@ class SamplePredictor(AbstractPredictor):
         index = index + loader * _BATCHES
         draws = self._module.sample(num_rows(data), index=index, cond=cond)
         return np.asarray(draws.x_0)[: int(np.sum(mask))]
+
+
+def _draw(module, key, num_samples, cond):
+    model = module.model
+    if module.guidance:
+        model = Guided(model, module.guidance)
+    cond = jax.tree.map(jnp.asarray, cond)
+    return sample(
+        model,
+        module.sampler,
+        key=key,
+        num_samples=num_samples,
+        shape=module.shape,
+        cond=cond,
+    )
 
 
 def _check_dropped(learner, denoiser, guidance):

@@ -413,7 +413,7 @@ class Writer(BasePredictionWriter):
 @pytest.mark.parametrize("interval", ["batch", "epoch"])
 def test_a_prediction_writer_gets_the_rows_of_its_predictions(tmp_path, interval):
     class Rows(LearnerModule):
-        def _predict(self, batch, batch_idx, dataloader_idx):
+        def predict_step(self, batch, batch_idx, dataloader_idx=0):
             data, mask = jaxprob.unpack(batch)
             return np.asarray(data)[np.asarray(mask)]
 

@@ -43,6 +43,12 @@ def connected_fetcher():
     return fetcher
 
 
+def iterated_sampler():
+    sampler = _IndexBatchSamplerWrapper(BatchSampler([0], 1, False))
+    iter(sampler)
+    return sampler
+
+
 EXAMPLES = {
     "Trainer": lambda folder: make_trainer(folder),
     "ModelCheckpoint": lambda folder: ModelCheckpoint(folder),
@@ -52,9 +58,7 @@ EXAMPLES = {
     "_ModeIterator": lambda folder: iterated_loader()._iterator,
     "_PrefetchDataFetcher": lambda folder: connected_fetcher(),
     "_Loop": lambda folder: _Loop,
-    "_IndexBatchSamplerWrapper": lambda folder: _IndexBatchSamplerWrapper(
-        BatchSampler([0], 1, False)
-    ),
+    "_IndexBatchSamplerWrapper": lambda folder: iterated_sampler(),
     "trainer.call": lambda folder: call,
 }
 
