@@ -116,7 +116,7 @@ def mutant_campaign(runs: int, seed: int = 0) -> dict[str, dict[str, int]]:
         path, mutant = Path(folder) / "a.ckpt", Path(folder) / "b.ckpt"
         io = AtomicCheckpointIO()
         content: dict[str, Any] = {"state_dict": module.state_dict()}
-        content["optimizer_states"] = [module.optimizer_state_dict()]
+        content["optimizer_states"] = [module.configure_optimizers().state_dict()]
         io.save_checkpoint(content, path)
         whole = path.read_bytes()
         for i in range(runs):
