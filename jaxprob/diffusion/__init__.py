@@ -46,10 +46,8 @@ from ._schedule.edm import EDM as EDM
 from ._schedule.shifted import Shifted as Shifted
 from ._denoiser.parameterisation import from_x0 as from_x0, to_x0 as to_x0
 from ._denoiser.units import Units as Units
-from ._denoiser.denoiser import (
-    AbstractDenoiser as AbstractDenoiser,
-    AbstractDenoiserWrapper as AbstractDenoiserWrapper,
-)
+from ._denoiser.denoiser import AbstractDenoiser as AbstractDenoiser
+from ._denoiser.wrapper import AbstractDenoiserWrapper as AbstractDenoiserWrapper
 from ._denoiser.preconditioned import Preconditioned as Preconditioned
 from ._loss.times import (
     AbstractTimes as AbstractTimes,

@@ -5,6 +5,7 @@ r"""Names for what recurs in signatures.
 
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
@@ -18,6 +19,9 @@ Scalar: TypeAlias = Float[Array, ""]
 
 Numbers: TypeAlias = Num[Array, "..."] | Num[np.ndarray, "..."] | list | tuple
 """One example as a user may have it; `as_example` makes an array of floats of it."""
+
+ARRAYS = (jax.Array, np.ndarray, np.generic)
+"""Classes of arrays, for `isinstance`."""
 
 Cond: TypeAlias = PyTree[Any]
 """The condition of one example, or `None`; only the network reads it."""

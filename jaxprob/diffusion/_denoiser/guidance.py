@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from ..._types import PRNGKey
 from .._types import Cond, Level
 from ..nn import as_condition, no_condition, null_is_untrained
-from .denoiser import AbstractDenoiser, AbstractDenoiserWrapper, check_denoiser
+from .denoiser import AbstractDenoiser, check_denoiser
+from .wrapper import AbstractDenoiserWrapper
 
 
 class Guided(AbstractDenoiserWrapper):

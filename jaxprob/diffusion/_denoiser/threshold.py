@@ -6,8 +6,9 @@ from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
 from .._types import Cond, Level
-from .denoiser import AbstractDenoiser, AbstractDenoiserWrapper, check_denoiser
+from .denoiser import AbstractDenoiser, check_denoiser
 from .units import Units
+from .wrapper import AbstractDenoiserWrapper
 
 
 class Thresholded(AbstractDenoiserWrapper):

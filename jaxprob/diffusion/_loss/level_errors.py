@@ -46,8 +46,13 @@ class LevelErrors(eqx.Module):
 
     def __str__(self) -> str:
         """Return a table with a line for each level."""
-        names = ("error", "linear", "error_mismatched", "linear_without")
-        columns = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        columns = {
+            "error": self.error,
+            "linear": self.linear,
+            "error_mismatched": self.error_mismatched,
+            "linear_without": self.linear_without,
+        }
+        columns = {name: c for name, c in columns.items() if c is not None}
         lines = ["level   " + "  ".join(f"{name:>16}" for name in columns)]
         for i, level in enumerate(self.levels):
             values = "  ".join(f"{column[i]:16.4g}" for column in columns.values())

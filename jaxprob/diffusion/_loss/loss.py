@@ -14,12 +14,13 @@ from ..._types import Metrics, PRNGKey
 from ...tree._single import single
 from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
 from .._schedule.argument_checks import check_kind
-from .._types import Cond, Level, Scalar
+from .._types import ARRAYS, Cond, Level, Scalar
 from ..nn import as_condition, check_condition
 from .condition_rows import check_readable
 from .mean_in_batches import mean_in_batches
+from .stratified import before_the_end, uniforms
 from .time_checks import check_times
-from .times import AbstractTimes, UniformTimes, before_the_end, uniforms
+from .times import AbstractTimes, UniformTimes
 from .unit_checks import check_units
 from .weighting import ErrorOf, Weighting
 
@@ -204,7 +205,7 @@ def split_batch(data: PyTree) -> tuple[Float[Array, "batch *shape"], Cond]:
     x_0, cond = data, None
     if isinstance(data, tuple | list) and len(data) == 2:
         x_0, cond = data
-    if not hasattr(x_0, "dtype"):
+    if not isinstance(x_0, ARRAYS):
         raise TypeError(
             "a batch for a denoising loss is x_0, or (x_0, cond) with x_0 an array; "
             f"got {type(x_0).__name__}"

@@ -17,6 +17,7 @@ from ..._training.batch import num_rows
 from ..._types import Model
 from .._schedule.argument_checks import check_count, check_kind
 from .._schedule.constants import free_schedules
+from .._types import ARRAYS
 
 
 def over_rows(
@@ -73,7 +74,7 @@ def check_rows(cond: PyTree, num: int) -> None:
     length.
     """
     for leaf in jax.tree.leaves(cond):
-        if not np.ndim(leaf) or not hasattr(leaf, "dtype"):
+        if not isinstance(leaf, ARRAYS) or not leaf.ndim:
             raise TypeError(
                 f"cond has a {type(leaf).__name__} where an array with a row for each "
                 "example is needed: write jnp.full((num_samples,), label) for one "

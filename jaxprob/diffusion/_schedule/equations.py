@@ -54,11 +54,19 @@ class _Values:
     def __init__(self, schedule, name, times):
         self.times = times
         t = jnp.asarray(times, jnp.result_type(float))
-        methods = ("alpha", "sigma", "log_snr", "drift", "squared_diffusion")
-        others = ("alpha_dot", "sigma_dot", "level")
+        methods = {
+            "alpha": schedule.alpha,
+            "sigma": schedule.sigma,
+            "log_snr": schedule.log_snr,
+            "drift": schedule.drift,
+            "squared_diffusion": schedule.squared_diffusion,
+            "alpha_dot": schedule.alpha_dot,
+            "sigma_dot": schedule.sigma_dot,
+            "level": schedule.level,
+            "alpha_of_level": lambda t: schedule.alpha_of_level(schedule.level(t)),
+        }
         self.values, self.slopes = {}, {}
-        for method in (*methods, *others):
-            call = getattr(schedule, method)
+        for method, call in methods.items():
             slope = method in ("alpha", "sigma")
             self.values[method], self.slopes[method] = _evaluated(
                 call, f"{name}.{method}", t, slope
@@ -118,8 +126,7 @@ def _evaluated(call, name, t, slope):
 
 def _ends(schedule, name):
     ends = []
-    for end in ("t_min", "t_max"):
-        value = getattr(schedule, end)
+    for end, value in (("t_min", schedule.t_min), ("t_max", schedule.t_max)):
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise TypeError(f"{name}.{end} is a {type(value).__name__}: give a number")
         ends.append(float(value))
@@ -186,6 +193,15 @@ def _check_log_snr(name, at):
         raise ValueError(
             f"{name}.level({t:.4g}) = {at['level'][i]:.4g}, but sigma / "
             f"alpha = {level[i]:.4g} there: leave the method out, it is derived"
+        )
+    error = np.abs(at["alpha_of_level"] - at["alpha"])
+    bad = at.worst(error - _TOLERANCE * at["alpha"])
+    if bad is not None:
+        i, t = bad
+        raise ValueError(
+            f"{name}.alpha_of_level({level[i]:.4g}) = {at['alpha_of_level'][i]:.4g}, "
+            f"but alpha = {at['alpha'][i]:.4g} at t={t:.4g}, which has that level: "
+            "leave the method out, it is derived"
         )
 
 

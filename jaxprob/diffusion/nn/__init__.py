@@ -21,12 +21,14 @@ from ._condition import (
     AbstractReader as AbstractReader,
     Condition as Condition,
     as_condition as as_condition,
-    check_condition as check_condition,
-    check_given as check_given,
     no_condition as no_condition,
     null_is_untrained as null_is_untrained,
     reader_of as reader_of,
     when_present as when_present,
+)
+from ._condition_checks import (
+    check_condition as check_condition,
+    check_given as check_given,
 )
 from ._entrance import (
     read_condition as read_condition,

@@ -9,12 +9,9 @@ from jaxtyping import Array, Float
 
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from ._condition import (
-    AbstractReader,
-    Condition,
-    check_not_boolean,
-    when_present,
-)
+from .._types import ARRAYS
+from ._condition import AbstractReader, Condition, when_present
+from ._condition_checks import check_not_boolean
 
 
 class Sinusoids(eqx.Module):
@@ -131,7 +128,7 @@ class Embedding(AbstractReader):
         return when_present(cond, self._row, self.nothing)
 
     def _row(self, cond):
-        if not hasattr(cond, "dtype"):
+        if not isinstance(cond, ARRAYS):
             raise TypeError(
                 f"cond is a {type(cond).__name__} where an Embedding takes one array: "
                 "give it jnp.asarray(...) of a class or a vector, or the leaf of a "
@@ -154,7 +151,7 @@ class Embedding(AbstractReader):
             raise ValueError(
                 f"cond has shape {jnp.shape(cond)} where ({self.cond_dim},) is needed"
             )
-        return self.vector(cond.astype(self.vector.weight.dtype))
+        return self.vector(jnp.asarray(cond, self.vector.weight.dtype))
 
 
 def embedded(

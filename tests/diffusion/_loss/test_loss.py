@@ -26,7 +26,7 @@ from jaxprob.diffusion import (
     UniformLogSNR,
     UniformTimes,
 )
-from jaxprob.diffusion._loss.times import MARGIN, uniforms
+from jaxprob.diffusion._loss.stratified import MARGIN, uniforms
 from jaxprob.testing import GaussianMixture, GaussianMixtureDenoiser
 
 from ..cases import SCHEDULES, times

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxprob.diffusion import EDM, VE, VP, Shifted
+from jaxprob.diffusion._schedule.inverse import inverse_integral
 
 from ..cases import SCHEDULES, times
 
@@ -140,3 +141,40 @@ def test_a_trainable_rate_has_gradients(x64):
 def test_impossible_schedules_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@schedules
+def test_alpha_is_known_from_the_level(name, x64):
+    schedule = SCHEDULES[name]()
+    t = times(schedule)
+    alpha = jax.vmap(lambda t: schedule.alpha_of_level(schedule.level(t)))(t)
+    assert jnp.allclose(alpha, jax.vmap(schedule.alpha)(t), rtol=1e-9)
+
+
+# Rates that are linear, that vanish at first, and that have a corner.
+INTEGRALS = {
+    "linear": lambda t: 3.0 * t,
+    "cube": lambda t: 10.0 * t**3,
+    "corner": lambda t: jnp.where(t < 0.3, t, 5.0 * t - 1.2),
+}
+
+
+@pytest.mark.parametrize("name", INTEGRALS)
+def test_an_inverse_that_is_not_given_is_found_to_the_last_bits(name):
+    vp = VP(INTEGRALS[name], t_max=1.0)
+    t = jnp.asarray(np.geomspace(1e-3, 0.999, 500), jnp.float32)
+    back = jax.vmap(lambda t: inverse_integral(vp.int_beta, vp.int_beta(t), 0.0, 1.0))(
+        t
+    )
+    np.testing.assert_allclose(back, t, rtol=4e-7)
+
+
+def test_an_inverse_that_is_not_given_has_no_loop():
+    """Samplers call it at each step of theirs, for a network that reads the time."""
+    vp = VP(lambda t: t + t**2, t_max=2.0)
+    program = jax.jit(vp.time_of_level).lower(0.5).as_text()
+    assert "while" not in program
+    slope = jax.grad(lambda level: vp.time_of_level(level))(0.5)
+    step = 1e-2
+    finite = (vp.time_of_level(0.5 + step) - vp.time_of_level(0.5 - step)) / (2 * step)
+    assert jnp.allclose(slope, finite, rtol=1e-3)
