@@ -1,0 +1,328 @@
+"""Values for the names that the code blocks of the documentation leave open.
+
+A block says `jaxprob.fit(method, model, (x, y), key=key)` and not what they are. Here
+each name has a small value, by the folder in which the block stands.
+"""
+
+import ast
+import builtins
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxprob
+from jaxprob import bnn, datasets, diffusion, metrics, recalibrate, testing, tree
+from jaxprob.diffusion import nn
+
+Names = dict[str, Callable[[], Any]]
+
+LIBRARIES = {
+    **{"jax": jax, "jnp": jnp, "np": np, "eqx": eqx, "optax": optax, "dfx": dfx},
+    **{"jaxprob": jaxprob, "bnn": bnn, "diffusion": diffusion, "nn": nn},
+}
+PACKAGES = (jaxprob, bnn, diffusion, nn, metrics, recalibrate, testing, datasets, tree)
+
+
+def key():
+    return jax.random.key(0)
+
+
+@functools.cache
+def rows(num: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(num, 2)).astype(np.float32)
+    return x, np.sin(x[:, :1])
+
+
+@functools.cache
+def network() -> eqx.nn.MLP:
+    return eqx.nn.MLP(2, 1, 4, 2, key=key())
+
+
+@functools.cache
+def images(num: int = 16) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(num, 1, 8, 8)).astype(np.float32)
+
+
+@jaxprob.mean_loss
+def squared_error(model, example, *, key):
+    x, y = example
+    return jnp.sum((model(x) - y) ** 2)
+
+
+def joint() -> bnn.LogJoint:
+    return bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=24)
+
+
+def trained(method: Any) -> Any:
+    return jaxprob.fit(method, network(), rows(), key=key(), num_steps=2)[0]
+
+
+def mean_field() -> bnn.MeanFieldVI:
+    return bnn.MeanFieldVI(joint(), optax.adam(1e-2))
+
+
+def laplace() -> bnn.Laplace:
+    return bnn.Laplace(bnn.MAP(joint(), optax.adam(1e-2)), "kronecker")
+
+
+def laplace_posterior() -> Any:
+    return laplace().posterior(trained(laplace()), [rows()])
+
+
+def posterior() -> Any:
+    return mean_field().posterior(trained(mean_field()))
+
+
+COMMON: Names = {
+    "key": key,
+    "init_key": key,
+    "train_key": lambda: jax.random.key(1),
+    "x": lambda: rows()[0],
+    "y": lambda: rows()[1],
+    "x_train": lambda: rows()[0],
+    "y_train": lambda: rows()[1],
+    "x_val": lambda: rows()[0],
+    "y_val": lambda: rows()[1],
+    "x_test": lambda: rows()[0],
+    "y_test": lambda: rows()[1],
+    "X": lambda: rows()[0],
+    "X_test": lambda: rows()[0],
+    "model": network,
+    "params": lambda: eqx.filter(network(), eqx.is_inexact_array),
+    "loss": lambda: squared_error,
+    "optimizer": lambda: optax.adam(1e-3),
+    "learner": lambda: jaxprob.GradientDescent(squared_error, optax.adam(1e-3)),
+    "batch": rows,
+    "batches": lambda: [rows()],
+    "likelihood": lambda: bnn.NormalLikelihood(0.3),
+    "log_joint": joint,
+    "method": mean_field,
+    "posterior": posterior,
+}
+
+
+def dropped(leaves: Any) -> Any:
+    return eqx.filter(leaves, eqx.is_inexact_array)
+
+
+def mean_squares(params: Any) -> jax.Array:
+    return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
+
+
+def classes(num: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, num)
+    probs = rng.dirichlet(np.ones(3), num).astype(np.float32)
+    return labels, probs
+
+
+@functools.cache
+def denoiser() -> Any:
+    net = nn.ResidualMLP(2, width=8, depth=1, num_classes=10, key=key())
+    return diffusion.Preconditioned(net, diffusion.VP.linear())
+
+
+@functools.cache
+def image_denoiser() -> Any:
+    net = nn.AdaptiveMixer2d((1, 8, 8), 4, 8, 8, 8, 1, num_classes=10, key=key())
+    return diffusion.Preconditioned(net, diffusion.VP.linear())
+
+
+POINTS: Names = {
+    "denoiser": denoiser,
+    "x": lambda: rows()[0],
+    "x_t": lambda: rows()[0][0],
+    "t": lambda: jnp.asarray(0.5),
+    "shape": lambda: (2,),
+    "labels": lambda: np.arange(24) % 10,
+    "net": lambda: nn.ResidualMLP(2, width=8, depth=1, key=key()),
+    "image": lambda: images()[0],
+    "images": images,
+}
+
+
+def bound(code: str, names: Names) -> dict[str, Any]:
+    """Return the values of all names that a block reads, for `exec`."""
+    scope: dict[str, Any] = {}
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Name) or hasattr(builtins, node.id):
+            continue
+        if node.id in names:
+            scope[node.id] = names[node.id]()
+        elif node.id in LIBRARIES:
+            scope[node.id] = LIBRARIES[node.id]
+        else:
+            scope.update(public(node.id))
+    return scope
+
+
+def public(name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the public object of a name with it, if a package of ours has one."""
+    for package in PACKAGES:
+        if hasattr(package, name):
+            yield name, getattr(package, name)
+            return
+
+
+def stepper() -> jaxprob.Stepper:
+    learner = jaxprob.GradientDescent(squared_error, optax.adam(1e-3))
+    state = learner.init(network(), key=key())
+    return jaxprob.Stepper(learner, state, key=key())
+
+
+def loss_scale_state() -> Any:
+    optimizer = jaxprob.dynamic_loss_scale(optax.adam(1e-3))
+    return optimizer.init(COMMON["params"]())
+
+
+class Net(eqx.Module):
+    norm: eqx.nn.BatchNorm
+    out: eqx.nn.Linear
+
+    def __init__(self, *, key):
+        self.norm = eqx.nn.BatchNorm(2, "batch", mode="batch")
+        self.out = eqx.nn.Linear(2, 1, key=key)
+
+    def __call__(self, x, state):
+        x, state = self.norm(x, state)
+        return self.out(x), state
+
+
+def run_of_chains() -> Any:
+    method = bnn.SGLD(joint(), 1e-3, num_warmup=0, thin=1, num_draws=8)
+    return bnn.run_chains(method, network(), rows(), key=key(), progress=False)
+
+
+def refreshed() -> Any:
+    model = bnn.Stateful(*eqx.nn.make_with_state(Net)(key=key()))
+    method = mean_field()
+    state, _ = jaxprob.fit(method, model, rows(), key=key(), num_steps=2)
+    return method.posterior(state)
+
+
+SPECIAL: dict[str, Names] = {
+    "_engine/layout.py:Layout": {
+        "ensemble": lambda: bnn.DeepEnsemble(bnn.MAP(joint(), optax.sgd(1e-3)), 2),
+    },
+    "_io/save.py:save": {"denoiser": denoiser},
+    "_training/loader.py:ArrayLoader.batches": {
+        "loader": lambda: jaxprob.ArrayLoader(rows(), batch_size=8),
+        "epoch": lambda: 0,
+        "start": lambda: 1,
+    },
+    "_training/loss_scale.py:dynamic_loss_scale": {
+        "opt_state": loss_scale_state,
+        "optimizer": lambda: jaxprob.dynamic_loss_scale(optax.adam(1e-3)),
+        "loss": lambda: mean_squares,
+    },
+    "_training/non_finite.py:NonFiniteError": {"stepper": stepper},
+    "bnn/_inference/refresh_statistics.py:refresh_statistics": {"posterior": refreshed},
+    "bnn/_joint/check_data.py:check_data": {
+        "y": lambda: np.arange(24) % 1,
+    },
+    "bnn/_joint/kl.py:kl": {
+        "log_likelihood": lambda: jnp.zeros(()),
+        "model": lambda: bnn.BayesianLinear(3, 8, key=key()),
+    },
+    "bnn/_laplace/tune.py:tune_prior": {
+        "method": laplace,
+        "state": lambda: trained(laplace()),
+    },
+    "bnn/_posterior/mixture.py:Mixture": {
+        "modes": lambda: [laplace_posterior(), laplace_posterior()],
+    },
+    "bnn/_posterior/save.py:save_posterior": {
+        "state": lambda: trained(mean_field()),
+        "make_model": lambda: lambda key: network(),
+    },
+    "bnn/_predictive/diagnose.py:diagnose": {"posterior": run_of_chains},
+    "bnn/_variational/ivon.py:ivon": {"loss": lambda: mean_squares},
+    "bnn/_weights/layers.py:BayesianLinear": {
+        "batch": lambda: np.ones((4, 3), np.float32),
+        "loss": lambda: jnp.zeros(()),
+    },
+    "bnn/_weights/random_leaves.py:Gaussian": {
+        "model": lambda: eqx.nn.Linear(2, 3, key=key()),
+    },
+    "bnn/_weights/running_statistics.py:Stateful": {"Net": lambda: Net},
+    "metrics/_error.py:bootstrap": {
+        "y": lambda: rows()[1][:, 0],
+        "mean": lambda: rows()[0][:, 0],
+    },
+    "metrics/_ood.py:auroc": {
+        "probs_known": lambda: classes()[1],
+        "probs_foreign": lambda: classes()[1],
+    },
+    "metrics/_wasserstein.py:sliced_wasserstein": dict.fromkeys(
+        ("samples", "real", "more"), lambda: rows()[0]
+    ),
+    "recalibrate/_conformal.py:SplitConformal": {
+        "y_val": lambda: rows()[1][:, 0],
+        **dict.fromkeys(("mean_val", "mean_test"), lambda: rows()[0][:, 0]),
+        **dict.fromkeys(("std_val", "std_test"), lambda: np.ones(24, np.float32)),
+    },
+    "recalibrate/_sets.py:AdaptiveSets": {
+        "labels_val": lambda: classes()[0],
+        "probs_val": lambda: classes()[1],
+        "probs_test": lambda: classes()[1],
+    },
+    "recalibrate/_temperature.py:TemperatureScaling": {
+        "labels_val": lambda: classes()[0],
+        "log_probs_val": lambda: np.log(classes()[1]),
+        "log_probs_test": lambda: np.log(classes()[1]),
+    },
+    "testing/_gaussian_mixture.py:GaussianMixtureDenoiser": {
+        "x_t": POINTS["x_t"],
+        "t": POINTS["t"],
+    },
+    "testing/_ranks.py:rank_p_values": {"ranks": lambda: np.arange(64) % 16},
+    "tree/_select.py:freeze": {
+        "model": lambda: {"embedding": jnp.ones(2), "head": jnp.ones(2)},
+    },
+    "tree/_activations.py:activations": {"x": lambda: rows()[0][0]},
+}
+"""Names of single blocks, by file and object."""
+
+
+def module() -> Any:
+    from jaxprob.lightning import LearnerModule
+
+    return LearnerModule(COMMON["learner"](), network())
+
+
+def trainer() -> Any:
+    import pytorch_lightning as pl
+
+    return pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def data_module() -> Any:
+    from jaxprob.lightning import ArrayDataModule
+
+    return ArrayDataModule(train=rows(), validation=rows(), batch_size=8)
+
+
+LIGHTNING: Names = {
+    "module": module,
+    "trainer": trainer,
+    "data": data_module,
+    "folder": lambda: ".",
+    "fresh_model": network,
+    "images": images,
+    "labels": lambda: np.arange(16) % 10,
+    "denoiser": image_denoiser,
+    "predictive": lambda: None,
+}
