@@ -326,3 +326,12 @@ LIGHTNING: Names = {
     "denoiser": image_denoiser,
     "predictive": lambda: None,
 }
+
+
+PAGES: dict[str, Names] = {
+    "extending.md": {"denoiser": denoiser},
+    "diffusion.md": POINTS,
+    "lightning.md": LIGHTNING,
+    "inference.md": {"make_model": lambda: lambda key: network(), "Net": lambda: Net},
+}
+"""Names of the pages of the documentation."""

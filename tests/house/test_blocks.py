@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from . import scene
-from .source import FILES, tree_of
+from .source import FILES, PACKAGE, tree_of
 
 FENCE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
@@ -66,15 +66,41 @@ def names_for(place: str) -> scene.Names:
     return {**scene.COMMON, **by_folder.get(folder, {}), **scene.SPECIAL.get(place, {})}
 
 
+PAGES = {
+    path.name: FENCE.findall(path.read_text())
+    for path in sorted((PACKAGE.parent / "docs").glob("*.md"))
+    if FENCE.search(path.read_text())
+}
+
+
+def shortened(code: str) -> str:
+    for pattern, short in SHORTER.items():
+        code = re.sub(pattern, short, code)
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+# Two steps leave every network untrained, which several functions warn of.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    names = {**scene.COMMON, **scene.PAGES.get(page, {})}
+    for code in map(shortened, PAGES[page]):
+        for name, value in scene.bound(code, names).items():
+            scope.setdefault(name, value)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            exec(code, scope)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", BLOCKS)
 # Two steps leave every network untrained, which several functions warn of.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_block_of_a_docstring_runs(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for code in BLOCKS[place]:
-        for pattern, short in SHORTER.items():
-            code = re.sub(pattern, short, code)
+    for code in map(shortened, BLOCKS[place]):
         # optax's optimisers are run as a user runs them.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             exec(code, scene.bound(code, names_for(place)))
