@@ -164,8 +164,15 @@ def bound(code: str, names: Names) -> dict[str, Any]:
 
 
 def public(name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the public object of a name with it, if a package of ours has one."""
-    for package in PACKAGES:
+    """Yield the public object of a name with it, if a package has one."""
+    import pytorch_lightning as pl
+
+    from jaxprob import estimators, lightning, plot
+
+    if name in ("pl", "plot"):
+        yield name, {"pl": pl, "plot": plot}[name]
+        return
+    for package in (*PACKAGES, lightning, estimators):
         if hasattr(package, name):
             yield name, getattr(package, name)
             return
@@ -330,7 +337,10 @@ LIGHTNING: Names = {
 
 PAGES: dict[str, Names] = {
     "extending.md": {"denoiser": denoiser},
-    "diffusion.md": POINTS,
+    "diffusion.md": {
+        **POINTS,
+        "scaler": lambda: datasets.Standardizer.fit(rows()[0]),
+    },
     "lightning.md": LIGHTNING,
     "inference.md": {"make_model": lambda: lambda key: network(), "Net": lambda: Net},
 }
