@@ -101,13 +101,21 @@ class AbstractGrid(eqx.Module):
 def as_grid(grid: Any, default: type[AbstractGrid]) -> AbstractGrid:
     """Return a sampler's grid: the one that was given, or so many steps of the default.
 
-    **Raises:** `TypeError` for anything else.
+    **Raises:** `TypeError` for anything else, `ValueError` for no steps.
     """
     if isinstance(grid, AbstractGrid):
         return grid
-    what = f"take at least one step, or give a grid such as {default.__name__}(18)"
-    check_count("grid", grid, what)
-    return default(grid)
+    if isinstance(grid, type):
+        name = grid.__name__
+        raise TypeError(f"grid is the class {name}: make one, {name}(18)")
+    if isinstance(grid, bool) or not isinstance(grid, int | np.integer):
+        raise TypeError(
+            f"grid={grid!r} is a {type(grid).__name__}: give a number of steps such as "
+            f"18, or a grid such as {default.__name__}(18)"
+        )
+    if grid < 1:
+        raise ValueError(f"grid={grid}: take at least one step")
+    return default(int(grid))
 
 
 def check_level_ends(level_min: float, level_max: float | None) -> None:

@@ -106,6 +106,8 @@ def test_parameterisations_are_what_their_names_say(name, x64, getkey):
         x = x_0 + level * noise
         got = from_x0(parameterisation, x_0, schedule, x, level)
         assert jnp.allclose(got, value, rtol=1e-9), parameterisation
+        back = to_x0(parameterisation, value, schedule, x, level)
+        assert jnp.allclose(back, x_0, rtol=1e-7), parameterisation
 
 
 @pytest.mark.slow
@@ -219,3 +221,45 @@ def identity(x, c, cond, *, key):
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def nothing_left(x, c, cond, *, key):
+    return jnp.zeros_like(x)
+
+
+@pytest.mark.parametrize("name", ["rectified", "cosine", "vp_linear"])
+def test_at_the_last_time_the_denoiser_is_finite(name):
+    """Where alpha is 0, x_t is the noise, and a network of zeros says x_0 = 0."""
+    schedule = SCHEDULES[name]()
+    denoiser = Preconditioned(nothing_left, schedule)
+    z, t = jnp.array([0.4, -1.3]), schedule.t_max
+    assert jnp.allclose(denoiser(z, t), 0.0, atol=0.01)
+    assert jnp.allclose(denoiser.eps(z, t), z, atol=0.01)
+    assert jnp.allclose(denoiser.score(z, t), -z, atol=0.01)
+    assert jnp.allclose(denoiser.v(z, t), schedule.alpha(t) * z, atol=0.01)
+    if name == "rectified":
+        assert jnp.allclose(denoiser.velocity(z, t), z, atol=1e-5)
+
+
+def test_at_the_first_time_the_denoiser_is_the_data():
+    x = jnp.array([0.4, -1.3])
+    assert jnp.array_equal(Preconditioned(nothing_left, VP.linear())(x, 0.0), x)
+
+
+@pytest.mark.parametrize("condition_on", ["noise", "time"])
+def test_the_network_reads_the_noise_or_the_time(condition_on):
+    schedule = VP(lambda t: 0.3 * t + t**2, t_max=3.0)
+    seen = []
+
+    def net(x, c, cond, *, key):
+        seen.append(float(c))
+        return x
+
+    denoiser = Preconditioned(net, schedule, "x0", condition_on=condition_on)
+    for t in (0.01, 0.5, 2.9):
+        denoiser(jnp.ones(2), t)
+        denoiser.denoise(jnp.ones(2), schedule.level(t))
+        expected = (
+            t if condition_on == "time" else float(jnp.log(schedule.level(t))) / 4
+        )
+        assert np.allclose(seen[-2:], expected, rtol=1e-5)

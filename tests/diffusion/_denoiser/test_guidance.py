@@ -209,3 +209,23 @@ def test_booleans_are_refused_as_conditions(getkey):
         nn.check_condition(embedding, rows)
     with pytest.raises(TypeError, match=r"cond.astype\(float\) if it is a vector"):
         embedding(jnp.asarray(0.1), jnp.asarray(rows[0]))
+
+
+class Told(AbstractDenoiser):
+    """A denoiser that answers with its condition, or 1 without one."""
+
+    schedule: AbstractSchedule
+
+    def denoise(self, x, level, cond=None, *, key=None):
+        value = nn.when_present(cond, lambda c: c, jnp.asarray(1.0))
+        return jnp.full_like(x, value)
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"), [(0.3, 3.0), (0.7, 3.0 + 1.5 * 2.0), (2.5, 3.0)]
+)
+def test_guidance_adds_the_difference_inside_its_interval(level, expected):
+    guided = Guided(Told(EDM()), 1.5, interval=(0.5, 2.0))
+    x, cond = jnp.zeros(2), jnp.asarray(3.0)
+    assert jnp.allclose(guided.denoise(x, level, cond), expected)
+    assert jnp.allclose(guided.denoise(x, level), 1.0)
