@@ -42,7 +42,7 @@ def predict(posterior, likelihood, x):
         x,
         key=jax.random.key(6),
         num_samples=None if atoms else 2000,
-        sample_batch=500,
+        model_batch_size=500,
     )
 
 

@@ -207,7 +207,7 @@ def measure(net: str, name: str, root: Path, epochs: int | None, seed: int) -> d
             images,
             key=jax.random.fold_in(key, 3),
             num_samples=None if name in ("map", "ensemble") else 30,
-            sample_batch=1 if convolves else 8,
+            model_batch_size=1 if convolves else 8,
         )
         return np.asarray(predictive.probs)
 

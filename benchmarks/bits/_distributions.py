@@ -76,11 +76,11 @@ def likelihood(name):
     if name in REAL:
         found["interval"] = predictive.interval(0.8)
         found["cdf"] = predictive.cdf(y)
-        calibrated = predictive.calibrate(X, y)
+        calibrated = bnn.calibrate(predictive, predictive, y)
         found["calibrated"] = calibrated.std, calibrated.conformal_interval(0.5)
     if name in CLASSES:
         found["probs"] = predictive.probs, predictive.mutual_information
-        found["calibrated"] = predictive.calibrate(X, y).probs
+        found["calibrated"] = bnn.calibrate(predictive, predictive, y).probs
     return found
 
 

@@ -13,11 +13,11 @@ Prior + likelihood -> inference -> posterior -> predictive:
 3. **Inference.** Each method is a `jaxprob` learner (`init`, `update`, `evaluate`), so
    `jaxprob.fit` and Lightning run it, and ends in `posterior(state)`. It asks which
    leaves are random and which are points to optimise; all others are frozen.
-4. **The posterior** gives models: `sample(key)`, `mean()`, and `log_prob(model)` where
-   there is a density.
+4. **The posterior** gives models: `sample(key=key)`, `mean()`, and `log_prob(model)`
+   where there is a density.
 5. **The predictive.** `predict(posterior, likelihood, x, key=key)` is the mixture over
    sampled models: mean, variance and its two parts, quantiles, log_prob, entropy.
-   `.calibrate(x, y)` puts it right on held-out rows.
+   `calibrate` rescales its confidence on held-out rows.
 
 ```python
 log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=len(x))
@@ -163,4 +163,7 @@ from ._posterior.save import (
 )
 from ._predictive.predict import predict as predict
 from ._predictive.predictive import Predictive as Predictive
-from ._predictive.calibrated import CalibratedPredictive as CalibratedPredictive
+from ._predictive.calibrated import (
+    CalibratedPredictive as CalibratedPredictive,
+    calibrate as calibrate,
+)

@@ -43,7 +43,7 @@ class Fitted:
             padded,
             key=self.key,
             num_samples=self.num_samples,
-            chunk_size=CHUNK,
+            batch_size=CHUNK,
         )
 
 

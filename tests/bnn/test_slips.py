@@ -71,7 +71,7 @@ SLIPS = {
     ),
     "cdf": (lambda: predictive().cdf(Y[:, 0]), ValueError, r"have the shape \(20, 1\)"),
     "calibrate": (
-        lambda: predictive().calibrate(X, Y[:, 0]),
+        lambda: bnn.calibrate(predictive(), predictive(), Y[:, 0]),
         ValueError,
         r"have the shape \(20, 1\)",
     ),

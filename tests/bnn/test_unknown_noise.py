@@ -118,7 +118,7 @@ def test_chains_predict_the_student_t(conjugate, make):
     assert np.all(np.abs(precision.mean() - conjugate.noise.mean) < 5 * error)
     exact = conjugate.predictive(jnp.asarray(X_NEW))
     predictive = bnn.predict(
-        posterior, joint.likelihood, X_NEW, key=jax.random.key(2), sample_batch=1000
+        posterior, joint.likelihood, X_NEW, key=jax.random.key(2), model_batch_size=1000
     )
     loc, scale = (np.asarray(a).reshape(3, 4, 3000) for a in predictive.outputs)
     gaussian = dist.Normal(exact.mean, jnp.sqrt(exact.variance))

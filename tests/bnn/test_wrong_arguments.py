@@ -249,7 +249,7 @@ def test_a_label_that_is_none_has_no_probability(y, message):
     predictive = bnn.predict(
         bnn.PointPosterior(model), bnn.CategoricalLikelihood(), x, key=jax.random.key(1)
     )
-    calibrated = predictive.calibrate(x, np.array([0, 1, 2]))
+    calibrated = bnn.calibrate(predictive, predictive, np.array([0, 1, 2]))
     for each in (predictive, calibrated):
         with pytest.raises(ValueError, match=message):
             each.log_prob(y)

@@ -1,6 +1,4 @@
-"""A predictive put right on held-out rows."""
-
-import functools
+"""Recalibration of a predictive on held-out rows."""
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +9,35 @@ from ..._random.keys import check_key
 from ..._types import PRNGKey
 from ...recalibrate import AdaptiveSets, ConformalQuantiles, TemperatureScaling
 from ...recalibrate._best_logarithm import best_logarithm
+from .moments import AbstractMoments
 from .predictive import Predictive
-from .spread import AbstractSpread
 
 
-class CalibratedPredictive(AbstractSpread):
-    r"""A predictive whose confidence is rescaled by one number, and conformal intervals
-    and sets. `Predictive.calibrate` makes it.
+class CalibratedPredictive(AbstractMoments):
+    r"""A predictive whose confidence is rescaled by one number.
+
+    `calibrate` makes it. It has conformal intervals and sets as well.
 
     - Regression: y is stretched away from the mean of its mixture,
       $y' = \bar y + s \, (y - \bar y)$. The shape of the mixture stays, and s
-      maximises its own likelihood on the held-out rows.
+      maximises the likelihood of the held-out rows.
     - Classes: $p_T(k) \propto \bar p(k)^{1 / T}$, as in
       `jaxprob.recalibrate.TemperatureScaling`.
-    - `conformal_interval` and `conformal_set` start from the predictive as it was:
-      only so does their promise hold to the letter.
+    - `conformal_interval` and `conformal_set` start from the uncalibrated predictive,
+      because their guarantee holds only for scores that no held-out row has changed.
 
     **Fields:**
 
-    - `scale`: s, or T for classes.
     - `uncalibrated`: the predictive that was given.
+    - `held_out`: the predictive of the held-out rows.
+    - `targets`: y of the held-out rows.
+    - `scale`: s, or T for classes.
     """
 
-    def __init__(
-        self, predictive: Predictive, held_out: Predictive, y: Num[Array, "rows *out"]
-    ):
-        self.uncalibrated = predictive
-        self._held_out = held_out
-        self._y = y
-        self.scale = _temperature(held_out, y) if self._classes else _scale(held_out, y)
+    uncalibrated: Predictive
+    held_out: Predictive
+    targets: Num[Array, "held_out *out"]
+    scale: Float[Array, ""]
 
     @property
     def _classes(self) -> bool:
@@ -118,7 +116,7 @@ class CalibratedPredictive(AbstractSpread):
 
         The ends are infinite where the held-out rows are too few for the level.
         """
-        held_out = self._held_out.interval(level)
+        held_out = self.held_out.interval(level)
         ends = self.uncalibrated.interval(level)
 
         def one(y, low, high, lower, upper):
@@ -126,7 +124,7 @@ class CalibratedPredictive(AbstractSpread):
             return fitted(lower, upper)
 
         shape = ends[0].shape
-        columns = [a.reshape(len(a), -1) for a in (self._y, *held_out, *ends)]
+        columns = [a.reshape(len(a), -1) for a in (self.targets, *held_out, *ends)]
         lower, upper = jax.vmap(one, in_axes=1, out_axes=1)(*columns)
         return lower.reshape(shape), upper.reshape(shape)
 
@@ -141,11 +139,11 @@ class CalibratedPredictive(AbstractSpread):
         - `lam`, `k_reg`: as in `jaxprob.recalibrate.AdaptiveSets`: RAPS if `lam` is
             positive, else APS.
         """
-        labels, probs = _one_label(self._held_out, self._y)
+        labels, probs = _one_label(self.held_out, self.targets)
         fitted = AdaptiveSets.fit(labels, probs, level=level, lam=lam, k_reg=k_reg)
         return fitted(class_axis(self.uncalibrated))
 
-    @functools.cached_property
+    @property
     def _log_probs(self):
         scaling = TemperatureScaling(self.scale)
         return scaling(self.uncalibrated.class_log_probs)
@@ -156,6 +154,40 @@ class CalibratedPredictive(AbstractSpread):
     def __repr__(self):
         name = "temperature" if self._classes else "scale"
         return f"{type(self).__name__}({self.uncalibrated}, {name}={self.scale:.4g})"
+
+
+def calibrate(
+    predictive: Predictive,
+    held_out: Predictive,
+    y: Num[Array | np.ndarray, "held_out *out"],
+) -> CalibratedPredictive:
+    """Rescale the confidence of a predictive on rows that the model never saw.
+
+    ```python
+    predictive = predict(posterior, likelihood, x_test, key=key)
+    held_out = predict(posterior, likelihood, x_val, key=key)
+    calibrated = calibrate(predictive, held_out, y_val)
+    lower, upper = calibrated.conformal_interval(0.9)
+    ```
+
+    **Arguments:**
+
+    - `predictive`: the predictive to rescale.
+    - `held_out`: that of rows which the model was not trained on, of the same posterior
+        and the same `key`, so that both are mixtures over the same samples.
+    - `y`: the targets of the held-out rows.
+
+    **Raises:** `ValueError` for counts, for targets of another shape, and where the
+    likelihood of the held-out rows has no maximum in the scale.
+    """
+    if not predictive.is_classification and predictive.is_discrete:
+        raise ValueError(
+            f"{predictive} is of whole numbers, which no factor stretches: calibrate "
+            "is for classes and for real outcomes"
+        )
+    y = held_out.check_targets(y)
+    scale = (_temperature if predictive.is_classification else _scale)(held_out, y)
+    return CalibratedPredictive(predictive, held_out, y, scale)
 
 
 def class_axis(predictive: Predictive) -> Float[Array, "rows *out classes"]:

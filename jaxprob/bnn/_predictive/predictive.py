@@ -1,8 +1,7 @@
-"""The posterior predictive distribution: a mixture with one part for each model."""
+"""The posterior predictive distribution, a mixture over sampled models."""
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,91 +11,80 @@ from jaxtyping import Array, Float, Num, PyTree
 
 from ..._checks import check_classes, check_finite
 from ..._random.keys import check_key, example_keys
+from ..._training.batch import num_rows
 from ..._types import PRNGKey
 from .._joint import row_statistics as row_statistics
 from .._joint.families import base, family_of
 from .._joint.likelihood import Likelihood
 from .._weights.scale import is_traced
-from .spread import AbstractSpread
+from .moments import AbstractMoments
+from .outputs import AbstractOutputs, KeptOutputs
+from .row_batches import map_batches, pad
+from .static import Static
 
-if TYPE_CHECKING:
-    from .calibrated import CalibratedPredictive
 
+class Predictive(AbstractMoments):
+    r"""The mixture over posterior samples, for each row x.
 
-class Predictive(AbstractSpread):
-    r"""The mixture over posterior samples, $p(y \mid x) = \frac 1 S \sum_s
-    p(y \mid f_{w_s}(x))$, for each row x. `predict` makes it.
+    $$p(y \mid x) = \frac 1 S \sum_s p(y \mid f_{w_s}(x))$$
 
-    Statistics are computed when they are asked for, in chunks of rows. With several
-    outputs, everything but `log_prob` is for each output by itself.
+    `predict` makes it. It is a pytree of the mixture's parameters, the outputs
+    $f_{w_s}(x)$, so it passes through `jax.jit` as an argument and as a result, and
+    `jax.vmap` maps over several. Statistics are computed when they are asked for, in
+    batches of rows. With several outputs, everything but `log_prob` is for each output
+    separately.
 
     - Regression: `mean`, `variance` = `aleatoric` + `epistemic`, `std`, `quantile`,
       `interval`, `cdf`.
     - Classification: `probs`, `class_log_probs`, `entropy`, `mutual_information`.
     - Both: `log_prob`, `sample`, `outputs`.
+
+    **Arguments:**
+
+    - `outputs`: arrays with leading axes of rows and samples.
+    - `likelihood`: output -> distribution.
+    - `batch_size`: rows at a time; by default all.
     """
+
+    _outputs: AbstractOutputs
+    _likelihood: Static[Likelihood]
+    batch_size: int = eqx.field(static=True)
 
     def __init__(
         self,
-        chunks: Callable[[], Iterator[tuple[PyTree, int]]],
+        outputs: PyTree[Num[Array, "rows samples *out"]] | AbstractOutputs,
         likelihood: Likelihood,
         *,
-        num_rows: int,
-        num_samples: int,
-        chunk_size: int,
-        at: Callable[[PyTree], "Predictive"],
-        loop: Callable[..., PyTree],
-        is_unrolled: Callable[[], bool],
+        batch_size: int | None = None,
     ):
-        self._chunks = chunks
-        self._likelihood = likelihood
-        self._chunk_size = chunk_size
-        self.num_rows = num_rows
-        self.num_samples = num_samples
-        self._at = at
-        self._loop = loop
-        self._is_unrolled = is_unrolled
+        known = isinstance(outputs, AbstractOutputs)
+        self._outputs = outputs if known else KeptOutputs(outputs)
+        self._likelihood = Static.of(likelihood)
+        self.batch_size = self.num_rows if batch_size is None else batch_size
 
-    def calibrate(
-        self, x: PyTree, y: Num[Array | np.ndarray, "held_out *out"]
-    ) -> "CalibratedPredictive":
-        """This predictive, put right on rows that the model was not trained on.
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood of the components."""
+        return self._likelihood.value
 
-        ```python
-        predictive = predict(posterior, likelihood, x_test, key=key)
-        calibrated = predictive.calibrate(x_val, y_val)
-        lower, upper = calibrated.conformal_interval(0.9)
-        ```
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return num_rows(self._outputs.rows)
 
-        **Arguments:**
-
-        - `x`, `y`: the held-out rows. They are predicted with the same samples.
-
-        **Returns:** a `CalibratedPredictive`.
-        """
-        from .calibrated import CalibratedPredictive
-
-        if not self.is_classification and self._kind.is_discrete:
-            raise ValueError(
-                f"{self} is of whole numbers, which no factor stretches: calibrate is "
-                "for classes and for real outcomes"
-            )
-        held_out = self._at(x)
-        return CalibratedPredictive(self, held_out, held_out.check_targets(y))
+    @property
+    def num_samples(self) -> int:
+        """Number of components, the sampled models."""
+        return self._outputs.num_samples
 
     @property
     def outputs(self) -> PyTree[Num[Array, "rows samples *out"]]:
-        """The output of each sampled model: the one thing that is held in full."""
-        if self._is_unrolled():
-            return self._loop(lambda outputs, _: outputs, ())
-        parts = [
-            jax.tree.map(lambda a, n=n: a[:n], outputs) for outputs, n in self._chunks()
-        ]
-        return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+        """The output of each sampled model in each row."""
+        return map_batches(self._outputs.of, self._outputs.rows, self.batch_size)
 
-    @functools.cached_property
+    @property
     def _moments(self):
-        return self._map(row_statistics.moments)
+        return self._once("_stored_moments", lambda: self._map(row_statistics.moments))
 
     @property
     def mean(self) -> Float[Array, "rows *out"]:
@@ -105,12 +93,15 @@ class Predictive(AbstractSpread):
 
     @property
     def epistemic(self) -> Float[Array, "rows *out"]:
-        r"""$\mathrm{Var}_s[\mathbb E[y \mid w_s]]$: what more data would take away."""
+        r"""Variance of the mean, $\mathrm{Var}_s[\mathbb E[y \mid w_s]]$.
+
+        More data would reduce it to zero. Its square root is a standard deviation.
+        """
         return self._moments[1]
 
     @property
     def aleatoric(self) -> Float[Array, "rows *out"]:
-        r"""$\mathbb E_s[\mathrm{Var}[y \mid w_s]]$: what the likelihood calls noise."""
+        r"""Mean of the variance, $\mathbb E_s[\mathrm{Var}[y \mid w_s]]$: the noise."""
         return self._moments[2]
 
     def log_prob(
@@ -158,9 +149,11 @@ class Predictive(AbstractSpread):
             raise ValueError(f"level={level}: one probability inside (0, 1)")
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
-    @functools.cached_property
+    @property
     def _information(self):
-        return self._map(row_statistics.information)
+        return self._once(
+            "_stored_information", lambda: self._map(row_statistics.information)
+        )
 
     @property
     def probs(self) -> Float[Array, "rows *classes"]:
@@ -241,19 +234,26 @@ class Predictive(AbstractSpread):
         """The shape of one target."""
         return self._part.batch_shape + self._part.event_shape
 
-    @functools.cached_property
+    @property
     def _part(self):
-        if self._is_unrolled():
-            outputs = self.outputs
-        else:
-            outputs, _ = next(iter(self._chunks()))
-        first = jax.tree.map(lambda a: a[0, 0], outputs)
-        return self._likelihood(first)
+        return self.likelihood(self._once("_stored_first", self._first_output))
+
+    def _first_output(self):
+        # A whole batch, whose program the statistics need as well.
+        batch = jax.tree.map(
+            lambda a: pad(a[: self.batch_size], self.batch_size), self._outputs.rows
+        )
+        return jax.tree.map(lambda a: a[0, 0], self._outputs.of(batch))
 
     @property
     def is_classification(self) -> bool:
         """Whether y is a class label."""
         return family_of(self._kind).is_classification
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether y is a whole number."""
+        return self._kind.is_discrete
 
     @property
     def is_binary(self) -> bool:
@@ -280,32 +280,28 @@ class Predictive(AbstractSpread):
         )
 
     def _map(self, statistic, *rows, shared=()):
-        """A statistic of each row, chunk by chunk; `rows` are cut along with them."""
-        if self._is_unrolled():
+        """A statistic of each row; `rows` are other arrays with an entry for each."""
+        likelihood = self.likelihood
 
-            def of_chunk(outputs, rows):
-                return _map_rows(statistic, self._likelihood, outputs, rows, shared)
+        def of_batch(batch):
+            own, others = batch
+            outputs = self._outputs.of(own)
+            return _map_rows(statistic, likelihood, outputs, others, shared)
 
-            return self._loop(of_chunk, rows)
-        parts = []
-        start = 0
-        for outputs, count in self._chunks():
-            own = [pad(a[start : start + count], self._chunk_size) for a in rows]
-            part = _map_rows(statistic, self._likelihood, outputs, tuple(own), shared)
-            parts.append(jax.tree.map(lambda a, n=count: a[:n], part))
-            start += count
-        return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+        return map_batches(of_batch, (self._outputs.rows, rows), self.batch_size)
 
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The value, computed once for this object.
 
-def pad(array: Any, rows: int) -> Any:
-    """The array with its first row repeated until there are `rows`.
-
-    One shape for all chunks is one compilation.
-    """
-    short = rows - array.shape[0]
-    if not short:
-        return array
-    return jnp.concatenate([array, jnp.repeat(array[:1], short, axis=0)])
+        Not a field: a copy that jit or vmap makes computes it again. A traced value
+        belongs to its program and is not stored.
+        """
+        stored = vars(self).get(name)
+        if stored is None:
+            stored = compute()
+            if not any(map(is_traced, jax.tree.leaves(stored))):
+                object.__setattr__(self, name, stored)  # the dataclass is frozen
+        return stored
 
 
 @eqx.filter_jit

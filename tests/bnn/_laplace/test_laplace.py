@@ -192,7 +192,7 @@ def test_predict_is_linearised_and_matches_the_exact_predictive(problem, getkey)
         x,
         key=getkey(),
         num_samples=num,
-        sample_batch=500,
+        model_batch_size=500,
     )
     mean, variance = problem.predictive(x)
     spread = np.asarray(variance) - problem.noise**2

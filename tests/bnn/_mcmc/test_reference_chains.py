@@ -117,7 +117,7 @@ def score(posterior, joint, exact):
     atoms = posterior.num_atoms
     predictive = bnn.predict(
         posterior, joint.likelihood, GRID[:, None], key=jax.random.key(6),
-        num_samples=None if atoms else 4000, sample_batch=1000,
+        num_samples=None if atoms else 4000, model_batch_size=1000,
     )  # fmt: skip
     density = jax.jit(jax.vmap(lambda y: predictive.log_prob(jnp.full(len(GRID), y))))
     gap = np.exp(density(TARGETS)).T - exact["density"]

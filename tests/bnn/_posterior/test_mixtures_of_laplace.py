@@ -35,7 +35,7 @@ def predict(posterior, joint, x, **kwargs):
         x,
         key=jax.random.key(7),
         num_samples=NUM,
-        sample_batch=NUM,
+        model_batch_size=NUM,
         **kwargs,
     )
 
@@ -163,7 +163,7 @@ def test_what_all_draws_share_is_computed_once(scene, structure, monkeypatch):
     eqx.clear_caches()
     predictive = bnn.predict(
         posterior, joint.likelihood, x, key=jax.random.key(5), num_samples=6,
-        chunk_size=2, sample_batch=2,
+        batch_size=2, model_batch_size=2,
     )  # fmt: skip
     outputs = np.asarray(predictive.outputs)
     jax.effects_barrier()

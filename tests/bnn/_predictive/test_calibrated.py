@@ -68,8 +68,12 @@ def regression():
     x = rng.normal(size=(2 * ROWS, 2)).astype(np.float32)
     y = (x + 0.1 + rng.normal(size=x.shape)).astype(np.float32)
     likelihood = bnn.NormalLikelihood(0.5)
-    predictive = bnn.predict(Constant(), likelihood, x[ROWS:], key=jax.random.key(0))
-    return predictive.calibrate(x[:ROWS], y[:ROWS]), y[ROWS:], (x[:ROWS], y[:ROWS])
+    held_out, predictive = (
+        bnn.predict(Constant(), likelihood, part, key=jax.random.key(0))
+        for part in (x[:ROWS], x[ROWS:])
+    )
+    calibrated = bnn.calibrate(predictive, held_out, y[:ROWS])
+    return calibrated, y[ROWS:], (x[:ROWS], y[:ROWS])
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +83,12 @@ def classes():
     x = (3.0 * rng.normal(size=(2 * ROWS, 4))).astype(np.float32)
     y = np.argmax(x / 2 + rng.gumbel(size=x.shape), axis=1)
     likelihood = bnn.CategoricalLikelihood()
-    predictive = bnn.predict(Constant(), likelihood, x[ROWS:], key=jax.random.key(0))
-    return predictive.calibrate(x[:ROWS], y[:ROWS]), y[ROWS:], (x[:ROWS], y[:ROWS])
+    held_out, predictive = (
+        bnn.predict(Constant(), likelihood, part, key=jax.random.key(0))
+        for part in (x[:ROWS], x[ROWS:])
+    )
+    calibrated = bnn.calibrate(predictive, held_out, y[:ROWS])
+    return calibrated, y[ROWS:], (x[:ROWS], y[:ROWS])
 
 
 @pytest.mark.slow
@@ -107,8 +115,8 @@ def test_the_stretched_mixture_is_that_mixture(regression):
 
 
 def test_the_scale_is_the_maximum_of_the_mixtures_likelihood(regression):
-    calibrated, _, (x, y) = regression
-    held_out = calibrated.uncalibrated._at(x)
+    calibrated, _, (_, y) = regression
+    held_out = calibrated.held_out
     centre = held_out.mean
 
     def nll(scale):
@@ -152,8 +160,8 @@ def test_conformal_intervals_cover_each_output(regression):
 
 @pytest.mark.slow
 def test_tempered_probabilities(classes):
-    calibrated, y, (x, labels) = classes
-    held_out = calibrated.uncalibrated._at(x)
+    calibrated, y, (_, labels) = classes
+    held_out = calibrated.held_out
     fitted = TemperatureScaling.fit(labels, jnp.log(held_out.probs))
     # The objective is in single precision, and flat to its square root at the optimum.
     np.testing.assert_allclose(calibrated.scale, fitted.temperature, rtol=1e-3)
@@ -186,7 +194,7 @@ def test_two_classes_are_tempered_as_logits():
         Shift(jnp.zeros(())), bnn.BernoulliLikelihood(), x, key=jax.random.key(0),
         num_samples=1,
     )  # fmt: skip
-    calibrated = predictive.calibrate(x, y)
+    calibrated = bnn.calibrate(predictive, predictive, y)
     expected = scipy.special.expit(x / float(calibrated.scale))
     np.testing.assert_allclose(calibrated.probs, expected, rtol=1e-3, atol=1e-5)
     log_prob = scipy.stats.bernoulli.logpmf(y, expected)
@@ -195,9 +203,9 @@ def test_two_classes_are_tempered_as_logits():
 
 
 def test_wrong_rows_are_named(regression):
-    calibrated, y, (x, held_out) = regression
+    calibrated, y, (_, held_out) = regression
     with pytest.raises(ValueError, match="y has shape"):
-        calibrated.uncalibrated.calibrate(x, held_out[:-1])
+        bnn.calibrate(calibrated.uncalibrated, calibrated.held_out, held_out[:-1])
     with pytest.raises(ValueError, match="y has shape"):
         calibrated.log_prob(y[:-1])
 
@@ -230,7 +238,7 @@ def test_two_classes_of_which_rounding_leaves_one_are_calibrated():
     np.testing.assert_allclose(
         one.class_log_probs, scipy.special.log_expit(np.stack([-x, x], 1)), rtol=1e-6
     )
-    one, two = one.calibrate(x, y), two.calibrate(x, y)
+    one, two = bnn.calibrate(one, one, y), bnn.calibrate(two, two, y)
     assert np.isclose(one.scale, two.scale, rtol=2e-3)
     np.testing.assert_allclose(one.log_prob(y), two.log_prob(y), rtol=5e-3)
     # Two of a hundred are wrong: the likeliest temperature says so.
@@ -246,7 +254,7 @@ def test_the_scale_is_found_however_far_off_the_noise_is(stated):
     model = bnn.PointPosterior(eqx.nn.Identity())
     likelihood = bnn.NormalLikelihood(stated)
     predictive = bnn.predict(model, likelihood, x, key=jax.random.key(0))
-    scale = predictive.calibrate(x, y).scale
+    scale = bnn.calibrate(predictive, predictive, y).scale
     expected = np.sqrt(np.mean((y - x) ** 2)) / stated
     assert float(scale) == pytest.approx(expected, rel=2e-3)
 
@@ -256,7 +264,7 @@ def test_residuals_of_zero_have_no_scale():
     model = bnn.PointPosterior(eqx.nn.Identity())
     predictive = bnn.predict(model, bnn.NormalLikelihood(0.1), x, key=jax.random.key(0))
     with pytest.raises(ValueError, match="has no maximum in the scale"):
-        predictive.calibrate(x, x)
+        bnn.calibrate(predictive, predictive, x)
 
 
 def test_counts_are_not_stretched():
@@ -264,4 +272,4 @@ def test_counts_are_not_stretched():
     likelihood = bnn.PoissonLikelihood()
     predictive = bnn.predict(Constant(), likelihood, x, key=jax.random.key(0))
     with pytest.raises(ValueError, match="whole numbers, which no factor stretches"):
-        predictive.calibrate(x, np.ones(4, np.int32))
+        bnn.calibrate(predictive, predictive, np.ones(4, np.int32))

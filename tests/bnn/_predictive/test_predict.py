@@ -218,13 +218,13 @@ def statistics(p):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chunk_size", [1, 4, 100])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
 @pytest.mark.parametrize("keep", [True, False])
-def test_chunks_and_blocks_change_no_number(getkey, monkeypatch, chunk_size, keep):
+def test_chunks_and_blocks_change_no_number(getkey, monkeypatch, batch_size, keep):
     expected = statistics(regression(getkey)[2])
     getkey.count = 0
     monkeypatch.setattr(_predict, "KEEP_BYTES", 2**24 if keep else 0)
-    chunked = regression(getkey, chunk_size=chunk_size, sample_batch=3)[2]
+    chunked = regression(getkey, batch_size=batch_size, model_batch_size=3)[2]
     for name, value in statistics(chunked).items():
         assert np.allclose(value, expected[name], atol=2e-6), name
 
@@ -267,7 +267,7 @@ def test_posterior_samples_of_a_linear_model_match_the_exact_predictive(x64, get
         x,
         key=getkey(),
         num_samples=num,
-        sample_batch=500,
+        model_batch_size=500,
     )
     mean, variance = problem.predictive(x)
     epistemic = variance - problem.noise**2

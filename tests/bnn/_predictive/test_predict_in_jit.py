@@ -19,7 +19,7 @@ def predictive(x, num_samples):
     posterior = method.posterior(method.init(net, key=jax.random.key(1)))
     key = jax.random.key(2)
     return bnn.predict(
-        posterior, joint.likelihood, x, key=key, num_samples=num_samples, chunk_size=16
+        posterior, joint.likelihood, x, key=key, num_samples=num_samples, batch_size=16
     )
 
 

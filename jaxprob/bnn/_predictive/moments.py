@@ -1,14 +1,15 @@
-"""What any predictive derives from its mean and the two parts of its variance."""
+"""Mean and variance of a predictive distribution, and what follows from them."""
 
 import abc
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 
-class AbstractSpread(abc.ABC):
-    """Mean, epistemic and aleatoric variance of y in each row, and what follows."""
+class AbstractMoments(eqx.Module):
+    """Base class of predictives: mean, epistemic and aleatoric variance of each row."""
 
     @property
     @abc.abstractmethod
@@ -18,12 +19,15 @@ class AbstractSpread(abc.ABC):
     @property
     @abc.abstractmethod
     def epistemic(self) -> Float[Array, "rows *out"]:
-        r"""$\mathrm{Var}_s[\mathbb E[y \mid w_s]]$: what more data would take away."""
+        r"""Variance of the mean, $\mathrm{Var}_s[\mathbb E[y \mid w_s]]$.
+
+        More data would reduce it to zero. Its square root is a standard deviation.
+        """
 
     @property
     @abc.abstractmethod
     def aleatoric(self) -> Float[Array, "rows *out"]:
-        r"""$\mathbb E_s[\mathrm{Var}[y \mid w_s]]$: what the likelihood calls noise."""
+        r"""Mean of the variance, $\mathbb E_s[\mathrm{Var}[y \mid w_s]]$: the noise."""
 
     @property
     def variance(self) -> Float[Array, "rows *out"]:
@@ -39,7 +43,7 @@ class AbstractSpread(abc.ABC):
     def moment_matched(self) -> dist.Normal:
         """The Gaussians with the mean and the standard deviation of the mixture.
 
-        An approximation, of one hump where the mixture may have several:
+        This is an approximation: it has one mode and the mixture may have several.
         `predictive.moment_matched.log_prob(y)` is not `predictive.log_prob(y)`.
         """
         return dist.Normal(self.mean, self.std)

@@ -1,0 +1,68 @@
+"""Outputs of all sampled models in each row: kept, or computed when needed."""
+
+import abc
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Num, PyTree
+
+from .draw_outputs import DrawOutputs
+from .static import Static
+
+
+class AbstractOutputs(eqx.Module):
+    """Base class of the outputs of all sampled models.
+
+    **Fields:**
+
+    - `rows`: arrays with a leading axis of rows.
+    """
+
+    rows: eqx.AbstractVar[PyTree]
+
+    @abc.abstractmethod
+    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
+        """Return the outputs of some of the rows."""
+
+    @property
+    @abc.abstractmethod
+    def num_samples(self) -> int:
+        """Number of sampled models."""
+
+
+class KeptOutputs(AbstractOutputs):
+    """Outputs in memory.
+
+    **Arguments:**
+
+    - `rows`: the outputs, with leading axes of rows and samples.
+    """
+
+    rows: PyTree[Num[Array, "rows samples *out"]]
+
+    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
+        return rows
+
+    @property
+    def num_samples(self) -> int:
+        return jax.tree.leaves(self.rows)[0].shape[1]
+
+
+class RecomputedOutputs(AbstractOutputs):
+    """Outputs that are computed anew for each statistic, always the same ones.
+
+    **Arguments:**
+
+    - `rows`: inputs.
+    - `draw`: a `DrawOutputs`.
+    """
+
+    rows: PyTree
+    draw: Static[DrawOutputs]
+
+    def of(self, rows: PyTree) -> PyTree[Float[Array, "rows samples *out"]]:
+        return self.draw.value(rows)
+
+    @property
+    def num_samples(self) -> int:
+        return self.draw.value.num_samples
