@@ -32,7 +32,7 @@ def draw(module, data, title, ax):
         x,
         data.y_scaler.inverse(np.asarray(predictive.mean)),
         scale(np.sqrt(np.asarray(predictive.variance))),
-        epistemic=scale(np.sqrt(np.asarray(predictive.epistemic))),
+        epistemic=scale(np.sqrt(np.asarray(predictive.epistemic))) ** 2,
         data=(
             data.x_scaler.inverse(split.x_train),
             data.y_scaler.inverse(split.y_train),

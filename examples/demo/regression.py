@@ -135,7 +135,7 @@ def draw_band(module, data, gap, name, ax) -> tuple[float, float]:
         x[:, 0],
         mean[:, 0],
         std[:, 0],
-        epistemic=epistemic[:, 0],
+        epistemic=epistemic[:, 0] ** 2,
         data=(points[0][:, 0], points[1][:, 0]),
         title=name,
         ax=ax,

@@ -48,7 +48,8 @@ def predictive_band(
 
     - `x`, `mean`, `std`: where, predictive mean and total standard deviation, shape
         `(points,)` or `(points, 1)`, in any order.
-    - `epistemic`: standard deviation of the mean over posterior samples.
+    - `epistemic`: variance of the mean, as `predictive.epistemic` gives it; its square
+        root is the half width of the inner band.
     - `data`: `(x, y)` of training rows.
     - `num_std`: half width of both bands, in standard deviations.
     - `labels`, `title`: texts.
@@ -68,13 +69,21 @@ def predictive_band(
 
     fill(std, color=BLUE, alpha=0.18, label=f"total, ±{num_std:g} sd")
     if epistemic is not None:
-        (inner, _) = columns(epistemic=epistemic, x=x)
-        if (inner > std * (1 + 1e-4)).any():
+        (variance, _) = columns(epistemic=epistemic, x=x)
+        if (variance < 0).any():
+            row = int(np.argmax(variance < 0))
+            raise ValueError(f"epistemic[{row}] is negative: it is a variance")
+        if (variance > std**2 * (1 + 2e-4)).any():
             raise ValueError(
-                "epistemic is above std, of which it is a part: are the arguments "
-                "swapped, or is one of them a variance?"
+                "epistemic exceeds std**2, of which it is a part: give the variance "
+                "predictive.epistemic, and in std the standard deviation predictive.std"
             )
-        fill(inner, color=ORANGE, alpha=0.55, label=f"epistemic, ±{num_std:g} sd")
+        fill(
+            np.sqrt(variance),
+            color=ORANGE,
+            alpha=0.55,
+            label=f"epistemic, ±{num_std:g} sd",
+        )
     ax.plot(x[order], mean[order], color=BLUE, linewidth=1.8, label="mean")
     _points(ax, data)
     tidy(ax, x=labels[0], y=labels[1], title=title)

@@ -23,7 +23,7 @@ GRID = plot.plane_grid((-1.0, 1.0), num=12)
 
 ON_AXES = {
     "band": lambda ax: plot.predictive_band(
-        X, MEAN, STD, epistemic=INNER, data=(X, MEAN), title="t", ax=ax
+        X, MEAN, STD, epistemic=INNER**2, data=(X, MEAN), title="t", ax=ax
     ),
     "quantiles": lambda ax: plot.quantile_band(
         X, MEAN + np.array([[-1.0], [0], [1]]), [0.1, 0.5, 0.9], data=(X, MEAN), ax=ax
@@ -79,7 +79,7 @@ def test_legend_and_title_do_not_overlap(name):
 
 
 def test_bands_have_the_widths_given():
-    ax = plot.predictive_band(X, MEAN, STD, epistemic=INNER, num_std=3.0)
+    ax = plot.predictive_band(X, MEAN, STD, epistemic=INNER**2, num_std=3.0)
     widths = []
     for band in ax.collections[:2]:
         vertices = band.get_paths()[0].vertices
@@ -181,7 +181,7 @@ def test_images_in_colour_and_beyond_their_limits():
     [
         (lambda: plot.predictive_band(X, MEAN[:-1], STD), "mean has 49"),
         (lambda: plot.predictive_band(X, MEAN, -STD), "negative"),
-        (lambda: plot.predictive_band(X, MEAN, INNER, epistemic=STD), "swapped"),
+        (lambda: plot.predictive_band(X, MEAN, INNER, epistemic=STD**2), "exceeds"),
         (
             lambda: plot.predictive_band(np.ones((3, 2)), MEAN, STD),
             r"x has shape \(3, 2",
