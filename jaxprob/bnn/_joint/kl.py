@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import example_keys
 from ..._types import PRNGKey
-from .._weights.joined import join, together
+from .._weights.joined import group_small, join
 from .._weights.random_leaves import Gaussian, random_leaves
 from .prior import Prior, density, prior_at
 
@@ -71,7 +71,7 @@ def _with_priors(tree, prior):
     found = [(path, leaf, prior_at(prior, path, leaf)) for path, leaf in leaves.items()]
     normal = [item for item in found if type(item[2]) is dist.Normal]
     others = [item for item in found if type(item[2]) is not dist.Normal]
-    for group in together([leaf for _, leaf, _ in normal]):
+    for group in group_small([leaf for _, leaf, _ in normal]):
         paths, leaves, priors = map(list, zip(*(normal[i] for i in group), strict=True))
         yield ", ".join(paths), Gaussian.joined(leaves), _join_normals(priors, leaves)
     yield from others

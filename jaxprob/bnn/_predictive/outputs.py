@@ -4,9 +4,10 @@ import abc
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Num, PyTree
 
 from .draw_outputs import DrawOutputs
+from .row_batches import map_batches
 from .static import Static
 
 
@@ -23,6 +24,10 @@ class AbstractOutputs(eqx.Module):
     @abc.abstractmethod
     def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
         """Return the outputs of some of the rows."""
+
+    @abc.abstractmethod
+    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples *out"]]:
+        """Return the outputs of all rows, computed `batch_size` rows at a time."""
 
     @property
     @abc.abstractmethod
@@ -43,6 +48,9 @@ class KeptOutputs(AbstractOutputs):
     def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
         return rows
 
+    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples *out"]]:
+        return self.rows
+
     @property
     def num_samples(self) -> int:
         return jax.tree.leaves(self.rows)[0].shape[1]
@@ -60,8 +68,11 @@ class RecomputedOutputs(AbstractOutputs):
     rows: PyTree
     draw: Static[DrawOutputs]
 
-    def of(self, rows: PyTree) -> PyTree[Float[Array, "rows samples *out"]]:
+    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
         return self.draw.value(rows)
+
+    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples *out"]]:
+        return map_batches(self.of, self.rows, batch_size)
 
     @property
     def num_samples(self) -> int:

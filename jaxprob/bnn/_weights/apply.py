@@ -1,4 +1,4 @@
-"""How a model is called on one example."""
+"""Call of a model on one example."""
 
 import inspect
 from typing import Any
@@ -7,12 +7,12 @@ from ..._types import Model, PRNGKey
 
 
 def call_model(model: Model, x: Any, *, key: PRNGKey | None) -> Any:
-    """`model(x, key=key)` if the model takes a key, else `model(x)`."""
+    """Return `model(x, key=key)` if the model takes a key, else `model(x)`."""
     return model(x, key=key) if takes_key(model) else model(x)
 
 
 def takes_key(model: Model) -> bool:
-    """Whether the signature of the model's call has a `key`."""
+    """Return whether the signature of the model's call has a `key`."""
     try:
         return "key" in inspect.signature(model).parameters
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Small arrays that are worked on together.
+"""Concatenation of small arrays, so that one kernel computes all of them.
 
-On CPU a kernel costs a microsecond to start, and a small layer's bias takes less than
-that to compute.
+On a CPU a kernel takes about a microsecond to start, and the bias of a small layer
+takes less than that to compute.
 """
 
 import itertools
@@ -12,11 +12,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-SMALL = 4096  # entries, beyond which a copy costs more than a kernel's start
+SMALL = 4096
+"""Entries beyond which a copy costs more than the start of a kernel."""
 
 
-def together(leaves: Iterable[Any]) -> list[list[int]]:
-    """Positions of the leaves by group: the small ones of a dtype, each large one."""
+def group_small(leaves: Iterable[Any]) -> list[list[int]]:
+    """Return positions by group: all small leaves of a dtype, each large leaf."""
     groups: dict[Any, list[int]] = {}
     for position, leaf in enumerate(leaves):
         small = math.prod(leaf.shape) <= SMALL
@@ -25,14 +26,14 @@ def together(leaves: Iterable[Any]) -> list[list[int]]:
 
 
 def join(arrays: list[Array]) -> Shaped[Array, "..."]:
-    """Arrays end to end as one vector; a single one as it is."""
+    """Return arrays end to end as one vector; a single array unchanged."""
     if len(arrays) == 1:
         return arrays[0]
     return jnp.concatenate([jnp.ravel(array) for array in arrays])
 
 
-def part(joined: Array, shapes: list[tuple[int, ...]]) -> list[Array]:
-    """The arrays that were joined."""
+def split(joined: Array, shapes: list[tuple[int, ...]]) -> list[Array]:
+    """Return the arrays that were joined."""
     if len(shapes) == 1:
         return [joined]
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))

@@ -1,4 +1,4 @@
-"""Layers that draw their own weights in each call, for anyone's Equinox code."""
+"""Layers that draw their own weights in each call, for any Equinox code."""
 
 from typing import Any, Literal
 
@@ -13,10 +13,10 @@ from .randomise import randomise
 
 
 class AbstractBayesianLayer(eqx.Module):
-    """An affine layer of Equinox whose arrays are random leaves.
+    """Base class of Equinox's affine layers with random leaves for arrays.
 
-    When a posterior is sampled, plain arrays stand in the places of the random leaves:
-    then the layer is the ordinary one, and needs no key.
+    A draw from a posterior has plain arrays in the places of the random leaves. Then
+    the layer is the ordinary one and needs no key.
     """
 
     layer: eqx.AbstractVar[Any]
@@ -30,12 +30,12 @@ class AbstractBayesianLayer(eqx.Module):
         return self.layer.bias
 
     def __call__(self, x: Array, *, key: PRNGKey | None = None) -> Array:
-        """The output for one example.
+        """Return the output for one example.
 
         **Arguments:**
 
         - `x`: as for the Equinox layer.
-        - `key`: of this draw. The same key draws the same weights.
+        - `key`: of this draw; the same key draws the same weights.
         """
         if not any(map(is_random, (self.weight, self.bias))):
             return self.layer(x)
@@ -60,9 +60,9 @@ class BayesianLinear(AbstractBayesianLayer):
 
     - `"weight"` draws W and b. A batch under one key shares them.
     - `"local"` draws y itself, $y_i \sim \mathcal N(\sum_j \mu_{ij} x_j + \mu_i,\;
-      \sum_j \sigma_{ij}^2 x_j^2 + \sigma_i^2)$: less noise in the gradient, and a key
-      of its own for each example. It holds only where the layer is used once for an
-      example: a recurrent use would see other weights in each step.
+      \sum_j \sigma_{ij}^2 x_j^2 + \sigma_i^2)$. The gradient has less noise, and each
+      example needs another key. It is valid only where the layer is used once for an
+      example: a recurrent use would have other weights in each step.
 
     References: *Weight uncertainty in neural networks*, Blundell et al., 2015;
     *Variational dropout and the local reparameterization trick*, Kingma, Salimans and
@@ -97,7 +97,7 @@ class BayesianLinear(AbstractBayesianLayer):
         estimator: Literal["weight", "local"] = "weight",
     ):
         if estimator not in ("weight", "local"):
-            raise ValueError(f"estimator={estimator!r}: it is 'weight' or 'local'")
+            raise ValueError(f"estimator={estimator!r}: give 'weight' or 'local'")
         layer = eqx.nn.Linear(in_features, out_features, use_bias, dtype, key=key)
         self.layer = randomise(layer, scale=scale)
         self.estimator = estimator
@@ -110,9 +110,9 @@ class BayesianLinear(AbstractBayesianLayer):
         scale: float = 0.1,
         estimator: Literal["weight", "local"] = "weight",
     ) -> "BayesianLinear":
-        """A Bayesian layer whose means are the weights of a linear one.
+        """Return a Bayesian layer whose means are the weights of a linear one.
 
-        `jaxprob.tree.swap(model, eqx.nn.Linear, BayesianLinear.of)` converts them all.
+        `jaxprob.tree.swap(model, eqx.nn.Linear, BayesianLinear.of)` converts all.
         """
         like = cls(1, 1, key=jax.random.key(0), estimator=estimator)
         return _with_layer(like, linear, scale)
@@ -131,8 +131,8 @@ class BayesianLinear(AbstractBayesianLayer):
 class BayesianConv1d(AbstractBayesianLayer):
     """A convolution over one axis with Gaussian weights, drawn in each call.
 
-    There is no local reparameterisation here: outputs at two places share their
-    weights, and drawing each output by itself would lose that correlation.
+    There is no local reparameterisation: outputs at two places share their weights,
+    and independent draws of the outputs would lose that correlation.
 
     **Arguments:** as for `eqx.nn.Conv1d`, and `scale` as in `bayesianize`.
     """
@@ -154,7 +154,7 @@ class BayesianConv1d(AbstractBayesianLayer):
 
     @classmethod
     def of(cls, conv: eqx.nn.Conv1d, *, scale: float = 0.1) -> "BayesianConv1d":
-        """A Bayesian layer whose means are the weights of a convolution."""
+        """Return a Bayesian layer whose means are the weights of a convolution."""
         return _with_layer(cls(1, 1, 1, key=jax.random.key(0)), conv, scale)
 
 
@@ -181,7 +181,7 @@ class BayesianConv2d(AbstractBayesianLayer):
 
     @classmethod
     def of(cls, conv: eqx.nn.Conv2d, *, scale: float = 0.1) -> "BayesianConv2d":
-        """A Bayesian layer whose means are the weights of a convolution."""
+        """Return a Bayesian layer whose means are the weights of a convolution."""
         return _with_layer(cls(1, 1, 1, key=jax.random.key(0)), conv, scale)
 
 
@@ -190,8 +190,8 @@ def _with_layer(like, layer, scale):
 
 
 def variance_leaves(tree):
-    """Layers that map squared inputs to the variances of the outputs."""
-    # A part that is no distribution has no variance.
+    """Return layers that map squared inputs to the variances of the outputs."""
+    # An array that is not random has no variance.
     known = jax.tree.map(
         lambda node: jnp.zeros_like(node) if eqx.is_inexact_array(node) else node,
         tree,

@@ -1,4 +1,4 @@
-"""A noise level that is learned, as a leaf of the model."""
+"""A learned noise scale, as a leaf of the model."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ MIN_NOISE = 1e-4
 
 
 class LearnedNoise(eqx.Module):
-    """A regression model together with one noise level for all inputs.
+    """A regression model with one noise scale for all inputs.
 
-    The noise is a leaf like any other: by default it is optimised; it can be made
+    The noise scale is a leaf of the model. By default it is optimised; it can be made
     random (`random=True`) or frozen (`point=False`). Use it with
-    `HeteroscedasticNormal()`, since its output is `(mean, raw_scale)`; with another
-    `min_scale` there, `scale` here is not the noise.
+    `HeteroscedasticNormal()`, since the output is `(mean, raw_scale)`. With another
+    `min_scale` there, `scale` here is not the standard deviation of the noise.
 
     ```python
     model = LearnedNoise(eqx.nn.MLP(8, "scalar", 50, 1, key=key), scale=0.5)
@@ -31,8 +31,8 @@ class LearnedNoise(eqx.Module):
     **Arguments:**
 
     - `model`: any model of the mean.
-    - `scale`: standard deviation of the noise to start from.
-    - `shape`: `()` for one noise level, or the shape of the output for one each.
+    - `scale`: initial standard deviation of the noise.
+    - `shape`: `()` for one noise scale, or the shape of the output for one each.
     """
 
     model: Any
@@ -41,7 +41,7 @@ class LearnedNoise(eqx.Module):
     def __init__(self, model: Any, *, scale: float = 0.5, shape: tuple[int, ...] = ()):
         if not scale > MIN_NOISE:
             raise ValueError(
-                f"scale={scale}: the noise to start from exceeds {MIN_NOISE}"
+                f"scale={scale}: the initial noise scale has to exceed {MIN_NOISE}"
             )
         self.model = model
         self.raw_scale = inverse_softplus(jnp.full(shape, float(scale) - MIN_NOISE))

@@ -1,4 +1,4 @@
-"""A random leaf: a distribution that stands in a model's tree where an array stood."""
+"""Random leaves: distributions in a model's tree in the places of arrays."""
 
 from collections.abc import Callable
 from typing import Any, TypeGuard
@@ -14,7 +14,7 @@ from ..._random.keys import example_keys
 from ..._random.standard_normal import philox, standard_normal
 from ..._types import Model, PRNGKey
 from ...tree._single import single
-from .joined import join, part, together
+from .joined import group_small, join, split
 from .scale import inverse_softplus
 
 # Below about -90 the softplus of a float32 is exactly zero, and log(0) is no entropy.
@@ -27,7 +27,7 @@ class Gaussian(eqx.Module):
     $$w_i \sim \mathcal N(\mu_i, \sigma_i^2), \qquad \sigma_i = \log(1 + e^{\rho_i})$$
 
     It takes the place of a weight in any model. `sample_leaves` draws every such leaf
-    of a tree and gives back the model as it was built, with arrays in their places.
+    of a tree and returns the model as it was built, with arrays in their places.
 
     Reference: *Weight uncertainty in neural networks*, Blundell, Cornebise, Kavukcuoglu
     and Wierstra, 2015, https://arxiv.org/abs/1505.05424.
@@ -51,8 +51,8 @@ class Gaussian(eqx.Module):
             if not jnp.issubdtype(array.dtype, jnp.floating):
                 raise TypeError(
                     f"{name} is {array.dtype}, which has no gradient and would never "
-                    "be trained: jnp.full(shape, -3) is an integer array, "
-                    "jnp.full(shape, -3.0) is not"
+                    "be trained: give a floating-point array. jnp.full(shape, -3) is "
+                    "an integer array, jnp.full(shape, -3.0) is not"
                 )
         if mean.shape != rho.shape:
             raise ValueError(
@@ -67,13 +67,13 @@ class Gaussian(eqx.Module):
         mean: Float[Array, "*shape"],
         scale: float | Float[Array, ""] | Float[Array, "*shape"],
     ) -> "Gaussian":
-        """The Gaussian with this mean and standard deviation."""
+        """Return the Gaussian with this mean and standard deviation."""
         scale = jnp.broadcast_to(jnp.asarray(scale, mean.dtype), mean.shape)
         return cls(mean, inverse_softplus(scale))
 
     @classmethod
     def joined(cls, leaves: "list[Gaussian]") -> "Gaussian":
-        """Several of one dtype as one vector; a single one as it is."""
+        """Return several of one dtype as one vector; a single one unchanged."""
         return cls(join([g.mean for g in leaves]), join([g.rho for g in leaves]))
 
     @property
@@ -94,25 +94,25 @@ class Gaussian(eqx.Module):
         return self.mean.dtype
 
     def sample(self, *, key: PRNGKey) -> Float[Array, "*shape"]:
-        """One draw, differentiable in `mean` and `rho`."""
+        """Return one draw, differentiable in `mean` and `rho`."""
         return self.mean + self.scale * standard_normal(key, self.shape, self.dtype)
 
     def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """Log-density of an array, summed over its entries, in nats."""
+        """Return the log-density of an array, summed over its entries, in nats."""
         return jnp.sum(self._normal().log_prob(single(value)))
 
     def entropy(self) -> Float[Array, ""]:
-        """Entropy in nats, summed over the entries."""
+        """Return the entropy in nats, summed over the entries."""
         return jnp.sum(self._normal().entropy())
 
     def kl(self, prior: dist.Distribution) -> Float[Array, ""]:
-        r"""$\mathrm{KL}(q \| p)$ in nats, **summed** over the entries.
+        r"""Return $\mathrm{KL}(q \| p)$ in nats, **summed** over the entries.
 
-        A mean instead of the sum would be another temperature in each leaf.
+        A mean instead of the sum would give each leaf another temperature.
 
         **Arguments:**
 
-        - `prior`: a Normal, or anything else that has a closed form against one.
+        - `prior`: a Normal, or another distribution with a closed-form divergence.
 
         **Raises:** `NotImplementedError` when there is no closed form.
         """
@@ -122,7 +122,7 @@ class Gaussian(eqx.Module):
         return jnp.sum(dist.kl_divergence(posterior, prior))
 
     def single(self) -> "Gaussian":
-        """In single precision at least: sums over many weights are lost in half."""
+        """Return it in single precision at least: half loses sums over many weights."""
         return Gaussian(single(self.mean), single(self.rho))
 
     def _normal(self):
@@ -131,19 +131,19 @@ class Gaussian(eqx.Module):
 
 
 def is_random(node: Any) -> TypeGuard[Gaussian]:
-    """Whether a node of a tree is a random leaf."""
+    """Return whether a node of a tree is a random leaf."""
     return isinstance(node, Gaussian)
 
 
 def sample_leaves(tree: PyTree, *, key: PRNGKey) -> Model:
-    """The model with every random leaf drawn: all of the user's code runs on it.
+    """Return the model with every random leaf drawn, on which the user's code runs.
 
-    No two leaves share their noise; small ones share a draw.
+    The noise of all leaves is independent. Small leaves are drawn by one call.
 
     **Arguments:**
 
     - `tree`: a model with random leaves; all others stay as they are.
-    - `key`: of this one draw.
+    - `key`: of this draw.
     """
 
     def draw(leaves):
@@ -156,33 +156,33 @@ def sample_leaves(tree: PyTree, *, key: PRNGKey) -> Model:
 def map_random(
     function: Callable[[list[Gaussian]], list[Array]], tree: PyTree
 ) -> PyTree:
-    """The tree with an array of the same shape in the place of each random leaf.
+    """Return the tree with an array of the same shape in the place of each random leaf.
 
     **Arguments:**
 
-    - `function`: of all random leaves, with the small ones as one vector; gives an
+    - `function`: maps the random leaves, the small ones joined to one vector, to an
         array for each.
     - `tree`: a model with random leaves; all others stay as they are.
     """
     nodes, structure = jax.tree.flatten(tree, is_leaf=is_random)
     places = [i for i, node in enumerate(nodes) if is_random(node)]
-    groups = [[places[i] for i in g] for g in together(nodes[i] for i in places)]
+    groups = [[places[i] for i in g] for g in group_small(nodes[i] for i in places)]
     leaves = [Gaussian.joined([nodes[i] for i in group]) for group in groups]
     for group, whole in zip(groups, function(leaves), strict=True):
-        arrays = part(whole, [nodes[i].shape for i in group])
+        arrays = split(whole, [nodes[i].shape for i in group])
         for i, array in zip(group, arrays, strict=True):
             nodes[i] = array
     return jax.tree.unflatten(structure, nodes)
 
 
 def mean_leaves(tree: PyTree) -> Model:
-    """The model with the mean of every random leaf in its place."""
+    """Return the model with the mean of every random leaf in its place."""
     return jax.tree.map(
         lambda node: node.mean if is_random(node) else node, tree, is_leaf=is_random
     )
 
 
 def random_leaves(tree: PyTree) -> dict[str, Gaussian]:
-    """All random leaves by their path: `{"layers.0.weight": Gaussian, ...}`."""
+    """Return all random leaves by their path: `{"layers.0.weight": Gaussian, ...}`."""
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_random)
     return {path_name(path): node for path, node in nodes if is_random(node)}

@@ -1,4 +1,4 @@
-"""Modules that keep running statistics, such as batch normalisation."""
+"""Modules with running statistics, such as batch normalisation."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .apply import takes_key
 
 
 class Stateful(eqx.Module):
-    """A module and its `eqx.nn.State` as one model, which any method here can train.
+    """A module and its `eqx.nn.State` as one model that any method here can train.
 
     ```python
     net, state = eqx.nn.make_with_state(Net)(key=key)      # holds eqx.nn.BatchNorm
@@ -20,21 +20,21 @@ class Stateful(eqx.Module):
     state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=20)
     ```
 
-    In training a batch is normalised by its own statistics, and the running ones move
-    with every step. They are neither random nor optimised, and the parameters of
+    In training a batch is normalised by its own statistics, and each step updates the
+    running ones. They are neither random nor optimised, and the parameters of
     normalisation layers are points by default. In inference mode, which `predict`,
     `Laplace` and `NUTS` use, the running statistics are constants, so that the network
     is a function of one input.
 
-    While it trains, an output depends on the whole batch, so the likelihood has no
-    factor for each row. A loader fills its ragged last batch with other rows of the
-    set, which count in the statistics and not in the loss; a torch `DataLoader` needs
-    `drop_last=True`. Where a posterior is to be trusted, prefer `eqx.nn.GroupNorm` or
+    In training an output depends on the whole batch, so the likelihood has no factor
+    for each row. A loader fills its ragged last batch with other rows of the set, which
+    count in the statistics and not in the loss; a torch `DataLoader` needs
+    `drop_last=True`. For a posterior to be trusted, prefer `eqx.nn.GroupNorm` or
     `LayerNorm`.
 
     **Arguments:**
 
-    - `net`: called as `net(x, state)` or `net(x, state, key=key)`; gives
+    - `net`: called as `net(x, state)` or `net(x, state, key=key)`; returns
         `(output, state)`.
     - `state`: from `eqx.nn.make_with_state`.
     - `axis_name`: of the batch, as given to the layers.
@@ -56,27 +56,28 @@ class Stateful(eqx.Module):
     ):
         self.net = net
         self.state = state
-        # What `refresh_statistics` starts from. A copy: setting one ends the other.
+        # `refresh_statistics` starts from it. It is a copy, because `State.set` makes
+        # the object that it is called on unusable.
         self.fresh = copied(state)
         self.axis_name = axis_name
         self.inference = inference
 
     def __call__(self, x: Any, *, key: PRNGKey | None = None) -> Any:
-        """The output for one input, in inference mode."""
+        """Return the output for one input, in inference mode."""
         if not self.inference:
             raise ValueError(
                 "this model normalises by statistics of the batch, so it has no output "
                 "for one input: call eqx.nn.inference_mode(model), or train with MAP, "
                 "an ensemble of it, SWAG, SGLD or SGHMC. Variational methods and "
                 "Laplace's curvature need a function of one input: use GroupNorm, or "
-                "train the statistics first and go on in inference mode."
+                "train the statistics first and continue in inference mode."
             )
         return self.advance(x, key=key)[0]
 
     def advance(
         self, x: Any, *, key: PRNGKey | None = None
     ) -> tuple[Any, eqx.nn.State]:
-        """Output and next state, inside a vmap over the batch axis."""
+        """Return output and next state, inside a vmap over the batch axis."""
         state = copied(self.state)
         if takes_key(self.net):
             return self.net(x, state, key=key)
@@ -84,7 +85,7 @@ class Stateful(eqx.Module):
 
 
 def statistics(model: Model) -> PyTree:
-    """The part of a model that is running statistics, `None` elsewhere."""
+    """Return the running statistics of a model, `None` elsewhere."""
     flags = jax.tree.map(
         lambda node: jax.tree.map(lambda _: _is_state(node), node),
         model,
@@ -94,7 +95,7 @@ def statistics(model: Model) -> PyTree:
 
 
 def trains_statistics(model: Model) -> bool:
-    """Whether the model is `Stateful` and not in inference mode."""
+    """Return whether the model is `Stateful` and not in inference mode."""
     return isinstance(model, Stateful) and not model.inference
 
 

@@ -1,4 +1,4 @@
-"""Positive numbers: checked where given, stored unconstrained where trained."""
+"""Checks of positive numbers, and their unconstrained form for training."""
 
 from typing import Any
 
@@ -9,28 +9,28 @@ from jaxtyping import Array, Float
 
 
 def is_traced(value: Any) -> bool:
-    """Whether this is inside a transformation, where values cannot be looked at."""
+    """Return whether a value is traced: then only its shape and dtype are known."""
     return isinstance(value, Tracer)
 
 
 def positive(name: str, value: Any) -> Array:
-    """A positive number as an array; a Python number takes on the dtype it meets."""
+    """Return a positive number as an array; a Python number stays weakly typed."""
     if not is_traced(value) and not (np.asarray(value) > 0).all():
         raise ValueError(f"{name}={value}: it has to be positive")
     return real(value)
 
 
 def real(value: Any) -> Array:
-    """A number or an array in floating point, as it is if it is there already."""
+    """Return a number or an array in floating point; floating ones are unchanged."""
     if isinstance(value, int):
-        return jnp.asarray(float(value))  # of no dtype of its own, as a Python number
+        return jnp.asarray(float(value))  # weakly typed, as a Python number is
     array = jnp.asarray(value)
     inexact = jnp.issubdtype(array.dtype, jnp.inexact)
     return array if inexact else array.astype(jnp.result_type(float))
 
 
 def inverse_softplus(scale: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The number whose softplus is `scale > 0`.
+    """Return the number whose softplus is `scale > 0`.
 
     log(exp(s) - 1) overflows for large s and cancels for small s; this form does not.
     """
