@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from .._jaxpr.host_errors import checks_give_nan, has_checks
+from .._jaxpr.traced import Traced
 from .._random.keys import step_key
 from .._training.batch import weight
 from .._training.call_loss import checked_info
@@ -67,7 +68,7 @@ class Program:
         self._static = static
         self.fused, self.checked = True, False
         self.outside = Outside(learner, static)
-        self._metrics: Metrics | None = None  # their shapes
+        self._traced: tuple[Any, Traced] | None = None
         out: dict[str, Any] = {}
         if not layout.is_single:
             self.shardings = layout.state_shardings(learner, arrays)
@@ -104,24 +105,21 @@ class Program:
         )
 
     def trace(self, arrays: PyTree, key: PRNGKey, batch: PyTree) -> None:
-        """Reads off the step, before it first runs, its metrics and how it is to run.
+        """Trace the step, before it first runs, and decide how it is to run.
 
         Then `fused` says whether many steps run in a loop as fast as one by one, and
-        `checked` whether it has checks that cannot raise on several devices.
+        `checked` whether it has checks that cannot raise on several devices. The Python
+        code of the learner is not run again for batches of the same shape.
         """
-        if self._metrics is not None:
+        if self._traced is not None:
             return
         if self.num_sequential is not None:
             arrays = at(arrays, 0)
-
-        def info(arrays, key, batch):
-            state = eqx.combine(arrays, self._static)
-            return self._step(state, batch, key, jnp.zeros((), jnp.int32))[1]
-
         host_random = HostRandom()
-        jaxpr, self._metrics = jax.make_jaxpr(info, return_shape=True)(
-            arrays, key, batch
-        )
+        index = jnp.zeros((), jnp.int32)
+        traced = Traced(self._step, arrays, batch, key, index)
+        self._traced = _shape_key(batch), traced
+        jaxpr = traced.program
         after = Outside(self._learner(), self._static)
         written = self.outside.changed(after)
         host_random.check(written)
@@ -131,7 +129,6 @@ class Program:
 
     def no_totals(self) -> Totals:
         """Sums of the metrics over no step yet."""
-        assert self._metrics is not None
         lead = () if self.num_sequential is None else (self.num_sequential,)
         totals = Totals.zeros(self._metrics, lead)
         if self.shardings is None:
@@ -157,9 +154,17 @@ class Program:
             done.append(run(_member(carry, index), *args, index))
         return _together(done)
 
-    def _step(self, state, batch, key, index):
+    @property
+    def _metrics(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the metrics of a step."""
+        assert self._traced is not None
+        return self._traced[1].shapes[1]
+
+    def _step(self, arrays, batch, key, index):
+        """The arrays of the next state, and the metrics."""
         learner = self._learner()
         assert learner is not None  # whoever runs the program holds it
+        state = eqx.combine(arrays, self._static)
         update = self._update_of(learner, index)
         return _checked(learner, state, update(state, batch, key=key))
 
@@ -179,10 +184,12 @@ class Program:
 
     def _update(self, carry, key, batch, index):
         arrays, step, totals = carry
-        state = eqx.combine(arrays, self._static)
-        state, info = self._step(state, batch, step_key(key, step), index)
+        shape, traced = self._traced or (None, None)
+        known = traced is not None and _shape_key(batch) == shape
+        make_step = traced if known else self._step
+        arrays, info = make_step(arrays, batch, step_key(key, step), index)
         totals = totals.add(info, weight(batch))
-        arrays = jax.tree.map(strong, eqx.filter(state, eqx.is_array))
+        arrays = jax.tree.map(strong, arrays)
         if self.shardings is not None:
             arrays = jax.lax.with_sharding_constraint(arrays, self.shardings)
             info, totals = self.layout.keep_members_apart((info, totals))
@@ -199,19 +206,16 @@ class Program:
             history = {k: history[k].at[i].set(info[k]) for k in history}
             return carry, history
 
-        shapes = jax.eval_shape(
-            lambda: self._advance(carry, key, at(batches, 0), index)[1]
-        )
         capacity = np.shape(jax.tree.leaves(batches)[0])[0]
         history = jax.tree.map(
-            lambda v: jnp.zeros((capacity, *v.shape), v.dtype), shapes
+            lambda v: jnp.zeros((capacity, *v.shape), v.dtype), self._metrics
         )
         carry, history = jax.lax.fori_loop(0, num, body, (carry, history))
         return carry, over_members(history, 1)
 
 
 def _checked(learner, state, out):
-    """A new state of the structure of the old one, and metrics as arrays."""
+    """The arrays of a new state, of the old one's structure, and metrics as arrays."""
     name = type(learner).__name__
     if not isinstance(out, tuple) or len(out) != 2:
         raise TypeError(
@@ -224,10 +228,17 @@ def _checked(learner, state, out):
             f"{name}.update returned a state of another structure than it was given: "
             "every leaf that changes is an array from `init` on, and none comes or goes"
         )
-    return new, checked_info(info)
+    return now, checked_info(info)
 
 
 _PROGRAMS: PerObject[Program] = PerObject()
+
+
+def _shape_key(batch):
+    """Structure, shapes and dtypes of a batch, on the host or inside a program."""
+    leaves, structure = jax.tree.flatten(batch)
+    shapes = [jax.typeof(jnp.asarray(leaf)) for leaf in leaves]
+    return structure, [(s.shape, s.dtype) for s in shapes]
 
 
 def _shapes(arrays):

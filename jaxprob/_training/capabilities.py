@@ -50,9 +50,10 @@ class AbstractDataCheck(AbstractCapability):
     def check_batches(
         self, model: Model, *, training: bool
     ) -> Callable[[PyTree], None]:
-        """Return a check to call with each batch of a data set that is not in memory.
+        """Return a check to call with each batch of a data set, or with all its rows.
 
-        By default `check` is called with the first batch.
+        The rows it is given have been found to be finite. By default `check` is called
+        with the first batch.
 
         **Arguments:**
 

@@ -121,13 +121,18 @@ class DataCheck:
 def check_arrays_of(
     learner: AbstractLearner, model: Model, data: PyTree, *, training: bool
 ) -> None:
-    """Check a data set in memory by the learner's `AbstractDataCheck`, if it has one.
+    """Check the rows of an `ArrayLoader` by the learner's `AbstractDataCheck`.
+
+    The loader has rejected values that are not finite, so no row is looked at twice.
 
     **Raises:** as `AbstractDataCheck.check`.
     """
     checks = learner.capability(AbstractDataCheck)
-    if checks is not None:
-        (checks.check_training if training else checks.check)(model, data)
+    if checks is None:
+        return
+    checks.check_batches(model, training=training)(data)
+    if training:
+        checks.check_num_rows(num_rows(data))
 
 
 def _normalises_by_batch(model):

@@ -152,3 +152,18 @@ def test_nothing_of_a_method_stays_behind():
     gc.collect()
     assert held() is None
     assert len(_PROGRAMS._made) == before
+
+
+@pytest.mark.parametrize("steps_per_dispatch", [1, 4, "auto"])
+def test_the_loss_is_traced_once(steps_per_dispatch):
+    calls = []
+    note = calls.append  # a list that it reads would be compared
+
+    def loss(model, batch, *, key):
+        note(key)
+        (x, y), mask = jaxprob.unpack(batch)
+        return jaxprob.masked_mean((jax.vmap(model)(x) - y) ** 2, mask), {}
+
+    learner = jaxprob.GradientDescent(loss, optax.sgd(1e-2))
+    fit(learner, mlp(0), data(), steps_per_dispatch=steps_per_dispatch, batch_size=10)
+    assert len(calls) == 1

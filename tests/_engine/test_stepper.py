@@ -266,3 +266,28 @@ def test_no_batches_are_no_steps(getkey):
     stepper = jaxprob.Stepper(learner, learner.init(model), key=getkey())
     assert dict(stepper([])) == {}
     assert len(stepper(batches(2))["loss"]) == 2
+
+
+def test_the_key_of_step_k_is_fold_in_of_k_from_zero(getkey):
+    """A loop written by hand, and one dispatch of it, from step 0 and from step 3."""
+    learner = jaxprob.GradientDescent(noisy_loss, optax.sgd(1e-2))
+    key, data = getkey(), batches(5)
+    state = learner.init(mlp(getkey()))
+    update = eqx.filter_jit(learner.update)
+    losses, states = [], [state]
+    for k, batch in enumerate(data):
+        state, info = update(state, batch, key=jax.random.fold_in(key, k))
+        losses.append(float(info["loss"]))
+        states.append(state)
+    for step in (0, 3):
+        stepper = jaxprob.Stepper(
+            learner, states[step], key=key, step=step, steps_per_dispatch=4
+        )
+        found = stepper(data[step:])["loss"]
+        assert np.allclose(found, losses[step:], rtol=1e-5)
+        for a, b in zip(
+            jax.tree.leaves(eqx.filter(stepper.state.model, eqx.is_array)),
+            jax.tree.leaves(eqx.filter(states[-1].model, eqx.is_array)),
+            strict=True,
+        ):
+            assert np.allclose(a, b, rtol=1e-5, atol=1e-7)

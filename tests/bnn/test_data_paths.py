@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies
 
 import jaxprob
 from jaxprob import bnn
-from jaxprob._training.data_check import DataCheck
+from jaxprob._training.data_check import DataCheck, check_arrays_of
 
 NET = eqx.nn.Linear(2, 3, key=jax.random.key(0))
 
@@ -70,7 +70,7 @@ def found(check):
 
 def check_arrays(learner, data):
     loader = jaxprob.ArrayLoader(data, batch_size=4)
-    learner.check_training(NET, loader.data)
+    check_arrays_of(learner, NET, loader.data, training=True)
 
 
 def check_batches(learner, batches):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike, PyTree
 
 from ... import tree
+from ..._checks import check_tree_values
 from ..._training.batch import num_rows
 from ..._training.capabilities import AbstractDataCheck, AbstractLowPrecision
 from ..._training.learner import AbstractLearner
@@ -47,12 +48,14 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
 
         **Raises:** what `check_data` says, except of too few rows.
         """
-        self._row_check(model)(*xy(data))
+        x, y = xy(data)
+        check_tree_values("x", x)
+        check_tree_values("y", y)
+        self._row_check(model)(x, y)
 
     def check_training(self, model: Model, data: PyTree) -> None:
         """`check`; and warns of a training set that has not `num_data` rows."""
         self.check(model, data)
-        check_row_count(num_rows(data))
         self.check_start(model, data)
         self.check_num_rows(num_rows(data))
 
@@ -74,6 +77,7 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
 
     def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
         """Warn of a training set that has not `num_data` rows."""
+        check_row_count(rows)
         expected = self.log_joint.num_data
         if rows <= expected < rows + max(largest, 1):
             return

@@ -51,6 +51,8 @@ def check_data(
     argument, the row and the remedy. `ValueError` for a model whose first output is not
     finite, with its leaf.
     """
+    check_tree_values("x", x)
+    check_tree_values("y", y)
     RowCheck(likelihood, model, apply)(x, y)
     check_row_count(num_rows(x))
 
@@ -101,8 +103,6 @@ class RowCheck:
                     f"x is {np.asarray(leaf).dtype}, no array of numbers: strings "
                     "become the integers of an embedding, or columns of zeros and ones"
                 )
-        check_tree_values("x", x)
-        check_tree_values("y", y)
         if isinstance(self._likelihood, AbstractLikelihood):
             self._likelihood.check_targets(y)
         if self._model is None:

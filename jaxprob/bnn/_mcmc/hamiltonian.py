@@ -13,7 +13,8 @@ from ..._jaxpr.host_errors import checks_give_nan
 from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
 from ..._training.capabilities import AbstractAcceptReject
-from ..._types import AbstractVar, Model, PRNGKey
+from ..._types import AbstractVar, PRNGKey
+from .._joint.check_data import check_row_count
 from .blackjax_kernels import (
     HMCState,
     hmc_init,
@@ -58,12 +59,10 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
         if not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size}: it has to be positive")
 
-    def check_training(self, model: Model, data: PyTree) -> None:
-        self._check_rows(data)
-        super().check_training(model, data)
-
     def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
-        """Accept any: each transition rejects rows that `num_data` does not count."""
+        """Reject rows that are not `num_data`, in the data set or in its batches."""
+        check_row_count(rows)
+        self._check_count(largest or rows)
 
     @property
     @abc.abstractmethod
@@ -200,7 +199,12 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
     def _check_rows(self, batch):
         data, _ = unpack(batch)
         rows = num_rows(data)
-        if rows > self.log_joint.num_data and not isinstance(batch, Batch):
+        if isinstance(batch, Batch):  # of which some may be padding
+            rows = min(rows, self.log_joint.num_data)
+        self._check_count(rows)
+
+    def _check_count(self, rows):
+        if rows > self.log_joint.num_data:
             raise ValueError(
                 f"the data have {rows} rows and num_data is {self.log_joint.num_data}: "
                 "it is the number of rows that are trained on, len(x). A smaller one "
