@@ -1,8 +1,8 @@
-"""Data sets as plain NumPy arrays. Nothing here downloads anything.
+"""Data sets as NumPy arrays. Nothing is downloaded.
 
-Every supervised set is a `Split`: training, test and perhaps validation rows. What is
-learned from data before the model is, such as means and scales, is learned from the
-training rows only, by a `Standardizer`, which also takes predictions back:
+Every supervised set is a `Split`: training, test and optional validation rows. Means
+and scales are computed from the training rows only, by a `Standardizer`, which also
+maps predictions back to original units:
 
     split = jaxprob.datasets.diabetes()
     data, x_scaler, y_scaler = split.standardize()
@@ -13,14 +13,14 @@ training rows only, by a `Standardizer`, which also takes predictions back:
 
 - scikit-learn's bundled sets need no folder: `diabetes`, `digits`, `breast_cancer`,
   `iris`, `wine`.
-- Sets on disk are read from a `root` that the caller names: `uci`, `mnist`,
+- Sets on disk are read from a folder `root`: `uci`, `mnist`,
   `kmnist_test`, and `read_idx` for any file in MNIST's format.
-- Toy sets are drawn from a seed, and their truth is known: `heteroscedastic`,
+- Toy sets with known distributions are drawn from a seed: `heteroscedastic`,
   `two_moons`, `gaussian_ring`, `spirals`.
 
-Targets of a regression have one column per target, `(rows, 1)`, so that they meet the
-output `(1,)` of a network shape for shape: `(rows,)` minus `(rows, 1)` would broadcast
-to a square and train on nonsense. Labels are `(rows,)` of int32.
+Targets of a regression have one column per target, `(rows, 1)`, like the output `(1,)`
+of a network: `(rows,)` minus `(rows, 1)` would broadcast to a square. Labels are
+`(rows,)` of int32.
 """
 
 from ._standardizer import Standardizer as Standardizer

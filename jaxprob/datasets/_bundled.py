@@ -1,4 +1,4 @@
-"""Real sets that come with scikit-learn, so every example can run anywhere."""
+"""Real data sets that are bundled with scikit-learn."""
 
 from typing import Any
 
@@ -44,15 +44,15 @@ def diabetes(*, test: float = 0.2, val: float = 0.0, seed: Seed = 0) -> Split:
     """
     from sklearn.datasets import load_diabetes
 
-    # scikit-learn's scaled version has been standardised on all rows, test rows too.
+    # The scaled version is standardised on all rows, including test rows.
     return _regression(load_diabetes, test, val, seed, "diabetes", scaled=False)
 
 
 def digits(*, test: float = 0.2, val: float = 0.0, seed: Seed = 0) -> Split:
     """1797 handwritten digits, images of 8 x 8 pixels in [0, 1], ten classes.
 
-    The pixels are the set's 17 grey levels over 16. Add an axis for networks that want
-    channels: `x[:, None]`.
+    The pixels are 17 grey levels divided by 16. For networks with channels add an axis:
+    `x[:, None]`.
 
     **Arguments:** `test`, `val`, `seed` as in `train_test_split`.
     """

@@ -1,4 +1,4 @@
-"""Finding data on disk: what is missing is named, with the remedy."""
+"""Paths of data on disk, with errors that name what is missing."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def existing(argument: str, path: Path, remedy: str) -> Path:
-    """The path, if it exists.
+    """Return the path if it exists.
 
-    **Raises:** `FileNotFoundError` with the argument, the path tried and the remedy.
+    **Raises:** `FileNotFoundError` with the argument, the path and the remedy.
     """
     if not path.exists():
         raise FileNotFoundError(f"{argument}: there is no {path}. {remedy}")

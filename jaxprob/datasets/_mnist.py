@@ -1,4 +1,4 @@
-"""MNIST, and the Kuzushiji characters that are out of its distribution."""
+"""MNIST, and KMNIST as data that are out of its distribution."""
 
 import zipfile
 import zlib
@@ -29,7 +29,7 @@ def _pair(images: np.ndarray, labels: np.ndarray, what: str) -> Images:
 
 def _idx_file(root: Path, stem: str) -> Path:
     folders = (root, root / "raw", root / "MNIST" / "raw")
-    # Both spellings of the names are in circulation.
+    # Both spellings are in use.
     names = (stem, stem.replace("-idx", ".idx"))
     for folder in folders:
         for name in names:
@@ -39,15 +39,15 @@ def _idx_file(root: Path, stem: str) -> Path:
     raise FileNotFoundError(
         f"root: there is no {stem} and no {stem}.gz in "
         f"{', '.join(map(str, folders))}. Put the four files of MNIST into one of "
-        "them; torchvision.datasets.MNIST(root, download=True) does so."
+        "them; torchvision.datasets.MNIST(root, download=True) does this"
     )
 
 
 def mnist(root: PathLike) -> Split:
-    """MNIST in its own split: 60,000 and 10,000 images of 28 x 28 pixels in [0, 1].
+    """Read MNIST in its standard split: 60,000 and 10,000 images of 28 x 28 in [0, 1].
 
-    Any set in MNIST's four files can be read so: Fashion-MNIST, KMNIST. The training
-    images of MNIST have mean 0.1307 and standard deviation 0.3081; see
+    It reads any set in MNIST's four files, such as Fashion-MNIST and KMNIST. The
+    training images of MNIST have mean 0.1307 and standard deviation 0.3081; see
     `Split.standardize(shared=True)`.
 
     **Arguments:**
@@ -71,8 +71,8 @@ def mnist(root: PathLike) -> Split:
 def _npz(path: Path) -> np.ndarray:
     existing("root", path, "It must hold kmnist-test-imgs.npz, kmnist-test-labels.npz.")
     try:
-        # Pickled objects run code when they are read: never from a data file.
-        # Opened here: of a damaged archive np.load never closes what it opened.
+        # Reading pickled objects would run code. The file is opened here, because
+        # np.load does not close a damaged archive.
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
@@ -86,17 +86,17 @@ def _npz(path: Path) -> np.ndarray:
         ValueError,
     ) as error:
         raise CorruptFileError(
-            f"{path} is no npz file with one plain array arr_0 ({error}). Fetch it "
-            "again."
+            f"{path} is not an npz file with one plain array arr_0 ({error}). Download "
+            "it again"
         ) from error
 
 
 def kmnist_test(root: PathLike) -> Images:
-    """The 10,000 test images of KMNIST, 28 x 28 pixels in [0, 1], with their labels.
+    """Read the 10,000 test images of KMNIST, 28 x 28 in [0, 1], with their labels.
 
     Deep Learning for Classical Japanese Literature (Clanuwat, Bober-Irizar, Kitamoto,
-    Lamb, Yamamoto, Ha, 2018). Same format as MNIST, other content: what a classifier of
-    digits should be unsure of.
+    Lamb, Yamamoto, Ha, 2018). The format is that of MNIST; a classifier of digits
+    should be uncertain of these images.
 
     **Arguments:**
 

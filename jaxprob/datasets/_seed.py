@@ -1,4 +1,4 @@
-"""Seeds of the host: a number, or one of JAX's keys."""
+"""Seeds of NumPy generators: a number or a key of JAX."""
 
 from typing import TypeAlias
 
@@ -11,5 +11,5 @@ Seed: TypeAlias = int | PRNGKey
 
 
 def generator(seed: Seed) -> np.random.Generator:
-    """NumPy's generator from a number or from a key."""
+    """Return NumPy's generator for a number or a key."""
     return np.random.default_rng(seed if isinstance(seed, int) else as_seed(seed))

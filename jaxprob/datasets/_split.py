@@ -1,4 +1,4 @@
-"""A data set, cut into rows to learn from and rows to judge by."""
+"""Training, test and validation rows of a data set."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,16 +13,16 @@ from ._standardizer import Standardizer
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Training, test and perhaps validation rows of one set.
+    """Training, test and optional validation rows of one set.
 
     **Arguments:**
 
     - `x_train`, `x_test`: inputs, shape `(rows, *shape)`.
     - `y_train`, `y_test`: targets, shape `(rows, targets)`, or labels, shape `(rows,)`.
-    - `x_val`, `y_val`: validation rows, to choose settings by.
-    - `feature_names`: of the columns of x, where they have names.
-    - `target_names`: of the columns of y, or of the classes.
-    - `name`: of the set.
+    - `x_val`, `y_val`: validation rows, for the choice of settings.
+    - `feature_names`: names of the columns of x.
+    - `target_names`: names of the columns of y, or of the classes.
+    - `name`: name of the set.
     """
 
     x_train: Float[np.ndarray, "train *shape"]
@@ -46,22 +46,22 @@ class Split:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels have."""
+        """Number of classes of the labels."""
         if not np.issubdtype(self.y_train.dtype, np.integer):
-            raise TypeError(f"{self!r} is a regression: it has no classes")
+            raise TypeError(f"{self!r} has real-valued targets and no classes")
         return len(self.target_names) or int(self.y_train.max()) + 1
 
     def standardize(
         self, *, shared: bool = False, constant: str = "raise"
     ) -> tuple["Split", Standardizer, Standardizer | None]:
-        """Inputs and real-valued targets standardised by the training rows alone.
+        """Standardise inputs and real-valued targets by the training rows.
 
         **Arguments:**
 
         - `shared`, `constant`: as in `Standardizer.fit`, for the inputs.
 
         **Returns:** the new split, the standardizer of x and that of y, which is `None`
-        where y holds labels.
+        for labels.
         """
         x_scaler = Standardizer.fit(
             self.x_train,
@@ -96,7 +96,7 @@ def train_test_split(
     target_names: tuple[str, ...] = (),
     name: str = "",
 ) -> Split:
-    """Rows in a random order, cut in two or three.
+    """Split rows at random into two or three parts.
 
     ```python
     split = train_test_split(x, y, test=0.2, val=0.1, seed=0)
@@ -105,28 +105,28 @@ def train_test_split(
     **Arguments:**
 
     - `x`, `y`: inputs and targets, one row each.
-    - `test`, `val`: share of all rows in the test and the validation part, each
+    - `test`, `val`: fractions of all rows in the test and the validation part, each
         rounded to at least one row (no validation part for `val=0`).
     - `seed`: a number, or a key of JAX.
-    - `feature_names`, `target_names`, `name`: kept in the result.
+    - `feature_names`, `target_names`, `name`: fields of the result.
 
     **Raises:** `ValueError` for no rows, different lengths, NaN and infinite values (by
-    row and column), or shares that leave no training row.
+    row and column), or fractions that leave no training row.
     """
     x, y = check_arrays(x=x, y=y)
     check_finite("x", x)
     check_finite("y", y)
     if not (0.0 < test < 1.0 and 0.0 <= val < 1.0):
         raise ValueError(
-            f"test={test}, val={val}: test is a share of all rows between 0 and 1, val "
-            "too, or 0"
+            f"test={test}, val={val}: give fractions of all rows between 0 and 1; val "
+            "may be 0"
         )
     rows = len(x)
     num_test = max(1, round(test * rows))
     num_val = max(1, round(val * rows)) if val else 0
     if num_test + num_val >= rows:
         raise ValueError(
-            f"{rows} row(s) with test={test}, val={val} leave no row to train on"
+            f"{rows} row(s) with test={test}, val={val} leave no training row"
         )
     order = generator(seed).permutation(rows)
     test_rows, val_rows, train_rows = np.split(order, [num_test, num_test + num_val])

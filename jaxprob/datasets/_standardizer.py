@@ -1,10 +1,10 @@
-"""Zero mean and unit scale, as the training rows have it, and the way back."""
+"""Standardisation by mean and standard deviation of the training rows."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Array, Float, Num
 
 from .._checks import check_arrays, check_finite, check_floating
 
@@ -14,9 +14,9 @@ class Standardizer:
     """The affine map z = (x - mean) / std, column by column.
 
     A density transforms with the map's Jacobian: log p(x) = log p(z) - sum_j log std_j.
-    Results are computed in double precision. Standardised values have the dtype of what
-    was given, or float64 for integers. Values in original units stay in double
-    precision: single precision has seven digits, and an offset may take them all.
+    Results are computed in double precision. Standardised values have the dtype of the
+    argument, or float64 for integers. Values in original units are float64, because a
+    large offset may take all seven digits of single precision.
 
     ```python
     scaler = Standardizer.fit(y_train)
@@ -25,7 +25,7 @@ class Standardizer:
 
     **Arguments:**
 
-    - `mean`, `std`: shape `(columns,)`, or `()` for one of both for all columns.
+    - `mean`, `std`: shape `(columns,)`, or `()` for all columns together.
     """
 
     mean: Float[np.ndarray, "*columns"]
@@ -34,22 +34,21 @@ class Standardizer:
     @classmethod
     def fit(
         cls,
-        x: Float[np.ndarray, "rows *columns"],
+        x: Float[Array | np.ndarray, "rows *columns"],
         *,
         names: tuple[str, ...] = (),
         shared: bool = False,
         constant: Literal["raise", "keep"] = "raise",
     ) -> "Standardizer":
-        """Mean and standard deviation (with 1/n) of the training rows.
+        """Compute mean and standard deviation (with 1/n) of the training rows.
 
         **Arguments:**
 
         - `x`: the training rows; never the test rows.
-        - `names`: names of the columns, for the error.
+        - `names`: names of the columns, for error messages.
         - `shared`: one mean and one scale for all columns, as for the pixels of images.
-        - `constant`: what becomes of a column without spread: an error, or `"keep"` to
-            give it scale 1, so that it stays (it becomes 0) and the others keep their
-            places.
+        - `constant`: `"raise"` an error for a constant column, or `"keep"` it with
+            scale 1, so that it becomes 0 and the columns keep their places.
 
         **Raises:** `ValueError` for NaN, infinite values, fewer than two rows or,
         unless they are kept, constant columns; `TypeError` for integers.
@@ -59,8 +58,7 @@ class Standardizer:
         check_finite("x", x)
         if len(x) < 2:
             raise ValueError(
-                "x has one row: a scale needs at least two. Standardise by the whole "
-                "training set."
+                "x has one row: give at least two, such as the whole training set"
             )
         axis = None if shared else 0
         exact = x.astype(np.float64)
@@ -74,36 +72,36 @@ class Standardizer:
             raise ValueError(
                 f"x column {column}{name} is constant: it is "
                 f"{exact.reshape(len(x), -1)[0, np.flatnonzero(flat)[0]]} in each of "
-                f"{len(x)} training rows, so it has no scale. Drop it, or pass "
-                "constant='keep' to give it scale 1."
+                f"{len(x)} training rows, so it has no scale. Remove it, or give "
+                "constant='keep' for scale 1"
             )
         return cls(np.asarray(mean), np.where(flat, 1.0, std))
 
     def __call__(
-        self, x: Num[np.ndarray, "*rows_columns"]
+        self, x: Num[Array | np.ndarray, "*rows_columns"]
     ) -> Float[np.ndarray, "*rows_columns"]:
-        """x, standardised."""
+        """Return x, standardised."""
         x = np.asarray(x)
         dtype = x.dtype if x.dtype.kind not in "biu" else np.float64
         return ((x.astype(np.float64) - self.mean) / self.std).astype(dtype)
 
     def inverse(
-        self, z: Float[np.ndarray, "*rows_columns"]
+        self, z: Float[Array | np.ndarray, "*rows_columns"]
     ) -> Float[np.ndarray, "*rows_columns"]:
-        """z in original units: mean + std z. For data, means and quantiles."""
+        """Return data, means or quantiles in original units, mean + std z."""
         return self.mean + self.std * np.asarray(z, np.float64)
 
     def inverse_scale(
-        self, scale: Float[np.ndarray, "*rows_columns"]
+        self, scale: Float[Array | np.ndarray, "*rows_columns"]
     ) -> Float[np.ndarray, "*rows_columns"]:
-        """A standard deviation in original units: std scale, without the mean.
+        """Return a standard deviation in original units, without the mean.
 
-        Variances take it twice: `inverse_scale(inverse_scale(variance))`.
+        For a variance apply it twice: `inverse_scale(inverse_scale(variance))`.
         """
         return self.std * np.asarray(scale, np.float64)
 
     def equals(self, other: "Standardizer") -> bool:
-        """Whether both are the same map, but for rounding."""
+        """Return whether both are the same map up to rounding."""
         pairs = ((self.mean, other.mean), (self.std, other.std))
         scale = np.max(self.std)
         return all(
@@ -114,9 +112,9 @@ class Standardizer:
 
     @property
     def log_det(self) -> float:
-        """What is added to log p(z), summed over columns, to give log p(x).
+        """Log Jacobian determinant, log p(x) = log p(z) + log_det.
 
-        It is -sum_j log std_j; with a shared scale it counts one column only, so
-        multiply by their number.
+        It is -sum_j log std_j. A shared scale is counted once: multiply by the number
+        of columns.
         """
         return float(-np.sum(np.log(self.std)))

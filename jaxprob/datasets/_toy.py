@@ -1,4 +1,4 @@
-"""Toy sets whose truth is known, drawn from a seed."""
+"""Toy sets of known distribution, drawn from a seed."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -6,16 +6,16 @@ from jaxtyping import Float, Int
 from ._seed import Seed, generator
 from ._split import Split
 
-Points = tuple[Float[np.ndarray, "num 2"], Int[np.ndarray, " num"]]
+Points = tuple[Float[np.ndarray, "samples 2"], Int[np.ndarray, " samples"]]
 
 
 def heteroscedastic_truth(
     x: Float[np.ndarray, "*shape"],
 ) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
-    """Mean and standard deviation of y given x in the `heteroscedastic` set.
+    """Return mean and standard deviation of y given x in the `heteroscedastic` set.
 
     m(x) = x + sin(2 pi x) / 2 and s(x) = 0.2 x on [0, 1]: noise from 0 to 0.2. Outside
-    of [0, 1] the noise stays what it is at the nearer end.
+    [0, 1] the noise is that of the nearer end.
     """
     x = np.asarray(x)
     return x + 0.5 * np.sin(2.0 * np.pi * x), 0.2 * np.clip(x, 0.0, 1.0)
@@ -29,11 +29,11 @@ def heteroscedastic(
     gap: tuple[float, float] = (0.45, 0.7),
     seed: Seed = 0,
 ) -> Split:
-    """A curve in noise that grows, y = m(x) + s(x) e, with no data in a gap.
+    """Draw a curve with increasing noise, y = m(x) + s(x) e, without data in a gap.
 
-    What a model should say of it: aleatoric noise that grows with x, as
-    `heteroscedastic_truth` has it; epistemic uncertainty that opens in the gap and
-    outside of [0, 1], and is small elsewhere.
+    A good model finds aleatoric noise that increases with x as in
+    `heteroscedastic_truth`, and epistemic uncertainty that is large in the gap and
+    outside [0, 1] and small elsewhere.
 
     ```python
     data, x_scaler, y_scaler = heteroscedastic(seed=0).standardize()
@@ -45,15 +45,15 @@ def heteroscedastic(
     - `gap`: x is uniform on [0, 1] without this interval.
     - `seed`: a number, or a key of JAX.
 
-    **Raises:** `ValueError` for a gap that is no part of [0, 1] or is all of it.
+    **Raises:** `ValueError` for a gap that is not a proper part of [0, 1].
     """
     low, high = gap
     if not (0.0 <= low <= high <= 1.0) or high - low >= 1.0:
-        raise ValueError(f"gap={gap}: it must be a proper part (low, high) of [0, 1]")
+        raise ValueError(f"gap={gap}: give a proper part (low, high) of [0, 1]")
     if min(num_train, num_test) < 1 or num_val < 0:
         raise ValueError(
-            f"num_train={num_train}, num_val={num_val}, num_test={num_test}: each part "
-            "needs a row, but for the validation part, which may be empty"
+            f"num_train={num_train}, num_val={num_val}, num_test={num_test}: give at "
+            "least 1 training and 1 test row"
         )
     rng = generator(seed)
 
@@ -80,99 +80,99 @@ def heteroscedastic(
     )
 
 
-def _check_num(num: int, noise: float) -> None:
-    if num < 1:
-        raise ValueError(f"num={num}: at least one point is needed")
+def _check(num_samples: int, noise: float) -> None:
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples}: give at least 1")
     if noise < 0.0:
-        raise ValueError(f"noise={noise}: a standard deviation is not negative")
+        raise ValueError(f"noise={noise}: give a standard deviation of at least 0")
 
 
-def two_moons(num: int = 1000, *, noise: float = 0.1, seed: Seed = 0) -> Points:
-    """Two interleaved half circles of radius 1, with Gaussian noise.
+def two_moons(num_samples: int = 1000, *, noise: float = 0.1, seed: Seed = 0) -> Points:
+    """Draw two interleaved half circles of radius 1, with Gaussian noise.
 
     The upper one (class 0) is centred at (0, 0), the lower (class 1) at (1, 1/2).
 
     **Arguments:**
 
-    - `num`: points, half of them (rounded up: the first class) in each class.
-    - `noise`: its standard deviation in each coordinate.
+    - `num_samples`: number of points, half of them in each class (the first class has
+        one more of an odd number).
+    - `noise`: standard deviation of the noise in each coordinate.
     - `seed`: a number, or a key of JAX.
 
     **Returns:** points and labels, in random order.
     """
-    _check_num(num, noise)
+    _check(num_samples, noise)
     rng = generator(seed)
-    labels = rng.permutation(np.arange(num) % 2)
-    angle = rng.uniform(0.0, np.pi, num)
+    labels = rng.permutation(np.arange(num_samples) % 2)
+    angle = rng.uniform(0.0, np.pi, num_samples)
     upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     lower = np.stack([1.0 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
     x = np.where(labels[:, None] == 0, upper, lower)
-    x = x + noise * rng.standard_normal((num, 2))
+    x = x + noise * rng.standard_normal((num_samples, 2))
     return x.astype(np.float32), labels.astype(np.int32)
 
 
 def gaussian_ring(
-    num: int = 1000, *, num_modes: int = 8, std: float = 0.05, seed: Seed = 0
+    num_samples: int = 1000, *, num_modes: int = 8, std: float = 0.05, seed: Seed = 0
 ) -> Points:
-    """A mixture of equal Gaussians on a circle, of total variance 1 per coordinate.
+    """Draw a mixture of equal Gaussians on a circle, with variance 1 per coordinate.
 
     The means are at the angles 2 pi k / num_modes on the circle of radius
     sqrt(2 (1 - std^2)), which gives each coordinate variance 1 for three modes or more.
 
     **Arguments:**
 
-    - `num`: points.
-    - `num_modes`: Gaussians, at least 3.
-    - `std`: of each, in each coordinate, below 1.
+    - `num_samples`: number of points.
+    - `num_modes`: number of Gaussians, at least 3.
+    - `std`: standard deviation of each in each coordinate, below 1.
     - `seed`: a number, or a key of JAX.
 
-    **Returns:** points, and which Gaussian each is from.
+    **Returns:** points and the numbers of their Gaussians.
     """
-    _check_num(num, std)
+    _check(num_samples, std)
     if num_modes < 3 or std >= 1.0:
         raise ValueError(
-            f"num_modes={num_modes}, std={std}: variance 1 in each coordinate needs "
-            "three modes or more, and std below 1"
+            f"num_modes={num_modes}, std={std}: give at least 3 modes and "
+            "std below 1, for variance 1 in each coordinate"
         )
     rng = generator(seed)
-    labels = rng.integers(num_modes, size=num)
+    labels = rng.integers(num_modes, size=num_samples)
     angle = 2.0 * np.pi * labels / num_modes
     radius = np.sqrt(2.0 * (1.0 - std**2))
     x = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    x = x + std * rng.standard_normal((num, 2))
+    x = x + std * rng.standard_normal((num_samples, 2))
     return x.astype(np.float32), labels.astype(np.int32)
 
 
 def spirals(
-    num: int = 1000,
+    num_samples: int = 1000,
     *,
     num_arms: int = 2,
-    turns: float = 1.5,
+    num_turns: float = 1.5,
     noise: float = 0.02,
     seed: Seed = 0,
 ) -> Points:
-    """Arms of an Archimedean spiral, r = u, angle = 2 pi (turns u + arm / num_arms).
+    """Draw arms of a spiral, r = u, angle = 2 pi (num_turns u + arm / num_arms).
 
-    u = sqrt(uniform) spreads the points evenly over an arm rather than crowding them
-    at the centre.
+    u is the root of a uniform number, so that points are not denser at the centre.
 
     **Arguments:**
 
-    - `num`: points, as evenly over the arms as can be.
-    - `num_arms`: arms; each is a class.
-    - `turns`: of each arm, from the centre to radius 1.
-    - `noise`: its standard deviation in each coordinate.
+    - `num_samples`: number of points, divided evenly among the arms.
+    - `num_arms`: number of arms; each is a class.
+    - `num_turns`: turns of each arm from the centre to radius 1.
+    - `noise`: standard deviation of the noise in each coordinate.
     - `seed`: a number, or a key of JAX.
 
     **Returns:** points and labels, in random order.
     """
-    _check_num(num, noise)
+    _check(num_samples, noise)
     if num_arms < 1:
-        raise ValueError(f"num_arms={num_arms}: at least one is needed")
+        raise ValueError(f"num_arms={num_arms}: give at least 1")
     rng = generator(seed)
-    labels = rng.permutation(np.arange(num) % num_arms)
-    radius = np.sqrt(rng.uniform(size=num))
-    angle = 2.0 * np.pi * (turns * radius + labels / num_arms)
+    labels = rng.permutation(np.arange(num_samples) % num_arms)
+    radius = np.sqrt(rng.uniform(size=num_samples))
+    angle = 2.0 * np.pi * (num_turns * radius + labels / num_arms)
     x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    x = x + noise * rng.standard_normal((num, 2))
+    x = x + noise * rng.standard_normal((num_samples, 2))
     return x.astype(np.float32), labels.astype(np.int32)

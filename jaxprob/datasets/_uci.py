@@ -1,4 +1,4 @@
-"""The UCI regression benchmark, in the layout in which its splits were published."""
+"""The UCI regression benchmark in the layout of its published splits."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ def _folder(name: str, root: PathLike) -> Path:
 
 
 def uci_sets(root: PathLike) -> list[str]:
-    """Names of the sets below `root`, sorted."""
+    """Return the sorted names of the sets below `root`."""
     root = local_path("root", root)
     existing("root", root, "It is the folder that holds one folder per set.")
     return sorted(path.parent.parent.name for path in root.glob("*/data/data.txt"))
 
 
 def uci_num_splits(name: str, root: PathLike) -> int:
-    """How many splits a set has: its `index_train_*.txt` files."""
+    """Count the splits of a set, its `index_train_*.txt` files."""
     return len(list(_folder(name, root).glob("index_train_*.txt")))
 
 
@@ -44,8 +44,8 @@ def _indices(folder: Path, file: str, root: Path, limit: int) -> np.ndarray:
     if (indices != numbers).any() or (indices < 0).any() or (indices >= limit).any():
         bad = np.flatnonzero((indices != numbers) | (indices < 0) | (indices >= limit))
         raise ValueError(
-            f"{path} line {bad[0] + 1} is {numbers[bad[0]]}: it must be a whole number "
-            f"from 0 to {limit - 1}. Is it the file of another set?"
+            f"{path} line {bad[0] + 1} is {numbers[bad[0]]}: give an integer from 0 "
+            f"to {limit - 1}. The file may belong to another set"
         )
     if len(np.unique(indices)) != len(indices):
         raise ValueError(f"{path} names a row or column twice")
@@ -61,7 +61,7 @@ def uci(
     seed: Seed = 0,
     dtype: type[np.floating] = np.float32,
 ) -> Split:
-    """One published split of one set, in original units.
+    """Read one published split of one set, in original units.
 
     Dropout as a Bayesian Approximation (Gal, Ghahramani, 2016), in whose repository the
     splits are; the sets and the 90 % / 10 % protocol are those of Probabilistic
@@ -71,37 +71,36 @@ def uci(
     data, x_scaler, y_scaler = uci("yacht", root, split=3).standardize(constant="keep")
     ```
 
-    Columns without spread exist (naval-propulsion-plant has two), hence `"keep"`.
+    `"keep"` is for constant columns, of which naval-propulsion-plant has two.
 
     **Arguments:**
 
     - `name`: the folder of the set, such as `"yacht"` or `"bostonHousing"`.
     - `root`: the folder that holds it. The files read are `root/name/data/*.txt`.
-    - `split`: which of the published splits.
-    - `val`: share of the **training** rows to set apart for validation, in a random
-        order: those of the small sets are sorted by nothing we know of.
-    - `seed`: of that order.
-    - `dtype`: of the arrays.
+    - `split`: number of the published split.
+    - `val`: fraction of the **training** rows that become validation rows, at random.
+    - `seed`: seed of that choice.
+    - `dtype`: dtype of the arrays.
 
     **Raises:** `FileNotFoundError` for a missing folder or file; `ValueError` for a
-    split that does not exist, index files that do not fit the data, test rows among the
-    training rows, or data that are not finite.
+    split that does not exist, index files that do not match the data, test rows among
+    the training rows, or data that are not finite.
     """
     root = local_path("root", root)
     folder = _folder(name, root)
     num_splits = uci_num_splits(name, root)
     if not 0 <= split < num_splits:
         raise ValueError(
-            f"split={split}: {name} has the splits 0, ..., {num_splits - 1}"
+            f"split={split}: give one of {name}'s splits, 0, ..., {num_splits - 1}"
         )
     if not 0.0 <= val < 1.0:
-        raise ValueError(f"val={val}: it is a share of the training rows, below 1")
+        raise ValueError(f"val={val}: give a fraction of the training rows below 1")
     data = np.loadtxt(
         existing("root", folder / "data.txt", _remedy(root)), ndmin=2, dtype=np.float64
     )
     check_finite(str(folder / "data.txt"), data)
     rows, columns = data.shape
-    # The target is not always the last column, and some columns are neither.
+    # The target is not always the last column, and some columns are unused.
     features = _indices(folder, "index_features.txt", root, columns)
     target = _indices(folder, "index_target.txt", root, columns)
     if np.isin(target, features).any():
@@ -113,7 +112,7 @@ def uci(
         raise ValueError(f"{folder}: row {both} is in both parts of split {split}")
     num_val = max(1, round(val * len(train))) if val else 0
     if num_val >= len(train):
-        raise ValueError(f"val={val} leaves none of {len(train)} rows to train on")
+        raise ValueError(f"val={val} leaves no training row of {len(train)}")
     if num_val:
         train = generator(seed).permutation(train)
     held_out, train = np.split(train, [num_val])

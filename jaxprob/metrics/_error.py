@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from .._checks import check_same_length
 from .._random.keys import example_keys
-from .._training.batch import num_rows
 from .._types import PRNGKey
 from ._inputs import floats
 
@@ -64,7 +64,7 @@ def bootstrap(
     """
     if num_resamples < 2:
         raise ValueError(f"num_resamples={num_resamples}: give at least 2")
-    num_rows(arrays)
+    check_same_length(**{f"arrays[{i}]": a for i, a in enumerate(arrays)})
     # The metric of the rows as they are comes first: its checks see their values.
     value = metric(*arrays)
     on_device = tuple(jnp.asarray(array) for array in arrays)
@@ -74,7 +74,7 @@ def bootstrap(
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _resampled(metric, arrays, keys, batch_size):
-    rows = num_rows(arrays)
+    rows = len(arrays[0])
 
     def again(key):
         index = jax.random.randint(key, (rows,), 0, rows)

@@ -1,16 +1,18 @@
-"""Pictures of uncertainty and of samples. Nothing in jaxprob imports this but you.
+"""Plots of uncertainty and of samples.
 
-It needs matplotlib (`pip install "jaxprob[plot]"`). Each function draws on the `ax` it
-is given, or on a figure of its own, and returns the axes (grids of images: the figure).
-Nothing is shown, saved or set for others: pyplot is not imported.
+The module needs matplotlib (`pip install "jaxprob[plot]"`) and must be imported by
+name. Each function draws on `ax`, or on a new figure, and returns the axes (grids of
+images: the figure). Nothing is shown or saved, and pyplot is not imported.
 
-    ax = jaxprob.plot.predictive_band(x, mean, std, epistemic=epistemic, data=(x_, y_))
+    ax = jaxprob.plot.predictive_band(
+        x, predictive.mean, predictive.std, epistemic=predictive.epistemic
+    )
     ax.figure.savefig("band.png")
 
-1. Before training: `prior_draws`, functions that the prior thinks likely.
+1. Before training: `prior_draws`, functions drawn from the prior.
 2. Regression: `predictive_band` with its epistemic part, `quantile_band`; in the plane
    `plane_grid` and `epistemic_map`.
-3. Is it to be trusted: `reliability_diagram`, `pit_histogram`, `risk_coverage_curves`.
+3. Calibration: `reliability_diagram`, `pit_histogram`, `risk_coverage_curves`.
 4. Diffusion: `sample_grid`, samples beside real images, and `trajectories`.
 """
 

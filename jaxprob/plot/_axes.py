@@ -1,4 +1,4 @@
-"""Axes of our own, and the colours that all pictures share."""
+"""Axes, legends and the colours of all plots."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's colours can be told apart by (nearly) all eyes, and in print.
+# The colours of Okabe and Ito, for colour-blind readers and print.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9")
 GREY, INK = "0.55", "0.15"
 
 
 def axes(ax: Axes | None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
-    """The axes given, or those of a new figure that no global list holds."""
+    """Return the given axes, or those of a new figure outside pyplot."""
     if ax is not None:
         return ax
     return Figure(figsize=size, dpi=120, layout="constrained").add_subplot()
 
 
 def tidy(ax: Axes, *, x: str, y: str, title: str | None = None) -> None:
-    """Labels, and no more lines than needed."""
+    """Set the labels and remove the upper and right spines."""
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     if title:
@@ -30,7 +30,7 @@ def tidy(ax: Axes, *, x: str, y: str, title: str | None = None) -> None:
 
 
 def legend_above(ax: Axes, columns: int) -> None:
-    """A legend that hides no data; a title, if there is one, moves above it."""
+    """Draw a legend above the axes, and move a title above the legend."""
     ax.legend(
         frameon=False,
         fontsize="small",
@@ -52,19 +52,19 @@ def few_ticks(ax: Axes) -> None:
 
 
 def column(name: str, values: Any) -> np.ndarray:
-    """A vector, from an array that may carry a second axis of length 1."""
+    """Return a vector from an array that may have a second axis of length 1."""
     array = np.asarray(values, dtype=float)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise ValueError(
-            f"{name} has shape {array.shape}: it must be (points,) or (points, 1)"
+            f"{name} has shape {array.shape}: give (points,) or (points, 1)"
         )
     return array
 
 
 def columns(**arrays: Any) -> list[np.ndarray]:
-    """Vectors of one length."""
+    """Return vectors of one length."""
     out = [column(name, values) for name, values in arrays.items()]
     if len({len(array) for array in out}) > 1:
         listing = ", ".join(

@@ -1,4 +1,4 @@
-"""Predictions along a line, with what they are unsure of."""
+"""Predictions along one input, with their uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,28 +38,31 @@ def predictive_band(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Predictive mean, the band of all uncertainty, and within it the epistemic one.
+    """Draw the predictive mean, the band of total and that of epistemic uncertainty.
 
-    What lies between the inner band and the outer is noise, which more data will not
-    take away. Standard deviations add as squares, so the inner band looks larger than
-    its share of the variance.
+    The difference between the bands is noise, which more data do not reduce. Variances
+    add up and standard deviations do not, so the inner band looks larger than its part
+    of the variance.
 
     **Arguments:**
 
-    - `x`, `mean`, `std`: where, predictive mean and total standard deviation, shape
+    - `x`, `mean`, `std`: inputs, predictive means and total standard deviations, shape
         `(points,)` or `(points, 1)`, in any order.
     - `epistemic`: variance of the mean, as `predictive.epistemic` gives it; its square
         root is the half width of the inner band.
     - `data`: `(x, y)` of training rows.
     - `num_std`: half width of both bands, in standard deviations.
-    - `labels`, `title`: texts.
-    - `ax`: where to draw; a new figure by default.
+    - `labels`, `title`: labels of the axes, and the title.
+    - `ax`: axes to draw on; a new figure by default.
 
     **Returns:** the axes.
     """
     x, mean, std = columns(x=x, mean=mean, std=std)
     if (std < 0).any():
-        raise ValueError(f"std[{int(np.argmax(std < 0))}] is negative: a logarithm?")
+        raise ValueError(
+            f"std[{int(np.argmax(std < 0))}] is negative: give standard "
+            "deviations, not their logarithms"
+        )
     order = np.argsort(x)
     ax = axes(ax)
 
@@ -103,11 +106,11 @@ def quantile_band(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Central intervals between quantiles, nested, for predictions of any shape.
+    """Draw nested central intervals between quantiles, for any predictive distribution.
 
     **Arguments:**
 
-    - `x`: where, shape `(points,)` or `(points, 1)`.
+    - `x`: inputs, shape `(points,)` or `(points, 1)`.
     - `quantiles`: shape `(levels, points)`.
     - `levels`: in (0, 1), ascending and symmetric about 1/2, such as
         `[0.05, 0.25, 0.5, 0.75, 0.95]`.
@@ -120,10 +123,10 @@ def quantile_band(
     if values.shape != (len(levels), len(x)):
         raise ValueError(
             f"quantiles has shape {values.shape}: there are {len(levels)} levels and "
-            f"{len(x)} points, so it must be {(len(levels), len(x))}"
+            f"{len(x)} points, so give shape {(len(levels), len(x))}"
         )
     if (np.diff(levels) <= 0).any() or not np.allclose(levels + levels[::-1], 1.0):
-        raise ValueError(f"levels {levels} must ascend and be symmetric about 1/2")
+        raise ValueError(f"levels={levels}: give ascending levels, symmetric about 1/2")
     order = np.argsort(x)
     ax = axes(ax)
     bands = len(levels) // 2
@@ -157,13 +160,13 @@ def prior_draws(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Functions drawn from a prior (or posterior), and their central 90 %.
+    """Draw functions from a prior (or posterior), and their central 90 %.
 
     **Arguments:**
 
-    - `x`: where, shape `(points,)` or `(points, 1)`.
-    - `draws`: one function a row, shape `(draws, points)`.
-    - `highlight`: so many are drawn boldly, to be followed by the eye.
+    - `x`: inputs, shape `(points,)` or `(points, 1)`.
+    - `draws`: one function per row, shape `(draws, points)`.
+    - `highlight`: number of functions that are drawn as dark lines.
     - `labels`, `title`, `ax`: as for `predictive_band`.
 
     **Returns:** the axes.
@@ -172,8 +175,8 @@ def prior_draws(
     values = np.asarray(draws, dtype=float).reshape(len(np.asarray(draws)), -1)
     if values.shape[1] != len(x):
         raise ValueError(
-            f"draws has shape {np.shape(draws)}: each row must hold the {len(x)} "
-            "values of one function"
+            f"draws has shape {np.shape(draws)}: give the {len(x)} values of one "
+            "function in each row"
         )
     order = np.argsort(x)
     ax = axes(ax)

@@ -17,16 +17,17 @@ def reliability_diagram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against confidence; above the diagonal is too modest, below too sure.
+    """Draw accuracy against confidence: underconfident above the diagonal.
 
-    Each bin has Wilson's interval of its accuracy. One that crosses the diagonal gives
-    no reason to doubt. The bars at the foot are the share of rows in each bin.
+    Each bin has Wilson's interval of its accuracy; an interval that crosses the
+    diagonal is consistent with calibration. The bars at the bottom are the fractions of
+    rows in the bins.
 
     **Arguments:**
 
-    - `curve`: of `jaxprob.metrics.reliability_curve`.
+    - `curve`: result of `jaxprob.metrics.reliability_curve`.
     - `level`: coverage of the intervals.
-    - `title`, `ax`: a text, and where to draw; a new figure by default.
+    - `title`, `ax`: title, and axes to draw on; a new figure by default.
 
     **Returns:** the axes.
     """
@@ -37,7 +38,7 @@ def reliability_diagram(
     count = count[filled]
     confidence = np.asarray(curve.confidence, float)[filled]
     accuracy = np.asarray(curve.accuracy, float)[filled]
-    # Wilson (1927): it stays within [0, 1] and has a length at 0 and 1.
+    # Wilson (1927): within [0, 1], and of positive length at 0 and 1.
     z2 = norm.ppf(0.5 + level / 2) ** 2 / count
     centre = (accuracy + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * accuracy * (1 - accuracy) + z2**2 / 4) / (1 + z2)
@@ -87,17 +88,18 @@ def pit_histogram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Histogram of F(y): flat where predictions are calibrated.
+    """Draw the histogram of F(y), which is flat if predictions are calibrated.
 
-    A U is overconfidence, a hump underconfidence, a slope bias. The band holds each bar
-    with probability `level` if all is well: of 20 bars one may stand out.
+    A U shape shows overconfidence, a hump underconfidence, a slope bias. The band
+    contains each bar with probability `level` if predictions are calibrated: at .95 one
+    bar of 20 is expected outside.
 
     **Arguments:**
 
     - `pit`: values in [0, 1], see `jaxprob.metrics.pit_gaussian`.
-    - `num_bins`: bars.
-    - `level`: of the band.
-    - `title`, `ax`: a text, and where to draw; a new figure by default.
+    - `num_bins`: number of bars.
+    - `level`: probability of the band.
+    - `title`, `ax`: title, and axes to draw on; a new figure by default.
 
     **Returns:** the axes.
     """
@@ -105,7 +107,7 @@ def pit_histogram(
 
     values = np.asarray(pit, float).reshape(-1)
     if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("pit must hold values F(y) in [0, 1], at least one")
+        raise ValueError("pit: give at least one value F(y), all in [0, 1]")
     count, edges = np.histogram(values, bins=num_bins, range=(0.0, 1.0))
     expected = values.size / num_bins
     tails = (1 - level) / 2
@@ -142,17 +144,17 @@ def pit_histogram(
 def risk_coverage_curves(
     curves: Mapping[str, RiskCoverage],
     *,
-    risk_label: str = "risk of what is kept",
+    risk_label: str = "risk of kept rows",
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Risk of the most certain rows as more are kept, one curve per method.
+    """Draw the risk of the most certain rows against their fraction, by method.
 
     **Arguments:**
 
-    - `curves`: by name, each of `jaxprob.metrics.risk_coverage`.
-    - `risk_label`, `title`: texts.
-    - `ax`: where to draw; a new figure by default.
+    - `curves`: results of `jaxprob.metrics.risk_coverage`, by name.
+    - `risk_label`, `title`: label of the risk axis, and the title.
+    - `ax`: axes to draw on; a new figure by default.
 
     **Returns:** the axes.
     """
@@ -169,5 +171,5 @@ def risk_coverage_curves(
     ax.set_xlim(0, 1.01)
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize="small", loc="best")
-    tidy(ax, x="coverage: share of rows kept", y=risk_label, title=title)
+    tidy(ax, x="coverage: fraction of rows kept", y=risk_label, title=title)
     return ax

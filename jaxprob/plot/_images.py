@@ -1,4 +1,4 @@
-"""Grids of images, samples beside real ones."""
+"""Grids of images: samples beside real images."""
 
 import numpy as np
 from jaxtyping import ArrayLike
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 def _tile(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """One large picture with a line of white between the small ones."""
+    """Return one large image with white lines between the small ones."""
     height, width, channels = images.shape[1:]
     sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
     for i, image in enumerate(images[: rows * columns]):
@@ -16,7 +16,7 @@ def _tile(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _limits(reference: ArrayLike) -> tuple[float, float]:
-    """Values of black and white: 0 and 1 if all lie between, else the extremes."""
+    """Return the values of black and white: 0 and 1, or the extremes if beyond them."""
     array = np.asarray(reference, float)
     low, high = float(array.min()), float(array.max())
     if low >= 0.0 and high <= 1.0:
@@ -25,20 +25,20 @@ def _limits(reference: ArrayLike) -> tuple[float, float]:
 
 
 def _images(name: str, images: ArrayLike) -> np.ndarray:
-    """Shape (num, height, width, 1 or 3), all finite."""
+    """Return finite images of shape (images, height, width, 1 or 3)."""
     array = np.asarray(images, float)
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or array.shape[1] not in (1, 3) or len(array) == 0:
         raise ValueError(
-            f"{name} has shape {np.shape(images)}: images are (num, height, width) or "
-            "(num, channels, height, width) with 1 or 3 channels"
+            f"{name} has shape {np.shape(images)}: give (images, height, width) "
+            "or (images, channels, height, width) with 1 or 3 channels"
         )
     broken = ~np.isfinite(array).all((1, 2, 3))
     if broken.any():
         raise ValueError(
             f"{name}[{int(np.argmax(broken))}] has NaN or infinite values: "
-            f"{int(broken.sum())} of {len(array)} images do. Leave them out"
+            f"{int(broken.sum())} of {len(array)} images do. Give finite images"
         )
     return array.transpose(0, 2, 3, 1)
 
@@ -52,21 +52,21 @@ def sample_grid(
     limits: tuple[float, float] | None = None,
     titles: tuple[str, str] = ("samples", "real"),
 ) -> Figure:
-    """Draw images in a grid, and beside it a second grid of as many real ones.
+    """Draw images in a grid, and beside it a grid of as many real images.
 
     **Arguments:**
 
-    - `samples`, `real`: shape `(num, height, width)` or `(num, channels, height,
-        width)`, with 1 or 3 channels.
-    - `columns`, `max_rows`: of each grid; what does not fit is left out.
-    - `limits`: values of black and of white; what lies beyond is clipped. By default 0
-        and 1 for images between them, and else the smallest and the largest value: of
-        `real` where it is given, so that both grids have the same scale.
-    - `titles`: over the grids.
+    - `samples`, `real`: shape `(images, height, width)` or `(images, channels,
+        height, width)`, with 1 or 3 channels.
+    - `columns`, `max_rows`: size of each grid; further images are left out.
+    - `limits`: values of black and of white; values beyond are clipped. By default 0
+        and 1 for images between them, else the smallest and the largest value (of
+        `real` if it is given, so that both grids have the same scale).
+    - `titles`: titles of the grids.
 
     **Returns:** the figure.
 
-    **Raises:** `ValueError` for another shape, and for images that are not finite.
+    **Raises:** `ValueError` for other shapes and for images that are not finite.
     """
     grids = [_images("samples", samples)]
     if real is not None:

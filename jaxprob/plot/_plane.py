@@ -1,4 +1,4 @@
-"""Maps and paths in the plane."""
+"""Plots over two inputs: maps of uncertainty and paths of samples."""
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -12,19 +12,19 @@ def plane_grid(
     x_limits: tuple[float, float],
     y_limits: tuple[float, float] | None = None,
     *,
-    num: int = 100,
+    num_points: int = 100,
 ) -> Float[np.ndarray, "points 2"]:
-    """Points of a square grid, for a model to be evaluated at.
+    """Return the points of a square grid.
 
     **Arguments:**
 
     - `x_limits`, `y_limits`: ends of both axes; `y_limits` is `x_limits` by default.
-    - `num`: points along each axis.
+    - `num_points`: number of points along each axis.
 
     **Returns:** the points in float32, as `epistemic_map` takes them.
     """
     y_limits = x_limits if y_limits is None else y_limits
-    x, y = np.linspace(*x_limits, num), np.linspace(*y_limits, num)
+    x, y = np.linspace(*x_limits, num_points), np.linspace(*y_limits, num_points)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     return grid.astype(np.float32)
 
@@ -40,17 +40,18 @@ def epistemic_map(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Uncertainty over the plane, with the training rows on top.
+    """Draw uncertainty over the plane, with the training rows on top.
 
     **Arguments:**
 
-    - `points`: of a grid, as `plane_grid` makes them, shape `(num * num, 2)`.
+    - `points`: the grid of `plane_grid`, shape `(num_points**2, 2)`.
     - `values`: one for each point, such as a mutual information or an epistemic
         standard deviation.
     - `data`: training inputs, shape `(rows, 2)`.
-    - `classes`: their labels, for the colours.
-    - `value_label`, `labels`, `title`: texts.
-    - `ax`: where to draw; a new figure by default.
+    - `classes`: their labels, shown as colours.
+    - `value_label`, `labels`, `title`: labels of the colour bar and of the axes, and
+        the title.
+    - `ax`: axes to draw on; a new figure by default.
 
     **Returns:** the axes.
     """
@@ -58,15 +59,15 @@ def epistemic_map(
     num = round(len(points) ** 0.5)
     if points.shape != (num * num, 2) or values.size != num * num:
         raise ValueError(
-            f"points has shape {points.shape} and values {values.shape}: they must be "
-            "(num * num, 2) and (num * num,), see `plane_grid`"
+            f"points has shape {points.shape} and values {values.shape}: give "
+            "(n * n, 2) and (n * n,), see `plane_grid`"
         )
     ax = axes(ax, size=(6.4, 4.3))
     x, y = points.reshape(num, num, 2).transpose(2, 0, 1)
     mesh = ax.contourf(x, y, values.reshape(num, num), levels=24, cmap="Blues")
-    # Hairlines between the bands appear in vector formats without this.
+    # Without this, vector formats show thin lines between the bands.
     mesh.set_edgecolor("face")
-    # Inset, to be as high as the map, whose aspect is set.
+    # An inset is as high as the map, whose aspect is fixed.
     bar = ax.figure.colorbar(
         mesh,
         cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)),
@@ -79,7 +80,7 @@ def epistemic_map(
     if data is not None:
         rows = np.asarray(data, float)
         kinds = np.zeros(len(rows), int) if classes is None else np.asarray(classes)
-        # Not blue: the map is.
+        # No blue, which is the colour of the map.
         colours = ("#E69F00", "#CC79A7", "#009E73", "#D55E00", "#F0E442", "0.2")
         for i, kind in enumerate(np.unique(kinds)):
             ax.scatter(
@@ -105,10 +106,12 @@ def trajectories(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the paths of samples, from where they start to where they end.
+    """Draw the paths of samples from noise to data.
 
     ```python
-    draws = diffusion.sample(..., trajectory=True)
+    draws = sample(
+        denoiser, ExpAB(), key=key, num_samples=8, shape=(2,), trajectory=True
+    )
     plot.trajectories(draws.path)
     ```
 
@@ -116,11 +119,11 @@ def trajectories(
 
     - `paths`: shape `(samples, times, 2)`, drawn in the plane, or `(samples, times)`
         or `(samples, times, 1)`, drawn over time; as `diffusion.sample` gives them.
-    - `times`: of the paths' points, for paths on the line: shape `(times,)`, or
-        `(samples, times)` where each path has its own.
+    - `times`: times of the points of paths in one dimension: shape `(times,)`, or
+        `(samples, times)` for different times of each path.
     - `data`: real points, in the plane.
-    - `labels`, `title`: texts.
-    - `ax`: where to draw; a new figure by default.
+    - `labels`, `title`: labels of the axes, and the title.
+    - `ax`: axes to draw on; a new figure by default.
 
     **Returns:** the axes.
     """
@@ -130,8 +133,8 @@ def trajectories(
     plane = paths.ndim == 3
     if paths.ndim not in (2, 3) or (plane and paths.shape[2] != 2):
         raise ValueError(
-            f"paths has shape {paths.shape}: it must be (samples, times, 2), or "
-            "(samples, times) for samples on the line"
+            f"paths has shape {paths.shape}: give (samples, times, 2), or (samples, "
+            "times) for samples in one dimension"
         )
     if plane:
         ax = axes(ax, size=(5.0, 4.6))
@@ -153,8 +156,8 @@ def trajectories(
         clock = np.arange(num) if times is None else np.asarray(times, float)
         if clock.shape not in ((num,), paths.shape):
             raise ValueError(
-                f"times has shape {clock.shape} and paths {paths.shape}: one time for "
-                "each point of a path"
+                f"times has shape {clock.shape} and paths {paths.shape}: give one time "
+                "for each point of a path"
             )
         ax.plot(clock.T, paths.T, color=BLUE, alpha=0.35, linewidth=0.7)
         ax.margins(x=0.01)

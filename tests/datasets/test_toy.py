@@ -94,7 +94,7 @@ def test_ring_has_unit_variance_and_its_modes():
 
 
 def test_spirals_without_noise_lie_on_their_curves():
-    x, labels = spirals(3000, num_arms=3, turns=1.5, noise=0.0)
+    x, labels = spirals(3000, num_arms=3, num_turns=1.5, noise=0.0)
     radius = np.linalg.norm(x, axis=1)
     angle = 2 * np.pi * (1.5 * radius + labels / 3)
     curve = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -120,7 +120,7 @@ def test_points_come_from_their_seed(name, getkey):
 
 @pytest.mark.parametrize("name", POINTS)
 def test_points_refuse_what_makes_no_sense(name):
-    with pytest.raises(ValueError, match="num=0"):
+    with pytest.raises(ValueError, match="num_samples=0"):
         POINTS[name](0)
     spread = "std" if name == "gaussian_ring" else "noise"
     with pytest.raises(ValueError, match="not negative"):

@@ -19,7 +19,7 @@ PROBS = RNG.dirichlet(np.ones(4), size=200).astype("f")
 LABELS = RNG.integers(4, size=200)
 CURVE = metrics.reliability_curve(LABELS, PROBS, num_bins=10)
 RISK = metrics.risk_coverage(RNG.uniform(size=30), RNG.uniform(size=30))
-GRID = plot.plane_grid((-1.0, 1.0), num=12)
+GRID = plot.plane_grid((-1.0, 1.0), num_points=12)
 
 ON_AXES = {
     "band": lambda ax: plot.predictive_band(
@@ -126,7 +126,7 @@ def test_reliability_intervals_are_wilsons():
 
 
 def test_grid_points_meet_their_values():
-    grid = plot.plane_grid((0.0, 1.0), (10.0, 12.0), num=3)
+    grid = plot.plane_grid((0.0, 1.0), (10.0, 12.0), num_points=3)
     assert grid.shape == (9, 2)
     np.testing.assert_allclose(grid[:4], [[0, 10], [0.5, 10], [1, 10], [0, 11]])
 
