@@ -128,11 +128,8 @@ from ._mcmc.sgmcmc import AbstractSGMCMC as AbstractSGMCMC
 from ._mcmc.sgld import SGLD as SGLD
 from ._mcmc.sghmc import SGHMC as SGHMC
 from ._mcmc.cosine_cycles import CosineCycles as CosineCycles
-from ._mcmc.run_chains import (
-    ChainError as ChainError,
-    load_draws as load_draws,
-    run_chains as run_chains,
-)
+from ._mcmc.check_run import ChainError as ChainError
+from ._mcmc.run_chains import load_draws as load_draws, run_chains as run_chains
 from ._posterior.draws import DrawsPosterior as DrawsPosterior
 from ._predictive.diagnose import (
     Diagnosis as Diagnosis,

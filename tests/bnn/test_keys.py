@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._mcmc import hamiltonian as _hamiltonian
+from jaxprob.bnn._mcmc import hmc as _hmc
 from jaxprob.bnn._mcmc.blackjax_kernels import HMCInfo
 from jaxprob.testing import LinearGaussian, simulated_ranks
 
@@ -72,7 +72,7 @@ def recorder():
             uses.note("transition", key)
             return place, HMCInfo(*[jnp.zeros_like(place.log_density)] * 3)
 
-        patch.setattr(_hamiltonian, "hmc_step", transition)
+        patch.setattr(_hmc, "hmc_step", transition)
         eqx.clear_caches()
         jax.clear_caches()
         yield uses

@@ -1,10 +1,9 @@
-"""Markov chains side by side: where they start, and which draws are kept."""
+"""Markov chains side by side: the part that all samplers share."""
 
 import abc
 import dataclasses
-import warnings
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,22 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ... import tree
 from ..._random.keys import example_keys
+from ..._training.capabilities import AbstractAcceptReject
 from ..._types import AbstractVar, Info, Model, PRNGKey, Where
-from ...tree._ravel import ravel
 from .._inference.capabilities import AbstractConditional
-from .._inference.inference import Roles, check_state, random_or_point
+from .._inference.inference import check_state, random_or_point
 from .._inference.members import AbstractMemberInference
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._joint.check_prior import check_prior
-from .._joint.sample_prior import sample_prior
 from .._posterior.draws import DrawsPosterior
-from .._posterior.posterior import AbstractPosterior
-from .._weights.learned_noise import LearnedNoise
 from .._weights.running_statistics import statistics, trains_statistics
-from .moved import check_moved
+from .check_draws import check_divergences, check_draws
+from .initial import Initial, check_initial, initial_positions, warn_of_fixed_noise
+from .kept_draws import KeptDraws
+from .weight_vector import WeightVector
 
 
 class ChainState(eqx.Module):
@@ -36,9 +34,9 @@ class ChainState(eqx.Module):
     **Fields:**
 
     - `position`: the random leaves of each chain, ravelled.
-    - `kernel`: what a transition carries on beside it: a momentum; or step size and
-        mass matrix while they adapt, and the log density and its gradient there.
-    - `draws`: kept so far, a ring in which the oldest make room.
+    - `kernel`: what a transition needs beside the position: a momentum; or the state of
+        the warm-up, and the log density and its gradient at the position.
+    - `draws`: a ring buffer in which new draws replace the oldest.
     - `divergences`: of each chain, after warm-up; zero for minibatch samplers.
     - `statistics`: running statistics of each chain's model (see `Stateful`).
     - `step`: transitions made.
@@ -55,49 +53,69 @@ class ChainState(eqx.Module):
 
 
 class AbstractChains(AbstractMemberInference, AbstractConditional):
-    """What all samplers share. A final class says how one transition goes.
+    """Base class of samplers. A final class says how one transition is made.
 
     **Fields:**
 
-    - `num_draws`, `num_chains`: kept of each chain; side by side in one program.
+    - `num_warmup`: updates before the first draw may be kept.
+    - `num_draws`: draws kept of each chain.
+    - `thin`: updates for each kept draw.
+    - `num_chains`: chains side by side in one program.
     - `random`: leaves to sample (see `jaxprob.tree`).
     - `initial`: where chains start: at draws from the `"prior"`, all at the `"model"`,
-        or at a posterior: chain i at its model i, or at a draw of its own.
-    - `refuses`: whether a transition may be refused, as one out of a prior's support.
+        or at a posterior: chain i at its model i, or at a draw from it.
     """
 
-    refuses: ClassVar = True
     num_warmup: AbstractVar[int]
     num_draws: AbstractVar[int]
     thin: AbstractVar[int]
     num_chains: AbstractVar[int]
     random: AbstractVar[Where | None]
-    initial: AbstractVar[Literal["prior", "model"] | AbstractPosterior]
+    initial: AbstractVar[Initial]
 
-    @abc.abstractmethod
-    def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
-        """How many draws of each chain so many updates have kept."""
+    def __check_init__(self):
+        check_least(self, num_warmup=0, num_draws=1, thin=1, num_chains=1)
+        check_initial(self.initial)
 
     @property
     @abc.abstractmethod
-    def num_steps(self) -> int:
-        """Updates until all draws are kept."""
+    def schedule(self) -> KeptDraws:
+        """The updates whose positions are kept."""
 
     @abc.abstractmethod
-    def _kernel(self, position: Array, *, key: PRNGKey) -> PyTree:
-        """What transitions carry on, for all chains, before the first."""
+    def init_kernel(
+        self, position: Float[Array, "chains dim"], *, key: PRNGKey
+    ) -> PyTree:
+        """Return `ChainState.kernel` of all chains before the first transition."""
+
+    @property
+    @abc.abstractmethod
+    def remedy(self) -> str:
+        """A sentence for error messages: what to change where a chain diverges."""
+
+    @property
+    def num_steps(self) -> int:
+        """Updates until all draws are kept."""
+        return self.schedule.num_steps
 
     def init(self, model: Model, *, key: PRNGKey) -> ChainState:
-        roles = Roles.of(model, self.random, False)
-        params = eqx.filter(model, roles.random)
-        reach = None if self.refuses else "a chain whose steps are never refused"
-        check_prior(self.log_joint.prior, params, reach=reach)
+        rejects = isinstance(self, AbstractAcceptReject)
+        reach = None if rejects else "a chain whose steps are always accepted"
+        leaves = WeightVector.of(model, self.random)
+        check_prior(self.log_joint.prior, leaves.params, reach=reach)
         start_key, kernel_key = jax.random.split(key)
-        position = self._positions(model, roles, start_key)
+        position = initial_positions(
+            model,
+            self.random,
+            self.initial,
+            prior=self.log_joint.prior,
+            num_chains=self.num_chains,
+            key=start_key,
+        )
         shape = (self.num_chains, self.num_draws, position.shape[1])
         return ChainState(
             position,
-            kernel=self._kernel(position, key=kernel_key),
+            kernel=self.init_kernel(position, key=kernel_key),
             draws=jnp.zeros(shape, position.dtype),
             divergences=jnp.zeros(self.num_chains, jnp.int32),
             statistics=jax.tree.map(
@@ -134,16 +152,17 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
     def check_start(self, model: Model, data: PyTree) -> None:
         """Warn of a noise level that no chain would move."""
         if self.random is None:
-            _warn_of_still_noise(model)
+            warn_of_fixed_noise(model)
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, False)
 
     def evaluate(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> Info:
-        """The mean over chains of the log-likelihood where they are."""
+        """Return the mean over chains of the negative log-likelihood per row."""
+        leaves = WeightVector.of(state.model, self.random)
 
-        def one(vector, held, key):
-            model = eqx.nn.inference_mode(self._model(state.model, vector, held))
+        def one(vector, statistics, key):
+            model = eqx.nn.inference_mode(leaves.model(vector, statistics))
             return self.log_joint.log_likelihood(model, batch, key=key)
 
         keys = example_keys(key, self.num_chains)
@@ -151,10 +170,27 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         nll = -jnp.mean(values) / self.log_joint.num_data
         return {"loss": nll, "nll": nll}
 
+    def log_density(
+        self, model: Model, vector: Float[Array, " dim"], data: PyTree
+    ) -> Float[Array, ""]:
+        """Return the log joint of a whole data set at ravelled random leaves.
+
+        The model is in inference mode: dropout is off and running statistics are
+        constants.
+        """
+        leaves = WeightVector.of(eqx.nn.inference_mode(model), self.random)
+        return self.log_joint(
+            leaves.model(vector),
+            data,
+            key=jax.random.key(0),
+            params=leaves.leaves(vector),
+        )
+
     def model(self, state: ChainState) -> Model:
-        """The model where the first chain is: one draw."""
-        held = jax.tree.map(lambda a: a[0], state.statistics)
-        return self._model(state.model, state.position[0], held)
+        """Return the model at the first chain's position: one draw."""
+        first = jax.tree.map(lambda a: a[0], state.statistics)
+        leaves = WeightVector.of(state.model, self.random)
+        return leaves.model(state.position[0], first)
 
     def posterior(
         self,
@@ -163,33 +199,37 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         *,
         key: PRNGKey | None = None,
     ) -> DrawsPosterior:
-        """All draws kept so far, in the order in which they were made.
+        """Return all draws kept so far, in the order in which they were made.
 
         For a model that trains running statistics (see `Stateful`), `batches` are the
-        training data again: each draw gets its own statistics from them.
+        training data again: the statistics of each draw are computed from them.
 
-        **Raises:** `ValueError` while there is none, when draws are not finite, or when
-        every transition of a chain diverged or was refused. Warns of divergences, and
-        of chains that have hardly moved.
+        **Raises:** `ValueError` before the first draw, when draws are not finite, or
+        when every transition of a chain diverged or was rejected. Warns of divergences,
+        and of chains that have hardly moved.
         """
         check_state(self, state, ChainState)
-        kept = int(self.num_kept(int(state.step)))
-        if kept == 0:
-            first = next(
-                step
-                for step in range(self.num_warmup + 1, self.num_steps + 1)
-                if int(self.num_kept(step))
-            )
+        num_kept = int(self.schedule.num_kept(int(state.step)))
+        if num_kept == 0:
             raise ValueError(
                 f"no draw yet: {int(state.step)} updates were made, and the first is "
-                f"kept after {first}. Train for num_steps={self.num_steps}."
+                f"kept after {self.schedule.first}. Train for "
+                f"num_steps={self.num_steps}."
             )
-        self._judge(state)
+        self.check_divergences(state)
         length = state.draws.shape[1]
-        draws = state.draws[:, :kept]
-        if kept > length:
-            draws = jnp.roll(draws, -(kept % length), axis=1)
+        draws = state.draws[:, :num_kept]
+        if num_kept > length:
+            draws = jnp.roll(draws, -(num_kept % length), axis=1)
         return self.as_posterior(state.model, draws, batches)
+
+    def check_divergences(self, state: ChainState) -> None:
+        """Raise `ValueError` for a chain that always diverged; warn of divergences."""
+        check_divergences(
+            np.asarray(state.divergences),
+            int(state.step) - self.num_warmup,
+            self.remedy,
+        )
 
     def as_posterior(
         self,
@@ -197,136 +237,43 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         draws: Float[Array | np.ndarray, "chains draws dim"],
         batches: Iterable[PyTree] | None = None,
     ) -> DrawsPosterior:
-        """Ravelled draws as a posterior: `posterior` and `load_draws` call it."""
-        params, rest = self._split(model)
-        self._check_finite(params, draws)
-        check_moved(np.asarray(draws))
-        unravel = jax.vmap(jax.vmap(ravel(params)[1]))
-        posterior = DrawsPosterior(unravel(jnp.asarray(draws)), rest)
-        if not self._refreshes(model):
+        """Return ravelled draws as a posterior; `posterior` and `load_draws` use it."""
+        leaves = WeightVector.of(model, self.random)
+        check_draws(np.asarray(draws), leaves, self.remedy)
+        unravel = jax.vmap(jax.vmap(leaves.leaves))
+        posterior = DrawsPosterior(unravel(jnp.asarray(draws)), leaves.rest)
+        if not self.trains_statistics(model):
             return posterior
         if batches is None:
             raise ValueError(
                 "this model keeps running statistics, and those of the chain's last "
                 "step belong to no draw: give the training data again, "
-                "posterior(state, batches), to compute each draw's own"
+                "posterior(state, batches), to compute those of each draw"
             )
         return refresh_statistics(posterior, TrainingBatches(self, model, batches))
 
-    def _judge(self, state):
-        """Looks at the state before its draws are used."""
-
-    def _refreshes(self, model) -> bool:
-        """Whether the draws need running statistics of their own."""
+    def trains_statistics(self, model: Model) -> bool:
+        """Return whether transitions move running statistics, so that each draw needs
+        its statistics computed again.
+        """
         return trains_statistics(model)
 
-    def _record(self, state, position):
-        """The buffer with the position in it, if this step is one to keep."""
+    def record(
+        self, state: ChainState, position: Float[Array, "chains dim"]
+    ) -> Float[Array, "chains draws dim"]:
+        """Return the ring buffer with the position in it, if this step keeps a draw."""
         length = state.draws.shape[1]
-        before = self.num_kept(state.step)
-        due = self.num_kept(state.step + 1) > before
-        place = before % length
+        before = self.schedule.num_kept(state.step)
+        due = self.schedule.num_kept(state.step + 1) > before
+        row = before % length
         # A choice of the rows, not of the buffer: that would copy it in every step.
-        rows = jnp.where(due, position, state.draws[:, place])
-        return state.draws.at[:, place].set(rows)
-
-    def _split(self, model):
-        return eqx.partition(model, Roles.of(model, self.random, False).random)
-
-    def _model(self, model, vector, held):
-        params, rest = self._split(model)
-        if held is not None:
-            rest = eqx.combine(held, rest)
-        return eqx.combine(ravel(params)[1](vector), rest)
-
-    def _positions(self, model, roles, key):
-        template = ravel(eqx.filter(model, roles.random))[0]
-
-        def start(index, key):
-            if isinstance(self.initial, AbstractPosterior):
-                atoms = self.initial.num_atoms
-                if atoms is None:
-                    drawn = self.initial.sample(key=key)
-                else:
-                    drawn = self.initial.atom(index % atoms)
-            elif self.initial == "model":
-                return template
-            else:
-                prior = self.log_joint.prior
-                drawn = sample_prior(model, prior, key=key, where=roles.random)
-            return ravel(eqx.filter(drawn, roles.random))[0]
-
-        initial = self.initial
-        if isinstance(initial, AbstractPosterior) and (
-            _layout(eqx.filter_eval_shape(initial.mean)) != _layout(model)
-        ):
-            raise ValueError(
-                "initial is a posterior over another model than the one given: their "
-                "classes, settings or shapes differ"
-            )
-        index = jnp.arange(self.num_chains)
-        return jax.vmap(start)(index, example_keys(key, self.num_chains))
-
-    def _check_finite(self, params, draws):
-        bad = ~np.isfinite(np.asarray(draws))
-        if not bad.any():
-            return
-        chain, draw, place = (int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"draw {draw} of chain {chain} is not finite at {leaf_at(params, place)}: "
-            "the chain left for infinity. Lower the learning rate or the step size."
-        )
+        rows = jnp.where(due, position, state.draws[:, row])
+        return state.draws.at[:, row].set(rows)
 
 
-def _warn_of_still_noise(model):
-    nodes = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, LearnedNoise))
-    for node in nodes:
-        if isinstance(node, LearnedNoise):
-            warnings.warn(
-                "a chain moves random leaves alone, and the noise of LearnedNoise is "
-                f"none by default: it stays at {_short(node.scale)}. Write "
-                "random=True to sample it too, under the prior of the other leaves; "
-                "or, if it was trained before, random=... with the leaves to sample",
-                stacklevel=4,
-            )
-
-
-def _short(array):
-    return np.array2string(np.asarray(array), precision=3)
-
-
-def _layout(model):
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(model) if _is_array(leaf)]
-    return jax.tree.structure(model), shapes
-
-
-def _is_array(leaf):
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-
-
-def leaf_at(params: PyTree, place: int) -> str:
-    """The path of the leaf that holds an entry of the ravelled tree."""
-    end = 0
-    for path, leaf in tree.paths(params).items():
-        end += leaf.size
-        if place < end:
-            return path
-    raise IndexError(f"the tree holds {end} numbers, and {place} was asked for")
-
-
-def check_chains(method: AbstractChains, **least: int) -> None:
-    """Refuses settings below their least, and a start that is none."""
+def check_least(method: eqx.Module, **least: int) -> None:
+    """Raise `ValueError` for settings that are smaller than their least values."""
     for name, smallest in least.items():
-        if getattr(method, name) < smallest:
-            raise ValueError(
-                f"{name}={getattr(method, name)}: it is at least {smallest}"
-            )
-    initial = method.initial
-    if not isinstance(initial, AbstractPosterior) and initial not in (
-        "prior",
-        "model",
-    ):
-        raise ValueError(
-            f"initial={initial!r}: it is 'prior', 'model' or a posterior, such as an "
-            "ensemble's"
-        )
+        value = getattr(method, name)
+        if value < smallest:
+            raise ValueError(f"{name}={value}: it is at least {smallest}")

@@ -32,7 +32,8 @@ class CosineCycles(eqx.Module):
     - `length`: $L$, updates in a cycle.
     - `num_draws`: draws kept of each cycle, `thin` updates of the sampler apart and
         the last one at the end of the cycle.
-    - `explore`: the share of each cycle without noise, in [0, 1): 0 samples throughout.
+    - `explore`: the fraction of each cycle without noise, in [0, 1); with 0 all of it
+        samples.
     """
 
     peak: float = eqx.field(static=True)
@@ -49,24 +50,25 @@ class CosineCycles(eqx.Module):
                 "learning rate, and at least 2 updates and 1 draw in a cycle"
             )
         if not 0 <= self.explore < 1:
-            raise ValueError(f"explore={self.explore}: a share of the cycle in [0, 1)")
+            raise ValueError(
+                f"explore={self.explore}: a fraction of the cycle in [0, 1)"
+            )
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """The learning rate of the update with this number."""
-        return 0.5 * self.peak * (jnp.cos(math.pi * self._share(step)) + 1.0)
+        """Return the learning rate of the update with this number."""
+        return 0.5 * self.peak * (jnp.cos(math.pi * self._fraction(step)) + 1.0)
 
     def noisy(self, step: Int[Array, ""]) -> Bool[Array, ""]:
-        """Whether the update with this number adds noise."""
-        return self._share(step) >= self.explore
+        """Return whether the update with this number adds noise."""
+        return self._fraction(step) >= self.explore
 
     def num_kept(self, step: int | Int[Array, ""], thin: int) -> Int[Array, ""]:
-        """Draws kept by so many updates."""
+        """Return how many draws the first `step` updates keep, `thin` apart."""
         whole, rest = step // self.length, step % self.length
         late = jnp.maximum(rest - (self.length - self.num_draws * thin), 0) // thin
         return jnp.asarray(whole * self.num_draws + late)
 
-    def _share(self, step):
-        # An update is one step further than the updates made before it: r(k) of the
-        # paper counts from zero.
-        done = jnp.asarray(step % self.length, jnp.result_type(float))
-        return done / self.length
+    def _fraction(self, step):
+        # r(k) of the paper counts from zero: it is the number of updates made before.
+        before = jnp.asarray(step % self.length, jnp.result_type(float))
+        return before / self.length

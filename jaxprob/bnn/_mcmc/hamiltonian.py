@@ -1,200 +1,184 @@
-"""Hamiltonian Monte Carlo on the whole data set: what NUTS and HMC share."""
+"""Hamiltonian Monte Carlo on the whole data set: the part that NUTS and HMC share."""
 
 import abc
-import warnings
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._jaxpr.host_errors import checks_give_nan
 from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
 from ..._training.capabilities import AbstractAcceptReject
-from ..._types import AbstractVar, PRNGKey
+from ..._types import AbstractVar, Model, PRNGKey
 from .._joint.check_data import check_row_count
 from .blackjax_kernels import (
+    HMCInfo,
     HMCState,
+    LogDensity,
     hmc_init,
-    hmc_step,
-    nuts_step,
     warmup_init,
     warmup_schedule,
     warmup_update,
     warmup_values,
 )
-from .chains import AbstractChains, ChainState, check_chains
-
-
-def advice(method: "AbstractHamiltonian") -> str:
-    """What to do about transitions that diverge."""
-    smaller = "Raise target_acceptance towards 0.99"
-    if not method.num_warmup:
-        smaller = f"Lower step_size={method.step_size}, or let num_warmup find one"
-    return f"{smaller}; scale inputs and targets to unit variance; narrow the prior."
+from .chains import AbstractChains, ChainState
+from .kept_draws import KeptDraws
 
 
 class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
-    """Chains that need the whole data set, with Stan's warm-up.
+    """Base class of samplers that need the whole data set, with Stan's warm-up.
 
-    It is the same in each update: a transition begins with the density and the gradient
-    that the last one left. Models are in inference mode: dropout is off, running
-    statistics are constants.
+    The data set is the same in each update, so a transition begins with the log density
+    and the gradient that the last one computed. Models are in inference mode: dropout
+    is off, running statistics are constants. A final class says how one transition is
+    made.
+
+    **Fields:**
+
+    - `step_size`: where its adaptation starts.
+    - `target_acceptance`: acceptance rate that the step size is adapted to.
     """
 
-    num_warmup: AbstractVar[int]
-    thin: AbstractVar[int]
-    target_acceptance: AbstractVar[float]
     step_size: AbstractVar[float]
+    target_acceptance: AbstractVar[float]
 
     def __check_init__(self):
-        check_chains(self, num_warmup=0, num_draws=1, num_chains=1, thin=1)
         if not 0 < self.target_acceptance < 1:
             raise ValueError(
-                f"target_acceptance={self.target_acceptance}: it is an acceptance "
-                "rate in (0, 1)"
+                f"target_acceptance={self.target_acceptance}: it is a rate in (0, 1)"
             )
         if not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size}: it has to be positive")
+
+    @abc.abstractmethod
+    def transition(
+        self,
+        state: HMCState,
+        log_density: LogDensity,
+        *,
+        step_size: Float[Array, ""],
+        inverse_mass: Float[Array, " dim"],
+        key: PRNGKey,
+    ) -> tuple[HMCState, HMCInfo]:
+        """Make one transition of one chain.
+
+        **Arguments:**
+
+        - `state`: of the chain.
+        - `log_density`: of ravelled random leaves.
+        - `step_size`, `inverse_mass`: as adapted.
+        - `key`: of this transition.
+        """
+
+    @property
+    def schedule(self) -> KeptDraws:
+        return KeptDraws(self.num_warmup, self.num_draws, self.thin)
+
+    @property
+    def remedy(self) -> str:
+        smaller = "Raise target_acceptance towards 0.99"
+        if not self.num_warmup:
+            smaller = f"Lower step_size={self.step_size}, or let num_warmup find one"
+        return f"{smaller}; scale inputs and targets to unit variance; narrow the prior"
 
     def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
         """Reject rows that are not `num_data`, in the data set or in its batches."""
         check_row_count(rows)
         self._check_count(largest or rows)
 
-    @property
-    @abc.abstractmethod
-    def _trajectory(self) -> tuple[int | None, int, float]:
-        """Leapfrog steps, `None` for the no-U-turn rule; most doublings; jitter."""
+    def trains_statistics(self, model: Model) -> bool:
+        return False
 
-    @property
-    def num_steps(self) -> int:
-        """Updates from the first to the last draw."""
-        return self.num_warmup + self.num_draws * self.thin
+    def init_kernel(
+        self, position: Float[Array, "chains dim"], *, key: PRNGKey
+    ) -> PyTree:
+        """Return the state of the warm-up, and log density and gradient.
 
-    def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
-        return jnp.maximum(step - self.num_warmup, 0) // self.thin
+        These two are NaN: the first update, which has the data, computes them.
+        """
+
+        def one(position):
+            return warmup_init(
+                position,
+                step_size=self.step_size,
+                target_acceptance=self.target_acceptance,
+            )
+
+        unknown = jnp.full_like(position, jnp.nan)
+        return jax.vmap(one)(position), unknown[:, 0], unknown
 
     def update_members(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
     ) -> tuple[ChainState, dict[str, Float[Array, " chains"]]]:
         self._check_rows(batch)
-        warming = state.step < self.num_warmup
-        slow, ends = warmup_schedule(self.num_warmup)
-        now = jnp.minimum(state.step, len(slow) - 1)
-        slow, ends = jnp.asarray(slow)[now], jnp.asarray(ends)[now]
-        num_leapfrog, max_doublings, jitter = self._trajectory
 
         def log_density(vector):
             return self.log_density(state.model, vector, batch)
 
-        # A check that fails, as of a solve that takes too many steps, is at a place
-        # without a density: the proposal is refused, as a divergence.
         def start(position):
             return hmc_init(position, log_density)
 
-        # Each transition begins where one ended, with the gradient that it left there.
-        warmup, *known = state.kernel
-        places = jax.lax.cond(
-            state.step == 0,
-            lambda: jax.vmap(checks_give_nan(start))(state.position),
-            lambda: HMCState(state.position, *known),
-        )
-
-        def chain(place, warmup, key):
+        def chain(before, warmup, key):
             current, final, mass = warmup_values(warmup)
             step_size = jnp.where(warming, current, final)
             if not self.num_warmup:
                 step_size = jnp.asarray(self.step_size, final.dtype)
-            factor = 1.0
-            if jitter:
-                jitter_key, key = jax.random.split(key)
-                low, high = 1.0 - jitter, 1.0 + jitter
-                factor = jax.random.uniform(jitter_key, (), final.dtype, low, high)
-            settings = {"step_size": step_size * factor, "inverse_mass": mass}
-            if num_leapfrog is None:
-                place, info = nuts_step(
-                    key, place, log_density, max_doublings=max_doublings, **settings
-                )
-            else:
-                place, info = hmc_step(
-                    key, place, log_density, num_leapfrog=num_leapfrog, **settings
-                )
-            return place, {
-                **info._asdict(),
-                "log_density": place.log_density,
-                "step_size": step_size,
-            }
+            after, info = self.transition(
+                before, log_density, step_size=step_size, inverse_mass=mass, key=key
+            )
+            return after, info, step_size
 
-        def adapt(warmup, place, acceptance):
+        warming = state.step < self.num_warmup
+        warmup, *known = state.kernel
+        # Where a check inside the model fails, such as that of a solver that takes too
+        # many steps, the density is NaN and the transition is rejected as a divergence.
+        before = jax.lax.cond(
+            state.step == 0,
+            lambda: jax.vmap(checks_give_nan(start))(state.position),
+            lambda: HMCState(state.position, *known),
+        )
+        keys = example_keys(key, self.num_chains)
+        after, info, step_size = jax.vmap(checks_give_nan(chain))(before, warmup, keys)
+        warmup = jax.lax.cond(
+            warming,
+            lambda: self._adapt(warmup, after.position, info.acceptance, state.step),
+            lambda: warmup,
+        )
+        diverged = jnp.where(warming, 0, info.divergent.astype(jnp.int32))
+        state = ChainState(
+            after.position,
+            (warmup, after.log_density, after.gradient),
+            self.record(state, after.position),
+            state.divergences + diverged,
+            state.statistics,
+            state.step + 1,
+            state.model,
+        )
+        return state, {
+            "loss": -after.log_density / self.log_joint.num_data,
+            **info._asdict(),
+            "log_density": after.log_density,
+            "step_size": step_size,
+        }
+
+    def _adapt(self, warmup, position, acceptance, step):
+        """The warm-up of all chains after one transition."""
+        slow, ends = warmup_schedule(self.num_warmup)
+        now = jnp.minimum(step, len(slow) - 1)
+        slow, ends = jnp.asarray(slow)[now], jnp.asarray(ends)[now]
+
+        def one(warmup, position, acceptance):
             return warmup_update(
                 warmup,
-                place.position,
+                position,
                 acceptance,
                 slow=slow,
                 ends=ends,
                 target_acceptance=self.target_acceptance,
             )
 
-        keys = example_keys(key, self.num_chains)
-        places, info = jax.vmap(checks_give_nan(chain))(places, warmup, keys)
-        warmup = jax.lax.cond(
-            warming,
-            lambda: jax.vmap(adapt)(warmup, places, info["acceptance"]),
-            lambda: warmup,
-        )
-        divergent = info["divergent"]
-        state = ChainState(
-            places.position,
-            (warmup, places.log_density, places.gradient),
-            self._record(state, places.position),
-            state.divergences + jnp.where(warming, 0, divergent.astype(jnp.int32)),
-            state.statistics,
-            state.step + 1,
-            state.model,
-        )
-        info = {
-            name: value.astype(places.position.dtype) for name, value in info.items()
-        }
-        return state, {"loss": -info["log_density"] / self.log_joint.num_data, **info}
-
-    def log_density(self, model: PyTree, vector: Array, batch: PyTree) -> Array:
-        """The log joint of the whole data set at ravelled random leaves."""
-        model = eqx.nn.inference_mode(model)
-        drawn = self._model(model, vector, None)
-        params = self._split(drawn)[0]
-        return self.log_joint(drawn, batch, key=jax.random.key(0), params=params)
-
-    def _kernel(self, position, *, key):
-        warmup = jax.vmap(
-            lambda p: warmup_init(
-                p, target_acceptance=self.target_acceptance, step_size=self.step_size
-            )
-        )(position)
-        # Until the first update knows the data.
-        unknown = jnp.full_like(position, jnp.nan)
-        return warmup, unknown[:, 0], unknown
-
-    def _refreshes(self, model):
-        return False
-
-    def _judge(self, state):
-        since = int(state.step) - self.num_warmup
-        count = np.asarray(state.divergences)
-        if count.max() >= since:
-            raise ValueError(
-                f"chain {int(count.argmax())} diverged in each of its {since} "
-                f"transitions and never moved. {advice(self)}"
-            )
-        if count.any():
-            listing = ", ".join(f"chain {i} in {n}" for i, n in enumerate(count) if n)
-            warnings.warn(
-                f"transitions diverged, of {since} each: {listing}. Draws near there "
-                f"are missing and the posterior is biased. {advice(self)}",
-                stacklevel=4,
-            )
+        return jax.vmap(one)(warmup, position, acceptance)
 
     def _check_rows(self, batch):
         data, _ = unpack(batch)

@@ -1,17 +1,20 @@
 """Hamiltonian Monte Carlo with trajectories of a fixed number of steps."""
 
 from dataclasses import KW_ONLY
-from typing import Literal
 
-from ..._types import Where
+import jax
+from jaxtyping import Array, Float
+
+from ..._types import PRNGKey, Where
 from .._joint.log_joint import LogJoint
-from .._posterior.posterior import AbstractPosterior
-from .chains import check_chains
+from .blackjax_kernels import HMCInfo, HMCState, LogDensity, hmc_step
+from .chains import check_least
 from .hamiltonian import AbstractHamiltonian
+from .initial import Initial
 
 
 class HMC(AbstractHamiltonian):
-    r"""Draws from the exact posterior by trajectories of L leapfrog steps.
+    r"""Hamiltonian Monte Carlo: draws from the exact posterior by L leapfrog steps.
 
     $$p_{1/2} = p + \tfrac \epsilon 2 \nabla \log p_T(w), \quad w' = w + \epsilon
       M^{-1} p_{1/2}, \quad p' = p_{1/2} + \tfrac \epsilon 2 \nabla \log p_T(w')$$
@@ -21,8 +24,8 @@ class HMC(AbstractHamiltonian):
     All trajectories cost the same, so chains side by side never wait for each other,
     and long ones cross a network's posterior where `NUTS` would turn early. Prefer
     `NUTS` where L is not known. A trajectory as long as a period of the target comes
-    back to where it began, so each has a step size of its own, up to `jitter` away from
-    the adapted one.
+    back to where it began, so the step size differs at random from one to the next, by
+    up to `jitter` of the adapted one.
 
     References: *MCMC using Hamiltonian dynamics*, Neal, 2011, section 3.2,
     https://arxiv.org/abs/1206.1901; *What are Bayesian neural network posteriors really
@@ -36,10 +39,11 @@ class HMC(AbstractHamiltonian):
 
     **Arguments:**
 
+    - `log_joint`, `num_warmup`, `num_draws`, `thin`, `num_chains`, `random`, `initial`,
+        `step_size`, `target_acceptance`: as in `NUTS`.
     - `num_leapfrog`: L.
     - `jitter`: step sizes are uniform in (1 - jitter, 1 + jitter) times the adapted
         one; 0 for one step size.
-    - the others: as in `NUTS`.
     """
 
     log_joint: LogJoint
@@ -49,17 +53,37 @@ class HMC(AbstractHamiltonian):
     thin: int = 1
     num_chains: int = 4
     random: Where | None = None
-    initial: Literal["prior", "model"] | AbstractPosterior = "prior"
+    initial: Initial = "prior"
     step_size: float = 0.1
     target_acceptance: float = 0.8
     num_leapfrog: int = 32
     jitter: float = 0.2
 
     def __check_init__(self):
-        check_chains(self, num_leapfrog=1)
+        check_least(self, num_leapfrog=1)
         if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter={self.jitter}: a share of the step in [0, 1)")
+            raise ValueError(f"jitter={self.jitter}: a fraction of the step in [0, 1)")
 
-    @property
-    def _trajectory(self):
-        return self.num_leapfrog, 0, self.jitter
+    def transition(
+        self,
+        state: HMCState,
+        log_density: LogDensity,
+        *,
+        step_size: Float[Array, ""],
+        inverse_mass: Float[Array, " dim"],
+        key: PRNGKey,
+    ) -> tuple[HMCState, HMCInfo]:
+        """Make one transition with a step size that is jittered at random."""
+        if self.jitter:
+            jitter_key, key = jax.random.split(key)
+            low, high = 1.0 - self.jitter, 1.0 + self.jitter
+            factor = jax.random.uniform(jitter_key, (), step_size.dtype, low, high)
+            step_size = step_size * factor
+        return hmc_step(
+            key,
+            state,
+            log_density,
+            step_size=step_size,
+            inverse_mass=inverse_mass,
+            num_leapfrog=self.num_leapfrog,
+        )

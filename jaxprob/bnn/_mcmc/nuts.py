@@ -1,17 +1,19 @@
-"""The no-U-turn sampler: the judge of everything else."""
+"""The no-U-turn sampler, the reference for all other methods."""
 
 from dataclasses import KW_ONLY
-from typing import Literal
 
-from ..._types import Where
+from jaxtyping import Array, Float
+
+from ..._types import PRNGKey, Where
 from .._joint.log_joint import LogJoint
-from .._posterior.posterior import AbstractPosterior
-from .chains import check_chains
+from .blackjax_kernels import HMCInfo, HMCState, LogDensity, nuts_step
+from .chains import check_least
 from .hamiltonian import AbstractHamiltonian
+from .initial import Initial
 
 
 class NUTS(AbstractHamiltonian):
-    r"""Draws from the exact posterior by the no-U-turn sampler, several chains at once.
+    r"""The no-U-turn sampler: draws from the exact posterior, by several chains.
 
     Each update is one transition of every chain, and needs the **whole** data set as
     its batch. During the first `num_warmup` the step size and a diagonal mass matrix
@@ -43,7 +45,7 @@ class NUTS(AbstractHamiltonian):
     - `random`: leaves to sample (see `jaxprob.tree`), as in `MAP`; all others stay as
         they are: there are no points.
     - `initial`: chains start at draws from the `"prior"`, all at the `"model"`, or at a
-        posterior: chain i at its i-th model, as for the warm start from an ensemble.
+        posterior: chain i at its i-th model, such as member i of an ensemble.
     - `step_size`: where its adaptation starts; with `num_warmup=0` it is used as it is.
     - `target_acceptance`: acceptance rate that the step size is adapted to.
     - `max_doublings`: a trajectory has at most 2 to this power steps.
@@ -56,14 +58,28 @@ class NUTS(AbstractHamiltonian):
     thin: int = 1
     num_chains: int = 4
     random: Where | None = None
-    initial: Literal["prior", "model"] | AbstractPosterior = "prior"
+    initial: Initial = "prior"
     step_size: float = 0.1
     target_acceptance: float = 0.8
     max_doublings: int = 10
 
     def __check_init__(self):
-        check_chains(self, max_doublings=1)
+        check_least(self, max_doublings=1)
 
-    @property
-    def _trajectory(self):
-        return None, self.max_doublings, 0.0
+    def transition(
+        self,
+        state: HMCState,
+        log_density: LogDensity,
+        *,
+        step_size: Float[Array, ""],
+        inverse_mass: Float[Array, " dim"],
+        key: PRNGKey,
+    ) -> tuple[HMCState, HMCInfo]:
+        return nuts_step(
+            key,
+            state,
+            log_density,
+            step_size=step_size,
+            inverse_mass=inverse_mass,
+            max_doublings=self.max_doublings,
+        )

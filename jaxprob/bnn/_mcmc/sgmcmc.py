@@ -1,48 +1,39 @@
-"""Draws from minibatches: the part that all stochastic-gradient samplers share."""
+"""Stochastic-gradient samplers: the part that SGLD and SGHMC share."""
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import example_keys
 from ..._training.capabilities import AbstractGradient
 from ..._types import AbstractVar, PRNGKey
-from ...tree._ravel import ravel
-from .chains import AbstractChains, ChainState, check_chains
+from .chains import AbstractChains, ChainState
 from .cosine_cycles import CosineCycles
+from .kept_draws import KeptDraws
+from .weight_vector import WeightVector
 
 
 class AbstractSGMCMC(AbstractChains, AbstractGradient):
-    """The workflow of chains of stochastic-gradient steps: what is kept, and when.
+    """Base class of samplers that move by gradients of minibatches.
 
-    A final class says in `_move` how one step goes.
+    A final class says how one transition is made.
+
+    **Fields:**
+
+    - `learning_rate`: a number, or a schedule `step -> learning_rate`.
     """
 
-    refuses: ClassVar = False
     learning_rate: AbstractVar[float | Callable[..., Array]]
-    num_warmup: AbstractVar[int]
-    thin: AbstractVar[int]
-
-    @abc.abstractmethod
-    def _move(
-        self, key, position, momentum, log_density, step_size, noise_scale
-    ) -> tuple[Array, Array, Array, PyTree]:
-        """The next position and momentum; the log-density on the way, and what comes
-        with it. The variance of the noise is multiplied by `noise_scale`.
-        """
 
     def __check_init__(self):
-        check_chains(self, num_warmup=0, thin=1, num_draws=1, num_chains=1)
         rate = self.learning_rate
         if not callable(rate) and not (np.ndim(rate) == 0 and rate > 0):
             raise ValueError(f"learning_rate={rate}: a positive number, or a schedule")
-        cycles = self._cycles
+        cycles = self.schedule.cycles
         if cycles is None:
             return
         if cycles.num_draws * self.thin > cycles.length:
@@ -57,24 +48,51 @@ class AbstractSGMCMC(AbstractChains, AbstractGradient):
                 f"{cycles.num_draws} draws"
             )
 
+    @abc.abstractmethod
+    def transition(
+        self,
+        position: Float[Array, " dim"],
+        momentum: Float[Array, " dim"],
+        log_density: Callable[[Array], tuple[Array, PyTree]],
+        *,
+        step_size: Float[Array, ""],
+        noise_scale: Float[Array, ""],
+        key: PRNGKey,
+    ) -> tuple[Array, Array, Array, PyTree]:
+        r"""Make one transition of one chain.
+
+        **Arguments:**
+
+        - `position`, `momentum`: of the chain.
+        - `log_density`: $\log p_T(\mathcal B_t, w)$ of ravelled random leaves, and the
+            running statistics of the model there.
+        - `step_size`: $\eta / N$.
+        - `noise_scale`: factor on the standard deviation of the noise.
+        - `key`: of the noise.
+
+        **Returns:** position and momentum after it; log density and running statistics
+        where the gradient was taken.
+        """
+
     @property
-    def _cycles(self) -> CosineCycles | None:
+    def schedule(self) -> KeptDraws:
         rate = self.learning_rate
-        return rate if isinstance(rate, CosineCycles) else None
+        cycles = rate if isinstance(rate, CosineCycles) else None
+        return KeptDraws(self.num_warmup, self.num_draws, self.thin, cycles)
 
     @property
-    def num_steps(self) -> int:
-        """Updates until all draws are kept."""
-        if self._cycles is not None:
-            cycles = self.num_draws // self._cycles.num_draws
-            return self.num_warmup + cycles * self._cycles.length
-        return self.num_warmup + self.thin * self.num_draws
+    def remedy(self) -> str:
+        rate = self.learning_rate
+        given = "the learning rate" if callable(rate) else f"learning_rate={rate}"
+        return f"Lower {given}; scale inputs and targets to unit variance"
 
-    def num_kept(self, step: int | Int[Array, ""]) -> Int[Array, ""]:
-        since = jnp.maximum(step - self.num_warmup, 0)
-        if self._cycles is not None:
-            return self._cycles.num_kept(since, self.thin)
-        return since // self.thin
+    def init_kernel(
+        self, position: Float[Array, "chains dim"], *, key: PRNGKey
+    ) -> Float[Array, "chains dim"]:
+        """Return the momentum of each chain, a draw from its stationary distribution
+        in units of the step size.
+        """
+        return jax.random.normal(key, position.shape, position.dtype)
 
     def update_members(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
@@ -84,57 +102,56 @@ class AbstractSGMCMC(AbstractChains, AbstractGradient):
         dtype = state.position.dtype
         step_size = jnp.asarray(rate, dtype) / self.log_joint.num_data
         noise_scale = jnp.ones((), dtype)
-        if self._cycles is not None:
-            noise_scale = self._cycles.noisy(state.step).astype(dtype)
+        if self.schedule.cycles is not None:
+            noise_scale = self.schedule.cycles.noisy(state.step).astype(dtype)
 
-        def chain(position, momentum, held, key):
+        def chain(position, momentum, statistics, key):
             move_key, call_key = jax.random.split(key)
-            log_density = self._log_density(state.model, held, batch, call_key)
-            return self._move(
-                move_key, position, momentum, log_density, step_size, noise_scale
+            return self.transition(
+                position,
+                momentum,
+                self._log_density(state.model, statistics, batch, call_key),
+                step_size=step_size,
+                noise_scale=noise_scale,
+                key=move_key,
             )
 
         keys = example_keys(key, self.num_chains)
-        position, momentum, value, held = jax.vmap(chain)(
+        position, momentum, value, statistics = jax.vmap(chain)(
             state.position, state.kernel, state.statistics, keys
         )
         state = ChainState(
             position,
             momentum,
-            self._record(state, position),
+            self.record(state, position),
             state.divergences,
-            held,
+            statistics,
             state.step + 1,
             state.model,
         )
         return state, {"loss": -value / self.log_joint.num_data, "log_joint": value}
 
     def gradient(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
-        """That of the log-density of each chain where it is."""
+        """Return the gradient of the log density at the position of each chain."""
 
-        def chain(position, held, key):
+        def chain(position, statistics, key):
             _, call_key = jax.random.split(key)
-            log_density = self._log_density(state.model, held, batch, call_key)
+            log_density = self._log_density(state.model, statistics, batch, call_key)
             return jax.grad(lambda vector: log_density(vector)[0])(position)
 
         keys = example_keys(key, self.num_chains)
         slopes = jax.vmap(chain)(state.position, state.statistics, keys)
-        return jax.vmap(ravel(self._split(state.model)[0])[1])(slopes)
+        return jax.vmap(WeightVector.of(state.model, self.random).leaves)(slopes)
 
-    def _log_density(self, model, held, batch, key):
-        """Of ravelled random leaves, on a batch; and the running statistics after."""
+    def _log_density(self, model, statistics, batch, key):
+        """The log density of ravelled random leaves on a batch, and the statistics."""
         joint = self.log_joint
-        params, rest = self._split(model)
-        unravel = ravel(params)[1]
+        leaves = WeightVector.of(model, self.random)
 
         def log_density(vector):
-            params = unravel(vector)
-            drawn = eqx.combine(params, held, rest)
+            drawn = leaves.model(vector, statistics)
             value, after = joint.with_statistics(drawn, batch, key=key)
-            value = (value + joint.log_prior(params)) / joint.temperature
-            return value, held if after is None else after
+            value = value + joint.log_prior(leaves.leaves(vector))
+            return value / joint.temperature, statistics if after is None else after
 
         return log_density
-
-    def _kernel(self, position, *, key):
-        return jax.random.normal(key, position.shape, position.dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxprob import bnn
-from jaxprob.bnn._mcmc.moved import check_moved
+from jaxprob.bnn._mcmc.check_draws import check_moved
 
 
 def walks(scale, *, chains=2, draws=200, dim=3):

@@ -1,0 +1,111 @@
+"""First positions of chains."""
+
+import warnings
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..._random.keys import example_keys
+from ..._types import Model, PRNGKey, Where
+from .._inference.inference import Roles
+from .._joint.prior import Prior
+from .._joint.sample_prior import sample_prior
+from .._posterior.posterior import AbstractPosterior
+from .._weights.learned_noise import LearnedNoise
+from .weight_vector import WeightVector
+
+Initial: TypeAlias = Literal["prior", "model"] | AbstractPosterior
+"""Chains start at draws from the prior, all at the model, or at a posterior: chain i at
+its model i, or at a draw where it has no finite list of models."""
+
+
+def check_initial(initial: Any) -> None:
+    """Raise `ValueError` unless chains can start there."""
+    names = ("prior", "model")
+    if not isinstance(initial, AbstractPosterior) and initial not in names:
+        raise ValueError(
+            f"initial={initial!r}: it is 'prior', 'model' or a posterior, such as that "
+            "of an ensemble"
+        )
+
+
+def initial_positions(
+    model: Model,
+    random: Where | None,
+    initial: Initial,
+    *,
+    prior: Prior,
+    num_chains: int,
+    key: PRNGKey,
+) -> Float[Array, "chains dim"]:
+    """Return the random leaves with which each chain starts, ravelled.
+
+    **Arguments:**
+
+    - `model`: gives the structure, and the start for `"model"`.
+    - `random`: leaves that the chains move.
+    - `initial`: see `Initial`.
+    - `prior`: of the random leaves.
+    - `num_chains`: how many chains start.
+    - `key`: of the draws.
+
+    **Raises:** `ValueError` for a posterior over another model.
+    """
+    flags = Roles.of(model, random, False).random
+    if isinstance(initial, AbstractPosterior):
+        _check_same_model(initial, model)
+
+    def start(index, key):
+        if isinstance(initial, AbstractPosterior):
+            atoms = initial.num_atoms
+            if atoms is None:
+                drawn = initial.sample(key=key)
+            else:
+                drawn = initial.atom(index % atoms)
+        elif initial == "model":
+            drawn = model
+        else:
+            drawn = sample_prior(model, prior, key=key, where=flags)
+        return WeightVector(*eqx.partition(drawn, flags)).vector
+
+    return jax.vmap(start)(jnp.arange(num_chains), example_keys(key, num_chains))
+
+
+def warn_of_fixed_noise(model: Model) -> None:
+    """Warn of the scale of a `LearnedNoise`, which is not random by default."""
+    nodes: list[Any] = jax.tree.leaves(model, is_leaf=_is_noise)
+    for node in filter(_is_noise, nodes):
+        scale = np.array2string(np.asarray(node.scale), precision=3)
+        warnings.warn(
+            "a chain moves random leaves alone, and the scale of LearnedNoise is no "
+            f"random leaf by default: it stays at {scale}. Write random=True to sample "
+            "it too, under the prior of the other leaves; or, if it was trained "
+            "before, random=... with the leaves to sample",
+            stacklevel=5,
+        )
+
+
+def _is_noise(node):
+    return isinstance(node, LearnedNoise)
+
+
+def _check_same_model(posterior, model):
+    if _layout(eqx.filter_eval_shape(posterior.mean)) != _layout(model):
+        raise ValueError(
+            "initial is a posterior over another model than the one given: their "
+            "classes, settings or shapes differ. Give the posterior of a method that "
+            "was trained on this model"
+        )
+
+
+def _layout(model: PyTree):
+    arrays = [leaf for leaf in jax.tree.leaves(model) if _is_array(leaf)]
+    return jax.tree.structure(model), [jnp.shape(leaf) for leaf in arrays]
+
+
+def _is_array(leaf):
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)

@@ -1,0 +1,58 @@
+"""Random leaves of a model as one vector."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from ... import tree
+from ..._types import Model, Where
+from ...tree._ravel import ravel
+from .._inference.inference import Roles
+
+
+class WeightVector(eqx.Module):
+    """Random leaves of a model, ravelled, and the way back to a model.
+
+    **Fields:**
+
+    - `params`: the random leaves, `None` elsewhere.
+    - `rest`: all other leaves.
+    """
+
+    params: PyTree
+    rest: PyTree
+
+    @classmethod
+    def of(cls, model: Model, random: Where | None) -> "WeightVector":
+        """Split a model by the leaves that `random` selects."""
+        return cls(*eqx.partition(model, Roles.of(model, random, False).random))
+
+    @property
+    def vector(self) -> Float[Array, " dim"]:
+        """The random leaves of the model."""
+        return ravel(self.params)[0]
+
+    def leaves(self, vector: Float[Array, " dim"]) -> PyTree:
+        """Return a tree like `params` with the numbers of a vector."""
+        return ravel(self.params)[1](vector)
+
+    def model(self, vector: Float[Array, " dim"], statistics: PyTree = None) -> Model:
+        """Return the model with the numbers of a vector in its random leaves.
+
+        **Arguments:**
+
+        - `vector`: of the random leaves.
+        - `statistics`: running statistics in place of those of the model.
+        """
+        rest = self.rest
+        if statistics is not None:
+            rest = eqx.combine(statistics, rest)
+        return eqx.combine(self.leaves(vector), rest)
+
+    def path(self, index: int) -> str:
+        """Return the path of the leaf that holds an entry of the vector."""
+        end = 0
+        for path, leaf in tree.paths(self.params).items():
+            end += leaf.size
+            if index < end:
+                return path
+        raise IndexError(f"index={index}: the random leaves hold {end} numbers")
