@@ -104,13 +104,13 @@ from ._ensembles.mc_dropout import (
 )
 from ._laplace.laplace import Laplace as Laplace
 from ._laplace.posterior import LaplacePosterior as LaplacePosterior
-from ._laplace.tune import (
+from ._laplace.tune_prior import (
     per_layer as per_layer,
     tune_prior as tune_prior,
     with_noise as with_noise,
 )
-from ._laplace.evidence import train_by_evidence as train_by_evidence
-from ._laplace.link import probit as probit, softmax_bridge as softmax_bridge
+from ._laplace.train_by_evidence import train_by_evidence as train_by_evidence
+from ._laplace.logit_gaussian import probit as probit, softmax_bridge as softmax_bridge
 from ._laplace.curvature import (
     AbstractCurvature as AbstractCurvature,
     DiagonalCurvature as DiagonalCurvature,

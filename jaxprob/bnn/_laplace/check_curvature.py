@@ -1,4 +1,4 @@
-"""Checks of a curvature after the pass over the data, in words that help."""
+"""Checks of a curvature after the pass over the data."""
 
 import warnings
 
@@ -13,8 +13,8 @@ from .curvature import AbstractCurvature, FullCurvature, KroneckerCurvature
 from .low_rank import LowRankCurvature
 from .positive_part import positive_part
 
-NEGATIVE_SHARE = 0.01
-EXCESS_SHARE = 0.2
+NEGATIVE_FRACTION = 0.01
+EXCESS_FRACTION = 0.2
 
 
 def check_curvature(
@@ -33,18 +33,18 @@ def check_curvature(
 def without_negative(
     matrix: AbstractCurvature, tau: Float[Array, " dim"]
 ) -> tuple[AbstractCurvature, float]:
-    """Return the positive part and the share of what it leaves out; warn if much."""
-    positive, share = positive_part(matrix, tau)
-    if share > NEGATIVE_SHARE:
+    """Return the positive part and the fraction that was negative; warn of a large one."""
+    positive, fraction = positive_part(matrix, tau)
+    if fraction > NEGATIVE_FRACTION:
         warnings.warn(
-            f"{share:.0%} of the curvature of the log-likelihood is negative, summed "
-            "over the rows, and was set to zero: the posterior is too narrow or too "
+            f"{fraction:.0%} of the curvature of the log-likelihood is negative, "
+            "summed over the rows, and was set to zero: the posterior is too narrow or too "
             "wide there. The likelihood is not log-concave in the output, and its "
             "expected information has no closed form here. Write Laplace(..., "
             "kind='hessian') after training to convergence, or sample with NUTS.",
             stacklevel=4,
         )
-    return positive, share
+    return positive, fraction
 
 
 def check_precision(
@@ -59,7 +59,7 @@ def check_precision(
             "the Hessian of the log joint is not negative definite: in one direction "
             f"its curvature is {least:.1e}, so the weights are not at a mode. Train "
             "longer, with a lower learning rate at the end; or write kind='ggn', which "
-            "is positive anywhere."
+            "has no negative eigenvalues."
         )
     largest = np.max(np.diag(matrix.matrix))
     raise FloatingPointError(
@@ -71,7 +71,7 @@ def check_precision(
 
 
 def warn_if_flat(matrix: AbstractCurvature) -> None:
-    """Warn where the data say nothing."""
+    """Warn where the log-likelihood has no curvature at all."""
     if isinstance(matrix, KroneckerCurvature):
         arrays = [block.outputs for block in matrix.blocks]
     elif isinstance(matrix, LowRankCurvature):
@@ -81,7 +81,7 @@ def warn_if_flat(matrix: AbstractCurvature) -> None:
     if not any(np.any(np.asarray(a) != 0) for a in arrays):
         warnings.warn(
             "the log-likelihood has no curvature at the mode, so the posterior is the "
-            "prior round it. Either the likelihood is piecewise linear in the output "
+            "prior around it. Either the likelihood is piecewise linear in the output "
             "(write kind='fisher'), or no output depends on these weights.",
             stacklevel=4,
         )
@@ -90,11 +90,11 @@ def warn_if_flat(matrix: AbstractCurvature) -> None:
 def warn_of_left_out(matrix: LowRankCurvature, tau: Float[Array, " dim"]) -> None:
     r"""Warn where a low rank leaves directions to the prior that the data determine.
 
-    With eigenvalues $\lambda$ of $T^{-1} R$, R being what is left out, the variance
-    there is 1 in units of the prior where it should be $1 / (1 + \lambda)$. Weighed by
-    what a direction does to the outputs of the training set, $\sum \lambda$ stands for
-    $\sum \lambda / (1 + \lambda) \ge \sum \lambda / (1 + \bar\lambda)$, where
-    $\bar\lambda = \sum \lambda^2 / \sum \lambda$ (Jensen's inequality).
+    With eigenvalues $\lambda$ of $T^{-1} R$, where R is left out, the variance there is
+    1 in units of the prior where it should be $1 / (1 + \lambda)$. Weighted by the
+    variance that a direction gives the outputs at the training inputs, $\sum \lambda$
+    stands for $\sum \lambda / (1 + \lambda) \ge \sum \lambda / (1 + \bar\lambda)$,
+    where $\bar\lambda = \sum \lambda^2 / \sum \lambda$ (Jensen's inequality).
     """
     _, variance, square = map(float, matrix.residual)
     if variance <= 0:
@@ -104,7 +104,7 @@ def warn_of_left_out(matrix: LowRankCurvature, tau: Float[Array, " dim"]) -> Non
     explained = float(np.sum(kept / (1.0 + kept)))
     total = variance + explained
     excess = (variance - variance / (1.0 + mean)) / total
-    if excess > EXCESS_SHARE:
+    if excess > EXCESS_FRACTION:
         rank = matrix.factor.shape[1]
         warnings.warn(
             f"rank={rank} leaves out {float(matrix.left_out):.0%} of the curvature. In "
@@ -122,7 +122,7 @@ def warn_of_left_out(matrix: LowRankCurvature, tau: Float[Array, " dim"]) -> Non
 def check_columns(matrix: KroneckerCurvature, tau: Float[Array, " dim"]) -> None:
     """Raise `ValueError` unless each input of a layer has one prior precision.
 
-    A Kronecker product with the prior is inverted for no other.
+    With other priors the sum of Kronecker product and prior has no closed inverse.
     """
     for block in matrix.blocks:
         rows = np.asarray(block.matrix(tau))

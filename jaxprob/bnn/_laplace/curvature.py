@@ -1,8 +1,9 @@
-r"""Curvature of the log-likelihood in the shapes that can be inverted.
+r"""Curvature of the log-likelihood in forms that can be factorised.
 
 Each holds $G$, the sum over the data set of $J^\top H J$ (J the Jacobian of the output,
-H the negative Hessian of the log-likelihood in it), and answers for the posterior
-precision $\Lambda = G + \mathrm{diag}(\tau)$, where $\tau$ is the prior's precision.
+H the negative Hessian of the log-likelihood in it), and computes with the posterior
+precision $\Lambda = G + \mathrm{diag}(\tau)$, where $\tau$ is the precision of the
+prior.
 """
 
 import abc
@@ -17,51 +18,51 @@ from ..._types import PRNGKey
 
 
 class AbstractCurvature(eqx.Module):
-    """What a Laplace approximation asks of a matrix."""
+    """Base class of the forms of $G$ that a Laplace approximation can use."""
 
     @abc.abstractmethod
     def root(self, tau: Float[Array, " dim"]) -> PyTree:
-        r"""$\Lambda$ decomposed: most of the work, which any number of draws share."""
+        r"""Return $\Lambda$ factorised: most of the work, done once for all draws."""
 
     @abc.abstractmethod
     def draw(self, root: PyTree, *, key: PRNGKey) -> Float[Array, " dim"]:
-        r"""A draw from $\mathcal N(0, \Lambda^{-1})$."""
+        r"""Return a draw from $\mathcal N(0, \Lambda^{-1})$."""
 
     @abc.abstractmethod
     def spread(
         self, root: PyTree, jacobian: Float[Array, "out dim"]
     ) -> Float[Array, "out out"]:
-        r"""$J \Lambda^{-1} J^\top$."""
+        r"""Return $J \Lambda^{-1} J^\top$."""
 
     @abc.abstractmethod
     def log_det(self, tau: Float[Array, " dim"]) -> Float[Array, ""]:
-        r"""$\log |\Lambda|$, differentiable in $\tau$."""
+        r"""Return $\log |\Lambda|$, differentiable in $\tau$."""
 
     def sample(
         self, tau: Float[Array, " dim"], *, key: PRNGKey
     ) -> Float[Array, " dim"]:
-        """One draw, from $\\tau$ itself."""
+        r"""Return one draw, without a root made before."""
         return self.draw(self.root(tau), key=key)
 
     def covariance(
         self, tau: Float[Array, " dim"], jacobian: Float[Array, "out dim"]
     ) -> Float[Array, "out out"]:
-        """One covariance, from $\\tau$ itself."""
+        r"""Return one covariance, without a root made before."""
         return self.spread(self.root(tau), jacobian)
 
     @abc.abstractmethod
     def quadratic(
         self, tau: Float[Array, " dim"], delta: Float[Array, " dim"]
     ) -> Float[Array, ""]:
-        r"""$\delta^\top \Lambda \delta$."""
+        r"""Return $\delta^\top \Lambda \delta$."""
 
     @abc.abstractmethod
     def scaled(self, factor: Float[Array, ""]) -> "AbstractCurvature":
-        """A number times $G$."""
+        """Return a number times $G$."""
 
 
 class FullCurvature(AbstractCurvature):
-    """The whole matrix: a few thousand weights at most."""
+    """The whole matrix, for a few thousand weights at most."""
 
     matrix: Float[Array, "dim dim"]
 
@@ -93,7 +94,7 @@ class FullCurvature(AbstractCurvature):
 
 
 class DiagonalCurvature(AbstractCurvature):
-    """The diagonal alone: any size, no correlations."""
+    """The diagonal alone, for any number of weights, without correlations."""
 
     diagonal: Float[Array, " dim"]
 
@@ -122,7 +123,7 @@ class DiagonalCurvature(AbstractCurvature):
 
 
 class KroneckerBlock(eqx.Module):
-    r"""One affine layer: $G \approx B \otimes A$ over its matrix $[W\; b]$.
+    r"""The factors of one affine layer: $G \approx B \otimes A$ over $[W\; b]$.
 
     **Fields:**
 
@@ -142,22 +143,22 @@ class KroneckerBlock(eqx.Module):
         return len(self.inputs) * len(self.outputs)
 
     def matrix(self, vector: Float[Array, "*n dim"]) -> Float[Array, "*n out in"]:
-        """The part of the vector of all weights that is this layer, as $[W\\; b]$."""
-        own = vector[..., self.start : self.start + self.size]
+        r"""Return the part of a vector of all weights that is this layer, $[W\; b]$."""
+        part = vector[..., self.start : self.start + self.size]
         out, width = len(self.outputs), len(self.inputs) - self.bias
-        weight = own[..., : out * width].reshape(*own.shape[:-1], out, width)
-        bias = own[..., out * width :, None]
+        weight = part[..., : out * width].reshape(*part.shape[:-1], out, width)
+        bias = part[..., out * width :, None]
         return jnp.concatenate([weight, bias], -1) if self.bias else weight
 
     def flat(self, matrix: Float[Array, "out in"]) -> Float[Array, " size"]:
-        """The inverse of `matrix`."""
+        """Return the inverse of `matrix`."""
         if not self.bias:
             return matrix.ravel()
         return jnp.concatenate([matrix[:, :-1].ravel(), matrix[:, -1]])
 
 
 class KroneckerCurvature(AbstractCurvature):
-    r"""One Kronecker product for each affine layer, inverted exactly with the prior.
+    r"""One Kronecker product for each affine layer, factorised exactly with the prior.
 
     The prior's precision may differ between the columns of a layer, as the fan-in prior
     does between weights and bias. With $T = \mathrm{diag}(\tau)$ over columns and the
@@ -173,7 +174,7 @@ class KroneckerCurvature(AbstractCurvature):
     blocks: tuple[KroneckerBlock, ...]
 
     def root(self, tau: Float[Array, " dim"]) -> list[tuple[Array, ...]]:
-        """Of each block: scale, eigenvectors of inputs and outputs, eigenvalues."""
+        """Return scale, both bases of eigenvectors and eigenvalues of each block."""
         parts = []
         for block in self.blocks:
             scale = 1.0 / jnp.sqrt(block.matrix(tau)[0])
@@ -188,8 +189,8 @@ class KroneckerCurvature(AbstractCurvature):
         self, root: list[tuple[Array, ...]], *, key: PRNGKey
     ) -> Float[Array, " dim"]:
         parts = []
-        for index, (block, own) in enumerate(zip(self.blocks, root, strict=True)):
-            scale, in_basis, out_basis, values = own
+        for index, (block, part) in enumerate(zip(self.blocks, root, strict=True)):
+            scale, in_basis, out_basis, values = part
             block_key = jax.random.fold_in(key, index)
             noise = jax.random.normal(block_key, values.shape, values.dtype)
             draw = out_basis @ (noise / jnp.sqrt(values)) @ in_basis.T
@@ -200,8 +201,8 @@ class KroneckerCurvature(AbstractCurvature):
         self, root: list[tuple[Array, ...]], jacobian: Float[Array, "out dim"]
     ) -> Float[Array, "out out"]:
         total = jnp.zeros((len(jacobian), len(jacobian)), jacobian.dtype)
-        for block, own in zip(self.blocks, root, strict=True):
-            scale, in_basis, out_basis, values = own
+        for block, part in zip(self.blocks, root, strict=True):
+            scale, in_basis, out_basis, values = part
             half = block.matrix(jacobian) * scale[None, None]
             half = (out_basis.T @ half @ in_basis) / jnp.sqrt(values)[None]
             half = half.reshape(len(jacobian), -1)
@@ -224,8 +225,8 @@ class KroneckerCurvature(AbstractCurvature):
     ) -> Float[Array, ""]:
         total = jnp.sum(tau * delta**2)
         for block in self.blocks:
-            own = block.matrix(delta)
-            total = total + jnp.sum(own * (block.outputs @ own @ block.inputs))
+            part = block.matrix(delta)
+            total = total + jnp.sum(part * (block.outputs @ part @ block.inputs))
         return total
 
     def scaled(self, factor: Float[Array, ""]) -> "KroneckerCurvature":

@@ -1,4 +1,4 @@
-"""Passes over the data: the curvature of the log-likelihood at a model."""
+"""Pass over the data that sums the curvature of the log-likelihood at a model."""
 
 import math
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from .dense import (
 )
 from .kronecker import factored_layers, kronecker_factors, layer_inputs
 from .low_rank import curvature_product, leading_factor, reiterable
-from .row_chunks import at_once, sum_over_rows
+from .sum_over_rows import batch_size_for, sum_over_rows
 
 Structure: TypeAlias = Literal["full", "diagonal", "kronecker", "low_rank"]
 
@@ -43,9 +43,9 @@ class Pass(NamedTuple):
 
     - `curvature`: G.
     - `values`: the sum of the values of `output_hessian`.
-    - `num_targets`: numbers in a row's target.
-    - `is_expected`: whether H was the expected information, so that no row's has a
-        negative eigenvalue.
+    - `num_targets`: numbers in the target of a row.
+    - `is_expected`: whether H was the expected information, which has no negative
+        eigenvalues in any row.
     """
 
     curvature: AbstractCurvature
@@ -69,10 +69,11 @@ def curvature(
 
     **Arguments:**
 
-    - `joint`: the likelihood and N. Rows that are seen are scaled to N.
-    - `model`: where; used in inference mode.
+    - `joint`: the likelihood and N. The sum over the rows of the batches is scaled to
+        N rows.
+    - `model`: the mode; used in inference mode.
     - `flags`: the leaves it is over.
-    - `batches`: the training set; `"low_rank"` goes through it four times.
+    - `batches`: the training set; `"low_rank"` makes four passes over it.
     - `tau`: precision of the prior.
     - `structure`: shape of the matrix.
     - `kind`: `"ggn"`, `"hessian"`, or `"fisher"` for the empirical Fisher matrix.
@@ -95,7 +96,7 @@ def curvature(
             )
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         if total is None:
-            raise ValueError("batches gave no batch: give the training set once more")
+            raise ValueError("batches is empty: give the training set once more")
         return total
 
     vector, _ = ravel(eqx.filter(model, flags))
@@ -123,7 +124,7 @@ def curvature(
 
 
 def _linked(joint, model, x):
-    """The log joint of unconstrained outputs; whether their information is known."""
+    """The log joint of unconstrained outputs, and whether H is their information."""
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
 
     def shape(joint):
@@ -148,7 +149,7 @@ def _sums(joint, model, flags, layers, batch, columns, structure, kind):
     if isinstance(batch, Batch):
         data = fill_padding(data, mask)
     x, y = xy(data)
-    # Of a pair whose targets are a NumPy array.
+    # The targets of a pair may be a NumPy array.
     x, y = jax.tree.map(jnp.asarray, (x, y))
 
     def some_rows(data, weights):
@@ -160,8 +161,9 @@ def _sums(joint, model, flags, layers, batch, columns, structure, kind):
         values = jnp.where(weights[:, None], values, zero)
         return matrix, jnp.sum(values, 0), jnp.sum(weights).astype(values.dtype)
 
-    size = at_once(_row_bytes(joint, model, flags, layers, x, structure, kind), len(y))
-    return sum_over_rows(some_rows, (x, y), jnp.asarray(mask), size)
+    size = _row_bytes(joint, model, flags, layers, x, structure, kind)
+    batch_size = batch_size_for(size, len(y))
+    return sum_over_rows(some_rows, (x, y), jnp.asarray(mask), batch_size)
 
 
 def _part(joint, model, flags, layers, x, y, weights, columns, structure, kind):
@@ -176,7 +178,7 @@ def _part(joint, model, flags, layers, x, y, weights, columns, structure, kind):
 
 
 def _row_bytes(joint, model, flags, layers, x, structure, kind):
-    """What one row takes: derivatives of its outputs, and H with what it is made of."""
+    """Memory of one row: the derivatives of its outputs, H, and arrays of its size."""
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
     vector, output = as_function(joint, model, flags)
     flat = jax.eval_shape(lambda x: ravel(output(vector, x))[0], row)
@@ -187,7 +189,7 @@ def _row_bytes(joint, model, flags, layers, x, structure, kind):
     elif structure == "full":
         numbers = 2 * out * vector.size
     elif structure == "diagonal":
-        some = at_once(2 * vector.size * flat.dtype.itemsize, out)
+        some = batch_size_for(2 * vector.size * flat.dtype.itemsize, out)
         numbers = (2 * some + 1) * vector.size
     elif structure == "kronecker":
         inputs = layer_inputs(joint, model, layers, x)

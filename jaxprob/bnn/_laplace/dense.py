@@ -11,9 +11,11 @@ from ..._types import Model
 from ...tree._ravel import ravel
 from .._joint.log_joint import LogJoint, log_likelihood_of
 from .._joint.output_hessian import Kind, output_hessian
-from .row_chunks import at_once
+from .forward_mode import has_forward_mode
+from .sum_over_rows import batch_size_for
 
 HESSIAN_COLUMNS = 16
+"""Columns of the exact Hessian that are computed at a time."""
 
 
 def full_matrix(
@@ -51,8 +53,8 @@ def diagonal(
 ) -> tuple[Float[Array, " dim"], Float[Array, "rows 2"]]:
     """Return the diagonal of `full_matrix`; and the values of `output_hessian`.
 
-    A few outputs at a time: of a thousand classes and a million weights one row's
-    Jacobian is four gigabytes.
+    It is computed for a few outputs at a time: with a thousand classes and a million
+    weights the Jacobian of one row has four gigabytes.
     """
     vector, output = as_function(joint, model, flags)
 
@@ -64,7 +66,7 @@ def diagonal(
             (left,), (right,) = jax.vmap(pull)(pair[0]), jax.vmap(pull)(pair[1])
             return total + jnp.sum(left * right, 0), None
 
-        pairs = output_chunks(hessian[None], vector.size * vector.dtype.itemsize)
+        pairs = batches_of_outputs(hessian[None], vector.size * vector.dtype.itemsize)
         pairs = jax.tree.map(lambda a: a[:, :, 0], pairs)
         return jax.lax.scan(add, jnp.zeros_like(vector), pairs)[0], value
 
@@ -73,26 +75,28 @@ def diagonal(
     return jnp.sum(jnp.where(weights[:, None], diagonals, zero), 0), values
 
 
-def output_chunks(
+def batches_of_outputs(
     hessians: Float[Array, "rows out out"], bytes_of_one: int
-) -> tuple[Float[Array, "chunks some rows out"], Float[Array, "chunks some rows out"]]:
-    """Return the rows of the identity and of each H, some at a time.
+) -> tuple[
+    Float[Array, "batches size rows out"], Float[Array, "batches size rows out"]
+]:
+    """Return the rows of the identity and of each H, in batches of outputs.
 
     **Arguments:**
 
     - `hessians`: H of each row.
-    - `bytes_of_one`: what the derivatives of one output take, of all rows.
+    - `bytes_of_one`: memory of the derivatives of one output, of all rows.
     """
     num, out, _ = hessians.shape
-    some = at_once(2 * bytes_of_one, out)
+    batch_size = batch_size_for(2 * bytes_of_one, out)
     eye = jnp.broadcast_to(jnp.eye(out, dtype=hessians.dtype), hessians.shape)
 
-    def cut(matrices):
+    def split(matrices):
         by_output = jnp.swapaxes(matrices, 0, 1)
-        padded = jnp.pad(by_output, ((0, -out % some), (0, 0), (0, 0)))
-        return padded.reshape(-1, some, num, out)
+        padded = jnp.pad(by_output, ((0, -out % batch_size), (0, 0), (0, 0)))
+        return padded.reshape(-1, batch_size, num, out)
 
-    return cut(eye), cut(hessians)
+    return split(eye), split(hessians)
 
 
 def exact_hessian(
@@ -105,8 +109,8 @@ def exact_hessian(
 ) -> tuple[Float[Array, "dim dim"], Float[Array, "rows 2"]]:
     """Return minus the Hessian of the log-likelihood in the weights themselves.
 
-    It holds what a Gauss-Newton matrix leaves out: the second derivatives of the
-    network.
+    It includes the second derivatives of the network, which a Gauss-Newton matrix
+    leaves out.
     """
     vector, output = as_function(joint, model, flags)
 
@@ -126,14 +130,7 @@ def exact_hessian(
         return jax.grad(lambda v: slope(v) @ column)(vector)
 
     columns = jnp.eye(vector.size, dtype=vector.dtype)
-    try:
-        jax.eval_shape(forwards, columns[0])
-        product = forwards
-    except TypeError as error:
-        # A model with a rule for backwards alone, as of an ODE solved by diffrax.
-        if "custom_vjp" not in str(error):
-            raise
-        product = backwards
+    product = forwards if has_forward_mode(forwards, columns[0]) else backwards
     matrix = jax.lax.map(product, columns, batch_size=HESSIAN_COLUMNS)
     _, values = jax.vmap(
         lambda x, y: output_hessian(joint, output(vector, x), y, "fisher")

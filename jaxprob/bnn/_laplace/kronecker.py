@@ -1,4 +1,4 @@
-"""The pass over the data that makes one Kronecker product for each layer."""
+"""Kronecker factors of each affine layer, from one pass over rows."""
 
 from typing import Any
 
@@ -15,13 +15,21 @@ from ...tree._ravel import ravel
 from ...tree._single import single
 from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
-from .dense import output_chunks
+from .dense import batches_of_outputs
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
 
 
 class FactoredLayer(eqx.Module):
-    """A layer with a factor pair, and where its weights stand among all."""
+    """A layer that has a pair of factors.
+
+    **Fields:**
+
+    - `path`: of the layer in the model.
+    - `bias`: whether its bias is among the chosen leaves.
+    - `start`: first place of its weights in the vector of all.
+    - `width`: outputs or channels.
+    """
 
     path: str = eqx.field(static=True)
     bias: bool = eqx.field(static=True)
@@ -30,10 +38,10 @@ class FactoredLayer(eqx.Module):
 
 
 class _Tap(eqx.Module):
-    """A layer that notes its inputs and adds a probe to its output.
+    """A layer that records its inputs and adds a probe to its output.
 
-    Inputs have one row for each use of the weights: one of a linear layer, one for each
-    place of a convolution.
+    Inputs have one row for each use of the weights: a linear layer has one use, a
+    convolution has one at each place.
     """
 
     layer: Any
@@ -61,7 +69,7 @@ class _Tap(eqx.Module):
         if self.path in self.notes or trace_scope() != self.scope:
             raise ValueError(
                 f"no Kronecker factor for {self.path}: it is used several times for an "
-                "example, or inside a loop or vmap of the model's own. Use "
+                "example, or inside a loop or vmap of the model. Use "
                 "structure='diagonal' or 'full', or leave it out by `where`."
             )
         out = self.layer(x)
@@ -80,7 +88,7 @@ class _Tap(eqx.Module):
 def patches(
     conv: eqx.nn.Conv, x: Float[Array, "channels *places"]
 ) -> Float[Array, "features *out_places"]:
-    """What a convolution's weights multiply at each place, in the order of `weight`."""
+    """Return the inputs that the weights multiply at each place, in their order."""
     padding = conv.padding
     if conv.padding_mode != "ZEROS":
         x, padding = conv._nonzero_pad(x), "VALID"
@@ -90,7 +98,7 @@ def patches(
 
 
 def factored_layers(model: Model, flags: PyTree[bool]) -> tuple[FactoredLayer, ...]:
-    """All layers that hold chosen leaves, in the order of `tree.ravel`.
+    """Return all layers that hold chosen leaves, in the order of `tree.ravel`.
 
     **Raises:** `ValueError` for a chosen leaf that has no Kronecker factor.
     """
@@ -135,7 +143,7 @@ def kronecker_factors(
     weights: Bool[Array, " rows"],
     kind: Kind,
 ) -> tuple[list[tuple[Array, Array]], Float[Array, "rows 2"]]:
-    r"""Sums over the rows that count of $\sum_t a_t a_t^\top$ and of the mean over t of
+    r"""Return sums over rows of $\sum_t a_t a_t^\top$ and of the mean over t of
     $J_t^\top H J_t$, for each layer; and the values of `output_hessian`.
 
     t runs over the uses of the weights for one example, the places of a convolution
@@ -172,7 +180,7 @@ def kronecker_factors(
         ]
         return jax.tree.map(jnp.add, total, parts), None
 
-    pairs = output_chunks(hessians, sum(p.size * p.dtype.itemsize for p in probes))
+    pairs = batches_of_outputs(hessians, sum(p.size * p.dtype.itemsize for p in probes))
     start = [jnp.zeros(p.shape[-1:] * 2, single(p).dtype) for p in probes]
     outers, _ = jax.lax.scan(add, start, pairs)
     factors = []
@@ -196,7 +204,7 @@ def layer_inputs(
 
 
 def _tapped(joint, model, layers, x, probes):
-    """The output, and each layer's inputs; probes are added to what the layers give."""
+    """The output, and the inputs of each layer; probes are added to their outputs."""
     notes, scope = {}, trace_scope()
     tapped = model
     for layer, probe in zip(layers, probes, strict=True):

@@ -1,4 +1,4 @@
-"""Laplace: a Gaussian with the curvature of the log joint at its mode."""
+"""Laplace's method: the mode, and the curvature of the log joint there."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -39,11 +39,12 @@ from .curvature import KroneckerCurvature
 from .curvature_pass import Structure, curvature
 from .kronecker import factored_layers
 from .low_rank import LowRankCurvature
-from .posterior import LaplacePosterior, prior_precision
+from .posterior import LaplacePosterior
+from .prior_precision import prior_precision
 
 
 class Laplace(AbstractPostHoc, AbstractConditional):
-    r"""Trains the mode, then looks at how the log joint curves there.
+    r"""A Gaussian at the mode, with the curvature of the log joint as precision.
 
     $$q(w) = \mathcal N(\hat w, \Lambda^{-1}), \qquad \Lambda = \sum_i J_i^\top H_i J_i
       + \mathrm{diag}(\tau)$$
@@ -51,9 +52,9 @@ class Laplace(AbstractPostHoc, AbstractConditional):
     J is the Jacobian of the output and H the curvature of the log-likelihood in it: the
     expected (Fisher) information, which makes $\Lambda$ the generalised Gauss-Newton
     matrix, the same for logits and for probabilities and in all units. Mixtures,
-    zero-inflated counts and distributions of your own have no known information; their
+    zero-inflated counts and user-defined distributions have no known information; their
     H is the negative Hessian at y, and negative eigenvalues of the sum over the rows
-    are set to zero, with a warning that gives their share.
+    are set to zero, with a warning that gives their fraction.
 
     `predict` uses the network linearised at the mode, the model whose posterior this
     approximates; `linearized=False` there samples weights instead, which underfits
@@ -133,7 +134,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
         *,
         key: PRNGKey | None = None,
     ) -> LaplacePosterior:
-        """The posterior from one pass over the training set.
+        """Return the posterior from one pass over the training set.
 
         **Arguments:**
 
@@ -151,17 +152,17 @@ class Laplace(AbstractPostHoc, AbstractConditional):
         """
         if batches is None:
             raise ValueError(
-                "Laplace looks at the training data once more: write "
-                "posterior(state, batches), such as posterior(state, [(x, y)])"
+                "batches=None: Laplace computes the curvature from the training data. "
+                "Write posterior(state, batches), such as posterior(state, [(x, y)])"
             )
         model = self.model(state)
-        _refuse_batch_statistics(model)
+        _check_no_batch_statistics(model)
         batches = TrainingBatches(self, model, batches)
         joint = self.method.log_joint
         flags = self._flags(model)
         params, rest = eqx.partition(model, flags)
-        # GPUs round the factors of a product to ten bits by default: of a matrix whose
-        # largest eigenvalue is a million times the prior's precision nothing is left.
+        # GPUs round the factors of a product to ten bits by default. Where the largest
+        # eigenvalue is a million times the precision of the prior, no digit is left.
         tau = prior_precision(joint.prior, params)
         with jax.default_matmul_precision("highest"):
             found = curvature(
@@ -217,14 +218,14 @@ class Laplace(AbstractPostHoc, AbstractConditional):
 
 
 def _squares(likelihood, slopes):
-    """The sum of squared residuals, of the squared slopes of the log-likelihood."""
+    """The sum of squared residuals, from squared slopes of the log-likelihood."""
     if not isinstance(likelihood, NormalLikelihood) or likelihood.scale.ndim:
         return None
     variance = likelihood.scale.astype(slopes.dtype) ** 2
     return slopes * variance * variance
 
 
-def _refuse_batch_statistics(model):
+def _check_no_batch_statistics(model):
     kinds = (eqx.nn.BatchNorm, Stateful)
     nodes = jax.tree_util.tree_leaves_with_path(
         model, is_leaf=lambda node: isinstance(node, kinds)

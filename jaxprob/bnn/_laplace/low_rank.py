@@ -13,10 +13,16 @@ from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
 from .curvature import AbstractCurvature
 from .dense import as_function
+from .forward_mode import has_forward_mode
 
 OVERSAMPLING = 10
+"""Columns of the block beyond the rank."""
+
 POWER_PASSES = 3
+"""Passes over the data that turn the block towards the leading eigenvectors."""
+
 PROBES = 8
+"""Random vectors that estimate the traces of what is left out."""
 
 
 class LowRankCurvature(AbstractCurvature):
@@ -27,10 +33,10 @@ class LowRankCurvature(AbstractCurvature):
     $$\Lambda^{-1} = D^{-1/2} H H^\top D^{-1/2}, \qquad
       H = \left( I - W A^{-1} W^\top,\; W A^{-1} \right)$$
 
-    and all that is asked costs rank times dim. A direction of which the data say much
-    has an eigenvalue of A of up to $10^8$ and the variance of its inverse: as the sum
-    of two squares it has the digits that the difference $I - W A^{-1} W^\top$, which
-    is the same matrix, has not in single precision.
+    and every operation costs rank times dim. A direction that the data determine well
+    has an eigenvalue of A of up to $10^8$, and the inverse of that as its variance. The
+    difference $I - W A^{-1} W^\top$ is the same matrix, and loses all digits of this
+    variance in single precision; the sum of two squares $H H^\top$ keeps them.
 
     Reference: *Fast sampling with Gaussian scale mixture priors in high-dimensional
     regression*, Bhattacharya, Chakraborty and Mallick, 2016,
@@ -39,10 +45,10 @@ class LowRankCurvature(AbstractCurvature):
     **Fields:**
 
     - `factor`: $V$.
-    - `residual`: of what is left out, $R = G - V V^\top$: its trace, and the traces of
-        $T^{-1} R$ and of $(T^{-1} R)^2$ for the prior's precision T when it was made.
-    - `negative`: share of the leading eigenvalues' absolute sum that was negative and
-        was set to zero.
+    - `residual`: the traces of $R$, $T^{-1} R$ and $(T^{-1} R)^2$, where $R = G - V
+        V^\top$ is left out, and T is the precision of the prior in the pass.
+    - `negative`: fraction of the sum of absolute leading eigenvalues that was negative
+        and was set to zero.
     """
 
     factor: Float[Array, "dim rank"]
@@ -51,12 +57,11 @@ class LowRankCurvature(AbstractCurvature):
 
     @property
     def left_out(self) -> Float[Array, ""]:
-        """Share of the trace of the curvature that the eigenvectors do not hold.
-
-        An estimate by random probes of what is left out.
+        """Fraction of the trace of the curvature that the eigenvectors leave out,
+        estimated by random probes.
         """
-        kept = jnp.sum(self.factor**2)
-        return self.residual[0] / (kept + self.residual[0])
+        trace = jnp.sum(self.factor**2)
+        return self.residual[0] / (trace + self.residual[0])
 
     def root(self, tau: Float[Array, " dim"]) -> tuple[Array, Array, Array]:
         r"""Roots of $\tau$, $W$, and the Cholesky factor of $A$."""
@@ -113,8 +118,8 @@ def curvature_product(
     kind: Kind,
     columns: Float[Array, "dim columns"],
 ) -> tuple[Float[Array, "dim columns"], Float[Array, "rows 2"]]:
-    """The curvature of some rows times a matrix, with neither in memory; and the values
-    of `output_hessian`.
+    """Return the curvature of some rows times a matrix, and the values of
+    `output_hessian`. Neither the curvature nor a Jacobian is formed.
     """
     vector, output = as_function(joint, model, flags)
 
@@ -128,13 +133,8 @@ def curvature_product(
     zero = jnp.zeros((), hessians.dtype)
     hessians = jnp.where(weights[:, None, None], hessians, zero)
     _, forward = jax.linearize(flat, vector)
-    try:
-        jax.eval_shape(jax.vmap(forward), columns.T)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        # A model with a rule for backwards alone, as of an ODE that is solved by
-        # diffrax: its Jacobian, of one row at a time.
+    if not has_forward_mode(jax.vmap(forward), columns.T):
+        # Backwards alone there is the Jacobian, of one row at a time.
         jacobian = jax.jacrev(lambda v, x: ravel(output(v, x))[0])
 
         def add(total, row):
@@ -160,9 +160,9 @@ def leading_factor(
 ) -> tuple[LowRankCurvature, Float[Array, "2"], Float[Array, ""]]:
     r"""Return the leading eigenpairs, by randomised subspace iteration.
 
-    A Krylov method (Lanczos) reads the data once for each vector; a block reads them
-    `POWER_PASSES + 1` times in all. What is left out is probed in the last of them, so
-    that the part inside the block adds no noise (as in Hutch++).
+    A Krylov method (Lanczos) needs a pass over the data for each vector, a block needs
+    `POWER_PASSES + 1` passes. What is left out is probed in the last of them, so that
+    the part inside the block adds no noise (as in Hutch++).
 
     References: *Finding structure with randomness*, Halko, Martinsson and Tropp, 2011,
     https://arxiv.org/abs/0909.4061; *Hutch++: optimal stochastic trace estimation*,
@@ -187,7 +187,8 @@ def leading_factor(
     probes = jax.random.rademacher(probe_key, (dim, PROBES), tau.dtype)
 
     def outside(columns):
-        # Twice: what rounding leaves inside is multiplied by the largest eigenvalue.
+        # Twice, because the part that rounding leaves inside is multiplied by the
+        # largest eigenvalue.
         for _ in range(2):
             columns = columns - basis @ (basis.T @ columns)
         return columns
@@ -215,5 +216,5 @@ def leading_factor(
 
 
 def reiterable(batches: Iterable[PyTree]) -> Iterable[PyTree]:
-    """Something that can be gone through several times."""
+    """Return batches that can be iterated over several times."""
     return list(batches) if iter(batches) is batches else batches

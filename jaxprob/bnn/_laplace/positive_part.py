@@ -18,32 +18,33 @@ from .low_rank import LowRankCurvature
 def positive_part(
     curvature: AbstractCurvature, tau: Float[Array, " dim"]
 ) -> tuple[AbstractCurvature, float]:
-    r"""Return the curvature without negative eigenvalues, and their share.
+    r"""Return the curvature without negative eigenvalues, and their fraction.
 
     The Hessian of a log-likelihood that is not concave in the output may be negative
-    in a row. The sum over the rows seldom is, so that is where they are set to zero.
-    Eigenvalues are those of $D^{-1/2} G D^{-1/2}$, where the diagonal D is that of G
-    and of the prior: so the result does not depend on the units of a weight.
+    in a row. The sum over the rows seldom is, so eigenvalues are set to zero there and
+    not in each row. They are those of $D^{-1/2} G D^{-1/2}$, where the diagonal D is
+    the sum of those of G and of the prior, so that the result does not depend on the
+    units of a weight.
 
     **Returns:** the curvature; and the sum of the negative eigenvalues over that of all
     absolute values.
     """
     if isinstance(curvature, FullCurvature):
         matrix, negative, total = _positive(curvature.matrix, tau)
-        return FullCurvature(matrix), _share(negative, total)
+        return FullCurvature(matrix), _fraction(negative, total)
     if isinstance(curvature, DiagonalCurvature):
         diagonal = curvature.diagonal
-        share = _share(*_sums(diagonal / tau))
-        return DiagonalCurvature(jnp.maximum(diagonal, 0.0)), share
+        fraction = _fraction(*_sums(diagonal / tau))
+        return DiagonalCurvature(jnp.maximum(diagonal, 0.0)), fraction
     if isinstance(curvature, KroneckerCurvature):
-        blocks, shares = [], []
+        blocks, fractions = [], []
         for block in curvature.blocks:
             outputs, negative, total = _positive(block.outputs, jnp.zeros(()))
             blocks.append(
                 KroneckerBlock(block.inputs, outputs, block.start, block.bias)
             )
-            shares.append(_share(negative, total))
-        return KroneckerCurvature(tuple(blocks)), max(shares)
+            fractions.append(_fraction(negative, total))
+        return KroneckerCurvature(tuple(blocks)), max(fractions)
     assert isinstance(curvature, LowRankCurvature)
     # Its eigenvectors are those of positive eigenvalues already.
     return curvature, float(np.asarray(curvature.negative))
@@ -66,5 +67,5 @@ def _sums(values):
     return jnp.sum(jnp.maximum(-values, 0.0)), jnp.sum(jnp.abs(values))
 
 
-def _share(negative, total):
+def _fraction(negative, total):
     return float(np.asarray(negative / jnp.where(total > 0, total, 1.0)))

@@ -1,6 +1,5 @@
-"""The Gaussian that Laplace's method ends in, and what it answers without sampling."""
+"""The Gaussian at the mode, and quantities of it that need no samples."""
 
-import functools
 import warnings
 from typing import Any, Literal
 
@@ -11,12 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ... import tree
-from ..._checks import path_name
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
-from ...tree._single import single
-from .._joint.class_logits import logit_family
 from .._joint.likelihood import Likelihood
 from .._joint.output_hessian import Kind
 from .._joint.output_link import output_link
@@ -24,9 +20,14 @@ from .._joint.prior import Prior, density, prior_at
 from .._posterior.posterior import AbstractPosterior, chosen
 from .._weights.apply import call_model
 from .._weights.scale import is_traced
+from .class_probs import class_probs
 from .curvature import AbstractCurvature
-from .link import probit, softmax_bridge
-from .row_chunks import at_once
+from .output_gaussian import (
+    LinearisedNetwork,
+    joint_output_distribution,
+    output_distribution,
+)
+from .prior_precision import prior_precision
 
 
 class LaplacePosterior(AbstractPosterior):
@@ -63,7 +64,7 @@ class LaplacePosterior(AbstractPosterior):
 
     @property
     def linearized(self) -> bool:
-        """`predict` linearises the network round the mode, for which this is exact."""
+        """`True`: the Gaussian is exact for the network linearised at the mode."""
         return True
 
     @property
@@ -73,9 +74,9 @@ class LaplacePosterior(AbstractPosterior):
     def sample(self, *, key: PRNGKey) -> Model:
         """Draw a model from the Gaussian over weights.
 
-        Run as a network it is wider than the posterior, often many times where the
-        curvature is small, because the Gaussian holds for the linearised network alone.
-        For functions take `sample_function`, which is what `predict` uses.
+        Its predictions as a network spread more than those of the posterior, often many
+        times more where the curvature is small, because the Gaussian is that of the
+        linearised network. For functions take `sample_function`, which `predict` uses.
         """
         return self.factorised().sample(key=key)
 
@@ -104,7 +105,7 @@ class LaplacePosterior(AbstractPosterior):
         )
 
     def log_evidence(self) -> Float[Array, ""]:
-        r"""Laplace's approximation of $\log p(\mathcal D)$, in nats.
+        r"""Return Laplace's approximation of $\log p(\mathcal D)$, in nats.
 
         $$\log p(\mathcal D \mid \hat w) + \log p(\hat w) + \tfrac P 2 \log 2 \pi -
           \tfrac 1 2 \log |G + \mathrm{diag}(\tau)|$$
@@ -117,7 +118,7 @@ class LaplacePosterior(AbstractPosterior):
     def output_distribution(
         self, x: PyTree, *, apply: Any = call_model
     ) -> tuple[Float[Array, "rows out"], Float[Array, "rows out out"]]:
-        r"""The linearised network's Gaussian over outputs, without sampling.
+        r"""Return the Gaussian over the outputs of the linearised network.
 
         $$f(x) \sim \mathcal N(f_{\hat w}(x), J \Sigma J^\top)$$
 
@@ -130,22 +131,25 @@ class LaplacePosterior(AbstractPosterior):
         `NormalLikelihood` the predictive variance is the diagonal plus the noise's.
 
         Warns where outputs with a variance are probabilities, rates or scales, as
-        after a softmax inside the model: there a Gaussian is no more than a first-order
+        after a softmax inside the model: there a Gaussian is only a first-order
         approximation, and `predict` linearises logits or logarithms instead.
         """
         x = jax.tree.map(jnp.asarray, x)
-        mean, covariance = _output_distribution(self, self.tau(), x, apply)
+        network = self._network(apply)
+        mean, covariance = output_distribution(
+            network, self.curvature, self.tau(), self.temperature, x
+        )
         if not is_traced(covariance):
-            link = output_link(self.likelihood, self._one_output(x, apply))
+            link = output_link(self.likelihood, network.output_shapes(x))
             columns = [] if link is None else link.columns
             variances = np.asarray(jnp.diagonal(covariance, axis1=1, axis2=2))
             if np.any(variances[:, columns] > 0):
                 warnings.warn(
                     "the likelihood takes these outputs as probabilities, rates or "
-                    "scales, which a Gaussian does not stay among: it is a first-order "
-                    "approximation. Write bnn.predict, which linearises their logits "
-                    "or logarithms; or move the model's last function, such as the "
-                    "softmax, into the likelihood.",
+                    "scales, and a Gaussian over them has mass outside their range: it "
+                    "is a first-order approximation. Write bnn.predict, which "
+                    "linearises their logits or logarithms; or move the model's last "
+                    "function, such as the softmax, into the likelihood.",
                     stacklevel=2,
                 )
         return mean, covariance
@@ -153,12 +157,12 @@ class LaplacePosterior(AbstractPosterior):
     def joint_output_distribution(
         self, x: PyTree, *, apply: Any = call_model
     ) -> tuple[Float[Array, "rows out"], Float[Array, "rows out rows out"]]:
-        r"""Return the linearised network's Gaussian over the outputs of all rows.
+        r"""Return the Gaussian over the outputs of all rows together.
 
         $$\mathrm{Cov}[f_i(x), f_j(x')] = J_i(x) \Sigma J_j(x')^\top$$
 
         It is a Gaussian process at these inputs; memory grows with rows x outputs x
-        weights. For each row by itself take `output_distribution`, for draws
+        weights. For single rows take `output_distribution`, for draws
         `sample_function`.
 
         **Arguments:**
@@ -170,7 +174,9 @@ class LaplacePosterior(AbstractPosterior):
         each row with each other.
         """
         x = jax.tree.map(jnp.asarray, x)
-        return _joint_output_distribution(self, self.tau(), x, apply)
+        return joint_output_distribution(
+            self._network(apply), self.curvature, self.tau(), self.temperature, x
+        )
 
     def class_probs(
         self,
@@ -179,9 +185,9 @@ class LaplacePosterior(AbstractPosterior):
         link: Literal["probit", "bridge"] = "probit",
         apply: Any = call_model,
     ) -> Float[Array, "rows *classes"]:
-        """Class probabilities of the linearised network without sampling.
+        """Return class probabilities of the linearised network, without samples.
 
-        `predict` draws samples instead, and is exact as their number grows.
+        `predict` draws samples instead; its error vanishes as their number grows.
 
         **Arguments:**
 
@@ -190,57 +196,29 @@ class LaplacePosterior(AbstractPosterior):
             several classes the mean of `bnn.softmax_bridge`.
         - `apply`: as in `LogJoint`.
 
-        **Returns:** a row of probabilities each, or that of 1 for a Bernoulli
-        likelihood.
+        **Returns:** the probabilities of all classes for each row; for a Bernoulli
+        likelihood that of class 1.
         """
-        if link not in ("probit", "bridge"):
-            raise ValueError(f"link={link!r}: it is 'probit' or 'bridge'")
         mean, covariance = self.output_distribution(x, apply=apply)
-        output = self._one_output(x, apply)
-        family = logit_family(self.likelihood, output)
-        if family is None:
-            raise ValueError(
-                "class_probs is for outputs that are the logits of classes, such as "
-                "those of CategoricalLikelihood and BernoulliLikelihood, and this "
-                f"posterior's likelihood is {type(self.likelihood).__name__}. For any "
-                "other write bnn.predict(...).probs"
-            )
-        binary = family.is_binary
-        if binary and link == "bridge":
-            raise ValueError("the bridge is for several classes: link='probit'")
-        shape = output.shape
-        if binary:
-            flat = jax.vmap(functools.partial(probit, binary=True))(mean, covariance)
-            return flat.reshape(-1, *shape)
-        mean, covariance = _each_label(mean, covariance, num_classes=shape[-1])
-        if link == "bridge":
-            alpha = jax.vmap(jax.vmap(softmax_bridge))(mean, covariance)
-            probs = alpha / jnp.sum(alpha, -1, keepdims=True)
-        else:
-            probs = jax.vmap(jax.vmap(probit))(mean, covariance)
-        return probs.reshape(-1, *shape)
+        output = self._network(apply).output_shapes(jax.tree.map(jnp.asarray, x))
+        return class_probs(self.likelihood, output, mean, covariance, link)
 
-    def _one_output(self, x, apply):
-        """Shapes of the output in one row."""
-        model = eqx.nn.inference_mode(self.mean())
-        row = jax.tree.map(lambda a: jnp.asarray(a)[0], x)
-        return eqx.filter_eval_shape(
-            lambda row: apply(model, row, key=jax.random.key(0)), row
-        )
+    def _network(self, apply):
+        return LinearisedNetwork(self.params, self.rest, apply)
 
     def tau(self) -> Float[Array, " dim"]:
-        r"""$\tau$: negative second derivatives of the log prior at the mode."""
+        r"""Return $\tau$, minus the second derivatives of the log prior at the mode."""
         return prior_precision(self.prior, self.params)
 
 
 class FactorisedLaplace(AbstractPosterior):
-    """The posterior of Laplace's method with its precision decomposed.
+    """The posterior of Laplace's method with its precision factorised.
 
     **Arguments:**
 
     - `params`, `rest`, `curvature`, `likelihood`, `temperature`: as in
         `LaplacePosterior`.
-    - `root`: of the precision, as the curvature made it.
+    - `root`: of the precision, as `AbstractCurvature.root` returns it.
     """
 
     params: PyTree
@@ -268,60 +246,9 @@ class FactorisedLaplace(AbstractPosterior):
         return eqx.combine(self.params, self.rest)
 
 
-def _each_label(mean, covariance, num_classes):
-    """Logits of one label each: axes (rows, labels, classes), and their covariances."""
-    labels = mean.shape[-1] // num_classes
-    blocks = covariance.reshape(-1, labels, num_classes, labels, num_classes)
-    own = jnp.moveaxis(jnp.diagonal(blocks, axis1=1, axis2=3), -1, 1)
-    return mean.reshape(-1, labels, num_classes), own
-
-
-# Compiled whole: one by one, each of their lines would be a program for each shape.
-
-
 @eqx.filter_jit
 def _root(curvature, tau):
     return curvature.root(tau)
-
-
-def prior_precision(prior: Prior, params: PyTree) -> Float[Array, " dim"]:
-    """Return minus the second derivatives of the log prior, of all weights.
-
-    **Raises:** `ValueError` where one is not positive.
-    """
-    vector, leaves = _precisions(prior, params)
-    for name, tau in tree.paths(leaves).items():
-        if not is_traced(tau) and (np.asarray(tau) <= 0).any():
-            p = prior_at(prior, name, tree.get(params, name))
-            raise ValueError(
-                f"the log prior of {name}, {type(p).__name__}, is not concave at "
-                "the mode: Laplace needs one that is, such as a Normal"
-            )
-    return vector
-
-
-@eqx.filter_jit
-def _precisions(prior, params):
-    """Minus the second derivatives of the log prior: as one vector, and by leaf."""
-
-    def one(path, leaf):
-        name = path_name(path)
-        p = prior_at(prior, name, leaf)
-        if p.event_dim:
-            raise ValueError(
-                f"the prior of {name} correlates its entries: Laplace takes priors "
-                "that are independent in each entry"
-            )
-        leaf = single(leaf)
-
-        def slope(leaf):
-            return jax.grad(lambda leaf: density(p, leaf))(leaf)
-
-        # Entries are independent, so the Hessian times ones is its diagonal.
-        return -jax.jvp(slope, (leaf,), (jnp.ones_like(leaf),))[1]
-
-    leaves = jax.tree_util.tree_map_with_path(one, params)
-    return ravel(leaves)[0], leaves
 
 
 @eqx.filter_jit
@@ -336,47 +263,3 @@ def _log_evidence(posterior, tau):
     volume = 0.5 * tau.size * jnp.log(2 * jnp.pi)
     log_det = posterior.curvature.log_det(tau)
     return posterior.log_likelihood + log_prior + volume - 0.5 * log_det
-
-
-@eqx.filter_jit
-def _output_distribution(posterior, tau, x, apply):
-    root = posterior.curvature.root(tau)
-
-    def one(x):
-        mean, jacobian = _with_jacobian(posterior, x, apply)
-        covariance = posterior.curvature.spread(root, jacobian)
-        return mean, posterior.temperature * covariance
-
-    return _map_rows(one, posterior, x, apply)
-
-
-@eqx.filter_jit
-def _joint_output_distribution(posterior, tau, x, apply):
-    mean, jacobian = _map_rows(
-        lambda x: _with_jacobian(posterior, x, apply), posterior, x, apply
-    )
-    rows = jacobian.reshape(-1, jacobian.shape[-1])
-    covariance = posterior.curvature.spread(posterior.curvature.root(tau), rows)
-    shape = mean.shape + mean.shape
-    return mean, posterior.temperature * covariance.reshape(shape)
-
-
-def _map_rows(one, posterior, x, apply):
-    """A function of each row, of as many at a time as their Jacobians allow."""
-    first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
-    _, jacobian = jax.eval_shape(lambda x: _with_jacobian(posterior, x, apply), first)
-    # The Jacobian and what the curvature makes of it.
-    size = at_once(4 * jacobian.size * jacobian.dtype.itemsize, 64)
-    return jax.lax.map(one, x, batch_size=size)
-
-
-def _with_jacobian(posterior, x, apply):
-    """Outputs of one row at the mode, flattened, and their Jacobian in the weights."""
-    vector, unravel = ravel(posterior.params)
-    rest = eqx.nn.inference_mode(posterior.rest)
-
-    def output(vector):
-        model = eqx.combine(unravel(vector), rest)
-        return ravel(apply(model, x, key=jax.random.key(0)))[0]
-
-    return output(vector), jax.jacrev(output)(vector)

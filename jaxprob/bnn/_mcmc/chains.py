@@ -162,7 +162,9 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         leaves = WeightVector.of(state.model, self.random)
 
         def one(vector, statistics, key):
-            model = eqx.nn.inference_mode(leaves.model(vector, statistics))
+            model = eqx.nn.inference_mode(
+                leaves.model(leaves.unravel(vector), statistics)
+            )
             return self.log_joint.log_likelihood(model, batch, key=key)
 
         keys = example_keys(key, self.num_chains)
@@ -179,18 +181,15 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         constants.
         """
         leaves = WeightVector.of(eqx.nn.inference_mode(model), self.random)
-        return self.log_joint(
-            leaves.model(vector),
-            data,
-            key=jax.random.key(0),
-            params=leaves.leaves(vector),
-        )
+        params = leaves.unravel(vector)
+        model = leaves.model(params)
+        return self.log_joint(model, data, key=jax.random.key(0), params=params)
 
     def model(self, state: ChainState) -> Model:
         """Return the model at the first chain's position: one draw."""
         first = jax.tree.map(lambda a: a[0], state.statistics)
         leaves = WeightVector.of(state.model, self.random)
-        return leaves.model(state.position[0], first)
+        return leaves.model(leaves.unravel(state.position[0]), first)
 
     def posterior(
         self,
@@ -240,7 +239,7 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         """Return ravelled draws as a posterior; `posterior` and `load_draws` use it."""
         leaves = WeightVector.of(model, self.random)
         check_draws(np.asarray(draws), leaves, self.remedy)
-        unravel = jax.vmap(jax.vmap(leaves.leaves))
+        unravel = jax.vmap(jax.vmap(leaves.unravel))
         posterior = DrawsPosterior(unravel(jnp.asarray(draws)), leaves.rest)
         if not self.trains_statistics(model):
             return posterior

@@ -141,7 +141,7 @@ class AbstractSGMCMC(AbstractChains, AbstractGradient):
 
         keys = example_keys(key, self.num_chains)
         slopes = jax.vmap(chain)(state.position, state.statistics, keys)
-        return jax.vmap(WeightVector.of(state.model, self.random).leaves)(slopes)
+        return jax.vmap(WeightVector.of(state.model, self.random).unravel)(slopes)
 
     def _log_density(self, model, statistics, batch, key):
         """The log density of ravelled random leaves on a batch, and the statistics."""
@@ -149,9 +149,10 @@ class AbstractSGMCMC(AbstractChains, AbstractGradient):
         leaves = WeightVector.of(model, self.random)
 
         def log_density(vector):
-            drawn = leaves.model(vector, statistics)
+            params = leaves.unravel(vector)
+            drawn = leaves.model(params, statistics)
             value, after = joint.with_statistics(drawn, batch, key=key)
-            value = value + joint.log_prior(leaves.leaves(vector))
-            return value / joint.temperature, statistics if after is None else after
+            value = (value + joint.log_prior(params)) / joint.temperature
+            return value, statistics if after is None else after
 
         return log_density

@@ -31,22 +31,22 @@ class WeightVector(eqx.Module):
         """The random leaves of the model."""
         return ravel(self.params)[0]
 
-    def leaves(self, vector: Float[Array, " dim"]) -> PyTree:
+    def unravel(self, vector: Float[Array, " dim"]) -> PyTree:
         """Return a tree like `params` with the numbers of a vector."""
         return ravel(self.params)[1](vector)
 
-    def model(self, vector: Float[Array, " dim"], statistics: PyTree = None) -> Model:
-        """Return the model with the numbers of a vector in its random leaves.
+    def model(self, params: PyTree, statistics: PyTree = None) -> Model:
+        """Return the model with other random leaves.
 
         **Arguments:**
 
-        - `vector`: of the random leaves.
+        - `params`: the random leaves, from `unravel`.
         - `statistics`: running statistics in place of those of the model.
         """
         rest = self.rest
         if statistics is not None:
             rest = eqx.combine(statistics, rest)
-        return eqx.combine(self.leaves(vector), rest)
+        return eqx.combine(params, rest)
 
     def path(self, index: int) -> str:
         """Return the path of the leaf that holds an entry of the vector."""

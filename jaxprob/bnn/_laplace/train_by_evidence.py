@@ -1,4 +1,4 @@
-"""Prior and noise of highest evidence while the weights are trained."""
+"""Training of the weights, and of prior and noise by the evidence, in turn."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from ..._types import Model, PRNGKey
 from .._inference.run_steps import run_steps
 from .laplace import Laplace
 from .posterior import LaplacePosterior
-from .tune import tune_prior
+from .tune_prior import tune_prior
 
 
 def train_by_evidence(
@@ -25,14 +25,15 @@ def train_by_evidence(
     noise: bool = False,
     batch_size: int | None = None,
 ) -> tuple[LaplacePosterior, list[float]]:
-    r"""Trains the weights, and the prior (and noise) by the evidence, in turn.
+    r"""Train the weights, and the prior (and noise) by the evidence, in turn.
 
     $$\hat w \leftarrow \arg\max_w \log p(\mathcal D, w \mid \tau, s), \qquad (\tau, s)
       \leftarrow \arg\max_{\tau, s} \log p(\mathcal D \mid \tau, s; \hat w)$$
 
-    `tune_prior` alone leaves the mode where the first prior put it. Here the weights go
-    on under the prior that was found, until both agree; for a model that is linear in
-    its weights that is the maximum of the exact evidence. No row has to be held out.
+    `tune_prior` alone keeps the mode that the first prior gave. Here the weights are
+    trained further under the prior that was found, until both agree; for a model that
+    is linear in its weights that is the maximum of the exact evidence. No rows have to
+    be held out.
 
     References: *Bayesian interpolation*, MacKay, 1992; *Scalable marginal likelihood
     estimation for model selection in deep learning*, Immer, Bauer, Fortuin, Rätsch and
@@ -52,23 +53,24 @@ def train_by_evidence(
     - `method`: its prior has positive scales as leaves, as for `tune_prior`.
     - `model`, `data`: as in `jaxprob.fit`; the data are `(x, y)`.
     - `key`: everything random in the run.
-    - `num_rounds`, `num_steps`: how often the prior is tuned, after so many updates.
-    - `noise`: tunes the scale of a `NormalLikelihood` too.
-    - `batch_size`: rows of a minibatch, drawn with replacement, and of one of the pass
-        for the evidence; all rows by default.
+    - `num_rounds`: how often the prior is tuned.
+    - `num_steps`: updates of the weights in each round.
+    - `noise`: whether the scale of a `NormalLikelihood` is tuned too.
+    - `batch_size`: rows of a minibatch, which is drawn with replacement, and of a batch
+        of the pass for the evidence; all rows by default.
 
     **Returns:** the posterior under the last prior and noise; and the log evidence
     after each round, in nats.
 
     **Raises:** `FloatingPointError` when a weight is not finite, with leaf and round;
-    what `tune_prior` and `method.check` say.
+    and as `tune_prior` and `method.check` do.
     """
     for name, value in (("num_rounds", num_rounds), ("num_steps", num_steps)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least one")
     method.check_training(model, data)
     init_key, run_key = jax.random.split(key)
-    # In one pass over batches of the same size memory does not grow with the rows.
+    # With batches of the same size the memory of the pass does not grow with the rows.
     batches = [data] if batch_size is None else ArrayLoader(data, batch_size=batch_size)
     data = jax.tree.map(jnp.asarray, data)
     state = method.init(model, key=init_key)

@@ -7,21 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-CHUNK_BYTES = 2**26
+MAX_BYTES = 2**26
 
 
-def at_once(bytes_of_one: int, most: int) -> int:
-    """Return how many of `most` go together in `CHUNK_BYTES`; at least one."""
-    return max(1, min(most, CHUNK_BYTES // max(bytes_of_one, 1)))
+def batch_size_for(bytes_of_one: int, largest: int) -> int:
+    """Return how many rows fit into `MAX_BYTES`: at least one, at most `largest`."""
+    return max(1, min(largest, MAX_BYTES // max(bytes_of_one, 1)))
 
 
 def sum_over_rows(
     function: Callable[..., PyTree],
     rows: PyTree,
     weights: Bool[Array, " rows"],
-    size: int,
+    batch_size: int,
 ) -> PyTree:
-    """Return the sum of `function(rows, weights)` over chunks of at most `size` rows.
+    """Return the sum of `function(rows, weights)` over parts of the rows.
 
     **Arguments:**
 
@@ -29,26 +29,26 @@ def sum_over_rows(
         count.
     - `rows`: arrays with one leading axis.
     - `weights`: which rows count.
-    - `size`: rows at a time.
+    - `batch_size`: the largest number of rows in a part.
     """
     num = len(weights)
-    if size >= num:
+    if batch_size >= num:
         return function(rows, weights)
-    count = math.ceil(num / size)
+    count = math.ceil(num / batch_size)
     size = math.ceil(num / count)
 
-    def cut(array):
-        # The last chunk is filled up with copies of the last row, which do not count.
+    def split(array):
+        # The last part is filled up with copies of the last row, which do not count.
         short = count * size - num
         array = jnp.concatenate([array, jnp.repeat(array[-1:], short, axis=0)])
         return array.reshape(count, size, *array.shape[1:])
 
     counted = jnp.concatenate([weights, jnp.zeros(count * size - num, bool)])
-    chunks = (jax.tree.map(cut, rows), counted.reshape(count, size))
-    shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], chunks))
+    parts = (jax.tree.map(split, rows), counted.reshape(count, size))
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], parts))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def add(total, chunk):
-        return jax.tree.map(jnp.add, total, function(*chunk)), None
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(*part)), None
 
-    return jax.lax.scan(add, zero, chunks)[0]
+    return jax.lax.scan(add, zero, parts)[0]

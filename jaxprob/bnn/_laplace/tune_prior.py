@@ -1,4 +1,4 @@
-"""Prior and noise of highest evidence, without another pass over the data."""
+"""Scales of prior and noise by the evidence, without another pass over the data."""
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from .posterior import LaplacePosterior
 
 
 def per_layer(model: Model, prior: Prior | None = None) -> PriorByPath:
-    """A prior of its own for each layer, so that `tune_prior` may make them differ.
+    """Return a prior with one scale for each layer, for `tune_prior` to tune.
 
     ```python
     log_joint = LogJoint(likelihood, per_layer(model), num_data=len(x))
@@ -25,13 +25,13 @@ def per_layer(model: Model, prior: Prior | None = None) -> PriorByPath:
     **Arguments:**
 
     - `model`: every part of it that holds floating-point arrays itself is a layer.
-    - `prior`: what each starts from; `FanInNormal()` by default.
+    - `prior`: that of each layer before tuning; `FanInNormal()` by default.
     """
     params = eqx.filter(model, eqx.is_inexact_array)
     layers = dict.fromkeys(
         path.rpartition(".")[0] or path for path in tree.paths(params)
     )
-    # The first pattern that fits is used, so a part stands before what it is part of.
+    # The first pattern that matches is used, so a part stands before its parent.
     inner_first = sorted(layers, key=lambda path: -path.count("."))
     return PriorByPath({path: prior or FanInNormal() for path in inner_first})
 
@@ -39,26 +39,28 @@ def per_layer(model: Model, prior: Prior | None = None) -> PriorByPath:
 def with_noise(
     posterior: LaplacePosterior, scale: float | Float[Array, ""]
 ) -> LaplacePosterior:
-    """The same mode under another noise scale: curvature and likelihood follow.
+    """Return the posterior at the same mode under another scale of the noise.
 
     **Arguments:**
 
     - `posterior`: with a `NormalLikelihood` of one scale, and the GGN.
     - `scale`: the new one.
 
+    **Returns:** a posterior with another curvature, likelihood and log-likelihood.
+
     **Raises:** `ValueError` for another likelihood or kind of curvature.
     """
     likelihood = posterior.likelihood
     if posterior.squares is None or not isinstance(likelihood, NormalLikelihood):
         raise ValueError(
-            "the noise to change is the one scale of a NormalLikelihood; this "
-            f"posterior has {type(likelihood).__name__}. For other likelihoods train "
-            "the noise, as LearnedNoise does"
+            "the scale of the noise can be changed for a NormalLikelihood with one "
+            f"scale; this posterior has {type(likelihood).__name__}. For other "
+            "likelihoods train the noise, as LearnedNoise does"
         )
     if posterior.kind != "ggn":
         raise ValueError(
-            "kind='fisher' holds the residuals, which have no one power of the noise: "
-            "use kind='ggn'"
+            f"kind={posterior.kind!r}: this curvature contains the residuals, so it "
+            "is not proportional to a power of the noise scale. Write kind='ggn'"
         )
     dtype = posterior.log_likelihood.dtype
     old, new = likelihood.scale.astype(dtype), jnp.asarray(scale, dtype)
@@ -83,11 +85,11 @@ def tune_prior(
     num_steps: int = 300,
     learning_rate: float = 0.1,
 ) -> LaplacePosterior:
-    """Sets the scales of the prior to those of highest evidence, by gradient ascent.
+    """Tune the scales of the prior to the highest evidence, by gradient ascent.
 
-    Needs no data: only the mode and the curvature there. One scale is tuned for
-    `IsotropicNormal` and `FanInNormal`, one for each pattern in a `PriorByPath`, such
-    as `per_layer` makes. The mode is kept; `train_by_evidence` moves it too.
+    It needs no data, only the mode and the curvature there. An `IsotropicNormal` or
+    `FanInNormal` has one scale, a `PriorByPath` one for each pattern, such as
+    `per_layer` makes. The mode stays; `train_by_evidence` moves it too.
 
     Reference: *Scalable marginal likelihood estimation for model selection in deep
     learning*, Immer, Bauer, Fortuin, Rätsch and Khan, 2021,
@@ -101,13 +103,13 @@ def tune_prior(
     **Arguments:**
 
     - `posterior`: its prior's floating-point leaves are all positive scales.
-    - `noise`: tunes the scale of a `NormalLikelihood` too; predict then with the
-        posterior's own `likelihood`.
+    - `noise`: whether the scale of a `NormalLikelihood` is tuned too; predict then
+        with `posterior.likelihood`.
     - `num_steps`, `learning_rate`: of Adam on the logarithms of the scales.
 
     **Returns:** the posterior under the tuned prior.
 
-    **Raises:** `ValueError` when there is nothing to tune, and what `with_noise` says;
+    **Raises:** `ValueError` when there is nothing to tune, and as `with_noise` does;
     `FloatingPointError` when the evidence is not finite where the ascent ended.
     """
     if not isinstance(posterior, LaplacePosterior):
@@ -120,8 +122,9 @@ def tune_prior(
     leaves = jax.tree.leaves(scales)
     if not leaves or not all(bool(jnp.all(leaf > 0)) for leaf in leaves):
         raise ValueError(
-            "the prior to tune has positive scales as its leaves: IsotropicNormal, "
-            "FanInNormal, or a PriorByPath of them"
+            f"the prior is {posterior.prior!r}: tune_prior tunes priors whose leaves "
+            "are positive scales, IsotropicNormal, FanInNormal, or a PriorByPath of "
+            "them"
         )
     dtype = posterior.log_likelihood.dtype
     logs = jax.tree.map(lambda s: jnp.log(s).astype(dtype), scales)

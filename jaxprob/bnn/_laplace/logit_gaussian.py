@@ -1,4 +1,4 @@
-"""From a Gaussian over logits to class probabilities, without sampling."""
+"""Class probabilities of a Gaussian over logits, without samples."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ def probit(
     $$p_k \propto \Big( \sum_l \exp \frac{\mu_l - \mu_k}{\sqrt{1 + \pi v_{kl} / 8}}
       \Big)^{-1}, \qquad v_{kl} = \Sigma_{kk} + \Sigma_{ll} - 2 \Sigma_{kl}$$
 
-    Only differences of logits enter, so that uncertainty common to all of them, which
-    the softmax does not see, changes nothing. For two classes, and for one logit, it is
+    Only differences of logits enter, so that uncertainty common to all of them changes
+    nothing, as in the softmax. For two classes, and for one logit, it is
     MacKay's formula, with an error of at most 0.016. For more classes the error grows
     with the variances; draws (`predict`) are exact as their number grows.
 
@@ -29,12 +29,12 @@ def probit(
 
     - `mean`: $\mu$, one logit each.
     - `covariance`: $\Sigma$.
-    - `binary`: each logit is a two-class problem of its own.
+    - `binary`: whether each logit is a separate two-class problem.
     """
     variance = jnp.diag(covariance)
     if binary:
         return jax.nn.sigmoid(mean / jnp.sqrt(1.0 + jnp.pi / 8.0 * variance))
-    # Of logits that move together the difference is rounding, of either sign.
+    # Where logits move together their difference is rounding, of either sign.
     spread = variance[:, None] + variance[None, :] - 2.0 * covariance
     scale = jnp.sqrt(1.0 + jnp.pi / 8.0 * jnp.maximum(spread, 0.0))
     ratios = (mean[None, :] - mean[:, None]) / scale
@@ -44,7 +44,7 @@ def probit(
 def softmax_bridge(
     mean: Float[Array, " classes"], covariance: Float[Array, "classes classes"]
 ) -> Float[Array, " classes"]:
-    r"""The Dirichlet distribution whose Laplace approximation over logits this is.
+    r"""Return the Dirichlet whose Laplace approximation over logits is a Gaussian.
 
     $$\alpha_k = \frac{1}{\Sigma_{kk}} \Big( 1 - \frac 2 K + \frac{e^{\mu_k}}{K^2}
       \sum_l e^{-\mu_l} \Big)$$
@@ -66,13 +66,13 @@ def softmax_bridge(
     num = len(mean)
     rows = jnp.sum(covariance, axis=1)
     total = jnp.sum(rows)
-    # Zero when the Gaussian lies in the plane already: then there is nothing to do.
+    # Zero where the Gaussian lies in the plane already, and needs no projection.
     tiny = jnp.finfo(mean.dtype).eps * jnp.trace(covariance)
     inverse = jnp.where(total > tiny, 1.0 / jnp.where(total > tiny, total, 1.0), 0.0)
     mean = mean - rows * jnp.sum(mean) * inverse
     variance = jnp.diag(covariance) - rows**2 * inverse
-    # A row without uncertainty has none, and of logits that move together the
-    # difference is rounding, of either sign: then the concentrations are very large.
+    # A row without uncertainty has variance zero, and where logits move together their
+    # difference is rounding of either sign: the concentrations are very large then.
     eps = jnp.finfo(mean.dtype).eps
     variance = jnp.maximum(variance, eps * jnp.diag(covariance) + eps**2)
     # e^mu_k sum_l e^-mu_l as one exponential: neither factor overflows by itself.
