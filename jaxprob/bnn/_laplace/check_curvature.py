@@ -33,13 +33,13 @@ def check_curvature(
 def without_negative(
     matrix: AbstractCurvature, tau: Float[Array, " dim"]
 ) -> tuple[AbstractCurvature, float]:
-    """Return the positive part and the fraction that was negative; warn of a large one."""
+    """Return the positive part and the fraction that was negative, with a warning."""
     positive, fraction = positive_part(matrix, tau)
     if fraction > NEGATIVE_FRACTION:
         warnings.warn(
             f"{fraction:.0%} of the curvature of the log-likelihood is negative, "
-            "summed over the rows, and was set to zero: the posterior is too narrow or too "
-            "wide there. The likelihood is not log-concave in the output, and its "
+            "summed over the rows, and was set to zero: the posterior is too narrow "
+            "or too wide there. The likelihood is not log-concave in the output, and its "
             "expected information has no closed form here. Write Laplace(..., "
             "kind='hessian') after training to convergence, or sample with NUTS.",
             stacklevel=4,
