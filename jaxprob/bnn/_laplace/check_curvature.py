@@ -39,8 +39,8 @@ def without_negative(
         warnings.warn(
             f"{fraction:.0%} of the curvature of the log-likelihood is negative, "
             "summed over the rows, and was set to zero: the posterior is too narrow "
-            "or too wide there. The likelihood is not log-concave in the output, and its "
-            "expected information has no closed form here. Write Laplace(..., "
+            "or too wide there. The likelihood is not log-concave in the output, and "
+            "its expected information has no closed form here. Write Laplace(..., "
             "kind='hessian') after training to convergence, or sample with NUTS.",
             stacklevel=4,
         )
