@@ -81,21 +81,17 @@ from ._inference.wrapper import (
 )
 from ._inference.map import MAP as MAP
 from ._variational.mean_field import MeanFieldVI as MeanFieldVI
-from ._variational.correlated_vi import (
-    AbstractGaussianVI as AbstractGaussianVI,
-    FullRankVI as FullRankVI,
-    LowRankVI as LowRankVI,
-)
-from ._variational.ivon import (
+from ._variational.gaussian_vi import AbstractGaussianVI as AbstractGaussianVI
+from ._variational.full_rank_vi import FullRankVI as FullRankVI
+from ._variational.low_rank_vi import LowRankVI as LowRankVI
+from ._variational.ivon_optimizer import (
     IVONState as IVONState,
     ivon as ivon,
     sample_ivon as sample_ivon,
 )
-from ._variational.ivon_vi import IVON as IVON
-from ._ensembles.deep_ensemble import (
-    DeepEnsemble as DeepEnsemble,
-    EnsemblePosterior as EnsemblePosterior,
-)
+from ._variational.ivon import IVON as IVON
+from ._ensembles.deep_ensemble import DeepEnsemble as DeepEnsemble
+from ._ensembles.ensemble_posterior import EnsemblePosterior as EnsemblePosterior
 from ._ensembles.anchored import AnchoredMAP as AnchoredMAP
 from ._ensembles.mc_dropout import (
     DropoutPosterior as DropoutPosterior,

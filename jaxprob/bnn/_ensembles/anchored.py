@@ -1,4 +1,4 @@
-"""Randomised MAP: an optimum that is a posterior draw where the model is linear."""
+"""Randomised MAP: an optimum that is a posterior draw for linear models."""
 
 import functools
 from collections.abc import Iterable
@@ -33,13 +33,13 @@ from .perturbation import perturbed_log_likelihood, row_key
 
 
 class AnchoredState(eqx.Module):
-    """The state of `AnchoredMAP`: training, what it is pulled to, and its noise.
+    """The state of `AnchoredMAP`: training, the centre of the prior, and the noise.
 
     **Fields:**
 
     - `train`: of gradient descent.
     - `anchor`: the draw from the prior; `None` where a leaf is not random.
-    - `noise`, `kind`: data of the key of this member's target noise, and its kind.
+    - `noise`, `kind`: data and kind of the key of this member's target noise.
     """
 
     train: TrainState
@@ -71,9 +71,9 @@ class AnchoredMAP(
     number of rows grows (weighted-likelihood bootstrap). So is a noise level that is
     learned (`LearnedNoise`, `HeteroscedasticNormal`), which does not see the $e_i$.
 
-    What is random in a row is a function of the member and of the row's bits, so that
-    it is the same in each epoch, whatever the order; two rows that are equal in x and y
-    are perturbed alike.
+    The perturbation of a row is a function of the member and of the bits of the row, so
+    that it is the same in each epoch, in any order; two rows that are equal in x and y
+    have the same perturbation.
 
     References: *Randomize-then-optimize*, Bardsley, Solonen, Haario and Laine, 2014;
     *Uncertainty in neural networks: approximately Bayesian ensembling*, Pearce,
@@ -137,7 +137,7 @@ class AnchoredMAP(
         return self._of(state).gradient(state.train, batch, key=key)
 
     def evaluate(self, state: AnchoredState, batch: PyTree, *, key: PRNGKey) -> Info:
-        """The same numbers for the targets as they are, without the member's noise."""
+        """Return the same numbers for the targets without the noise of the member."""
         return self._of(state).evaluate(state.train, batch, key=key)
 
     def model(self, state: AnchoredState) -> Model:
@@ -153,13 +153,13 @@ class AnchoredMAP(
         return PointPosterior(self.model(state))
 
     def _tempered(self, params):
-        """The prior as a function, its variance multiplied by the temperature."""
+        """The prior with its variance multiplied by the temperature."""
         for path, leaf in trees.paths(params).items():
             p = prior_at(self.log_joint.prior, path, leaf)
             if not isinstance(p, dist.Normal):
                 raise TypeError(
-                    f"the prior of {path} is {type(p).__name__}: anchors are exact for "
-                    "numpyro's Normal, and defined for nothing else"
+                    f"the prior of {path} is {type(p).__name__}: AnchoredMAP needs "
+                    "numpyro's Normal, for which anchors are exact"
                 )
 
         def prior(path, leaf):

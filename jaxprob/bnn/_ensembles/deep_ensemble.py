@@ -4,7 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -23,105 +23,12 @@ from .._inference.members import AbstractMemberInference
 from .._inference.training_batches import as_iterable
 from .._inference.wrapper import AbstractWrapper
 from .._joint.xy import xy
-from .._posterior.posterior import AbstractPosterior
 from .._weights.scale import is_traced
+from .ensemble_posterior import EnsemblePosterior
+from .member_capabilities import MemberGradients, MemberModels
 from .shuffled import shuffled
+from .stacked import one_by_one, stack, take
 from .trained_start import looks_trained
-
-
-class EnsemblePosterior(AbstractPosterior):
-    """Posteriors of one kind with equal weights: members of an ensemble, draws of a
-    chain, or a mixture of variational fits.
-
-    **Arguments:**
-
-    - `stack`: one posterior whose arrays have a leading axis of members.
-    - `num_members`: its length.
-    """
-
-    stack: AbstractPosterior
-    num_members: int = eqx.field(static=True)
-
-    def member(self, index: int | Integer[Array, ""]) -> AbstractPosterior:
-        """The posterior of one member."""
-        return take(self.stack, index)
-
-    @property
-    def linearized(self) -> bool:
-        return self.stack.linearized
-
-    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
-        """A draw and the mean of its member."""
-        index_key, sample_key = jax.random.split(key)
-        index = jax.random.randint(index_key, (), 0, self.num_members)
-        return self.member(index).linearisation_point(key=sample_key)
-
-    def factorised(self) -> "EnsemblePosterior":
-        if type(self.stack).factorised is AbstractPosterior.factorised:
-            return self  # nothing to compute, and no copy of all members
-        each = eqx.filter_vmap(lambda member: member.factorised())(self.stack)
-        return EnsemblePosterior(each, self.num_members)
-
-    def sample(self, *, key: PRNGKey) -> Model:
-        """A member at random, then a draw from it."""
-        check_key(key)
-        index_key, sample_key = jax.random.split(key)
-        index = jax.random.randint(index_key, (), 0, self.num_members)
-        return self.member(index).sample(key=sample_key)
-
-    def mean(self) -> Model:
-        """The average of all weights. Members that found different modes have no model
-        between them: average their predictions, which is what `predict` does.
-        """
-        means = eqx.filter_vmap(lambda i: self.member(i).mean())(
-            jnp.arange(self.num_members)
-        )
-        return jax.tree.map(
-            lambda a: jnp.mean(a, 0) if eqx.is_inexact_array(a) else _first(a), means
-        )
-
-    def log_prob(self, model: Model) -> Float[Array, ""]:
-        terms = jax.vmap(lambda i: self.member(i).log_prob(model))(
-            jnp.arange(self.num_members)
-        )
-        return jax.nn.logsumexp(terms) - jnp.log(float(self.num_members))
-
-    @property
-    def num_atoms(self) -> int | None:
-        inner = self.member(0).num_atoms
-        return None if inner is None else inner * self.num_members
-
-    def atom(self, index: int | Integer[Array, ""]) -> Model:
-        inner = self.member(0).num_atoms
-        if inner is None:
-            raise NotImplementedError("members with a density have no finite support")
-        return self.member(index // inner).atom(index % inner)
-
-
-class MemberGradients(AbstractGradient):
-    """Gradient of each member of an ensemble, along a leading axis."""
-
-    ensemble: Any
-    inner: AbstractGradient
-
-    def gradient(self, state: State, batch: PyTree, *, key: PRNGKey) -> PyTree:
-        def one(state, key):
-            return self.inner.gradient(state, batch, key=key)
-
-        keys = example_keys(key, self.ensemble.num_members)
-        return self.ensemble.each(one, state, keys)
-
-
-class MemberModels(AbstractTrainedModels):
-    """Trained models of all members of an ensemble."""
-
-    ensemble: Any
-    inner: AbstractTrainedModels
-
-    def models(self, state: State) -> tuple[Model, ...]:
-        members = range(self.ensemble.num_members)
-        states = [self.ensemble.member(state, index) for index in members]
-        return tuple(m for state in states for m in self.inner.models(state))
 
 
 class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialMembers):
@@ -130,7 +37,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
     $$p(y \mid x) \approx \frac 1 M \sum_m p(y \mid f_{w_m}(x))$$
 
     The members train side by side in one vectorised program, on the same batches. Any
-    method may be repeated so: `DeepEnsemble(MeanFieldVI(...), 5)` is a mixture of
+    method can be repeated: `DeepEnsemble(MeanFieldVI(...), 5)` is a mixture of
     variational posteriors, `DeepEnsemble(AnchoredMAP(...), 50)` an ensemble whose
     members are posterior draws where the model is linear.
 
@@ -146,18 +53,18 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
 
     **Arguments:**
 
-    - `method`: how each member is trained.
+    - `method`: trains each member.
     - `num_members`: M.
-    - `make`: the start of a member. `"shuffled"`, the default: the entries of each
-        array that is trained are shuffled, a new draw of whatever independent
-        initialisation it had; constants and frozen arrays stay as they are. That
-        destroys a trained model, so a warning is raised where the model given seems to
-        be one. `"model"`: each starts at the model given, and only what is random in
-        the method makes members differ. Or a function `make(key) -> model`.
+    - `make`: the model with which a member starts. `"shuffled"`, the default: the
+        entries of each trained array are shuffled, which is a new draw of any
+        independent initialisation; constants and frozen arrays stay as they are. That
+        destroys a trained model, so a warning is raised where the model seems to be
+        trained. `"model"`: all start at the model given, and members differ only by
+        what is random in the method. Or a function `make(key) -> model`.
     - `members`: `"vmap"`, or `"loop"` for one after the other: `fit`, `Stepper` and
-        Lightning then run, for each member in turn, the program that would train it
-        alone. It gives those bits; it takes longer for small models, and less for
-        convolutions on a CPU, which are slow where members have weights of their own.
+        Lightning then run the program that would train a member alone, for one member
+        after the other, to the same bits. That is slower for small models, and faster
+        for convolutions on a CPU, which are slow where weights differ by member.
     """
 
     forwards: ClassVar = {
@@ -206,7 +113,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
             )
 
     def init(self, model: Model, *, key: PRNGKey) -> State:
-        """All members' states, stacked along a leading axis."""
+        """Return the states of all members, stacked along a leading axis."""
         check_key(key)
         if callable(self.make):
             make = self.make
@@ -219,8 +126,8 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
             start_key, init_key = jax.random.split(key)
             return self.method.init(make(start_key), key=init_key)
 
-        # The method's checks of values run here, outside of vmap. The key is that of no
-        # member.
+        # Checks of values in the method run here, outside of vmap, with a key that no
+        # member has.
         self.method.init(model, key=jax.random.fold_in(key, self.num_members))
         return self.each(one, example_keys(key, self.num_members))
 
@@ -242,7 +149,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         return self.method.update(state, batch, key=key)
 
     def evaluate(self, state: State, batch: PyTree, *, key: PRNGKey) -> Info:
-        """Means over the members: of each one's loss, not the loss of the mixture."""
+        """Return means over the members: the mean loss, not the loss of the mixture."""
 
         def one(state, key):
             return self.method.evaluate(state, batch, key=key)
@@ -251,7 +158,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         return {name: jnp.mean(value, 0) for name, value in info.items()}
 
     def member(self, state: State, index: int) -> State:
-        """The state of one member, as `method` knows it."""
+        """Return the state of one member, which is a state of `method`."""
         num = self.num_members
         arrays = jax.tree.leaves(eqx.filter(state, eqx.is_array))
         if not arrays or any(a.shape[:1] != (num,) for a in arrays):
@@ -263,7 +170,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         return take(state, index)
 
     def model(self, state: State) -> Model:
-        """The first member: one model of the ensemble, not the ensemble."""
+        """Return the model of the first member."""
         return self.method.model(self.member(state, 0))
 
     def posterior(
@@ -286,7 +193,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
             warnings.warn(
                 f"the {self.num_members} members are equal to the bit, so the ensemble "
                 "is one model. They started from the same weights, and nothing in the "
-                "method is random: give make=lambda key: Network(key=key)",
+                "method is random: write make=lambda key: Network(key=key)",
                 stacklevel=2,
             )
         return EnsemblePosterior(stacked, self.num_members)
@@ -295,32 +202,11 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         """Return the results of a function for each member, along a leading axis."""
         if self.members == "vmap":
             return eqx.filter_vmap(function)(*args)
-        # What is no array has no place in a loop's output, so it comes from outside.
-        rest = eqx.filter(
-            eqx.filter_eval_shape(function, *take(args, 0)),
-            lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct),
-        )
-        arrays, static = eqx.partition(args, eqx.is_array)
-
-        def one(arrays):
-            return eqx.filter(function(*eqx.combine(arrays, static)), eqx.is_array)
-
-        return eqx.combine(jax.lax.map(one, arrays), rest)
-
-
-def take(tree: PyTree, index: int | Integer[Array, ""]) -> PyTree:
-    """The part of every array at one place of its leading axis."""
-    return jax.tree.map(lambda a: a[index] if eqx.is_array(a) else a, tree)
-
-
-def stack(trees: list[PyTree]) -> PyTree:
-    """Trees of one structure as one, arrays stacked along a new leading axis."""
-    arrays, rest = zip(*(eqx.partition(t, eqx.is_array) for t in trees), strict=True)
-    return eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), rest[0])
+        return one_by_one(function, *args)
 
 
 def _all_equal(stacked):
-    """Whether each array is the same for all members, where it can be looked at."""
+    """Whether each array is the same for all members; `False` for traced ones."""
     arrays = jax.tree.leaves(eqx.filter(stacked, eqx.is_inexact_array))
     if any(map(is_traced, arrays)):
         return False
@@ -329,7 +215,3 @@ def _all_equal(stacked):
 
 def _given(model, key):
     return model
-
-
-def _first(leaf):
-    return leaf[0] if eqx.is_array(leaf) else leaf

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: dropout layers that stay on."""
+"""Monte Carlo dropout: dropout layers whose masks are posterior draws."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -19,11 +19,11 @@ from .._posterior.posterior import AbstractPosterior
 
 
 class FixedDropout(eqx.Module):
-    """Dropout whose mask is a function of its own key: a draw from the posterior.
+    """Dropout with a fixed mask, which is a function of the key of the layer.
 
     **Arguments:**
 
-    - `p`: the share that is dropped.
+    - `p`: the fraction that is dropped.
     - `key`: of the mask.
     """
 
@@ -44,7 +44,7 @@ class FixedDropout(eqx.Module):
 
 
 class DropoutPosterior(AbstractPosterior):
-    """All masks of the dropout layers of models that have a posterior themselves.
+    """Distribution of the masks of dropout layers, in models of another posterior.
 
     One draw has one mask in each layer, the same for all inputs: it is one network, a
     function. (A layer that is used several times uses its mask again.)
@@ -83,12 +83,12 @@ class DropoutPosterior(AbstractPosterior):
 
 
 class MCDropout(AbstractPostHoc):
-    r"""Trains with dropout and predicts with it: each mask is one sampled network.
+    r"""Training and prediction with dropout: each mask is one sampled network.
 
     The approximate posterior of a weight is two spikes, at zero and at
-    $w / (1 - p)$. What it costs is nothing, and what it gives is bound to p: for a
-    linear model the predictive variance is $\frac{p}{1 - p} \sum_j w_j^2 x_j^2$ however
-    many data there are. Prefer `DeepEnsemble` or `Laplace` where they can be had.
+    $w / (1 - p)$. It costs nothing, and its uncertainty depends on p alone: for a
+    linear model the predictive variance is $\frac{p}{1 - p} \sum_j w_j^2 x_j^2$ for any
+    number of data. Prefer `DeepEnsemble` or `Laplace` where they are affordable.
 
     Reference: *Dropout as a Bayesian approximation*, Gal and Ghahramani, 2016,
     https://arxiv.org/abs/1506.02142.

@@ -72,7 +72,7 @@ def _with_still_mean(p, mean):
 
 
 def _hash(row) -> UInt32[Array, ""]:
-    """32 bits that depend on every bit of a row: a polynomial over its words."""
+    """Hash of a row to 32 bits, by a polynomial over its words."""
     words = []
     for leaf in jax.tree.leaves(row):
         # As integers of the same width: a cast would drop the fraction of a half.

@@ -1,4 +1,4 @@
-"""Another draw of an initialisation, without knowing its distribution."""
+"""New draws of an initialisation whose distribution is unknown."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,11 @@ from .._weights.random_leaves import is_random
 def shuffled(model: Model, trained: PyTree[bool]) -> Callable[[PRNGKey], Model]:
     """Return `make(key)`, the model with the entries of each trained array shuffled.
 
-    Whatever distribution independent entries had, they have it still.
+    If the entries are independent draws from a distribution, they are so afterwards.
 
     **Arguments:**
 
-    - `model`: as it was initialised.
+    - `model`: at its initialisation.
     - `trained`: a flag for each array, or random leaf, that moves.
     """
     moves = jax.tree.map(

@@ -1,4 +1,4 @@
-"""SWAG: a Gaussian fitted to the path of stochastic gradient descent."""
+"""SWAG: a Gaussian fitted to the iterates of stochastic gradient descent."""
 
 from collections.abc import Iterable
 from dataclasses import KW_ONLY
@@ -42,7 +42,7 @@ class SWAGState(eqx.Module):
     - `mean`: of the collected iterates.
     - `squares`: sum of squared deviations from the mean (Welford's recursion: the
         difference of two large moments would cancel in float32).
-    - `deviations`: the last K iterates less the mean at their time, in a ring.
+    - `deviations`: the last K iterates minus the mean at their time, in a ring buffer.
     - `count`: iterates collected.
     """
 
@@ -73,10 +73,10 @@ class SWAGPosterior(AbstractPosterior):
         vector, unravel = ravel(self.params)
         check_key(key)
         diagonal_key, rank_key = jax.random.split(key)
-        own = jax.random.normal(diagonal_key, vector.shape, vector.dtype)
+        independent = jax.random.normal(diagonal_key, vector.shape, vector.dtype)
         rank = len(self.deviations)
         shared = jax.random.normal(rank_key, (rank,), vector.dtype)
-        step = jnp.sqrt(self.variance) * own / 2**0.5
+        step = jnp.sqrt(self.variance) * independent / 2**0.5
         if rank > 1:
             step = step + shared @ self.deviations / (2 * (rank - 1)) ** 0.5
         return eqx.combine(unravel(vector + step), self.rest)
@@ -99,7 +99,7 @@ class SWAGPosterior(AbstractPosterior):
 
 
 class SWAG(AbstractWrapper):
-    r"""Collects the iterates of SGD with a constant learning rate, after a burn-in.
+    r"""A Gaussian with the moments of the iterates of SGD at a constant learning rate.
 
     $$\bar w = \frac 1 n \sum_t w_t, \qquad \Sigma = \frac 1 2 \Big( \mathrm{diag}(
       \overline{w^2} - \bar w^2) + \frac{1}{K - 1} D D^\top \Big)$$
@@ -118,13 +118,12 @@ class SWAG(AbstractWrapper):
 
     **Arguments:**
 
-    - `method`: trains; its random and point leaves are collected.
-    - `num_warmup`: steps of burn-in.
-    - `thin`: steps from one collected iterate to the next, about an epoch's.
+    - `method`: trains the model; its random and point leaves are collected.
+    - `num_warmup`: steps before the first iterate may be collected.
+    - `thin`: steps from one collected iterate to the next, about those of an epoch.
     - `rank`: K; 0 for the diagonal alone. Memory is K copies of the weights.
-    - `num_samples`: for a model with running statistics alone (see `Stateful`), how
-        many samples are drawn in `posterior(state, batches, key=key)`, which computes
-        their statistics.
+    - `num_samples`: draws in `posterior(state, batches, key=key)` of a model with
+        running statistics (see `Stateful`), which are computed for each draw.
     """
 
     wraps: ClassVar = MAP
@@ -173,10 +172,10 @@ class SWAG(AbstractWrapper):
         squares = state.squares + delta * (vector - mean)
         deviations = state.deviations
         if self.rank:
-            place = state.count % self.rank
+            index = state.count % self.rank
             # A choice of the row, not of the buffer: that would copy it in every step.
-            row = jnp.where(due, vector - mean, deviations[place])
-            deviations = deviations.at[place].set(row)
+            row = jnp.where(due, vector - mean, deviations[index])
+            deviations = deviations.at[index].set(row)
         mean, squares, count = jax.tree.map(
             lambda new, old: jnp.where(due, new, old),
             (mean, squares, count),
@@ -191,7 +190,7 @@ class SWAG(AbstractWrapper):
         return self.method.evaluate(state.train, batch, key=key)
 
     def model(self, state: SWAGState) -> Model:
-        """The mean of the path, once there is one."""
+        """Return the mean of the iterates, or the last model while there is none."""
         vector = self._vector(state.train.model)
         params, rest = self._split(state.train.model)
         mean = jnp.where(state.count > 0, state.mean, vector)
@@ -204,10 +203,10 @@ class SWAG(AbstractWrapper):
         *,
         key: PRNGKey | None = None,
     ) -> AbstractPosterior:
-        """The Gaussian of the iterates so far, a `SWAGPosterior`.
+        """Return the Gaussian of the iterates so far, a `SWAGPosterior`.
 
-        For a model that trains running statistics: samples of it, each with statistics
-        of its own from the `batches`, a `DrawsPosterior`.
+        For a model that trains running statistics it is a `DrawsPosterior`: samples of
+        the Gaussian, each with statistics computed from the `batches`.
 
         **Raises:** `ValueError` with fewer than two iterates, or without the batches
         and the key where they are needed.
@@ -236,9 +235,10 @@ class SWAG(AbstractWrapper):
                 "no sample: give the training data again and a key, "
                 "posterior(state, [(x, y)], key=key)"
             )
-        num = self.num_samples
         batches = TrainingBatches(self, model, batches)
-        return refresh_statistics(posterior, batches, key=key, num_samples=num)
+        return refresh_statistics(
+            posterior, batches, key=key, num_samples=self.num_samples
+        )
 
     def _split(self, model):
         roles = Roles.of(model, self.method.random, self.method.point)

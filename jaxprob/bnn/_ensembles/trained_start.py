@@ -1,4 +1,4 @@
-"""Whether a model has been trained, judged by the data."""
+"""Detection of trained models, by the data."""
 
 import math
 from typing import Any
@@ -16,8 +16,8 @@ from .._weights.scale import is_traced
 from .shuffled import shuffled
 
 _SHUFFLES, _ROWS = 512, 64
-_TIES = 2  # a shuffle of few weights may be the order that they had
-_LARGE = 10**5  # weights: of a larger model fewer shuffles see fewer rows
+_TIES = 2  # a shuffle of few weights may leave them in order
+_LARGE = 10**5  # weights: larger models are judged by fewer shuffles and rows
 _LARGE_SHUFFLES, _LARGE_ROWS = 64, 16
 
 
@@ -26,16 +26,17 @@ def looks_trained(
 ) -> bool:
     """Return whether a model explains data better than shuffles of its weights do.
 
-    A model as it was initialised is one of its shuffles, and among the three best of
-    512 in .6 % of cases (of a large model: the best of 64, in 1.5 %); and it predicts
-    the targets of other rows about as well as those of its own. Where all weights lie
-    within the bounds of Equinox's initialisation, nothing is computed: training leaves
-    them.
+    An initialised model is one of its shuffles: it is among the three best of 512 in .6
+    % of cases (a large model is the best of 64 in 1.5 %), and it predicts the targets
+    of other rows about as well as those of the same rows. Training moves weights out of
+    the bounds of Equinox's initialisation, so nothing is computed where all weights lie
+    within them.
 
     **Arguments:**
 
     - `joint`: its likelihood compares the models.
-    - `model`, `trained`: the model and the leaves that a method moves.
+    - `model`: of which is asked.
+    - `trained`: the leaves that a method moves.
     - `data`: `(x, y)`, of which the first rows are used.
     """
     leaves = jax.tree.leaves(eqx.filter(mean_leaves(model), trained))
@@ -62,7 +63,7 @@ def looks_trained(
     own, turned, others = map(np.asarray, scores(keys))
     if not np.isfinite(own):
         return False
-    # In nats of the rows that were looked at: odds of 150 to 1.
+    # 5 nats over the rows that were used: odds of 150 to 1.
     unit = joint.num_data / len(jax.tree.leaves(y)[0])
     as_good = np.sum(others >= own)
     few = as_good <= (0 if large else _TIES)
@@ -70,7 +71,7 @@ def looks_trained(
 
 
 def _as_initialised(leaves):
-    """Every matrix or kernel within one over the root of its fan-in."""
+    """Whether each matrix or kernel lies within one over the root of its fan-in."""
     weights = [leaf for leaf in leaves if leaf.ndim > 1]
     bounds = [1.0 / math.sqrt(math.prod(leaf.shape[1:])) for leaf in weights]
     return bool(weights) and all(

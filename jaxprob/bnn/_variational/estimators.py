@@ -1,8 +1,8 @@
-"""Variance reduction for any module: noise of its own for each example.
+"""Variance reduction for any module: separate noise for each example.
 
-Drawing the weights once for a batch correlates its rows, and the gradient's variance
-then stops falling as batches grow. Linear layers and convolutions can do better without
-a word in the user's code: they are exchanged for layers that hold their own key.
+With one draw of the weights for a batch its rows are correlated, and the variance of
+the gradient stops falling as batches grow. Linear layers and convolutions are exchanged
+for layers that draw for each example; the code of the model does not change.
 """
 
 import itertools
@@ -26,7 +26,7 @@ Estimator: TypeAlias = Literal["weight", "local", "flipout"]
 
 
 class AbstractDrawn(eqx.Module):
-    """A layer whose weights are different ones for each example."""
+    """Base class of layers whose weights differ between the examples of a batch."""
 
     @property
     def weight(self) -> Array:
@@ -40,16 +40,16 @@ class AbstractDrawn(eqx.Module):
         raise ValueError(
             f"estimator={type(self).__name__.lower()!r} draws no {name} that a batch "
             f"shares, and this model reads the {name} of a layer beside calling it, as "
-            "tied layers do. Write estimator='weight', which holds for any module."
+            "tied layers do. Write estimator='weight', which works for any module."
         )
 
 
 class Local(AbstractDrawn):
     """A linear layer that draws its outputs: see `BayesianLinear`, `"local"`.
 
-    It counts its uses and remembers the transformation it was made in: a second use for
-    one example, or a use inside a loop or vmap of the model's own, would draw outputs
-    of another weight matrix.
+    It counts its uses and holds the transformation in which it was made: a second use
+    for one example, or a use inside a loop or vmap of the model, would draw outputs of
+    another weight matrix.
     """
 
     mean: Any
@@ -64,8 +64,8 @@ class Local(AbstractDrawn):
             raise ValueError(
                 "estimator='local' draws the outputs of each layer anew, so a layer "
                 "may be used once for an example: this model uses one several times, "
-                "or inside a loop or vmap of its own, as attention and recurrent "
-                "networks do. Write estimator='flipout', which holds for them."
+                "or inside a loop or vmap, as attention and recurrent networks do. "
+                "Write estimator='flipout', which works for them."
             )
         mean, variance = self.mean(x), self.variance(x**2)
         noise = self.noise.reshape(mean.shape).astype(mean.dtype)
@@ -74,7 +74,7 @@ class Local(AbstractDrawn):
 
 
 class Flipout(AbstractDrawn):
-    r"""An affine layer with the batch's perturbation under the example's own signs.
+    r"""An affine layer with the perturbation of the batch under signs of the example.
 
     $$y = \bar W x + r \circ (\Delta W (s \circ x) + \Delta b) + \bar b$$
 
@@ -94,7 +94,7 @@ class Flipout(AbstractDrawn):
 
 
 def _num_inputs(layer):
-    """Features or channels that go into a layer."""
+    """Number of features or channels that go into a layer."""
     return layer.weight.shape[1] * getattr(layer, "groups", 1)
 
 
@@ -104,14 +104,14 @@ def _shaped(signs, x):
 
 
 class _Unbound(eqx.Module):
-    """A layer of the batch, waiting for the key or the noise of an example."""
+    """A layer of the batch, which becomes one of an example by its noise."""
 
     parts: tuple[Any, Any]
     estimator: Estimator = eqx.field(static=True)
 
     @property
     def num_noise(self) -> int:
-        """How many numbers an example needs: of outputs, or signs of both sides."""
+        """Numbers that an example needs: one for each output, or signs at both ends."""
         layer = self.parts[0]
         inputs = _num_inputs(layer) if self.estimator == "flipout" else 0
         return len(layer.weight) + inputs
@@ -123,7 +123,7 @@ class _Unbound(eqx.Module):
 
 
 def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
-    """What the rows of a batch share: layers for the estimator, all else drawn.
+    """Return the model of a batch: layers for the estimator, all else drawn.
 
     **Arguments:**
 
@@ -146,7 +146,8 @@ def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
     taken = [layer for layer in layers if layer is not None]
     rest_key, *keys = example_keys(key, 1 + len(taken))
     if estimator == "local":
-        spread = iter(variance_leaves(taken))  # of all at once: small ones share work
+        # Those of all layers at once, because small ones share work.
+        spread = iter(variance_leaves(taken))
     else:
         spread = map(_delta_layer, taken, keys)
     rest = iter(sample_leaves(rest, key=rest_key))
@@ -160,7 +161,7 @@ def prepare(tree: PyTree, estimator: Estimator, *, key: PRNGKey) -> PyTree:
 
 
 def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply` for a prepared model: the example's key gives each layer its own."""
+    """Return `apply` for the model of `prepare`: each example draws its noise."""
 
     def wrapped(model: Model, x: Any, *, key: PRNGKey):
         noise_key, call_key = jax.random.split(key)
@@ -187,7 +188,7 @@ def _is_unbound(node):
 
 
 def _is_linear(node):
-    # Not a subclass, whose call may be another; not a stack of layers, for a scan.
+    # A subclass may be called otherwise, and a stack of layers is for a scan.
     return (
         type(node) is eqx.nn.Linear
         and is_random(node.weight)
@@ -203,7 +204,7 @@ def _is_affine(node):
 
 
 def _delta_layer(layer, key):
-    """The layer with W - E[W] in the place of W."""
+    """The layer with W - E[W] as its weights."""
     drawn, mean = sample_leaves(layer, key=key), mean_leaves(layer)
     return jax.tree.map(
         lambda a, b: a - b if eqx.is_inexact_array(a) else a, drawn, mean

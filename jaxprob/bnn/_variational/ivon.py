@@ -1,213 +1,269 @@
-"""IVON: variational inference at the cost of Adam, in the shape of an optimiser."""
+"""Mean-field variational inference by natural gradients."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import PyTree
 
-from ..._random.keys import leaf_keys
-from ..._random.standard_normal import standard_normal
-from ..._types import PRNGKey
+from ... import tree
+from ..._random.keys import example_keys
+from ..._training.capabilities import AbstractGradient
+from ..._training.gradient_descent import TrainState
+from ..._training.optimizer_update import check_optimizer, optimizer_update
+from ..._types import Info, Model, PRNGKey, Where
 from ...tree._single import single
+from .._inference.capabilities import (
+    AbstractConditional,
+    infer_by_steps,
+    restricted_leaves,
+)
+from .._inference.inference import (
+    AbstractInference,
+    Roles,
+    check_state,
+    random_or_point,
+)
+from .._joint.check_prior import check_prior
+from .._joint.kl import kl
+from .._joint.log_joint import LogJoint
+from .._joint.prior import prior_at
+from .._posterior.mean_field import MeanFieldPosterior
+from .._posterior.posterior import AbstractPosterior
+from .._weights.random_leaves import Gaussian, is_random
+from .._weights.scale import is_traced
+from .ivon_optimizer import ivon, sample_ivon
 
 
-class IVONState(NamedTuple):
-    r"""The state of `ivon`.
+class IVON(AbstractInference, AbstractGradient, AbstractConditional):
+    r"""Mean-field variational inference by natural gradients, at the cost of Adam.
 
-    **Fields:**
+    The same independent Gaussians as `MeanFieldVI`, whose variances come from a running
+    estimate of the curvature, with one gradient at one draw of the weights a step (see
+    `bnn.ivon`). It needs no gradient in the scales and half the memory of the
+    optimiser; `MeanFieldVI` is for priors that are not Normal.
 
-    - `count`: steps made.
-    - `momentum`: $g$, the running mean of gradients.
-    - `hess`: $h$, the running estimate of the diagonal Hessian of the mean loss.
-    - `scale`: $\sigma$, the standard deviations of the posterior.
-    """
-
-    count: Int[Array, ""]
-    momentum: PyTree
-    hess: PyTree
-    scale: PyTree
-
-
-def ivon(
-    learning_rate: float | Callable[[Any], Any],
-    num_data: float | int,
-    *,
-    hess_init: float = 1.0,
-    beta1: float = 0.9,
-    beta2: float = 0.99999,
-    weight_decay: float | PyTree = 1e-4,
-    center: float | PyTree = 0.0,
-    clip_radius: float = float("inf"),
-    trust_radius: float = 3.0,
-    rescale: bool = True,
-) -> optax.GradientTransformationExtraArgs:
-    r"""The improved variational online Newton method, an optax transformation.
-
-    The posterior is $\mathcal N(m, \mathrm{diag}(\sigma^2))$, where m are the `params`
-    of optax. For a draw $\theta$ from it with the gradient $\hat g$ of the mean loss at
-    $\theta$ (algorithm 1 of the reference):
-
-    $$\hat h = \hat g\, (\theta - m) / \sigma^2, \qquad
-      g \leftarrow \beta_1 g + (1 - \beta_1) \hat g$$
-
-    $$h \leftarrow \beta_2 h + (1 - \beta_2) \hat h +
-      \tfrac 1 2 (1 - \beta_2)^2 (h - \hat h)^2 / (h + \delta)$$
-
-    $$m \leftarrow m - \alpha \frac{g / (1 - \beta_1^t) + \delta m}{h + \delta},
-      \qquad \sigma \leftarrow 1 / \sqrt{\lambda (h + \delta)}$$
-
-    The third term of h keeps $h + \delta$ positive without a constraint. At the fixed
-    point $\lambda (h + \delta)$ is the mean of the diagonal of the Hessian of the
-    negative log joint: the precisions of the best factorised Gaussian.
-
-    Until h has reached the curvature of the loss the Newton step is too long. Where the
-    loss is steep (small noise, targets that are not standardised) it would overshoot
-    further in every step, and the large gradients there would then drive h up and
-    $\sigma$ down until nothing moves: a tight posterior far from the data. So no step
-    is longer than `trust_radius` standard deviations of the posterior, which h sets
-    too. This bound is not in the reference.
-
-    Reference: *Variational learning is effective for large deep networks*, Shen,
-    Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan and Möllenhoff,
+    Reference: *Variational learning is effective for large deep networks*, Shen et al.,
     2024, https://arxiv.org/abs/2402.17641.
 
     ```python
-    optimizer = ivon(0.1, num_data=len(x), weight_decay=1.0 / len(x))
-    opt_state = optimizer.init(params)
-    drawn = sample_ivon(params, opt_state, key=key)
-    grads = jax.grad(loss)(drawn)                       # of the mean loss per row
-    updates, opt_state = optimizer.update(grads, opt_state, params, drawn=drawn)
-    params = optax.apply_updates(params, updates)
+    method = IVON(log_joint, 0.1)
+    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=200)
+    posterior = method.posterior(state)          # a MeanFieldPosterior
     ```
 
     **Arguments:**
 
-    - `learning_rate`: $\alpha$, a number or a schedule.
-    - `num_data`: $\lambda$, the effective sample size: rows of the training set over
-        the temperature.
-    - `hess_init`: $h_0 > 0$. Too small and the first draws are wild; the reference
-        takes 0.1 to 1 for networks from scratch.
-    - `beta1`, `beta2`: as above. The second is close to one, since $\hat h$ is noisy.
-    - `weight_decay`: $\delta$, the precision of the prior over $\lambda$; a number, or
-        a tree like the parameters.
-    - `center`: mean of the prior, a number or a tree; the equation above has 0.
-    - `clip_radius`: bound on each entry of the step before $\alpha$.
-    - `trust_radius`: bound on each entry of the step in units of its $\sigma$; infinity
-        for the algorithm of the reference.
-    - `rescale`: multiplies $\alpha$ by $h_0 + \delta$, so that the first steps are
-        those of SGD with this learning rate, as in the reference.
-
-    **Returns:** a transformation whose `update` takes, besides optax's arguments,
-    `drawn`: the weights at which the gradient was taken. With a leading axis of draws
-    on `drawn` and on the gradients their estimates are averaged.
+    - `log_joint`: the prior of every random leaf is a numpyro `Normal`.
+    - `learning_rate`: a number or a schedule. Decay it to zero: the mean then settles.
+    - `random`: leaves that get a Gaussian, as in `MAP`.
+    - `point`: of the others, those that are optimised, by `optimizer`.
+    - `optimizer`: any optax transformation, for points alone.
+    - `num_samples`: draws of the model in each step.
+    - `hess_init`, `beta1`, `beta2`, `clip_radius`, `trust_radius`: as in `ivon`.
+        `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
     """
-    for name, value in (("num_data", num_data), ("hess_init", hess_init)):
-        if not value > 0:
-            raise ValueError(f"{name}={value}: it has to be positive")
-    for name, value in (("beta1", beta1), ("beta2", beta2)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}={value}: it lies in [0, 1)")
-    for name, value in (("clip_radius", clip_radius), ("trust_radius", trust_radius)):
-        if not value > 0:
-            raise ValueError(f"{name}={value}: it has to be positive")
 
-    def like(params, value):
-        """A number, or a tree, as a tree of arrays that broadcast."""
-        if jnp.isscalar(value):
-            value = jax.tree.map(lambda _: value, params)
-        return jax.tree.map(lambda p, v: jnp.asarray(v, single(p).dtype), params, value)
+    log_joint: LogJoint
+    learning_rate: float | Callable[[Any], Any]
+    _: KW_ONLY
+    random: Where | None = None
+    point: Where = True
+    optimizer: optax.GradientTransformation | None = None
+    num_samples: int = 1
+    hess_init: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.99999
+    clip_radius: float = float("inf")
+    trust_radius: float = 3.0
 
-    def scales(hess, delta):
-        return jax.tree.map(
-            lambda h, d: jax.lax.rsqrt(jnp.asarray(num_data, h.dtype) * (h + d)),
-            hess,
-            delta,
-        )
-
-    def init(params):
-        # In half precision 0.99999 is one, and nothing would ever be averaged.
-        params = jax.tree.map(single, params)
-        hess = jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
-        momentum = jax.tree.map(jnp.zeros_like, params)
-        count = jnp.zeros((), jnp.int32)
-        return IVONState(
-            count, momentum, hess, scales(hess, like(params, weight_decay))
-        )
-
-    def update(updates, state, params=None, *, drawn=None, **extra):
-        del extra
-        if params is None or drawn is None:
-            raise ValueError(
-                "ivon needs the mean and the draw where the gradient was taken: "
-                "update(grads, state, params, drawn=drawn)"
+    def __check_init__(self):
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples={self.num_samples}: at least one is needed")
+        if self.optimizer is not None:
+            check_optimizer(self.optimizer)
+        if isinstance(self.learning_rate, optax.GradientTransformation):
+            raise TypeError(
+                "IVON is an optimiser itself: give a learning rate, such as 0.1, or a "
+                "schedule. `optimizer=` is for leaves that are points"
             )
-        delta, prior_mean = like(params, weight_decay), like(params, center)
-        count = jnp.asarray(optax.safe_increment(state.count))
-        alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
-        def estimate(grad, at, mean, scale):
-            stacked = grad.ndim > mean.ndim
-            grad, at, mean = single(grad), single(at), single(mean)
-            grad, at = (grad, at) if stacked else (grad[None], at[None])
-            hess = grad * (at - mean[None]) / scale[None] ** 2
-            return jnp.mean(grad, 0), jnp.mean(hess, 0)
-
-        both = jax.tree.map(estimate, updates, drawn, params, state.scale)
-        grads, hats = _unzip(both, params)
-
-        def curve(h, hat, d):
-            correction = 0.5 * (1 - beta2) ** 2 * (h - hat) ** 2 / (h + d)
-            return beta2 * h + (1 - beta2) * hat + correction
-
-        momentum = jax.tree.map(
-            lambda g, new: beta1 * g + (1 - beta1) * new, state.momentum, grads
+    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        params, points, _ = self._split(model)
+        check_prior(self.log_joint.prior, params)
+        if jax.tree.leaves(points) and self.optimizer is None:
+            name = next(iter(tree.paths(points)))
+            raise ValueError(
+                f"{name} is a point, not random, and the rule of IVON is for random "
+                "leaves: give optimizer=optax.adam(1e-3), or point=False to freeze it"
+            )
+        opt_state = (
+            self._ivon(params).init(params),
+            None if self.optimizer is None else self.optimizer.init(points),
         )
-        hess = jax.tree.map(curve, state.hess, hats, delta)
+        return TrainState(model, opt_state, None, jnp.zeros((), jnp.int32))
 
-        scale = scales(hess, delta)
+    def restricted(self, where: Where) -> "IVON":
+        return restricted_leaves(self, where)
 
-        def step(param, g, h, d, c, sigma):
-            mean = single(param)
-            debias = 1.0 - jnp.asarray(beta1, mean.dtype) ** count.astype(mean.dtype)
-            newton = (g / debias + d * (mean - c)) / (h + d)
-            newton = jnp.clip(newton, -clip_radius, clip_radius)
-            rate = jnp.asarray(alpha, mean.dtype)
-            moved = -rate * ((hess_init + d) if rescale else 1.0) * newton
-            bound = trust_radius * sigma
-            return jnp.clip(moved, -bound, bound).astype(param.dtype)
+    def infer(
+        self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
+    ) -> AbstractPosterior:
+        return infer_by_steps(self, model, data, key=key, num_steps=num_steps)
 
-        steps = jax.tree.map(step, params, momentum, hess, delta, prior_mean, scale)
-        return steps, IVONState(count, momentum, hess, scale)
+    def trained(self, model: Model) -> PyTree[bool]:
+        return random_or_point(model, self.random, self.point)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def update(
+        self, state: TrainState, batch: PyTree, *, key: PRNGKey
+    ) -> tuple[TrainState, Info]:
+        params, points, _ = self._split(state.model)
+        inner, outer = state.opt_state
+        values, (grads, point_grads), drawn = self._gradients(state, batch, key)
+        info = self._info(params, inner.scale, jnp.mean(values))
+        updates, inner = self._ivon(params).update(grads, inner, params, drawn=drawn)
+        params = optax.apply_updates(params, updates)
+        if self.optimizer is not None:
+            temperature = self.log_joint.temperature
+            point_grads = jax.tree.map(
+                lambda g: jnp.mean(g, 0) / temperature, point_grads
+            )
+
+            def value_fn(points):
+                model = eqx.combine(points, state.model)
+                there = eqx.tree_at(lambda it: it.model, state, model)
+                return jnp.mean(self._gradients(there, batch, key)[0]) / temperature
+
+            updates, outer = optimizer_update(
+                self.optimizer,
+                point_grads,
+                outer,
+                points,
+                value=jnp.mean(values) / temperature,
+                value_fn=value_fn,
+            )
+            points = optax.apply_updates(points, updates)
+        model = eqx.combine(params, points, state.model)
+        return TrainState(model, (inner, outer), None, state.step + 1), info
+
+    def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
+        return eqx.combine(*self._gradients(state, batch, key)[1])
+
+    def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
+        params, points, rest = self._split(eqx.nn.inference_mode(state.model))
+        inner, _ = state.opt_state
+
+        def one(key):
+            draw_key, call_key = jax.random.split(key)
+            drawn = sample_ivon(params, inner, key=draw_key)
+            return self._nll((drawn, points), rest, batch, call_key)
+
+        values = jax.vmap(one)(example_keys(key, self.num_samples))
+        return self._info(params, inner.scale, jnp.mean(values))
+
+    def model(self, state: TrainState) -> Model:
+        """Return the model whose random leaves are their posterior means."""
+        return state.model
+
+    def posterior(
+        self,
+        state: TrainState,
+        batches: Iterable[PyTree] | None = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> MeanFieldPosterior:
+        """Return the Gaussian with the current means and scales.
+
+        Warns where most of the curvature is `hess_init` still.
+        """
+        check_state(self, state, TrainState)
+        self._warn_of_initial_curvature(state.step)
+        params, points, rest = self._split(state.model)
+        nodes = _gaussians(params, state.opt_state[0].scale)
+        return MeanFieldPosterior(eqx.combine(nodes, points, rest, is_leaf=is_random))
+
+    def _warn_of_initial_curvature(self, step):
+        if is_traced(step):
+            return
+        left = self.beta2 ** int(step)
+        if left > 0.5:
+            remedy = 1 - 5 / max(int(step), 10)
+            warnings.warn(
+                f"after {int(step)} steps with beta2={self.beta2} the curvature that "
+                f"sets the posterior's scales is {left:.0%} hess_init="
+                f"{self.hess_init} and not that of the loss: train longer, or write "
+                f"IVON(..., beta2={remedy:.5g})",
+                stacklevel=3,
+            )
+
+    def _split(self, model):
+        roles = Roles.of(model, self.random, self.point)
+        params, rest = eqx.partition(model, roles.random)
+        points, rest = eqx.partition(rest, roles.point)
+        return params, points, rest
+
+    def _gradients(self, state, batch, key):
+        """Values, gradients in random leaves and points, and weights, of each draw."""
+        params, points, rest = self._split(state.model)
+        inner, _ = state.opt_state
+
+        def one(key):
+            draw_key, call_key = jax.random.split(key)
+            drawn = sample_ivon(params, inner, key=draw_key)
+            value, grads = jax.value_and_grad(self._nll)(
+                (drawn, points), rest, batch, call_key
+            )
+            return value, grads, drawn
+
+        return jax.vmap(one)(example_keys(key, self.num_samples))
+
+    def _nll(self, both, rest, batch, key):
+        model = eqx.combine(*both, rest)
+        joint = self.log_joint
+        return -joint.log_likelihood(model, batch, key=key) / joint.num_data
+
+    def _info(self, params, scales, nll):
+        joint = self.log_joint
+        divergence = kl(
+            _gaussians(params, scales), joint.prior, temperature=joint.temperature
+        )
+        elbo = -nll * joint.num_data / joint.temperature - divergence
+        loss = -elbo / joint.num_data
+        return {"loss": loss, "nll": nll, "kl": divergence, "elbo": elbo}
+
+    def _ivon(self, params) -> optax.GradientTransformationExtraArgs:
+        joint = self.log_joint
+        centers, decays = {}, {}
+        for name, leaf in tree.paths(params).items():
+            p = prior_at(joint.prior, name, leaf)
+            if not isinstance(p, dist.Normal):
+                raise TypeError(
+                    f"the prior of {name} is {type(p).__name__}: IVON needs numpyro's "
+                    "Normal. Write MeanFieldVI for other priors."
+                )
+            dtype = single(leaf).dtype
+            precision = 1.0 / jnp.asarray(p.scale, dtype) ** 2
+            centers[name] = jnp.broadcast_to(jnp.asarray(p.loc, dtype), leaf.shape)
+            decays[name] = jnp.broadcast_to(precision / joint.num_data, leaf.shape)
+        structure = jax.tree.structure(params)
+        return ivon(
+            self.learning_rate,
+            joint.num_data / joint.temperature,
+            hess_init=self.hess_init,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            clip_radius=self.clip_radius,
+            trust_radius=self.trust_radius,
+            weight_decay=jax.tree.unflatten(structure, list(decays.values())),
+            center=jax.tree.unflatten(structure, list(centers.values())),
+        )
 
 
-def sample_ivon(params: PyTree, state: Any, *, key: PRNGKey) -> PyTree:
-    r"""A draw $\theta = m + \sigma \epsilon$ from the posterior of `ivon`.
-
-    **Arguments:**
-
-    - `params`: the means $m$.
-    - `state`: of the transformation.
-    - `key`: of this draw.
-    """
-
-    def one(mean, scale, key):
-        noise = standard_normal(key, mean.shape, scale.dtype)
-        return (single(mean) + scale * noise).astype(mean.dtype)
-
-    return jax.tree.map(one, params, state.scale, leaf_keys(key, params))
-
-
-def _unzip(pairs: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
-    structure = jax.tree.structure(like)
-    flat: list[tuple[Float[Array, ...], Float[Array, ...]]] = structure.flatten_up_to(
-        pairs
-    )
-    return (
-        jax.tree.unflatten(structure, [a for a, _ in flat]),
-        jax.tree.unflatten(structure, [b for _, b in flat]),
-    )
+def _gaussians(params, scales):
+    return jax.tree.map(Gaussian.of, params, scales)

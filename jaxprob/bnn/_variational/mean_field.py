@@ -27,7 +27,7 @@ from .estimators import Estimator, per_example, prepare
 
 
 class MeanFieldVI(AbstractDescent):
-    r"""Fits independent Gaussians by maximising the evidence lower bound.
+    r"""Independent Gaussians that maximise the evidence lower bound.
 
     $$\mathcal L = \frac{1}{T} \frac{N}{B} \sum_i \mathbb E_{q(w)}[\log p(y_i \mid
       f_w(x_i))] - \mathrm{KL}_T(q \| p)$$
@@ -37,8 +37,8 @@ class MeanFieldVI(AbstractDescent):
     $-\mathcal L / N$, in nats per row of data.
 
     The best factorised Gaussian matches the *precisions* of a Gaussian posterior, so
-    its variances are too small where weights correlate; `Laplace` or `HMC` are the
-    judges. Learning rates about ten times those of MAP are usual.
+    its variances are too small where weights correlate; compare with `Laplace` or
+    `HMC`. Learning rates about ten times those of MAP are usual.
 
     References: *Weight uncertainty in neural networks*, Blundell, Cornebise,
     Kavukcuoglu and Wierstra, 2015, https://arxiv.org/abs/1505.05424; *Variational
@@ -64,11 +64,11 @@ class MeanFieldVI(AbstractDescent):
     - `num_samples`: draws of the model in each step.
     - `scale`: initial standard deviations, as in `bayesianize`.
     - `estimator`: three estimators of the same bound. `"weight"` draws the model once
-        for a batch, and holds for any module. `"flipout"` gives each example its own
-        signs in linear layers and convolutions, which need no change, so that its
-        noise averages out over the batch; other leaves are drawn as before.
-        `"local"` draws the outputs of linear layers: least noise, for layers that are
-        used once for an example.
+        for a batch, and works for any module. `"flipout"` draws signs for each example
+        in linear layers and convolutions, so that the noise averages out over the
+        batch; other leaves are drawn as before. `"local"` draws the outputs of linear
+        layers. It has the least noise, and needs layers that are used once for an
+        example.
     - `stick_the_landing`: replaces the closed-form divergence by its estimate from the
         draw with q held fixed, whose gradient has no variance where q is exact. Only
         with `"weight"`.
@@ -140,8 +140,8 @@ class MeanFieldVI(AbstractDescent):
             weight_key, call_key = jax.random.split(key)
             if self.estimator != "weight":
                 drawn = prepare(model, self.estimator, key=weight_key)
-                own = eqx.tree_at(lambda j: j.apply, joint, per_example(joint.apply))
-                return own.log_likelihood(drawn, batch, key=call_key), jnp.zeros(())
+                bound = eqx.tree_at(lambda j: j.apply, joint, per_example(joint.apply))
+                return bound.log_likelihood(drawn, batch, key=call_key), jnp.zeros(())
             drawn = sample_leaves(model, key=weight_key)
             log_likelihood = joint.log_likelihood(drawn, batch, key=call_key)
             return log_likelihood, self._log_ratio(model, drawn)
@@ -168,9 +168,9 @@ class MeanFieldVI(AbstractDescent):
         return -elbo / joint.num_data, info
 
     def _log_ratio(self, model, drawn):
-        r"""$\log q(w) - \log p(w) / T$ of a draw, where q's own parameters are fixed.
+        r"""$\log q(w) - \log p(w) / T$ of a draw, where the parameters of q are fixed.
 
-        What is left out, the score of q, is zero in the mean.
+        The score of q, which is left out, has mean zero.
         """
         if not self.stick_the_landing:
             return jnp.zeros(())

@@ -1,20 +1,17 @@
-"""Variational inference by Gaussians that know correlations."""
+"""Variational inference by one Gaussian over all random leaves."""
 
 import abc
 from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PyTree
 
 from ... import tree
 from ..._checks import path_name
 from ..._random.keys import example_keys
-from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._types import AbstractVar, Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
@@ -23,25 +20,27 @@ from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._joint.prior import prior_at
-from .._posterior.correlated import (
-    AbstractCorrelatedPosterior,
-    FullRankPosterior,
-    LowRankPosterior,
-)
+from .._posterior.correlated import AbstractCorrelatedPosterior
 from .._posterior.posterior import chosen
 from .._weights.random_leaves import is_random, mean_leaves
 from .._weights.randomise import randomise
-from .._weights.scale import inverse_softplus
 
 
 class AbstractGaussianVI(AbstractDescent):
-    r"""Fits one Gaussian over all random leaves by maximising the evidence bound.
+    r"""Base class of methods that fit one Gaussian over all random leaves.
 
     $$\mathcal L = \frac{1}{T} \frac{N}{B} \sum_i \mathbb E_{q(w)}[\log p(y_i \mid
       f_w(x_i))] - \mathrm{KL}_T(q \| p)$$
 
-    The expectation is a mean over draws of the whole model. What is trained is the
-    posterior itself, which is the `model` of the state.
+    The expectation is a mean over draws of the whole model. The posterior itself is
+    trained: it is the `model` of the state.
+
+    **Fields:**
+
+    - `num_samples`: draws of the model in each step.
+    - `scale`: initial standard deviations, as in `bayesianize`.
+    - `stick_the_landing`: whether the divergence is estimated from the draw with q held
+        fixed, in place of its closed form.
     """
 
     log_joint: AbstractVar[LogJoint]
@@ -56,16 +55,16 @@ class AbstractGaussianVI(AbstractDescent):
             raise ValueError(f"num_samples={self.num_samples}: at least one is needed")
 
     @abc.abstractmethod
-    def start(
+    def initial(
         self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
     ) -> AbstractCorrelatedPosterior:
-        """The Gaussian before the first step.
+        """Return the Gaussian before the first step.
 
         **Arguments:**
 
         - `params`, `rest`: random leaves at their means, and the others.
-        - `scale`: standard deviations to start from.
-        - `key`: for what starts at random.
+        - `scale`: initial standard deviations.
+        - `key`: of everything random in the Gaussian.
         """
 
     def init(self, model: Model, *, key: PRNGKey) -> TrainState:
@@ -77,7 +76,7 @@ class AbstractGaussianVI(AbstractDescent):
         check_prior(self.log_joint.prior, nodes)
         params, rest = eqx.partition(mean_leaves(placed), flags)
         scales = jax.tree.map(lambda node: node.scale, nodes, is_leaf=is_random)
-        posterior = self.start(params, rest, ravel(scales)[0], key=key)
+        posterior = self.initial(params, rest, ravel(scales)[0], key=key)
         return self._descent(posterior).init(posterior)
 
     def posterior(
@@ -124,10 +123,10 @@ class AbstractGaussianVI(AbstractDescent):
         return -elbo / joint.num_data, info
 
     def _divergence(self, posterior, key):
-        r"""$\mathbb E_q[\log q - \log p / T]$ but for priors that correlate entries.
+        r"""$\mathbb E_q[\log q - \log p / T]$ without priors that correlate entries.
 
-        The expectation of $\log p$ is that under the marginals, whose own divergence
-        has the entropy of the marginals in it instead of q's.
+        The expectation of $\log p$ needs the marginals alone. Their divergence contains
+        their entropies, which are exchanged for the entropy of q.
         """
         marginals = _keep(
             posterior.marginals(), lambda p: not p.event_dim, self.log_joint
@@ -144,10 +143,11 @@ class AbstractGaussianVI(AbstractDescent):
         return divergence + separate - posterior.entropy()
 
     def _log_ratio(self, posterior, drawn):
-        """Of a draw: the part of the divergence that is estimated.
+        """The part of the divergence that is estimated from a draw.
 
-        All of it when sticking, with q's own parameters fixed (what is left out, the
-        score of q, is zero in the mean); else that of priors that correlate entries.
+        It is all of it with `stick_the_landing`, where the parameters of q are held
+        fixed: the score of q, which is left out, has mean zero. Otherwise it is that of
+        priors that correlate entries.
         """
         joint = self.log_joint
         values = chosen(posterior.params, drawn)
@@ -167,99 +167,3 @@ def _keep(params, condition, joint):
         return leaf if condition(prior_at(joint.prior, name, leaf)) else None
 
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_random)
-
-
-class FullRankVI(AbstractGaussianVI):
-    r"""Variational inference with all correlations, $q = \mathcal N(\mu, L L^\top)$.
-
-    Where the posterior is Gaussian, q is the posterior and the bound the evidence. For
-    P weights L holds P squared numbers: up to about a thousand. Beyond that take
-    `LowRankVI`, or `MeanFieldVI` without correlations.
-
-    References: *Automatic differentiation variational inference*, Kucukelbir, Tran,
-    Ranganath, Gelman and Blei, 2017, https://arxiv.org/abs/1603.00788; *Sticking the
-    landing*, Roeder, Wu and Duvenaud, 2017, https://arxiv.org/abs/1703.09194.
-
-    ```python
-    method = FullRankVI(log_joint, optax.adam(1e-2))
-    state, _ = jaxprob.fit(method, model, (x, y), key=key, num_epochs=500)
-    covariance = method.posterior(state).covariance()
-    ```
-
-    **Arguments:**
-
-    - `log_joint`: likelihood, prior and N.
-    - `optimizer`: any optax transformation, without weight decay.
-    - `random`, `point`, `num_samples`, `scale`, `ema`: as in `MeanFieldVI`.
-    - `stick_the_landing`: replaces the closed-form divergence by its estimate from the
-        draw with q held fixed: the gradient then has no noise where q is exact, and
-        training with a constant step ends there. On by default, since q can be.
-    """
-
-    log_joint: LogJoint
-    optimizer: optax.GradientTransformation
-    _: KW_ONLY
-    random: Where | None = None
-    point: Where = True
-    ema: EMA | None = None
-    num_samples: int = 1
-    scale: float | Callable[[str, Array], Any] = 0.1
-    stick_the_landing: bool = True
-
-    def start(
-        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
-    ) -> FullRankPosterior:
-        return FullRankPosterior.of(params, rest, scale)
-
-
-class LowRankVI(AbstractGaussianVI):
-    r"""Variational inference with a few correlated directions.
-
-    $$q(w) = \mathcal N(\mu, D (I + U^\top U) D), \qquad D = \mathrm{diag}(\sigma)$$
-
-    U has `rank` rows. Memory and time grow with rank times P, so this holds for large
-    models. Rank 0 would be `MeanFieldVI`; rank P is `FullRankVI`, exact where the
-    posterior is Gaussian.
-
-    References: *Gaussian variational approximation with a factor covariance
-    structure*, Ong, Nott and Smith, 2018, https://arxiv.org/abs/1701.03208; *SLANG*,
-    Mishkin, Kunstner, Nielsen, Schmidt and Khan, 2018, https://arxiv.org/abs/1811.04504.
-
-    ```python
-    method = LowRankVI(log_joint, optax.adam(1e-2), rank=10)
-    ```
-
-    **Arguments:**
-
-    - `log_joint`: likelihood, prior and N.
-    - `optimizer`: any optax transformation, without weight decay.
-    - `rank`: rows of U.
-    - `random`, `point`, `num_samples`, `scale`, `ema`: as in `MeanFieldVI`. U starts at
-        random, at a tenth of `scale`: at zero its gradient would vanish.
-    - `stick_the_landing`: as in `FullRankVI`. Off by default: a q of low rank is seldom
-        exact.
-    """
-
-    log_joint: LogJoint
-    optimizer: optax.GradientTransformation
-    _: KW_ONLY
-    random: Where | None = None
-    point: Where = True
-    ema: EMA | None = None
-    num_samples: int = 1
-    scale: float | Callable[[str, Array], Any] = 0.1
-    stick_the_landing: bool = False
-    rank: int = 10
-
-    def __check_init__(self):
-        if self.rank < 1:
-            raise ValueError(
-                f"rank={self.rank}: at least one; MeanFieldVI has no correlations"
-            )
-
-    def start(
-        self, params: PyTree, rest: PyTree, scale: Float[Array, " dim"], *, key: PRNGKey
-    ) -> LowRankPosterior:
-        noise = jax.random.normal(key, (self.rank, scale.size), scale.dtype)
-        factor = 0.1 * noise / self.rank**0.5
-        return LowRankPosterior(params, rest, inverse_softplus(scale), factor)
