@@ -86,7 +86,7 @@ def laplace(structure="full", kind="ggn", **settings):
 METHODS = {
     "MAP": lambda j: bnn.MAP(j, ADAM),
     "MAP, average": lambda j: bnn.MAP(j, ADAM, ema=jaxprob.EMA(0.9)),
-    "MAP, last layer": lambda j: bnn.MAP(j, ADAM, "layers.1", False),
+    "MAP, last layer": lambda j: bnn.MAP(j, ADAM, random="layers.1", point=False),
     "AnchoredMAP": lambda j: bnn.AnchoredMAP(j, ADAM),
     "DeepEnsemble": lambda j: bnn.DeepEnsemble(bnn.MAP(j, ADAM), 3),
     "DeepEnsemble, loop": lambda j: bnn.DeepEnsemble(
@@ -99,7 +99,7 @@ METHODS = {
         bnn.AnchoredMAP(j, ADAM), 2
     ),
     "DeepEnsemble of SWAG": lambda j: bnn.DeepEnsemble(
-        bnn.SWAG(bnn.MAP(j, SGD), 0, 1, 3), 2
+        bnn.SWAG(bnn.MAP(j, SGD), num_warmup=0, thin=1, rank=3), 2
     ),
     "DeepEnsemble of Laplace": lambda j: bnn.DeepEnsemble(
         bnn.Laplace(bnn.MAP(j, ADAM)), 2
@@ -108,7 +108,7 @@ METHODS = {
     "MeanFieldVI, stick the landing": mean_field(num_samples=2, sticking=True),
     "MeanFieldVI, flipout": mean_field("flipout"),
     "MeanFieldVI, local": mean_field("local"),
-    "LowRankVI": lambda j: bnn.LowRankVI(j, ADAM, 3),
+    "LowRankVI": lambda j: bnn.LowRankVI(j, ADAM, rank=3),
     "FullRankVI": lambda j: bnn.FullRankVI(j, ADAM),
     "IVON": lambda j: bnn.IVON(j, 0.1, beta2=0.9, optimizer=SGD),
     "Laplace, full": laplace(),
@@ -120,24 +120,37 @@ METHODS = {
     "Laplace, Kronecker Fisher": laplace("kronecker", "fisher"),
     "Laplace, low-rank Fisher": laplace("low_rank", "fisher", rank=3),
     "Laplace, Hessian of the last layer": laplace(kind="hessian", where="layers.1"),
-    "SWAG": lambda j: bnn.SWAG(bnn.MAP(j, SGD), 0, 1, 3),
-    "SWAG, diagonal": lambda j: bnn.SWAG(bnn.MAP(j, SGD), 1, 1, 0),
-    "SGLD": lambda j: bnn.SGLD(j, 1e-2, 1, 2, 3),
-    "SGLD, two chains": lambda j: bnn.SGLD(j, 1e-2, 1, 2, 3, num_chains=2),
-    "SGLD, cyclical": lambda j: bnn.SGLD(
-        j, bnn.CosineCycles(1e-2, length=4, draws=2), 0, 1, 4
+    "SWAG": lambda j: bnn.SWAG(bnn.MAP(j, SGD), num_warmup=0, thin=1, rank=3),
+    "SWAG, diagonal": lambda j: bnn.SWAG(bnn.MAP(j, SGD), num_warmup=1, thin=1, rank=0),
+    "SGLD": lambda j: bnn.SGLD(j, 1e-2, num_warmup=1, thin=2, num_draws=3),
+    "SGLD, two chains": lambda j: bnn.SGLD(
+        j, 1e-2, num_warmup=1, thin=2, num_draws=3, num_chains=2
     ),
-    "SGHMC": lambda j: bnn.SGHMC(j, 1e-3, 1, 2, 3),
-    "HMC": lambda j: bnn.HMC(j, 3, 6, 4, 2, initial="model"),
-    "HMC, without warm-up": lambda j: bnn.HMC(j, 3, 0, 4, 2, step_size=0.01),
-    "NUTS": lambda j: bnn.NUTS(j, 6, 4, 2, max_doublings=3),
+    "SGLD, cyclical": lambda j: bnn.SGLD(
+        j,
+        bnn.CosineCycles(1e-2, length=4, num_draws=2),
+        num_warmup=0,
+        thin=1,
+        num_draws=4,
+    ),
+    "SGHMC": lambda j: bnn.SGHMC(j, 1e-3, num_warmup=1, thin=2, num_draws=3),
+    "HMC": lambda j: bnn.HMC(
+        j, num_leapfrog=3, num_warmup=6, num_draws=4, num_chains=2, initial="model"
+    ),
+    "HMC, without warm-up": lambda j: bnn.HMC(
+        j, num_leapfrog=3, num_warmup=0, num_draws=4, num_chains=2, step_size=0.01
+    ),
+    "NUTS": lambda j: bnn.NUTS(
+        j, num_warmup=6, num_draws=4, num_chains=2, max_doublings=3
+    ),
     "Blocks": lambda j: bnn.Blocks(
         bnn.MAP(j, ADAM),
         {"layers.0": bnn.FullRankVI(j, ADAM), "layers.1": laplace()(j)},
         num_steps=3,
     ),
     "Blocks, chains": lambda j: bnn.Blocks(
-        bnn.MAP(j, ADAM), {"layers.1": bnn.SGLD(j, 1e-3, 1, 1, 3)}
+        bnn.MAP(j, ADAM),
+        {"layers.1": bnn.SGLD(j, 1e-3, num_warmup=1, thin=1, num_draws=3)},
     ),
 }
 

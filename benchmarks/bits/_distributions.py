@@ -120,7 +120,7 @@ def tuned():
 def chains():
     """Return what `run_chains` draws, and how it is judged."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.FanInNormal(), 8)
-    method = bnn.HMC(joint, 3, 10, 8, 2)
+    method = bnn.HMC(joint, num_leapfrog=3, num_warmup=10, num_draws=8, num_chains=2)
     posterior = bnn.run_chains(method, mlp(), (X, Y), key=KEY, progress=False)
     found = bnn.diagnose(posterior, jnp.asarray(X))
     return {
