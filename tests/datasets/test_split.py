@@ -195,10 +195,10 @@ def test_seed_decides_the_split_and_may_be_a_key(getkey):
         ({"y": np.zeros((99, 1))}, "x has 100, y has 99"),
         ({"x": np.full((100, 3), np.inf)}, "x holds 300 non-finite.*row 0, column 0"),
         ({"x": np.empty((0, 3)), "y": np.empty((0, 1))}, "x is empty"),
-        ({"x": np.ones((1, 3)), "y": np.ones((1, 1))}, r"1 row\(s\).*no row to train"),
-        ({"test": 0.5, "val": 0.5}, "no row to train on"),
-        ({"test": 0.0}, "share of all rows"),
-        ({"test": 20}, "share of all rows"),
+        ({"x": np.ones((1, 3)), "y": np.ones((1, 1))}, r"1 row\(s\).*no training row"),
+        ({"test": 0.5, "val": 0.5}, "no training row"),
+        ({"test": 0.0}, "fractions of all rows"),
+        ({"test": 20}, "fractions of all rows"),
     ],
 )
 def test_split_names_what_is_wrong(change, match):
@@ -221,7 +221,7 @@ def test_bundled_set_is_the_whole_of_scikit_learns(name):
     np.testing.assert_allclose(np.sort(x.reshape(rows, -1).sum(1)), key, rtol=1e-6)
     if classes is None:
         assert split.y_train.shape == (len(split.x_train), 1)
-        with pytest.raises(TypeError, match="regression"):
+        with pytest.raises(TypeError, match="real-valued targets"):
             _ = split.num_classes
     else:
         assert split.y_train.dtype == np.int32

@@ -123,7 +123,7 @@ def test_points_refuse_what_makes_no_sense(name):
     with pytest.raises(ValueError, match="num_samples=0"):
         POINTS[name](0)
     spread = "std" if name == "gaussian_ring" else "noise"
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="of at least 0"):
         POINTS[name](10, **{spread: -0.1})
 
 
