@@ -243,7 +243,9 @@ def test_npz_files_run_no_code(tmp_path):
     np.savez(tmp_path / "kmnist-test-labels.npz", np.zeros(2, np.uint8))
     images = tmp_path / "kmnist-test-imgs.npz"
     np.savez(images, np.array([{}], dtype=object))
-    with pytest.raises(CorruptFileError, match=r"imgs\.npz is not an npz.*allow_pickle"):
+    with pytest.raises(
+        CorruptFileError, match=r"imgs\.npz is not an npz.*allow_pickle"
+    ):
         kmnist_test(tmp_path)
     images.write_bytes(images.read_bytes()[:50])
     with pytest.raises(CorruptFileError, match=r"imgs\.npz"):
