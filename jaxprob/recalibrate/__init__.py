@@ -14,7 +14,7 @@ as in `jaxprob.metrics`.
    average over calibration sets and over inputs. The coverage of one calibration set of
    n rows has the distribution `coverage_distribution(n, level)`.
 
-`Predictive.calibrate(x, y)` in `jaxprob.bnn` applies them to a posterior predictive.
+`jaxprob.bnn.calibrate` applies them to a posterior predictive.
 """
 
 from ._temperature import TemperatureScaling as TemperatureScaling
