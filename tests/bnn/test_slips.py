@@ -90,7 +90,7 @@ SLIPS = {
     "other model": (
         lambda: vi().log_prob(eqx.nn.Linear(3, 1, key=jax.random.key(0))),
         ValueError,
-        "model is another Linear than the posterior is over",
+        "model is a Linear whose classes, settings or number of leaves differ",
     ),
     "no batch": (
         lambda: bnn.Laplace(MAP).posterior(state(), []),

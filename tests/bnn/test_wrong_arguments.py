@@ -46,7 +46,7 @@ WRONG = {
     "half a sample": (lambda: predict(num_samples=1.5), "num_samples=1.5: a whole"),
     "several levels": (
         lambda: predict().quantile(np.array([0.1, 0.9])),
-        "one number: a quantile",
+        r"one number inside \(0, 1\)",
     ),
     "several intervals": (
         lambda: predict().interval(np.array([0.5, 0.9])),
@@ -81,7 +81,7 @@ WRONG = {
         lambda: bnn.run_chains(MAP, mlp(), (X, Y), key=KEY),
         "method is a MAP: run_chains.* are trained by jaxprob.fit",
     ),
-    "strings": (lambda: checked(X.astype(str)), "x is <U.*no array of numbers"),
+    "strings": (lambda: checked(X.astype(str)), "x is <U.*array of numbers is needed"),
 }
 
 

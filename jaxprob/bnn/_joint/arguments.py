@@ -1,4 +1,4 @@
-"""Arguments of a distribution with their constraints, through all that wraps it."""
+"""Arguments of a distribution with their constraints, through all wrappers."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ REAL = (type(constraints.real), type(constraints.real_vector))
 
 
 def arguments(p: Any) -> Iterator[Argument]:
-    """Yield what a distribution and those inside it were made of.
+    """Yield the arguments of a distribution and of those inside of it.
 
-    Wrappers, mixtures and classes of the user hold their parts as attributes.
+    Wrappers, mixtures and classes of the user have their parts as attributes.
     """
     known, own = getattr(p, "arg_constraints", {}), vars(p)
     given = [name for name in known if name in own]
@@ -36,8 +36,8 @@ def arguments(p: Any) -> Iterator[Argument]:
             value = jnp.asarray(own[name])
             yield Argument(type(p).__name__, name, known[name], value)
     for name, value in own.items():
-        # A private part is made of the arguments, which have been given already; but
-        # a negative binomial distribution keeps its mean there alone.
+        # A private part is computed from the arguments that were yielded above, except
+        # in a negative binomial distribution, whose mean is only there.
         if name.startswith("_") and known and len(given) == len(known):
             continue
         for part in value if isinstance(value, list | tuple) else (value,):
@@ -64,7 +64,7 @@ def elementwise(constraint: Any) -> Any:
 def violates(constraint: Any, value: Array) -> Bool[Array, ""]:
     """Return whether a value breaks its constraint by more than rounding.
 
-    A bound itself is allowed: exponential functions and softmaxes underflow to it.
+    The bound is allowed, because exponentials and softmaxes underflow to it.
     """
     kind = elementwise(constraint)
     wrong = jnp.any(jnp.isnan(value))

@@ -1,4 +1,4 @@
-"""Looks at the data before anything is traced."""
+"""Check of a data set against a likelihood, before anything is traced."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +31,8 @@ def check_data(
 ) -> None:
     """Check a data set against a likelihood before anything is trained.
 
-    With a model, its output for the first row says which shape, kind of number and
-    values y may have, for any likelihood at all.
+    With a model, the distribution of the first row determines which shape, dtype and
+    values y may have, for every likelihood.
 
     ```python
     check_data(x, y, likelihood=CategoricalLikelihood(), model=model)
@@ -42,14 +42,14 @@ def check_data(
 
     - `x`, `y`: the data set.
     - `likelihood`: that of the model.
-    - `model`: the model to be trained; without one only what can be known is checked.
+    - `model`: the model to be trained; without one fewer checks are possible.
     - `apply`: as in `LogJoint`.
 
     **Raises:** `ValueError` or `TypeError` for different lengths, fewer than two rows,
-    NaN or infinite values, whole numbers where real ones are needed and the reverse, a
+    NaN or infinite values, integers where real numbers are needed and the reverse, a
     label outside the classes, or shapes that would broadcast; the message names the
     argument, the row and the remedy. `ValueError` for a model whose first output is not
-    finite, with its leaf.
+    finite; the message names the leaf.
     """
     check_tree_values("x", x)
     check_tree_values("y", y)
@@ -100,8 +100,8 @@ class RowCheck:
         for leaf in jax.tree.leaves(x):
             if np.asarray(leaf).dtype.kind in "OSU":
                 raise TypeError(
-                    f"x is {np.asarray(leaf).dtype}, no array of numbers: strings "
-                    "become the integers of an embedding, or columns of zeros and ones"
+                    f"x is {np.asarray(leaf).dtype}: an array of numbers is needed, so "
+                    "encode strings as integers for an embedding, or one-hot"
                 )
         if isinstance(self._likelihood, AbstractLikelihood):
             self._likelihood.check_targets(y)
@@ -118,7 +118,7 @@ class RowCheck:
         self._check_support(x, y)
 
     def _distribution(self, x):
-        """The likelihood of the first row, and all that can be wrong on the way."""
+        """The distribution of the first row, after the checks of the model's call."""
         first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
         self._mean = mean = eqx.nn.inference_mode(mean_leaves(self._model))
         apply = self._apply
@@ -128,13 +128,13 @@ class RowCheck:
         except Exception as error:
             shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(first))
             note = (
-                f"The model was called with one row of x, of shape {shapes}: it is "
-                "written for one example. One feature of each row is x[:, None]."
+                f"The model was called with one row of x, of shape {shapes}, because "
+                "it has to take one example. For one feature a row write x[:, None]."
             )
             if not isinstance(self._model, Stateful) and _keeps_state(self._model):
                 note = (
-                    "The model keeps state, as BatchNorm does, which has to travel "
-                    "with it: give bnn.Stateful(*eqx.nn.make_with_state(Net)(...))."
+                    "The model has state, as BatchNorm does, which has to be part of "
+                    "it: give bnn.Stateful(*eqx.nn.make_with_state(Net)(...))."
                 )
             error.add_note(note)
             raise
@@ -149,7 +149,7 @@ class RowCheck:
             return self._likelihood(out)
 
         if any(map(eqx.is_array, jax.tree.leaves(support))):
-            # Bounds that the output may set for each row, such as a number of trials.
+            # The output may set bounds for each row, such as a number of trials.
             data = jax.tree.map(jnp.asarray, (x, y))
             allowed = eqx.filter_jit(_allowed)(distribution, data)
         elif support is dist.constraints.real:
@@ -171,12 +171,12 @@ def _call(apply, model, x):
     return apply(model, x, key=jax.random.key(0))
 
 
-def _allowed(law, data):
-    """Whether each y is in the support of its own row's distribution."""
+def _allowed(distribution, data):
+    """Flags of the rows whose y is in the support of their distribution."""
 
     def one(row):
         x, y = row
-        return law(x).support(y)
+        return distribution(x).support(y)
 
     return jax.lax.map(one, data, batch_size=256)
 
@@ -189,21 +189,21 @@ def _keeps_state(model):
 
 
 def _check_output(model, output):
-    """Refuses a model that starts outside of the numbers, and names its leaf."""
+    """Reject a model whose first output is not finite, and name its leaf."""
     if not not_finite(output):
         return
     leaves = not_finite(model)
     why = f"its leaf {leaves[0]} is not finite" if leaves else "its leaves are finite"
     raise ValueError(
         f"before any training the model's output for the first row is {output}; {why}. "
-        "Look at its first weights and at the scale of x."
+        "Check its initial weights and the scale of x."
     )
 
 
 def _check_numbers(x, first, call):
-    """Refuses whole numbers that the model computes with as if they were real.
+    """Reject integers that the model multiplies by floating-point weights.
 
-    Strict promotion tells: indices into an embedding pass, products with weights fail.
+    Strict promotion distinguishes them: indices of an embedding pass, products fail.
     """
     leaves = jax.tree.leaves(x)
     whole = [a for a in leaves if not jnp.issubdtype(a.dtype, jnp.inexact)]

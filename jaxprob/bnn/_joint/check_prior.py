@@ -1,4 +1,4 @@
-"""Checks that a prior gives the leaves a density."""
+"""Check that a prior gives every leaf a density."""
 
 import equinox as eqx
 import jax

@@ -4,9 +4,9 @@ $$F(f) = \mathbb E_{y \sim p(\cdot \mid f)}\big[\nabla_f \log p \, \nabla_f \log
   \big] = R^\top R, \qquad R = \partial_f \, \varphi(\theta(f); \theta_0)$$
 
 where $\theta(f)$ are the arguments of the distribution and $\varphi$ is linear in them
-with coefficients at $\theta_0$. So F depends on the likelihood and not on how it is
-written: logits or probabilities, a rate or its logarithm. It is positive semi-definite,
-and follows any change of units.
+with coefficients at $\theta_0$. So F depends on the likelihood and not on its
+parametrisation: logits or probabilities, a rate or its logarithm. It is positive
+semi-definite and equivariant under a change of units.
 
 Reference: *New insights and perspectives on the natural gradient method*, Martens,
 2014, https://arxiv.org/abs/1412.1193 (where the generalised Gauss-Newton matrix is the
@@ -48,8 +48,8 @@ def information_root(
     **Arguments:**
 
     - `likelihood`: output -> distribution.
-    - `unflatten`: makes the output of a vector.
-    - `flat`: the output as that vector.
+    - `unflatten`: from that vector to the output.
+    - `flat`: the output as a vector.
 
     **Returns:** R, or `None` for a distribution whose information has no closed form.
     """
@@ -61,7 +61,7 @@ def information_root(
         found = expected_root(likelihood(unflatten(flat)), at, moves)
         return None if found is None else single(found).reshape(-1)
 
-    # As in `log_likelihood_of`: numpyro and these lines mix numbers and arrays.
+    # numpyro and the roots mix numbers and arrays of several dtypes.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         if jax.eval_shape(root, flat) is None:
             return None
@@ -95,7 +95,7 @@ def _expanded(p, at, moves):
     root = expected_root(p.base_dist, at.base_dist, moves.base_dist)
     if root is None:
         return None
-    # An event axis that was expanded, as of an Independent, is within the last one.
+    # An expanded event axis, as of an Independent, is part of the last axis.
     return _broadcast(root, p.batch_shape)
 
 
@@ -109,7 +109,7 @@ def _masked(p, at, moves):
 
 
 def _transformed(p, at, moves):
-    """A fixed transformation of y changes no information."""
+    """Root of the base: a fixed transformation of y changes no information."""
     if type(p).log_prob is not dist.TransformedDistribution.log_prob:
         return None
     affine = _affine(p, at, moves)
@@ -124,7 +124,7 @@ def _transformed(p, at, moves):
 
 
 def _affine(p, at, moves):
-    """The root of the shift and the scale of a fixed base."""
+    """Root of the location and the scale of a fixed base."""
     affine = [type(t) is dist.transforms.AffineTransform for t in p.transforms]
     if affine != [True] or any(jax.tree.leaves(moves.base_dist)) or p.event_shape:
         return None
@@ -146,7 +146,7 @@ def _affine(p, at, moves):
 
 
 def _enumerated(p, at, moves):
-    """A sum over all values, for a distribution of numpyro that lists them."""
+    """A sum over all values, for a distribution of numpyro with finite support."""
     if not type(p).__module__.startswith("numpyro.") or not p.is_discrete:
         return None
     if not getattr(p, "has_enumerate_support", False) or p.event_shape:

@@ -1,4 +1,4 @@
-"""Gaussian priors whose scale the data choose, group by group."""
+"""Gaussian priors with one unknown scale for each group of weights."""
 
 import math
 from typing import Any, Literal
@@ -14,17 +14,17 @@ from ..._types import PRNGKey
 
 
 class HierarchicalNormal(eqx.Module):
-    r"""Gaussian weights with a precision of their own for each group, integrated out.
+    r"""Gaussian weights with one precision for each group, integrated out.
 
     $$w_g \mid \tau_g \sim \mathcal N(0, \tau_g^{-1} I), \quad \tau_g \sim
       \mathrm{Gamma}(a, b): \qquad \log p(w_g) = -(a + \tfrac n 2)
       \log(b + \tfrac 1 2 \lVert w_g \rVert^2) + \text{const}$$
 
-    which is a multivariate Student t with 2a degrees of freedom. With groups by input,
-    all weights that leave one input share a scale: inputs that explain nothing are
-    switched off by the data (automatic relevance determination). Sampling and
-    variational methods weigh all scales; do not maximise this density: at its mode
-    whole groups collapse to zero.
+    It is a multivariate Student t distribution with 2a degrees of freedom. With groups
+    by input, all weights of one input share a scale, and the data switch off inputs
+    that explain nothing (automatic relevance determination). Sampling and variational
+    methods average over all scales. Do not maximise this density: at its mode whole
+    groups collapse to zero.
 
     Reference: *Bayesian learning for neural networks*, Neal, 1996, sections 1.2.2 and
     4.1.
@@ -37,10 +37,10 @@ class HierarchicalNormal(eqx.Module):
     **Arguments:**
 
     - `groups`: `"leaf"`, one scale for each array; `"input"` or `"output"`, one for
-        each place of the second or first axis of a weight (as Equinox lays them out).
-        Arrays of one axis are one group.
-    - `shape`, `rate`: a and b above zero. The prior of $\tau$ has mean a / b; small
-        both, it is wide.
+        each index of the second or first axis of a weight, in Equinox's layout. Arrays
+        of one axis are one group.
+    - `shape`, `rate`: a and b above zero. The prior of $\tau$ has mean a / b, and is
+        wide where both are small.
     """
 
     groups: Literal["leaf", "input", "output"] = eqx.field(static=True, default="leaf")
@@ -50,7 +50,7 @@ class HierarchicalNormal(eqx.Module):
     def __check_init__(self):
         if self.groups not in ("leaf", "input", "output"):
             raise ValueError(
-                f"groups={self.groups!r}: it is 'leaf', 'input' or 'output'"
+                f"groups={self.groups!r}: give 'leaf', 'input' or 'output'"
             )
         for name in ("shape", "rate"):
             if not getattr(self, name) > 0:
@@ -64,13 +64,14 @@ class HierarchicalNormal(eqx.Module):
 
 
 class GroupedStudentT(dist.Distribution):
-    """An array whose slices along `axis` are independent multivariate Student t
-    vectors of 2 `shape` degrees of freedom; without an axis, it is one of them.
+    """Array of independent multivariate Student t vectors, the slices along `axis`.
+
+    Each has 2 `shape` degrees of freedom. Without an axis the array is one vector.
 
     **Arguments:**
 
     - `array_shape`: of the whole array, which is one event.
-    - `axis`: whose places are the groups, or `None`.
+    - `axis`: its indices are the groups; `None` for one group.
     - `shape`, `rate`: of the Gamma distribution of each group's precision.
     """
 
@@ -118,7 +119,7 @@ class GroupedStudentT(dist.Distribution):
         groups = [1] * len(self.array_shape)
         if self.axis is not None:
             groups[self.axis] = self.array_shape[self.axis]
-        # As logarithms: a precision below 1e-38 would be zero, the weights infinite.
+        # In logarithms, because a precision below 1e-38 would be zero in float32.
         log_precision = jax.random.loggamma(
             scale_key, self.shape_, (*sample_shape, *groups)
         ) - math.log(self.rate)

@@ -20,7 +20,7 @@ def kl(
     key: PRNGKey | None = None,
     num_samples: int = 1,
 ) -> Float[Array, ""]:
-    r"""Divergence of all random leaves of a tree from their priors, summed, in nats.
+    r"""Return the divergence of all random leaves from their priors, in nats.
 
     $$\mathrm{KL}(q \| p) = \mathbb E_q[\log q(w) - \log p(w)]$$
 
@@ -33,8 +33,8 @@ def kl(
 
     **Arguments:**
 
-    - `tree`: a model with random leaves, such as Bayesian layers; other leaves add
-        nothing.
+    - `tree`: a model with random leaves, such as Bayesian layers; other leaves do not
+        contribute.
     - `prior`: one distribution, or one for each leaf.
     - `temperature`: $T$ of a tempered prior $p^{1/T}$; then the result is
         $\mathbb E_q[\log q - \log p / T]$, without the normaliser of $p^{1/T}$.
@@ -49,7 +49,7 @@ def kl(
     for index, (path, leaf, p) in enumerate(_with_priors(tree, prior)):
         entropy = leaf.entropy()
         try:
-            # E_q[log p] = -KL - H, so that at T = 1 the entropy does not enter at all.
+            # E_q[log p] = -KL - H, so that at T = 1 the entropy cancels.
             term = leaf.kl(p) / temperature + (1.0 / temperature - 1.0) * entropy
         except NotImplementedError:
             if key is None:

@@ -67,7 +67,7 @@ class AbstractLikelihood(eqx.Module):
 class NormalLikelihood(AbstractLikelihood):
     r"""Gaussian noise of a known scale, $y \sim \mathcal N(f(x), s^2)$.
 
-    The scale is seldom known: see `LearnedNoise` and `HeteroscedasticNormal`.
+    Where the scale is unknown take `LearnedNoise` or `HeteroscedasticNormal`.
 
     **Arguments:**
 
@@ -92,16 +92,16 @@ class HeteroscedasticNormal(AbstractLikelihood):
 
     $$s = s_{\min} + \log(1 + e^{r})$$
 
-    The output is a pair $(\mu, r)$, or one array whose last axis holds first all means
-    and then as many $r$; then two outputs go with targets of shape `(1,)`.
+    The output is a pair $(\mu, r)$, or one array whose last axis contains all means and
+    then as many $r$: two outputs for targets of shape `(1,)`.
 
     Reference: *Estimating the mean and variance of the target probability
     distribution*, Nix and Weigend, 1994.
 
     **Arguments:**
 
-    - `min_scale`: $s_{\min}$. Without a floor the likelihood of a row that is fitted
-        exactly has no bound.
+    - `min_scale`: $s_{\min}$. Without it the likelihood of a row that is fitted exactly
+        is unbounded.
     """
 
     min_scale: float = eqx.field(static=True)
@@ -116,8 +116,8 @@ class HeteroscedasticNormal(AbstractLikelihood):
         if isinstance(output, tuple | list):
             if len(output) != 2:
                 raise ValueError(
-                    f"the model gives {len(output)} outputs where the pair "
-                    "(mean, raw_scale) is needed"
+                    f"the model returns {len(output)} outputs: return the pair "
+                    "(mean, raw_scale)"
                 )
             mean, raw = output
         else:
@@ -125,7 +125,7 @@ class HeteroscedasticNormal(AbstractLikelihood):
                 raise ValueError(
                     f"the model's output has shape {output.shape}; a mean and a raw "
                     "scale for each target are needed: a pair, or a last axis of even "
-                    "length. For one noise level wrap the model in LearnedNoise."
+                    "length. For one noise scale wrap the model in LearnedNoise."
                 )
             mean, raw = jnp.split(output, 2, axis=-1)
         return dist.Normal(mean, self.min_scale + jax.nn.softplus(raw))
@@ -135,9 +135,9 @@ class HeteroscedasticNormal(AbstractLikelihood):
 
 
 class CategoricalLikelihood(AbstractLikelihood):
-    r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the output holds one logit each.
+    r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the outputs are the logits.
 
-    Classes lie along the last axis; axes before it are labels, each with its own.
+    Classes are along the last axis; the axes before it are independent labels.
     """
 
     accepts_any_output: ClassVar[bool] = True
@@ -194,7 +194,7 @@ class StudentTLikelihood(AbstractLikelihood):
 
 
 class PoissonLikelihood(AbstractLikelihood):
-    r"""Counts, $y \sim \mathrm{Poisson}(e^{f(x)})$: the output is the log rate."""
+    r"""Likelihood of counts, $y \sim \mathrm{Poisson}(e^{f(x)})$."""
 
     accepts_any_output: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""The log of likelihood times prior, in nats for the whole data set."""
+"""Log joint density of data and weights, in nats for the whole data set."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -32,10 +32,10 @@ class LogJoint(eqx.Module):
     $$\log p_T(\mathcal D, w) = \frac{1}{T} \Big[ \frac{N}{B} \sum_{i=1}^{B}
       \log p(y_i \mid f_w(x_i)) + \log p(w) \Big]$$
 
-    For a batch drawn at random this is unbiased for the whole data set, in nats: the
-    prior counts once for N rows, whatever the batch size. B is the number of rows that
-    count; padded rows add nothing. Inference methods divide by N, so that learning
-    rates depend on neither N nor B.
+    For a batch drawn at random this is unbiased for the whole data set, in nats. The
+    prior counts once for N rows, whatever the batch size. B is the number of rows
+    without padding. Inference methods divide by N, so that learning rates depend on
+    neither N nor B.
 
     $T = 1$ is the posterior, $T < 1$ a *cold* one, $p(w \mid \mathcal D)^{1/T}$: both
     likelihood and prior are raised to $1/T$.
@@ -51,8 +51,8 @@ class LogJoint(eqx.Module):
 
     - `likelihood`: `likelihood(output) -> numpyro distribution over y`, one example.
     - `prior`: a numpyro distribution for all leaves, or `(path, leaf) -> distribution`.
-    - `num_data`: N, rows of the training set. There is no default: a wrong N is a wrong
-        temperature.
+    - `num_data`: N, rows of the training set. It has no default, because a wrong N
+        means a wrong temperature.
     - `temperature`: T.
     - `apply`: `apply(model, x, key=key)`, the output for one example. By default
         `model(x, key=key)`, or `model(x)` if the model takes no key.
@@ -109,9 +109,9 @@ class LogJoint(eqx.Module):
 
         - `model`: all leaves are arrays.
         - `batch`: `(x, y)`, or a `jaxprob.Batch` of it.
-        - `key`: for models with noise of their own; example i gets `fold_in(key, i)`.
-        - `term`: what stands for a row's log-likelihood, `term(p, x, y)`, where p is
-            the likelihood's distribution; $\log p(y)$ by default.
+        - `key`: for models that draw noise; example i has `fold_in(key, i)`.
+        - `term`: replaces a row's log-likelihood by `term(p, x, y)`, where p is the
+            likelihood's distribution; $\log p(y)$ by default.
         """
         term = plain_term if term is None else term
 
@@ -128,22 +128,22 @@ class LogJoint(eqx.Module):
         key: PRNGKey,
         term: RowTerm | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
-        """`log_likelihood`, and the running statistics after this batch.
+        """Return `log_likelihood` and the running statistics after this batch.
 
-        **Arguments:** as in `log_likelihood`; of a `Stateful` model in training the
-        batch's own statistics are used.
+        **Arguments:** as in `log_likelihood`. A `Stateful` model in training uses the
+        statistics of the batch.
 
-        **Returns:** the value; and a tree like the model that holds its new running
-        statistics and `None` elsewhere, or `None` if it keeps none.
+        **Returns:** the value; and the model's tree with its new running statistics and
+        `None` elsewhere, or `None` for a model without.
         """
         if not trains_statistics(model):
             return self.log_likelihood(model, batch, key=key, term=term), None
         term = plain_term if term is None else term
         if self.apply is not call_model:
             raise ValueError(
-                "apply=... gives the output for one input, and a Stateful model in "
-                "training has outputs for a batch: put what apply does into the "
-                "model's own call, or train it in inference mode"
+                "apply=... computes the output for one input, and a Stateful model in "
+                "training has outputs for a batch: move the code of apply into the "
+                "model's call, or train it in inference mode"
             )
 
         def one(x, y, key):
@@ -155,7 +155,7 @@ class LogJoint(eqx.Module):
         return value, statistics(eqx.tree_at(lambda m: m.state, model, state))
 
     def _total(self, mapped, batch, key):
-        """N/B times the sum over the rows that count, and what else `mapped` gives."""
+        """N/B times the sum over the rows, and the other result of `mapped`."""
         data, mask = unpack(batch)
         if isinstance(batch, Batch) and not batch.filled:
             data = fill_padding(data, mask)
@@ -168,7 +168,7 @@ class LogJoint(eqx.Module):
         return self.num_data * (total / count), rest
 
     def log_prior(self, params: PyTree) -> Float[Array, ""]:
-        """Log prior density of all floating-point arrays of `params`, in nats."""
+        """Return the log prior density of all floating-point arrays, in nats."""
         return log_prior(self.prior, params)
 
     def __call__(
@@ -179,7 +179,7 @@ class LogJoint(eqx.Module):
         key: PRNGKey,
         params: PyTree | None = None,
     ) -> Float[Array, ""]:
-        """The tempered log joint.
+        """Return the tempered log joint.
 
         **Arguments:**
 
@@ -193,13 +193,13 @@ class LogJoint(eqx.Module):
 
 
 def fill_padding(data: PyTree, mask: Array | np.ndarray) -> PyTree:
-    """Padded rows become copies of those that count, in turn.
+    """Replace padded rows by copies of the others, in turn.
 
     A mask on their log-likelihoods alone would leave zero times NaN in the gradient.
-    In turn, because statistics of the batch see the copies too.
+    The copies are taken in turn, because they enter statistics of the batch.
     """
     mask = jnp.asarray(mask)
-    real = jnp.argsort(~mask, stable=True)  # rows that count come first
+    real = jnp.argsort(~mask, stable=True)  # padded rows come last
     place = jnp.arange(mask.size)
     copies = real[place % jnp.maximum(jnp.sum(mask), 1)]
     rows = jnp.where(mask, place, copies)
@@ -212,11 +212,11 @@ def plain_term(p: Any, x: PyTree, y: Array) -> Float[Array, ""]:
 
 
 def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:
-    """Log-probability of one target, summed over its entries.
+    """Return the log-probability of one target, summed over its entries.
 
-    **Raises:** `TypeError` for no distribution, or a target of the wrong kind of
-    number; `ValueError` when shapes differ. Nothing is ever broadcast: (1,) against ()
-    would make a matrix out of a batch.
+    **Raises:** `TypeError` for a value that is not a distribution, or a target of the
+    wrong dtype; `ValueError` when shapes differ. Nothing is broadcast: (1,) against ()
+    would make a matrix of a batch.
     """
     check_target(p, y)
     family = family_of(p)
@@ -224,13 +224,13 @@ def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:
         y = y.astype(family.probs(base(p)).dtype)
     elif jnp.issubdtype(y.dtype, jnp.bool_):
         y = y.astype(jnp.int32)
-    # Some of numpyro's own lines mix bools and floats, which strict promotion refuses.
+    # numpyro mixes bools and floats, which strict promotion rejects.
     with jax.numpy_dtype_promotion("standard"):
         return jnp.sum(p.log_prob(y))
 
 
 def check_target(p: Any, y: Array) -> None:
-    """Refuses a target whose shape or kind of number the distribution does not have."""
+    """Reject a target whose shape or dtype differs from the distribution's."""
     if not isinstance(p, dist.Distribution):
         raise TypeError(
             f"the likelihood returned {type(p).__name__} where a numpyro distribution "
@@ -247,7 +247,7 @@ def check_target(p: Any, y: Array) -> None:
     floating = jnp.issubdtype(y.dtype, jnp.floating)
     if p.is_discrete and floating and p.support is not dist.constraints.boolean:
         raise TypeError(
-            f"y is {y.dtype} and {type(p).__name__} is over whole numbers: write "
+            f"y is {y.dtype} and {type(p).__name__} is over integers: write "
             "y.astype(np.int32)"
         )
     if not p.is_discrete and not floating:

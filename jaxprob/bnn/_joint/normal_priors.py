@@ -35,9 +35,9 @@ class FanInNormal(eqx.Module):
 
     $n$ is the fan-in: the product of all axes but the first, which is how Equinox lays
     out the weights of Linear and Conv, and 1 for a bias. The prior over functions then
-    has a limit as the width grows. Where one array holds the weights of several layers,
-    as for a scan over them, its first axis is that of layers and n is too large: give
-    that leaf an `IsotropicNormal` of its own, by `PriorByPath`.
+    has a limit as the width grows. Where one array contains the weights of several
+    layers, as for a scan over them, its first axis is that of layers and n is too
+    large: give that leaf an `IsotropicNormal`, by `PriorByPath`.
 
     Reference: *Priors for infinite networks*, Neal, 1996.
 

@@ -20,10 +20,10 @@ def output_hessian(
 ) -> tuple[Float[Array, "out out"], Float[Array, "2"]]:
     r"""Return H of one row; and $(\log p(y \mid f), |\nabla_f \log p(y \mid f)|^2)$.
 
-    H is the expected information where it is known. It is positive semi-definite
-    whatever y and the units are. Elsewhere it is the negative Hessian at y, whose
-    negative eigenvalues are kept: most of them are gone in the sum over the rows. For
-    `"fisher"` it is the outer product of the gradient.
+    H is the expected information where it is known: positive semi-definite for every y.
+    Elsewhere it is the negative Hessian at y, with its negative eigenvalues, most of
+    which vanish in the sum over the rows. For `"fisher"` it is the outer product of the
+    gradient.
     """
     flat, unflatten = ravel(output)
 

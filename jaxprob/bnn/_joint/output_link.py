@@ -27,12 +27,12 @@ PROBE = 0.3
 
 
 class Group(eqx.Module):
-    """Outputs that are one argument of the distribution, up to an affine function.
+    """Outputs that are an affine function of one argument of the distribution.
 
     **Fields:**
 
-    - `place`: of that argument among the constrained ones.
-    - `columns`: places of the outputs in the flat vector of all.
+    - `place`: index of that argument among the constrained ones.
+    - `columns`: indices of the outputs in the flat vector of all.
     - `constraint`: the argument's.
     - `inverse`, `offset`: the outputs are `inverse @ (argument - offset)`.
     """
@@ -52,7 +52,7 @@ class OutputLink(eqx.Module):
     - `likelihood`: of the outputs themselves.
     - `groups`: constrained outputs.
     - `size`: how many numbers one example's output has.
-    - `unravel`: makes an output of a vector of them.
+    - `unravel`: from that vector to an output.
     """
 
     likelihood: Likelihood
@@ -62,23 +62,23 @@ class OutputLink(eqx.Module):
 
     @property
     def columns(self) -> list[int]:
-        """Places of all constrained outputs in the flat vector."""
+        """Indices of all constrained outputs in the flat vector."""
         return [c for group in self.groups for c in group.columns]
 
     @property
     def others(self) -> np.ndarray:
-        """Places of the outputs that are left as they are."""
+        """Indices of the unconstrained outputs."""
         return np.setdiff1d(np.arange(self.size), self.columns)
 
     def inverse(self, output: PyTree) -> PyTree:
-        """Unconstrained coordinates of one example's output."""
+        """Return the unconstrained coordinates of one example's output."""
         real, rest = eqx.partition(output, eqx.is_inexact_array)
         values = [a.value for a in constrained(self.likelihood, output)]
         free = [unconstrain(g.constraint, values[g.place]) for g in self.groups]
         return ravel_pytree(real)[0][self.others], free, rest
 
     def forward(self, coordinates: PyTree) -> PyTree:
-        """One example's output from its unconstrained coordinates."""
+        """Return one example's output from its unconstrained coordinates."""
         others, free, rest = coordinates
         flat = jnp.zeros(self.size, others.dtype).at[self.others].set(others)
         for group, own in zip(self.groups, free, strict=True):
@@ -92,7 +92,7 @@ class OutputLink(eqx.Module):
 
 
 class LinkedApply(eqx.Module):
-    """The call of a model that gives unconstrained coordinates."""
+    """Call of a model that returns unconstrained coordinates."""
 
     link: OutputLink
     apply: Callable[..., Any]
@@ -114,8 +114,8 @@ def output_link(likelihood: Likelihood, output: PyTree) -> OutputLink | None:
     """Return the link of outputs that a distribution constrains; `None` if none is.
 
     An output is constrained where an argument that cannot be any real number, such as
-    probabilities or a scale, is an affine function of it. Then nothing in the
-    likelihood keeps it there.
+    probabilities or a scale, is an affine function of it. Then no function in the
+    likelihood enforces the constraint.
 
     **Arguments:**
 
@@ -166,7 +166,7 @@ def constrained(likelihood: Likelihood, output: PyTree) -> list[Any]:
 
 
 def _probe(leaf):
-    """Numbers that are probabilities, rates and scales all at once."""
+    """Values that are valid probabilities, rates and scales at once."""
     whole = not jnp.issubdtype(leaf.dtype, jnp.inexact)
     last = leaf.shape[-1] if leaf.shape else 1
     value = 1 if whole else 1 / last if last > 1 else PROBE
@@ -174,7 +174,7 @@ def _probe(leaf):
 
 
 def _left_inverse(matrix):
-    """What undoes a matrix from the left, if anything does."""
+    """Left inverse of a matrix; `None` if there is none."""
     if matrix.shape == (len(matrix), len(matrix)) and not np.any(
         matrix - np.diag(np.diag(matrix))
     ):
@@ -219,6 +219,6 @@ def constrain(constraint: Any, free: Array) -> Array:
 
 
 def _log(value):
-    """The logarithm, of an underflow too; not a number below zero."""
+    """Logarithm that is finite at zero and NaN below it."""
     tiny = jnp.finfo(value.dtype).tiny
     return jnp.where(value < 0, jnp.nan, jnp.log(jnp.maximum(value, tiny)))

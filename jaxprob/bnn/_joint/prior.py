@@ -20,7 +20,7 @@ Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
 def prior_at(prior: Prior, path: str, leaf: Any) -> dist.Distribution:
     """Return the prior of one leaf.
 
-    **Raises:** `TypeError` when it is no numpyro distribution, `ValueError` when its
+    **Raises:** `TypeError` when it is not a numpyro distribution, `ValueError` when its
     shape does not broadcast to the leaf's; both name the leaf.
     """
     out = prior
@@ -33,7 +33,7 @@ def prior_at(prior: Prior, path: str, leaf: Any) -> dist.Distribution:
         out = prior(path, leaf)
     if not isinstance(out, dist.Distribution):
         raise TypeError(
-            f"the prior of {path} is {out!r}, which is no numpyro distribution"
+            f"the prior of {path} is {out!r}: a numpyro distribution is needed"
         )
     shape = out.batch_shape + out.event_shape
     try:

@@ -36,7 +36,7 @@ class PriorByPath(eqx.Module):
 
     @property
     def priors(self) -> dict[str, Any]:
-        """The prior of each pattern, in the order in which they are tried."""
+        """The prior of each pattern, in the order of matching."""
         return dict(zip(self.patterns, self.parts, strict=True))
 
     def __call__(self, path: str, leaf: Any) -> dist.Distribution:
@@ -44,6 +44,6 @@ class PriorByPath(eqx.Module):
             if fnmatchcase(path, pattern) or fnmatchcase(path, pattern + ".*"):
                 return prior_at(prior, path, leaf)
         raise ValueError(
-            f"no prior for the leaf {path}: the patterns are {list(self.priors)}. End "
-            "them with '*' for all other leaves."
+            f"no prior for the leaf {path}: the patterns are {list(self.priors)}. Add "
+            "'*' as the last one for all other leaves."
         )

@@ -1,4 +1,4 @@
-r"""What can be said of y in one row, from the outputs of all sampled models there.
+r"""Statistics of y in one row, from the outputs of all sampled models.
 
 Each function takes the likelihood and the outputs, whose leading axis is that of the
 samples $s$, and treats them as the mixture $\frac 1 S \sum_s p(y \mid f_{w_s}(x))$.
@@ -24,7 +24,7 @@ _DOUBLINGS = 100
 def moments(
     likelihood: Likelihood, outputs: PyTree
 ) -> tuple[Float[Array, "*out"], Float[Array, "*out"], Float[Array, "*out"]]:
-    """The mean, the variance of the means, and the mean of the variances."""
+    """Return the mean, the variance of the means, and the mean of the variances."""
 
     def one(p):
         _reject_classes(p, "mean or variance")
@@ -43,7 +43,7 @@ def moments(
 def log_prob(
     likelihood: Likelihood, outputs: PyTree, y: Num[Array, "*out"]
 ) -> Float[Array, ""]:
-    """Log-density of the mixture."""
+    """Return the log-density of the mixture."""
     terms = _each(lambda p: log_likelihood_of(p, y), likelihood, outputs)
     return jax.nn.logsumexp(terms) - math.log(terms.shape[0])
 
@@ -51,14 +51,14 @@ def log_prob(
 def cdf(
     likelihood: Likelihood, outputs: PyTree, y: Num[Array, "*out"]
 ) -> Float[Array, "*out"]:
-    """Distribution function of the mixture, for each output by itself."""
+    """Return the distribution function of the mixture, for each output."""
 
     def one(p):
         _reject_classes(p, "distribution function")
         check_target(p, y)
         p = marginal(p)
         try:
-            # Some of numpyro's own lines mix counts and rates.
+            # numpyro mixes integer counts and floating-point rates.
             with jax.numpy_dtype_promotion("standard"):
                 return _cdf(p, y)
         except NotImplementedError:
@@ -71,7 +71,7 @@ def cdf(
 
 
 def _cdf(p, y):
-    """Zero below the support and one above it, where numpyro may give NaN."""
+    """Distribution function; outside of the support numpyro's may be NaN."""
     low = getattr(p.support, "lower_bound", None)
     high = getattr(p.support, "upper_bound", None)
     value = p.cdf(y if low is high is None else jnp.clip(y, low, high))
@@ -83,14 +83,14 @@ def _cdf(p, y):
 def quantile(
     likelihood: Likelihood, outputs: PyTree, q: Float[Array, ""]
 ) -> Float[Array, "*out"]:
-    """The q-quantile of the mixture, by bisection between bounds that hold it."""
+    """Return the q-quantile of the mixture, by bisection between two bounds."""
 
     def bracket(p):
         _reject_classes(p, "quantile")
         p = marginal(p)
         if p.is_discrete:
             raise ValueError(
-                f"{type(p).__name__} is discrete, and its quantile a step: use probs, "
+                f"{type(p).__name__} is discrete, so quantiles are steps: use probs, "
                 "cdf or sample"
             )
         try:
@@ -107,8 +107,8 @@ def quantile(
     if values is not None:
         low, high = jnp.min(values, 0), jnp.max(values, 0)
     else:
-        # Cantelli's inequality holds for any distribution with a variance; without one
-        # the interval grows until it holds the quantile.
+        # Cantelli's inequality is valid for any distribution with a variance; without
+        # one the interval is doubled until it contains the quantile.
         mean = jnp.mean(means, 0)
         std = jnp.sqrt(jnp.var(means, 0) + jnp.mean(variances, 0))
         known = jnp.isfinite(mean) & jnp.isfinite(std)
@@ -135,9 +135,9 @@ def quantile(
 
 
 def _solution(function, y):
-    """y, with the derivative of what solves `function(y) = level`.
+    """y, with the derivative of the solution of `function(y) = level`.
 
-    Bisection compares, so it has none: dy = -dF / F'(y), at the y that was found.
+    Bisection has no derivative. By the implicit function theorem dy = -dF / F'(y).
     """
     value, slope = jax.jvp(function, (y,), (jnp.ones_like(y),))
     slope = jax.lax.stop_gradient(jnp.where(slope > 0, slope, jnp.inf))
@@ -145,7 +145,7 @@ def _solution(function, y):
 
 
 def _widened(is_below, low, high):
-    """Intervals doubled at the end that the quantile lies beyond."""
+    """Intervals doubled at the end beyond which the quantile is."""
 
     def beyond(ends):
         low, high = ends
@@ -172,7 +172,7 @@ def _widened(is_below, low, high):
 def information(
     likelihood: Likelihood, outputs: PyTree
 ) -> tuple[Float[Array, "*classes"], Float[Array, "*out"], Float[Array, "*out"]]:
-    """Class probabilities, their entropy, and what of it the samples disagree about."""
+    """Return class probabilities, their entropy, and the mutual information."""
 
     def probs(p):
         p = marginal(p)
@@ -192,7 +192,7 @@ def information(
 def class_log_probs(
     likelihood: Likelihood, outputs: PyTree
 ) -> Float[Array, "*out classes"]:
-    """Logarithms of the mixture's class probabilities, which no rounding empties."""
+    """Return the log-probabilities of the mixture, which do not underflow."""
 
     def log_probs(p):
         p = marginal(p)
@@ -203,7 +203,7 @@ def class_log_probs(
 
 
 def has_quantiles(p: Any) -> bool:
-    """Whether each output is real and has a distribution function of its own."""
+    """Return whether each output is real and has a distribution function."""
     p = base(p)
     if p.is_discrete or p.event_shape:
         return False
@@ -217,13 +217,13 @@ def has_quantiles(p: Any) -> bool:
 def sample(
     likelihood: Likelihood, outputs: PyTree, key: PRNGKey, part: Num[Array, ""]
 ) -> Num[Array, "*out"]:
-    """A draw of y from the sampled model of number `part`."""
+    """Return a draw of y from the sampled model of index `part`."""
     p: Any = likelihood(jax.tree.map(lambda a: a[part], outputs))
     return p.sample(key)
 
 
 def marginal(p: Any) -> Any:
-    """Each output by itself: takes off `to_event`."""
+    """Return the distribution of each output separately, without `to_event`."""
     p = base(p)
     if p.event_shape and not family_of(p).is_classification:
         raise ValueError(
@@ -236,8 +236,8 @@ def marginal(p: Any) -> Any:
 def _each(function: Callable[[Any], Any], likelihood: Likelihood, outputs: PyTree):
     """`function(distribution)` for each sample's output.
 
-    Arrays leave the vmap and distributions do not: numpyro's would keep the batch shape
-    that they had inside.
+    It returns arrays, because a distribution that leaves the vmap would have the batch
+    shape that it had inside.
     """
     return jax.vmap(lambda output: function(likelihood(output)))(outputs)
 
@@ -250,8 +250,8 @@ def _classes(p):
             f"probs, entropy and mutual_information are for classes, and this "
             f"likelihood is {type(p).__name__}. For a mixture of densities the entropy "
             "has no closed form: -predictive.log_prob(y) averages to it over draws y "
-            "of predictive.sample. For a distribution of your own over classes write "
-            "bnn.register_family."
+            "of predictive.sample. If it is a distribution over classes, register its "
+            "probabilities by bnn.register_family."
         )
     return family
 

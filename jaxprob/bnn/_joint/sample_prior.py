@@ -1,4 +1,4 @@
-"""Draws from the prior over models."""
+"""Models with weights from the prior."""
 
 import equinox as eqx
 import jax
@@ -23,10 +23,10 @@ def sample_prior(
 
     **Arguments:**
 
-    - `model`: gives the structure and all leaves that are not drawn. Arrays come in
-        the places of random leaves, as in `BayesianLinear`.
+    - `model`: has the structure and all leaves that are not drawn. Arrays replace its
+        random leaves, such as those of `BayesianLinear`.
     - `prior`: one distribution, or one for each leaf.
-    - `key`: of this draw.
+    - `key`: of the draw.
     - `where`: the leaves to draw (see `jaxprob.tree`).
     """
     params, rest = trees.partition(mean_leaves(model), where)

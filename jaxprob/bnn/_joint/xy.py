@@ -1,12 +1,12 @@
-"""The pair that a batch of a supervised method is."""
+"""Inputs and targets of a batch."""
 
 from typing import Any
 
 
 def xy(data: Any) -> tuple[Any, Any]:
-    """The pair of inputs and targets.
+    """Return the pair of inputs and targets.
 
-    **Raises:** `TypeError` when the data is no pair.
+    **Raises:** `TypeError` for anything but a pair.
     """
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(

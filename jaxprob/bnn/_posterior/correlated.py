@@ -1,4 +1,4 @@
-"""Gaussians over all random leaves at once, with correlations between them."""
+"""Gaussians over all random leaves, with correlations between them."""
 
 import abc
 import math
@@ -19,7 +19,7 @@ from .posterior import AbstractPosterior, chosen
 
 
 class AbstractCorrelatedPosterior(AbstractPosterior):
-    r"""$q(w) = \mathcal N(\mu, \Sigma)$ over the vector of all random leaves.
+    r"""Base class of $q(w) = \mathcal N(\mu, \Sigma)$ over all random leaves.
 
     **Fields:**
 
@@ -32,23 +32,23 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
 
     @abc.abstractmethod
     def deviation(self, *, key: PRNGKey) -> Float[Array, " dim"]:
-        r"""A draw from $\mathcal N(0, \Sigma)$, differentiable in its parameters."""
+        r"""Return a draw from $\mathcal N(0, \Sigma)$, differentiable in $\Sigma$."""
 
     @abc.abstractmethod
     def variance(self) -> Float[Array, " dim"]:
-        r"""The diagonal of $\Sigma$."""
+        r"""Return the diagonal of $\Sigma$."""
 
     @abc.abstractmethod
     def covariance(self) -> Float[Array, "dim dim"]:
-        r"""$\Sigma$, dense: of use for a few thousand weights."""
+        r"""Return $\Sigma$ as a dense matrix, for up to a few thousand weights."""
 
     @abc.abstractmethod
     def log_det(self) -> Float[Array, ""]:
-        r"""$\log |\Sigma|$."""
+        r"""Return $\log |\Sigma|$."""
 
     @abc.abstractmethod
     def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
-        r"""$\delta^\top \Sigma^{-1} \delta$."""
+        r"""Return $\delta^\top \Sigma^{-1} \delta$."""
 
     def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
@@ -64,14 +64,14 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
         return -0.5 * (constant + self.log_det() + self.quadratic(delta))
 
     def entropy(self) -> Float[Array, ""]:
-        """In nats."""
+        """Return the entropy in nats."""
         dim = ravel(self.params)[0].size
         return 0.5 * (dim * math.log(2 * math.pi * math.e) + self.log_det())
 
     def marginals(self) -> PyTree:
-        """Each leaf as a `Gaussian` of its own: what it is without the others.
+        """Return the marginal distribution of each leaf as a `Gaussian`.
 
-        The divergence from a prior that is independent in each entry needs no more.
+        It determines the divergence from a prior that is independent in each entry.
         """
         scales = ravel(self.params)[1](jnp.sqrt(self.variance()))
         return jax.tree.map(Gaussian.of, self.params, scales)
@@ -80,16 +80,17 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
 class FullRankPosterior(AbstractCorrelatedPosterior):
     r"""$\mathcal N(\mu, L L^\top)$ with $L = \mathrm{diag}(\sigma) (I + F / \sqrt P)$.
 
-    F is strictly lower triangular, and P is the number of weights. An optimiser steps
-    equally far in all numbers; so these are in units of the width of each weight, and
-    together they turn a draw as far as $\sigma$ changes. Steps in L itself would be a
-    multiple of a narrow weight's width.
+    F is strictly lower triangular, and P is the number of weights. An optimiser takes
+    steps of equal size in all numbers. F is in units of each weight's standard
+    deviation, divided by $\sqrt P$, so that all its entries together change a draw as
+    much as $\sigma$ does. In L itself, a step could be many times the standard
+    deviation of a narrow weight.
 
     **Arguments:**
 
     - `params`, `rest`: as in `AbstractCorrelatedPosterior`.
-    - `factor`: F, and on its diagonal the numbers whose softplus is $\sigma$. What
-        stands above the diagonal is never read.
+    - `factor`: F, and on its diagonal the numbers whose softplus is $\sigma$. The
+        entries above the diagonal are not used.
     """
 
     params: PyTree
@@ -100,12 +101,12 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
     def of(
         cls, params: PyTree, rest: PyTree, scale: Float[Array, " dim"]
     ) -> "FullRankPosterior":
-        """Independent entries with these standard deviations."""
+        """Return independent entries with these standard deviations."""
         return cls(params, rest, jnp.diag(inverse_softplus(scale)))
 
     @property
     def diagonal(self) -> Float[Array, " dim"]:
-        """L's, all positive."""
+        """The diagonal of L, all positive."""
         return jnp.maximum(jax.nn.softplus(jnp.diag(self.factor)), MIN_SCALE)
 
     @property
@@ -135,7 +136,7 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
 class LowRankPosterior(AbstractCorrelatedPosterior):
     r"""$\mathcal N(\mu, D (I + U^\top U) D)$ with $D = \mathrm{diag}(\sigma)$.
 
-    U has few rows, in units of the width of each weight, as in `FullRankPosterior`.
+    U has few rows, in units of each weight's standard deviation.
 
     **Arguments:**
 
@@ -169,17 +170,17 @@ class LowRankPosterior(AbstractCorrelatedPosterior):
         return self.scale[:, None] * inner * self.scale[None]
 
     def log_det(self) -> Float[Array, ""]:
-        """By the matrix determinant lemma: no dense matrix is formed."""
+        """Return it by the matrix determinant lemma, without a dense matrix."""
         inner = 2.0 * jnp.sum(jnp.log(jnp.diag(self._inner_root())))
         return 2.0 * jnp.sum(jnp.log(self.scale)) + inner
 
     def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
-        """By Woodbury's identity."""
+        """Return it by Woodbury's identity."""
         white = delta / self.scale
         inside = self.factor @ white
         return white @ white - inside @ cho_solve((self._inner_root(), True), inside)
 
     def _inner_root(self):
-        r"""The root of $I + U U^\top$."""
+        r"""Cholesky factor of $I + U U^\top$."""
         identity = jnp.eye(len(self.factor), dtype=self.factor.dtype)
         return jnp.linalg.cholesky(identity + self.factor @ self.factor.T)

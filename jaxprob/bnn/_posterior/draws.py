@@ -1,4 +1,4 @@
-"""Draws of Markov chains as a posterior."""
+"""Posterior of the draws of Markov chains."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from .posterior import AbstractPosterior
 class DrawsPosterior(AbstractPosterior):
     """Finitely many models with equal weights, from one or more chains.
 
-    `predict` uses each of them once. `diagnose` says whether they can be trusted.
+    `predict` uses each of them once. `diagnose` checks whether chains have mixed.
 
     **Arguments:**
 
@@ -37,7 +37,7 @@ class DrawsPosterior(AbstractPosterior):
         return chains * draws
 
     def atom(self, index: int | Integer[Array, ""]) -> Model:
-        """Draw i of chain c has the number `c * draws + i`."""
+        """Return a draw: draw i of chain c has the index `c * draws + i`."""
         _, draws = self.shape
         chain, draw = index // draws, index % draws
         params = jax.tree.map(lambda a: a[chain, draw], self.draws)
@@ -48,12 +48,12 @@ class DrawsPosterior(AbstractPosterior):
         return self.atom(jax.random.randint(key, (), 0, self.num_atoms))
 
     def mean(self) -> Model:
-        """The average of the weights, of use where the posterior has one mode."""
+        """Return the average of the weights, meaningful for a posterior of one mode."""
         params = jax.tree.map(_mean, self.draws)
         return eqx.combine(params, self.rest)
 
 
 def _mean(draws):
     if not jnp.issubdtype(draws.dtype, jnp.inexact):
-        return draws[0, 0]  # a counter of running statistics
+        return draws[0, 0]  # a counter of running statistics, which has no mean
     return jnp.mean(draws, (0, 1))

@@ -20,17 +20,17 @@ Output: TypeAlias = Callable[[Model], PyTree]
 class LinearizedModel(eqx.Module):
     r"""The function $f(x) = f_{\bar w}(x) + J_{\bar w}(x) (w - \bar w)$.
 
-    It is called as the network itself is. A draw of Laplace's method is such a
-    function: `posterior.sample_function(key=key)`.
+    It is called like the network. A draw of Laplace's method is such a function:
+    `posterior.sample_function(key=key)`.
 
     Reference: *Improving predictions of Bayesian neural nets via local linearization*,
     Immer, Korzepa and Bauer, 2021, https://arxiv.org/abs/2008.08400.
 
     **Arguments:**
 
-    - `mean`: the model with the weights $\bar w$ round which it is linearised.
+    - `mean`: the model with the weights $\bar w$, around which it is linearised.
     - `draw`: the model with the weights $w$.
-    - `likelihood`: that of the outputs. Those that it takes as probabilities, rates or
+    - `likelihood`: that of the outputs. Outputs that it uses as probabilities, rates or
         scales are linearised as logits or logarithms, as in `predict`.
     """
 
@@ -50,8 +50,9 @@ class LinearizedModel(eqx.Module):
             out = rule(lambda m: apply(m, x, key=key), self.mean, self.draw)
             return out if link is None else link.forward(out)
 
-        # JAX misses a rule of derivatives as it batches, and under jit alone only after
-        # this function has returned: so the example is a batch of one.
+        # JAX reports a missing rule of derivatives when it batches; under jit without
+        # vmap it would do so after this function has returned. So this is a batch of
+        # one.
         row = jax.tree.map(lambda a: jnp.asarray(a)[None], x)
         try:
             out = jax.vmap(functools.partial(by, forwards))(row)
@@ -63,7 +64,7 @@ class LinearizedModel(eqx.Module):
 
 
 def forwards(output: Output, mean: Model, draw: Model) -> PyTree:
-    """Return the linearised output of a model by one forward derivative.
+    """Return the linearised output of a model by one forward-mode derivative.
 
     **Arguments:**
 
@@ -71,7 +72,7 @@ def forwards(output: Output, mean: Model, draw: Model) -> PyTree:
     - `mean`, `draw`: as in `LinearizedModel`.
 
     **Raises:** a `TypeError` that `lacks_forward_rule` recognises for a model whose
-    derivative exists backwards alone, as of an ODE that diffrax solves.
+    derivative exists in reverse mode only, as of an ODE that diffrax solves.
     """
     combined, params, delta = _tangent(mean, draw)
     out, tangent = jax.jvp(lambda p: output(combined(p)), (params,), (delta,))
@@ -79,7 +80,7 @@ def forwards(output: Output, mean: Model, draw: Model) -> PyTree:
 
 
 def backwards(output: Output, mean: Model, draw: Model) -> PyTree:
-    """Return the same by the whole Jacobian of one example."""
+    """Return the linearised output by the Jacobian of one example, in reverse mode."""
     combined, params, delta = _tangent(mean, draw)
     real, whole = eqx.partition(output(combined(params)), eqx.is_inexact_array)
     jacobian = jax.jacrev(
@@ -90,15 +91,15 @@ def backwards(output: Output, mean: Model, draw: Model) -> PyTree:
 
 
 def lacks_forward_rule(error: TypeError) -> bool:
-    """Return whether JAX says that a function has a rule for backwards alone."""
+    """Return whether JAX's error is about a function with reverse mode only."""
     return "custom_vjp" in str(error)
 
 
 def _tangent(mean, draw):
     """The mean's weights, the step to the draw, and the way back to a model.
 
-    A leaf that the draw shares with the mean is no variable of the expansion: under a
-    head with uncertain weights, what comes before it is computed once for all draws.
+    A leaf that the draw shares with the mean is a constant: where only the last layer
+    is random, the layers before it are computed once for all draws.
     """
     moves = jax.tree.map(
         lambda a, b: eqx.is_inexact_array(a) and a is not b, mean, draw
@@ -109,11 +110,11 @@ def _tangent(mean, draw):
 
 
 def _moved(out, tangent):
-    """Whole numbers, such as a number of trials, do not move with the weights."""
+    """The sum; integers, such as a number of trials, do not depend on the weights."""
     return out + tangent if jnp.issubdtype(out.dtype, jnp.inexact) else out
 
 
 def _contract(jacobian, delta):
-    """J times a direction, both of them trees."""
+    """Product of a Jacobian and a direction, both trees."""
     pairs = zip(jax.tree.leaves(jacobian), jax.tree.leaves(delta), strict=True)
     return sum(jnp.tensordot(j, move, move.ndim) for j, move in pairs)

@@ -19,7 +19,7 @@ from .posterior import AbstractPosterior
 class MeanFieldPosterior(AbstractPosterior):
     r"""Independent Gaussians, $q(w) = \prod_i \mathcal N(w_i; \mu_i, \sigma_i^2)$.
 
-    `bayesianize` makes one of any model.
+    `bayesianize` makes one from any model.
 
     **Arguments:**
 
@@ -38,9 +38,9 @@ class MeanFieldPosterior(AbstractPosterior):
     def log_prob(self, model: Model) -> Float[Array, ""]:
         if jax.tree.structure(model) != jax.tree.structure(self.mean()):
             raise ValueError(
-                f"model is another {type(model).__name__} than the posterior is over: "
-                "its classes, settings or number of leaves differ. Give a model such "
-                "as posterior.sample(key=key) returns"
+                f"model is a {type(model).__name__} whose classes, settings or number "
+                "of leaves differ from those of the posterior's models: give a model "
+                "such as posterior.sample(key=key) returns"
             )
         terms = jax.tree.map(
             lambda node, value: node.log_prob(value) if is_random(node) else None,
@@ -51,7 +51,7 @@ class MeanFieldPosterior(AbstractPosterior):
         return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
 
     def kl(self, prior: Prior) -> Float[Array, ""]:
-        """KL to the prior in nats, summed over all random leaves: `bnn.kl`."""
+        """Return the KL divergence from the prior in nats: `bnn.kl` of the tree."""
         return kl(self.tree, prior)
 
 
@@ -61,7 +61,7 @@ def bayesianize(
     *,
     scale: float | Callable[[str, Array], Any] = 0.1,
 ) -> MeanFieldPosterior:
-    r"""Put a Gaussian in the place of each chosen array of any Equinox module.
+    r"""Replace each chosen array of any Equinox module by a Gaussian.
 
     Means start at the current weights, so a trained model is a warm start:
     $w \sim \mathcal N(w_0, \sigma_0^2)$ with $\sigma_0$ = `scale` over the square root

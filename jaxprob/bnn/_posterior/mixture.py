@@ -1,4 +1,4 @@
-"""A mixture of posteriors, of whatever kinds."""
+"""A mixture of posteriors."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,9 +18,9 @@ from .posterior import AbstractPosterior, first_known, part_linearisation_point
 class Mixture(AbstractPosterior):
     r"""Several posteriors as one, $q(w) = \sum_m \pi_m q_m(w)$.
 
-    `Mixture([swag_1, swag_2])` is multi-SWAG; Laplace approximations round several
-    modes, or chains of several runs, are joined the same way. What each mode is worth
-    its evidence says:
+    `Mixture([swag_1, swag_2])` is multi-SWAG. Laplace approximations around several
+    modes, or chains of several runs, are combined the same way. The evidence of each
+    mode is its weight:
 
     ```python
     evidence = jnp.stack([laplace.log_evidence() for laplace in modes])
@@ -36,9 +36,9 @@ class Mixture(AbstractPosterior):
     **Arguments:**
 
     - `components`: posteriors over models of one class and one set of shapes.
-    - `weights`: $\pi$, positive numbers that sum to one; equal ones by default. With
-        weights given, `predict` draws its models, where it counts those of finitely
-        many otherwise.
+    - `weights`: $\pi$, positive numbers that sum to one; equal by default. With equal
+        weights `predict` uses each of finitely many models once; with others it draws
+        models.
 
     **Raises:** `TypeError` or `ValueError` naming the component or the weight.
     """
@@ -58,8 +58,8 @@ class Mixture(AbstractPosterior):
         for index, component in enumerate(components):
             if not isinstance(component, AbstractPosterior):
                 raise TypeError(
-                    f"component {index} is a {type(component).__name__}: a mixture is "
-                    "of posteriors, and of one model PointPosterior(model)"
+                    f"component {index} is a {type(component).__name__}: give "
+                    "posteriors, and for one model PointPosterior(model)"
                 )
         shapes = [eqx.filter_eval_shape(c.mean) for c in components]
         for index, shape in enumerate(shapes[1:], start=1):
@@ -72,7 +72,7 @@ class Mixture(AbstractPosterior):
         self.weights = None if weights is None else _checked(weights, len(components))
 
     def _index(self, key):
-        """The number of a component, drawn."""
+        """Index of a component, drawn with the weights."""
         if self.weights is None:
             return jax.random.randint(key, (), 0, len(self.components))
         return jax.random.categorical(key, jnp.log(self.weights))
@@ -84,8 +84,10 @@ class Mixture(AbstractPosterior):
         return self._switch(index, lambda c: c.sample(key=sample_key))
 
     def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
-        """A draw and the mean of its component; where components differ in whether
-        they are linearised, those that are not stand at the draw itself.
+        """Return a draw and the mean of its component.
+
+        If only some components are linearised, the others are linearised at the draw
+        itself, which changes nothing.
         """
         index_key, sample_key = jax.random.split(key)
         index = self._index(index_key)
@@ -99,7 +101,7 @@ class Mixture(AbstractPosterior):
 
     @property
     def linearized(self) -> bool:
-        """Where any component asks for it."""
+        """True if any component is linearised by default."""
         return any(c.linearized for c in self.components)
 
     @property
@@ -107,7 +109,7 @@ class Mixture(AbstractPosterior):
         return first_known(c.output_likelihood for c in self.components)
 
     def mean(self) -> Model:
-        """The average of the components' means, with their weights."""
+        """Return the weighted average of the components' means."""
         means = [c.mean() for c in self.components]
         arrays = [eqx.filter(m, eqx.is_inexact_array) for m in means]
         mean = jax.tree.map(self._average, *arrays)
@@ -127,8 +129,9 @@ class Mixture(AbstractPosterior):
 
     @property
     def num_atoms(self) -> int | None:
-        """Finite if all components have equally many and equal weights; else those of
-        the atoms would not be equal.
+        """Number of models, if all components have equally many and equal weights.
+
+        Otherwise the weights of the models would differ, and it is `None`.
         """
         numbers = {c.num_atoms for c in self.components}
         if len(numbers) > 1 or None in numbers or self.weights is not None:
@@ -137,7 +140,9 @@ class Mixture(AbstractPosterior):
 
     def atom(self, index: int | Integer[Array, ""]) -> Model:
         if self.num_atoms is None:
-            raise NotImplementedError("this mixture has no finite support")
+            raise NotImplementedError(
+                "this mixture has no finite support: draw with sample(key=key)"
+            )
         inner = self.num_atoms // len(self.components)
         return self._switch(
             jnp.asarray(index // inner), lambda c: c.atom(index % inner)
@@ -158,8 +163,8 @@ def _checked(weights, num):
     weights = jnp.asarray(weights)
     if weights.shape != (num,) or not jnp.issubdtype(weights.dtype, jnp.floating):
         raise ValueError(
-            f"weights is {weights.dtype} of shape {weights.shape}: one positive number "
-            f"for each of the {num} components"
+            f"weights is {weights.dtype} of shape {weights.shape}: give one positive "
+            f"number for each of the {num} components"
         )
     if is_traced(weights):
         return weights
@@ -167,8 +172,8 @@ def _checked(weights, num):
     if not (values > 0).all():
         bad = int(np.argmin(values > 0))
         raise ValueError(
-            f"weights[{bad}] = {values[bad]}: all are positive. Leave out a component "
-            "that has none"
+            f"weights[{bad}] = {values[bad]}: all have to be positive. Leave out a "
+            "component of weight zero"
         )
     if not np.isclose(values.sum(), 1.0, atol=1e-4):
         raise ValueError(

@@ -7,7 +7,7 @@ from .posterior import AbstractPosterior
 
 
 class PointPosterior(AbstractPosterior):
-    """All mass on one model.
+    """Distribution with all mass on one model.
 
     **Arguments:**
 

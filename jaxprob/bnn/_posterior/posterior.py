@@ -1,4 +1,4 @@
-"""What inference gives: a distribution over models of the user's own class."""
+"""Base class of posteriors: distributions over models of the user's class."""
 
 import abc
 from collections.abc import Callable, Iterable
@@ -13,28 +13,28 @@ from .linearized import LinearizedModel
 
 
 class AbstractPosterior(eqx.Module):
-    """A distribution over models. A draw is a model: all of the user's code runs on it.
+    """Base class of distributions over models.
 
-    A posterior of finitely many models (a point, an ensemble, the draws of a chain)
-    says how many in `num_atoms` and gives the i-th by `atom(i)`; `predict` then uses
-    each once instead of drawing.
+    A draw is a model of the user's class. A posterior of finitely many models (a point,
+    an ensemble, the draws of a chain) has their number as `num_atoms` and returns the
+    i-th by `atom(i)`; `predict` then uses each once instead of drawing.
     """
 
     @abc.abstractmethod
     def sample(self, *, key: PRNGKey) -> Model:
-        """One model."""
+        """Draw one model."""
 
     @abc.abstractmethod
     def mean(self) -> Model:
-        """The model whose random leaves are their posterior means."""
+        """Return the model whose random leaves are their posterior means."""
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        """Log-density of the random leaves of a model, in nats."""
+        """Return the log-density of the random leaves of a model, in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no density")
 
     @property
     def linearized(self) -> bool:
-        """Return whether `predict` linearises the model by default."""
+        """True if `predict` linearises the model by default."""
         return False
 
     def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
@@ -46,15 +46,15 @@ class AbstractPosterior(eqx.Module):
 
     @property
     def output_likelihood(self) -> Likelihood | None:
-        """The likelihood that a linearised posterior was made for, if it knows it."""
+        """Likelihood of a linearised posterior; `None` if it is not known."""
         return None
 
     def sample_function(self, *, key: PRNGKey) -> Callable[..., PyTree]:
         """Draw one function x -> output, as `predict` uses it.
 
         It is the model that `sample` draws, or its linearisation where `predict`
-        linearises by default (Laplace): there the drawn weights alone are much wider as
-        functions than the posterior is. Use it for Thompson sampling.
+        linearises by default (Laplace): there a network with the drawn weights varies
+        much more than the posterior does. Use it for Thompson sampling.
 
         **Arguments:**
 
@@ -68,24 +68,24 @@ class AbstractPosterior(eqx.Module):
         return LinearizedModel(mean, draw, self.output_likelihood)
 
     def factorised(self) -> "AbstractPosterior":
-        """The same distribution, with what all draws share computed once.
+        """Return the same distribution, with the common part of all draws computed.
 
-        `predict` draws in many calls, and asks for this before the first.
+        `predict` draws in many calls and uses this, e.g. with a Cholesky factor.
         """
         return self
 
     @property
     def num_atoms(self) -> int | None:
-        """How many models this is a distribution over; `None` if infinitely many."""
+        """Number of models with positive probability; `None` if infinitely many."""
         return None
 
     def atom(self, index: int | Integer[Array, ""]) -> Model:
-        """The model of this number, for a posterior of finitely many."""
+        """Return the model of this index, for a posterior of finitely many."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
 
 
 def first_known(likelihoods: Iterable[Likelihood | None]) -> Likelihood | None:
-    """Return the likelihood of the first part that knows one: all parts share it."""
+    """Return the first known likelihood of several parts, which share it."""
     return next((known for known in likelihoods if known is not None), None)
 
 
@@ -94,8 +94,8 @@ def part_linearisation_point(
 ) -> tuple[Model, Model]:
     """Return the draw and the linearisation point of one part of several.
 
-    Where others are linearised and this one is not, the linearised network at the draw
-    itself is the network.
+    Where other parts are linearised and this one is not, its linearisation point is the
+    draw itself, at which the linearised network is the network.
     """
     if whole.linearized and not part.linearized:
         draw = part.sample(key=key)
@@ -104,7 +104,7 @@ def part_linearisation_point(
 
 
 def chosen(params: PyTree, model: Model) -> PyTree:
-    """The leaves of a model that `params` holds; `None` elsewhere, as there."""
+    """Return the leaves of a model that are in `params`; `None` elsewhere."""
     flags = jax.tree.map(
         lambda leaf: leaf is not None, params, is_leaf=lambda leaf: leaf is None
     )

@@ -1,4 +1,4 @@
-"""What is believed before any data: a distribution over models like any other."""
+"""The prior as a distribution over models."""
 
 import equinox as eqx
 import jax
@@ -15,11 +15,11 @@ from .posterior import AbstractPosterior
 
 
 class PriorModels(AbstractPosterior):
-    r"""Models with weights from the prior, for the prior predictive.
+    r"""Distribution of models with weights from the prior, for the prior predictive.
 
     $$p(y \mid x) = \int p(y \mid f_w(x))\, p(w)\, dw$$
 
-    Look at it before training: draws that no one would believe mean a prior to change.
+    Inspect it before training, and change a prior with implausible draws.
 
     ```python
     prior = PriorModels(model, FanInNormal(2.0))
@@ -29,7 +29,7 @@ class PriorModels(AbstractPosterior):
 
     **Arguments:**
 
-    - `model`: gives the structure and all leaves that are not drawn.
+    - `model`: has the structure and all leaves that are not drawn.
     - `prior`: one distribution, or one for each leaf.
     - `where`: the leaves to draw (see `jaxprob.tree`).
     """

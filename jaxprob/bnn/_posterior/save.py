@@ -1,4 +1,4 @@
-"""A posterior in one file, for a fresh process."""
+"""Saving and loading of posteriors."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -15,15 +15,15 @@ from ..._types import Model
 from .posterior import AbstractPosterior
 
 WHOLE_FIELDS = ("model", "tree")
-"""Fields of posteriors that hold a model."""
+"""Fields of posteriors that contain a model."""
 
 HALF_FIELDS = ("params", "draws", "rest")
-"""Fields that hold some leaves of a model, and `None` for those in the other field."""
+"""Fields with some leaves of a model, and `None` for those in another field."""
 
 MODEL_FIELDS = (*WHOLE_FIELDS, *HALF_FIELDS)
 
 FLAG_FIELDS = ("chosen",)
-"""Fields that hold tuples of trees of bools like the model."""
+"""Fields with tuples of trees of bools that have the structure of the model."""
 
 
 def save_posterior(path: str | Path, posterior: AbstractPosterior) -> None:
@@ -34,15 +34,15 @@ def save_posterior(path: str | Path, posterior: AbstractPosterior) -> None:
     posterior = load_posterior("posterior.safetensors", model=make_model(key))
     ```
 
-    It is `jaxprob.save` for posteriors, whose model may be of the user's own class:
-    see there for what the file holds.
+    It is `jaxprob.save` for posteriors, whose model may be of the user's own class;
+    see there for the contents of the file.
 
     **Arguments:**
 
     - `path`: the file, replaced whole or not at all.
     - `posterior`: of any method here.
 
-    **Raises:** `TypeError` naming the part that no file can hold, such as a prior that
+    **Raises:** `TypeError` naming the part that cannot be saved, such as a prior that
     is a function.
     """
     spec, arrays = describe(posterior)
@@ -58,10 +58,10 @@ def load_posterior(
     **Arguments:**
 
     - `path`: the file.
-    - `model`: built with the settings of the saved one; its weights do not matter, nor
-        whether it is in inference mode. Every setting is compared. A model of classes
-        and functions of jaxprob, Equinox and JAX is rebuilt without it.
-    - `using`: classes and functions of your own, in the place of a `model`.
+    - `model`: built with the settings of the saved one. Its weights and its inference
+        mode do not matter; every setting is compared. A model of classes and functions
+        of jaxprob, Equinox and JAX is rebuilt without it.
+    - `using`: your classes and functions, instead of a `model`.
 
     **Raises:** `jaxprob.DamagedFileError` (a `ValueError`) when the file is damaged or
     of another kind; `jaxprob.FileMismatchError` (a `ValueError`) naming each setting,
@@ -89,7 +89,7 @@ def load_posterior(
 
 
 def _like(model: Model, cls: type, name: str, spec: Spec) -> Any:
-    """What a field of a posterior is like, where it is the model or flags of it."""
+    """Example of a posterior's field, where it is a model or flags of one."""
     if issubclass(cls, AbstractPosterior) and name in FLAG_FIELDS:
         return (model,) * len(spec["tuple"])
     if issubclass(cls, AbstractPosterior) and name in MODEL_FIELDS:
@@ -101,13 +101,13 @@ def _check_kind(file: DescribedFile):
     cls = _posterior_class(file.spec)
     if cls is None:
         raise DamagedFileError(
-            f"{file.path} holds {render(file.spec)}, which is no posterior of "
+            f"{file.path} contains {render(file.spec)}, which is not a posterior of "
             "jaxprob.bnn: read it with jaxprob.load"
         )
 
 
 def _posterior_class(node: Spec) -> type | None:
-    """The class of a described posterior of ours; `None` for all else."""
+    """Class of a described posterior of jaxprob; `None` for anything else."""
     if not isinstance(node, dict) or "class" not in node:
         return None
     try:
@@ -124,7 +124,7 @@ def _model_fields(node):
 
 
 def _models(spec: Spec, partial: bool = False) -> Iterator[tuple[Spec, bool]]:
-    """The described models of a posterior, and whether leaves may be missing there."""
+    """Yield the described models of a posterior, and whether leaves may be missing."""
     if not isinstance(spec, dict):
         return
     inner = children(spec)
@@ -136,7 +136,9 @@ def _models(spec: Spec, partial: bool = False) -> Iterator[tuple[Spec, bool]]:
         halves = [fields[name] for name in HALF_FIELDS if name in fields]
         if halves:
             yield functools.reduce(combine, halves), partial
-        yield from _models(fields.get("parts"), True)  # of a model that stands beside
+        yield from _models(
+            fields.get("parts"), True
+        )  # leaves of the model in another field
         outside = (*MODEL_FIELDS, *FLAG_FIELDS, "parts")
         inner = (v for k, v in fields.items() if k not in outside)
     for child in inner:
@@ -144,15 +146,15 @@ def _models(spec: Spec, partial: bool = False) -> Iterator[tuple[Spec, bool]]:
 
 
 def _check_outside_of_models(spec: Spec, path: str):
-    """What is not of the model has to come back without the user's code."""
+    """Reject functions outside of the models: they cannot be rebuilt from a file."""
     if not isinstance(spec, dict):
         return
     if "code" in spec:
         raise TypeError(
-            f"{path} is {render(spec)}, which no file can hold: only jaxprob.bnn's own "
-            "posteriors, priors and likelihoods, numpyro's distributions, arrays and "
-            "numbers are saved. For a prior of your own write a PriorByPath; a "
-            "likelihood that is a function can be set to None by eqx.tree_at first."
+            f"{path} is {render(spec)}, which cannot be saved: the posteriors, "
+            "priors and likelihoods of jaxprob.bnn, numpyro's distributions, arrays "
+            "and numbers can be. Write a prior that is a function as a PriorByPath; set a "
+            "likelihood that is a function to None by eqx.tree_at first."
         )
     ours = _model_fields(spec) if _posterior_class(spec) is not None else []
     flags = FLAG_FIELDS if _posterior_class(spec) is not None else ()

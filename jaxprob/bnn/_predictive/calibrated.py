@@ -45,17 +45,17 @@ class CalibratedPredictive(AbstractMoments):
 
     @property
     def mean(self) -> Float[Array, "rows *out"]:
-        """Mean of y, which no rescaling moves."""
+        """Mean of y, which rescaling does not change."""
         return self.uncalibrated.mean
 
     @property
     def epistemic(self) -> Float[Array, "rows *out"]:
-        """The epistemic variance, scaled."""
+        """Variance of the mean, scaled."""
         return self.scale**2 * self.uncalibrated.epistemic
 
     @property
     def aleatoric(self) -> Float[Array, "rows *out"]:
-        """The aleatoric variance, scaled."""
+        """Mean of the variance, scaled."""
         return self.scale**2 * self.uncalibrated.aleatoric
 
     def log_prob(
@@ -68,7 +68,7 @@ class CalibratedPredictive(AbstractMoments):
         terms = jnp.take_along_axis(self._log_probs, y.astype(int)[..., None], axis=-1)[
             ..., 0
         ]
-        # Several binary targets for one row are one observation.
+        # Several labels of one row are one observation.
         return jnp.sum(terms.reshape(len(terms), -1), axis=-1)
 
     def cdf(
@@ -90,7 +90,7 @@ class CalibratedPredictive(AbstractMoments):
         return self._stretch(lower), self._stretch(upper)
 
     def sample(self, *, key: PRNGKey) -> Num[Array, "rows *out"]:
-        """A target for each row. For classes, each row by itself."""
+        """Draw a target for each row; class labels of rows are drawn independently."""
         check_key(key)
         if not self._classes:
             return self._stretch(self.uncalibrated.sample(key=key))
@@ -111,10 +111,11 @@ class CalibratedPredictive(AbstractMoments):
     def conformal_interval(
         self, level: float = 0.9
     ) -> tuple[Float[Array, "rows *out"], Float[Array, "rows *out"]]:
-        """The predictive's central interval, widened or narrowed until its coverage is
-        promised: conformalised quantiles, for each output by itself.
+        """The central interval of conformalised quantiles, for each output separately.
 
-        The ends are infinite where the held-out rows are too few for the level.
+        It is the uncalibrated predictive's interval, widened or narrowed so that its
+        coverage is guaranteed. The ends are infinite where the held-out rows are too
+        few for the level.
         """
         held_out = self.held_out.interval(level)
         ends = self.uncalibrated.interval(level)
@@ -131,11 +132,11 @@ class CalibratedPredictive(AbstractMoments):
     def conformal_set(
         self, level: float = 0.9, *, lam: float = 0.0, k_reg: int = 1
     ) -> Bool[Array, "rows classes"]:
-        """The classes that hold the true one with the promised probability.
+        """The classes that contain the true one with the guaranteed probability.
 
         **Arguments:**
 
-        - `level`: promised coverage.
+        - `level`: guaranteed coverage.
         - `lam`, `k_reg`: as in `jaxprob.recalibrate.AdaptiveSets`: RAPS if `lam` is
             positive, else APS.
         """
@@ -204,7 +205,8 @@ def _one_label(
     probs = class_axis(predictive)
     if probs.ndim != 2:
         raise ValueError(
-            f"a set is for one label, and each row has {probs.shape[1:-1]} of them"
+            f"a conformal set is for one label, and each row has {probs.shape[1:-1]}: "
+            "take the predictive of one label"
         )
     return y.astype(int), probs
 
@@ -220,7 +222,8 @@ def _scale(predictive, y):
         scale = jnp.exp(jnp.asarray(log_scale, predictive.mean.dtype))
         return -float(jnp.mean(_stretched(predictive, y, scale)))
 
-    # In units of the stated spread, however far off that is.
+    # The search starts at the maximum for a Gaussian, so any error of the stated
+    # spread is within reach.
     residuals = np.asarray(y, np.float64) - np.asarray(predictive.mean, np.float64)
     square = float(np.mean((residuals / np.asarray(predictive.std)) ** 2))
     sound = np.isfinite(square) and square > 0.0

@@ -57,7 +57,7 @@ def check_linearised(likelihood: Likelihood, outputs: PyTree) -> None:
     def note(output):
         names.extend(arguments(likelihood(output)))
 
-    # Traced: with the values numpyro would raise an error of its own.
+    # Traced, because numpyro raises an error for these values.
     jax.eval_shape(note, first)
     bad = names[worst]
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Whether draws of Markov chains can be trusted: in weights, and in functions."""
+"""Convergence diagnostics of Markov chains, in weights and in functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ from .predict import predict
 
 
 def rhat(values: Any) -> Float[np.ndarray, "*shape"]:
-    r"""Split $\hat R$: how much chains differ, where 1 is not at all.
+    r"""Return split $\hat R$: the difference between chains, where 1 means none.
 
-    Weights of a network have symmetries that chains need not explore, so look at what
-    the network computes as well: `diagnose`.
+    Weights of a network have symmetries that chains need not explore, so compare the
+    outputs of the network as well, by `diagnose`.
 
     Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.4.
 
@@ -33,7 +33,7 @@ def rhat(values: Any) -> Float[np.ndarray, "*shape"]:
 
 
 def ess(values: Any) -> Float[np.ndarray, "*shape"]:
-    """Effective sample size: independent draws that would estimate the mean as well.
+    """Return the effective sample size: independent draws of the same accuracy.
 
     Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.5.
 
@@ -45,8 +45,8 @@ def ess(values: Any) -> Float[np.ndarray, "*shape"]:
 
     values = _chains(values, least=2)
     size = np.asarray(effective_sample_size(values))
-    # Of chains that alternate the estimate has no bound, and a sign at random: Stan's
-    # limit for them.
+    # The estimate is unbounded, with a random sign, for chains that alternate. Stan
+    # bounds it by this limit.
     total = values.shape[0] * values.shape[1]
     limit = total * np.log10(max(total, 10))
     return np.where((size <= 0) | (size > limit), limit, size)
@@ -63,7 +63,7 @@ def _chains(values, least):
 
 
 class Diagnosis(eqx.Module):
-    """What `diagnose` finds. `print` shows it as a table.
+    """Result of `diagnose`; `print` shows it as a table.
 
     **Fields:**
 
@@ -90,12 +90,12 @@ def diagnose(
     *,
     apply: Callable[..., Any] = call_model,
 ) -> Diagnosis:
-    """R-hat and effective sample sizes of weights and of the function they make.
+    """Return R-hat and effective sample sizes of weights and of outputs.
 
     Hidden units can be exchanged, so chains that agree on the function may differ in
-    every weight: a large R-hat of the weights alone says that symmetries were not
-    explored, which no prediction depends on. What has to be below 1.01 is that of the
-    function, at inputs inside and outside of the data.
+    every weight. A large R-hat of the weights alone means that symmetries were not
+    explored, on which no prediction depends. The R-hat of the function has to be below
+    1.01, at inputs inside and outside of the data.
 
     References: *What are Bayesian neural network posteriors really like?*, Izmailov et
     al., 2021, section 4, https://arxiv.org/abs/2104.14421.
@@ -107,7 +107,7 @@ def diagnose(
     **Arguments:**
 
     - `posterior`: of one or more chains.
-    - `x`: inputs to look at the function at.
+    - `x`: inputs at which outputs are compared.
     - `apply`: as in `LogJoint`.
 
     **Raises:** `ValueError` with fewer than 4 draws of each chain, or if no output
@@ -116,13 +116,13 @@ def diagnose(
     if posterior.shape[1] < 4:
         raise ValueError(
             f"the posterior has {posterior.shape[1]} draws of each chain, and R-hat "
-            "compares the halves of a chain: raise num_draws to 4 at the very least, "
-            "some hundreds to learn anything"
+            "compares the halves of a chain: raise num_draws to at least 4, and to "
+            "some hundreds for a reliable diagnosis"
         )
 
     def worst(values):
         values = values.reshape(*posterior.shape, -1)
-        # What is the same in every draw, as a noise level that is known, has no ESS.
+        # A constant, such as a known noise scale, has no effective sample size.
         values = values[..., np.ptp(values, axis=(0, 1)) > 0]
         if not values.size:
             return np.nan, np.nan
@@ -148,4 +148,4 @@ def diagnose(
 
 
 def _unused(output: Any) -> Any:
-    raise NotImplementedError("outputs alone are looked at")
+    raise NotImplementedError("diagnose uses outputs only")

@@ -135,7 +135,7 @@ def _outputs(posterior, apply, x, key, first, block, exact, linearized, link):
     """Outputs of `block` models from number `first` on: rows, then samples."""
     index = first + jnp.arange(block, dtype=jnp.uint32)
 
-    # A straight line would leave the outputs that the likelihood's arguments allow.
+    # A linear function would leave the constraints of the likelihood's arguments.
     call = apply if link is None else LinkedApply(link, apply)
 
     def one(s):
@@ -171,7 +171,7 @@ def _output(posterior, apply, x, key, s, exact, linearized):
     except TypeError as error:
         if not lacks_forward_rule(error):
             raise
-    # Row by row: only one Jacobian at a time is in memory.
+    # Row by row, so that only one Jacobian is in memory.
     return jax.lax.map(linearized_by(backwards), x)
 
 

@@ -31,7 +31,7 @@ class AbstractMoments(eqx.Module):
 
     @property
     def variance(self) -> Float[Array, "rows *out"]:
-        """Variance of y, by the law of total variance."""
+        """Variance of y, the sum of both parts."""
         return self.epistemic + self.aleatoric
 
     @property
@@ -41,7 +41,7 @@ class AbstractMoments(eqx.Module):
 
     @property
     def moment_matched(self) -> dist.Normal:
-        """The Gaussians with the mean and the standard deviation of the mixture.
+        """Gaussians with the mean and the standard deviation of the mixture.
 
         This is an approximation: it has one mode and the mixture may have several.
         `predictive.moment_matched.log_prob(y)` is not `predictive.log_prob(y)`.

@@ -156,7 +156,7 @@ def sample_leaves(tree: PyTree, *, key: PRNGKey) -> Model:
 def map_random(
     function: Callable[[list[Gaussian]], list[Array]], tree: PyTree
 ) -> PyTree:
-    """Return the tree with an array of the same shape in the place of each random leaf.
+    """Return the tree with an array of the same shape for each random leaf.
 
     **Arguments:**
 

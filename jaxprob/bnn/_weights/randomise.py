@@ -20,7 +20,7 @@ def randomise(
     *,
     scale: float | Callable[[str, Array], Any] = 0.1,
 ) -> PyTree:
-    """Return the model with a `Gaussian` in the place of each chosen array.
+    """Return the model with a `Gaussian` for each chosen array.
 
     **Arguments:** as for `bayesianize`, which makes a posterior of the result.
 

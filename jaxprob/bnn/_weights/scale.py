@@ -1,4 +1,4 @@
-"""Checks of positive numbers, and their unconstrained form for training."""
+"""Positive numbers: their check, and their unconstrained form for training."""
 
 from typing import Any
 

@@ -90,7 +90,7 @@ def test_learned_noise_starts_where_asked_and_is_one_number(getkey):
     out = model(jnp.ones(3))
     assert np.allclose(bnn.HeteroscedasticNormal()(out).scale, 0.25, rtol=1e-5)
     assert np.allclose(model.scale, 0.25, rtol=1e-5)
-    with pytest.raises(ValueError, match="exceeds"):
+    with pytest.raises(ValueError, match="exceed"):
         bnn.LearnedNoise(model, scale=0.0)
 
 
@@ -160,7 +160,7 @@ def test_wrong_kinds_of_targets_are_refused(data, model, getkey):
         joint_with().log_likelihood(model, (x, whole), key=getkey())
     classes = eqx.nn.Linear(3, 4, key=getkey())
     joint = joint_with(likelihood=bnn.CategoricalLikelihood())
-    with pytest.raises(TypeError, match="over whole numbers"):
+    with pytest.raises(TypeError, match="over integers"):
         joint.log_likelihood(classes, (x, jnp.zeros(12)), key=getkey())
     with pytest.raises(TypeError, match="a batch is a pair"):
         joint_with().log_likelihood(model, {"x": x, "y": x}, key=getkey())

@@ -100,7 +100,7 @@ def test_evidence_weighs_models_by_their_posterior_probability(x64, getkey):
 @pytest.mark.parametrize(
     ("weights", "match"),
     [
-        ([0.5, 0.5], "one positive number for each of the 3"),
+        ([0.5, 0.5], "give one positive number for each of the 3"),
         (np.array([1, 1, 1]), "int"),
         ([0.5, 0.5, 0.0], r"weights\[2\] = 0.0"),
         ([0.5, np.nan, 0.5], r"weights\[1\] = nan"),

@@ -360,7 +360,7 @@ def test_what_has_no_meaning_is_refused(getkey):
     _, x, predictive = regression(getkey)
     with pytest.raises(ValueError, match="probs, entropy and mutual_information are"):
         _ = predictive.entropy
-    with pytest.raises(ValueError, match=r"level is inside \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"one number inside \(0, 1\)"):
         predictive.quantile(1.0)
     with pytest.raises(ValueError, match=r"level=0.0"):
         predictive.interval(0.0)
