@@ -151,9 +151,9 @@ def _check_outside_of_models(spec: Spec, path: str):
         return
     if "code" in spec:
         raise TypeError(
-            f"{path} is {render(spec)}, which cannot be saved: the posteriors, "
-            "priors and likelihoods of jaxprob.bnn, numpyro's distributions, arrays "
-            "and numbers can be. Write a prior that is a function as a PriorByPath; set a "
+            f"{path} is {render(spec)}, which cannot be saved. Posteriors, priors and "
+            "likelihoods of jaxprob.bnn, numpyro's distributions, arrays and numbers "
+            "can: write a prior that is a function as a PriorByPath, and set a "
             "likelihood that is a function to None by eqx.tree_at first."
         )
     ours = _model_fields(spec) if _posterior_class(spec) is not None else []
