@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 import jaxprob
 
@@ -92,6 +91,7 @@ def test_a_list_of_batches_is_no_data_set(learner, data, getkey, num, as_batch):
 
 @pytest.mark.slow
 def test_batches_of_torch_are_batches(learner, data, getkey):
+    torch = pytest.importorskip("torch")
     rows = torch.utils.data.TensorDataset(*map(torch.from_numpy, data))
     loader = torch.utils.data.DataLoader(rows, batch_size=10)
     model = eqx.nn.Linear(3, 1, key=getkey())

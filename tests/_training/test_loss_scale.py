@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 import jaxprob
 from jaxprob import bnn
@@ -54,6 +53,7 @@ def test_the_rule_by_hand():
 
 
 def test_the_rule_is_torchs():
+    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     gradients = np.where(rng.uniform(size=60) < 0.15, INF, rng.normal(size=60))
     ours = jaxprob.dynamic_loss_scale(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from hypothesis import given, settings, strategies
 
 import jaxprob
@@ -39,6 +38,7 @@ class Iterable:
 
 
 def as_torch(data, size):
+    torch = pytest.importorskip("torch")
     tensors = torch.utils.data.TensorDataset(*map(torch.from_numpy, data))
     return torch.utils.data.DataLoader(tensors, batch_size=size)
 

@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
-import torch
-import torchmetrics.functional.classification as tm
 
 from jaxprob import metrics
 
@@ -46,6 +44,8 @@ def test_impossible_label_costs_infinity():
 @pytest.mark.slow
 @pytest.mark.parametrize("num_bins", [1, 5, 15])
 def test_ece_is_torchmetrics(x64, num_bins):
+    torch = pytest.importorskip("torch")
+    tm = pytest.importorskip("torchmetrics.functional.classification")
     ours = metrics.ece(LABELS, PROBS, num_bins=num_bins)
     theirs = tm.multiclass_calibration_error(
         torch.tensor(PROBS), torch.tensor(LABELS), C, n_bins=num_bins, norm="l1"
