@@ -28,17 +28,21 @@ def environment():
     return versions | {"machine": platform.machine()}
 
 
-def run(only, workers):
-    """Return the record of each row, or the error that it raised, and the seconds."""
+def run(only, workers, progress):
+    """Return the record of each row, or the error that it raised."""
     names = [name for name in ROWS if name.startswith(only)]
     # Neighbours share compiled programs, so each process takes some at a time.
     with concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
-        results = list(pool.map(measure, names, chunksize=4))
+        results = []
+        for result in pool.map(measure, names, chunksize=4):
+            results.append(result)
+            if progress:
+                print(f"{result[3]:6.1f} s  {result[0]}", file=sys.stderr, flush=True)
     found = {name: row for name, row, _, _ in results if row is not None}
     errors = {name: error for name, _, error, _ in results if error is not None}
-    return found, errors, {name: seconds for name, _, _, seconds in results}
+    return found, errors
 
 
 def judge(old, found, errors):
@@ -68,10 +72,10 @@ def main():
     action.add_argument("--against", type=Path, help="the file to compare with")
     parser.add_argument("--only", default="", help="rows whose name begins so")
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--times", action="store_true", help="print the slowest rows")
+    parser.add_argument("--progress", action="store_true", help="rows on stderr")
     args = parser.parse_args()
     begin = time.perf_counter()
-    found, errors, seconds = run(args.only, args.workers)
+    found, errors = run(args.only, args.workers, args.progress)
     if args.write:
         saved = {"environment": environment(), "rows": found}
         args.write.write_text(json.dumps(saved, indent=0) + "\n")
@@ -85,9 +89,6 @@ def main():
         old = {n: r for n, r in saved["rows"].items() if n.startswith(args.only)}
         failed = judge(old, found, errors)
     print(f"{len(found)} rows in {time.perf_counter() - begin:.0f} s")
-    if args.times:
-        for name in sorted(seconds, key=lambda n: -seconds[n])[:25]:
-            print(f"{seconds[name]:6.1f} s  {name}")
     sys.exit(1 if failed else 0)
 
 

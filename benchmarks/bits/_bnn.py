@@ -159,7 +159,7 @@ DROPOUT = {
     "MAP of dropout": METHODS["MAP"],
 }
 
-NORMED = {name: METHODS[name] for name in ("MAP", "SWAG", "SGLD", "DeepEnsemble")}
+NORMED = {name: METHODS[name] for name in ("MAP", "SWAG", "SGLD")}
 
 CONVOLUTIONS = {
     name: METHODS[name]

@@ -50,7 +50,7 @@ def regression():
         ),
         "mean_and_error": metrics.mean_and_error(jnp.asarray(y)),
         "bootstrap": metrics.bootstrap(
-            metrics.rmse, (y, mean), key=KEY, num_resamples=50
+            metrics.rmse, y, mean, key=KEY, num_resamples=50
         ),
     }
 

@@ -57,7 +57,7 @@ def mlp(**settings):
 
 def unet(**settings):
     return nn.UNet(
-        SHAPE, widths=(4, 8), attention_at=(1,), num_heads=2, key=KEY, **settings
+        SHAPE, widths=(4, 8), attention_at=(4,), num_heads=2, key=KEY, **settings
     )
 
 
