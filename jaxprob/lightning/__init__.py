@@ -1,8 +1,8 @@
 """Any learner inside PyTorch Lightning, at the speed of the bare JAX loop.
 
 A `LearnerModule` takes a learner and a model; the Trainer drives it like any other
-LightningModule. Underneath, batches are gathered until somebody would look (a logger, a
-checkpoint, a validation, the end), and then run as one dispatch.
+LightningModule. Batches are gathered until the state or a metric is read (by a logger,
+a checkpoint, a validation, the end of the run), and then run as one dispatch.
 
     data -> ArrayDataModule -> Trainer -> LearnerModule -> jaxprob.Stepper -> XLA
 
@@ -18,6 +18,7 @@ from ._data.split_data import (
     TabularDataModule as TabularDataModule,
 )
 from ._trainer.strategy import JaxStrategy as JaxStrategy
+from ._trainer.watchers import BatchWatcher as BatchWatcher
 from ._module.optimizer import OptaxOptimizer as OptaxOptimizer
 from ._logging.summary import TreeSummary as TreeSummary
 from ._logging.histograms import (

@@ -1,25 +1,25 @@
-"""What can go wrong with a checkpoint, as types that a program can catch."""
+"""Errors of checkpoints, as types that a program can catch."""
 
 
 class CheckpointError(RuntimeError):
-    """Any failure to write or to read a checkpoint."""
+    """Base class of failures to write or to read a checkpoint."""
 
 
 class CheckpointWriteError(CheckpointError):
-    """It could not be written: no space, no permission. What stood there stands."""
+    """The file was not written (no space, no permission); an older one is intact."""
 
 
 class CheckpointLockedError(CheckpointError):
-    """Another process writes checkpoints into the same folder."""
+    """The folder is in use: another process writes checkpoints into it."""
 
 
 class CheckpointCorruptError(CheckpointError):
-    """The file is not what was written: cut short, altered, or no checkpoint at all."""
+    """The file differs from what was written: cut short, altered, or no checkpoint."""
 
 
 class CheckpointContentError(CheckpointError):
-    """It holds objects that only code could rebuild, and no plain data."""
+    """The checkpoint holds objects that only code could rebuild."""
 
 
 class CheckpointMismatchError(CheckpointError):
-    """The checkpoint is of another model: its leaves differ in name, shape or dtype."""
+    """The checkpoint is of another model: leaves differ in name, shape or dtype."""

@@ -45,8 +45,8 @@ DIFFUSION: tuple[Row, ...] = (
 LIGHTNING: tuple[Row, ...] = (
     "_errors",
     "_trainer",
-    "_data",
     "_checkpoint",
+    "_data",
     "_logging",
     "_loop",
     "_module",

@@ -1,4 +1,4 @@
-"""Checkpoints are replaced whole, and one that could not be written says why."""
+"""Files that are replaced whole, with errors that explain why one was not."""
 
 import contextlib
 import shutil
@@ -10,7 +10,7 @@ from .._errors import CheckpointWriteError
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
-    """`replace_whole` with an error that says what to do.
+    """Replace a file whole, or raise an error that names a remedy.
 
     **Raises:** `CheckpointWriteError` naming the path, the cause and the space left. A
     file that stood at `path` is as it was.
@@ -29,7 +29,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def collect_orphans(folder: Path) -> list[Path]:
-    """Removes what killed writers left in a folder; call it with the folder locked."""
+    """Remove the files that killed writers left in a folder, which must be locked."""
     orphans = list(folder.glob(f".*{PARTIAL}")) if folder.is_dir() else []
     for orphan in orphans:
         orphan.unlink(missing_ok=True)
@@ -44,6 +44,6 @@ def _explain(path, error):
         free = "the free space there is unknown"
     return (
         f"{path} was not written: {error.strerror or error}. {free}. A file that stood "
-        "at this path is unharmed. Free space or fix permissions, or choose another "
+        "at this path is intact. Free space or fix permissions, or choose another "
         "folder (ModelCheckpoint(dirpath=...))"
     )

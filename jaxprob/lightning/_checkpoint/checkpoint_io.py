@@ -27,7 +27,7 @@ from .seal import check_seal, seal
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and checks it before it is read.
+    """Checkpoint plugin that writes files whole or not at all, and verifies them.
 
     Every `LearnerModule` uses it unless the Trainer was given another one. Lightning's
     own goes through the system's temporary folder, so a process killed while it copies
@@ -41,8 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
       Behind a URL (`s3://...`, `gs://...`, through fsspec): an upload under a temporary
       name, which is then moved.
     - A SHA-256 in the file, verified on load; it stays readable by `torch.load`.
-    - What killed writers left is removed; a second process that writes into the same
-      local folder is rejected, for a fit when it starts.
+    - Files that killed writers left are removed. A second process that writes into the
+      same local folder raises an error, which a fit does when it starts.
     - Full disks and missing permissions raise `CheckpointWriteError`.
     - NumPy scalars become Python numbers. Anything else that torch would not read back
       raises `CheckpointContentError` with the name of the entry.
@@ -102,7 +102,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The checkpoint, verified. Nothing in it is run, unless `weights_only=False`.
+        """Return the verified checkpoint; with `weights_only=False` its code is run.
 
         **Raises:** as `load_verified`.
         """
@@ -122,7 +122,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             torch.save(checkpoint, target)
         except RuntimeError as error:
-            # So torch's zip writer reports a full disk.
+            # Torch's zip writer reports a full disk in this way.
             raise OSError(errno.EIO, f"torch gave up: {error}") from error
         except (pickle.PicklingError, AttributeError, TypeError):
             check_plain(checkpoint, name)
@@ -132,7 +132,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @contextlib.contextmanager
     def _entered(self, target) -> Iterator[None]:
-        """Holds a folder while a file is written, or to the end of the fit."""
+        """Hold a folder while a file is written, or to the end of the fit."""
         self._enter(target.parent, f"{target} was not written")
         try:
             yield
@@ -151,21 +151,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             raise CheckpointWriteError(
                 f"{what}: {error.strerror or error} ({folder}). Files that are there "
-                "are unharmed. Fix its permissions, or choose another folder "
+                "are intact. Fix its permissions, or choose another folder "
                 "(ModelCheckpoint(dirpath=...))"
             ) from error
 
 
 def _release(folders: set[Path]) -> None:
-    """Lets go of folders, also when the Trainer never came to its teardown."""
+    """Release folders, also when the Trainer never reached its teardown."""
     while folders:
         _folder_lock.release(folders.pop())
 
 
 class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
-    """Lightning's thread in front of an `AtomicCheckpointIO`, whose folders it leaves
-    at the end.
-    """
+    """Lightning's thread around an `AtomicCheckpointIO`, torn down together."""
 
     def __init__(self):
         super().__init__(AtomicCheckpointIO())
@@ -179,9 +177,9 @@ class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
 
 
 def make_atomic(strategy: Any) -> None:
-    """Puts ours where Lightning's own plugin stands; any other was the user's choice.
+    """Replace Lightning's default plugin by ours; any other was the user's choice.
 
-    `AsyncCheckpointIO()` fills itself with Lightning's own, so it is taken apart.
+    `AsyncCheckpointIO()` wraps Lightning's default plugin, which is replaced as well.
     """
     own = strategy.checkpoint_io
     if type(own) is TorchCheckpointIO:
@@ -199,7 +197,7 @@ def verified_source(
     weights_only: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """Verify what `load_from_checkpoint` is to read.
+    """Verify the file that `load_from_checkpoint` reads.
 
     **Arguments:** those of Lightning's `load_from_checkpoint`.
 
@@ -219,7 +217,7 @@ def verified_source(
 def load_verified(
     path: str | os.PathLike[str] | io.IOBase, weights_only: bool = True
 ) -> dict[str, Any]:
-    """Read a checkpoint whose seal fits.
+    """Read a checkpoint after its seal has been verified.
 
     **Arguments:**
 
@@ -250,13 +248,13 @@ def _load(file, name, weights_only):
         objects = objects_in(file) if weights_only else []
         if objects:
             raise CheckpointContentError(
-                f"{name} is whole, and holds {', '.join(objects[:3])}, which is not "
-                "plain data: reading it would run code. If you trust who wrote it, "
+                f"{name} is intact, and holds {', '.join(objects[:3])}, which is not "
+                "plain data: reading it would run code. If you trust its author, "
                 "give weights_only=False"
             ) from error
         raise CheckpointCorruptError(f"{name} cannot be read: {error}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointCorruptError(
-            f"{name} holds a {type(checkpoint).__name__}, no checkpoint"
+            f"{name} holds a {type(checkpoint).__name__}, not a dictionary"
         )
     return checkpoint

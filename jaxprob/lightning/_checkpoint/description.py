@@ -1,8 +1,8 @@
-"""What a checkpoint says of the module that wrote it.
+"""Description of a module in its checkpoint, from which it can be built again.
 
 A state dict holds, beside its other tensors, the bytes of a text in JSON: the module's
-arguments with all their settings, and the versions that wrote it. Loading compares it
-with the module at hand, and a module of our own classes is built from it.
+arguments with all their settings, and the versions that wrote it. Loading compares the
+text with the module, and a module of classes of jaxprob is built from it.
 
     json.loads(bytes(torch.load(path)["state_dict"]["run.description"].numpy()))
 """
@@ -41,7 +41,7 @@ _COMPARED = ("learner", "likelihood", "shape", "conditional")
 
 
 class Description:
-    """The arguments of a module, described once, and the scalers of its data.
+    """Arguments of a module, described once, and the scalers of its data.
 
     **Arguments:**
 
@@ -66,7 +66,7 @@ class Description:
         self._constants |= {k: as_numpy(v) for k, v in arrays.items() if k in kept}
 
     def tensors(self, scalers: Mapping[str, Standardizer]) -> dict[str, Any]:
-        """The text and the constants, to be added to a state dict."""
+        """Return the text and the constants, to be added to a state dict."""
         spec, arrays = describe(dict(scalers))
         text = {
             "format": _FORMAT,
@@ -84,11 +84,11 @@ class Description:
         }
 
     def compare(self, saved: "Saved", strict: bool) -> None:
-        """Compare with what a checkpoint says.
+        """Compare the module with the description in a checkpoint.
 
         **Raises:** `CheckpointMismatchError` naming each setting of the model that
         differs, and a changed average (EMA). Other settings of the learner that differ
-        are a warning: what is trained on may change.
+        are a warning, because training may continue with other settings.
         """
         python = saved.versions.get("python", "")
         model = _comparison(python)
@@ -117,7 +117,7 @@ class Description:
 
 
 class Saved:
-    """The description in a state dict.
+    """Description that was read from a state dict.
 
     **Raises:** `CheckpointCorruptError` where it cannot be read.
     """
@@ -153,24 +153,27 @@ class Saved:
         self.state = state_dict
 
     def num_bytes(self) -> int:
-        """Size of all tensors."""
+        """Return the size of all tensors."""
         tensors = (t for t in self.state.values() if isinstance(t, torch.Tensor))
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def scalers(self) -> dict[str, Standardizer]:
-        """The scalers of the data that the module was trained on."""
+        """Return the scalers of the data that the module was trained on."""
         found = {k: self._build(v, k) for k, v in self._scalers.items() if k in SCALERS}
         return {k: v for k, v in found.items() if isinstance(v, Standardizer)}
 
     def rebuild(self, name: str, argument: str) -> Any:
-        """The argument of that name; `"model"` with the weights of the state.
-
-        `argument` is what the module's class calls it.
+        """Build an argument of the module; `"model"` has the weights of the state.
 
         The optimiser is not in a checkpoint, nor are a user's functions. In the learner
-        stand-ins take their places, which raise an error when they are used.
+        stand-ins replace them, which raise an error when they are used.
 
-        **Raises:** `CheckpointMismatchError` for a model of a user's own classes.
+        **Arguments:**
+
+        - `name`: of the argument.
+        - `argument`: its name in the constructor of the module's class.
+
+        **Raises:** `CheckpointMismatchError` for a model of a user's classes.
         """
         if name == "model":
             return self._build(self.model, argument)
@@ -182,15 +185,15 @@ class Saved:
             return build(spec)
         except FileMismatchError as error:
             raise CheckpointMismatchError(
-                f"{argument} cannot be built from the checkpoint alone: {error}. Here "
-                f"that is load_from_checkpoint(path, {argument}=...)"
+                f"{argument} cannot be built from the checkpoint alone: {error}. Write "
+                f"load_from_checkpoint(path, {argument}=...)"
             ) from error
         except DamagedFileError as error:
             raise CheckpointCorruptError(str(error)) from error
 
 
 class _Arrays(dict[str, np.ndarray]):
-    """The arrays of a description: constants, weights of the state, or zeros."""
+    """Arrays of a description: constants, weights of the state, or zeros."""
 
     def __init__(self, spec: Spec, saved: Saved):
         super().__init__()
@@ -216,14 +219,14 @@ class _Arrays(dict[str, np.ndarray]):
 
 
 def _weights(tensor, node):
-    """A tensor of the state as the array of a model, if it has that dtype and shape."""
+    """Return a tensor of the state as an array, if it has that dtype and shape."""
     if not isinstance(tensor, torch.Tensor) or dtype_name(tensor) != node.get("dtype"):
         return None
     return to_numpy(tensor) if list(tensor.shape) == node["shape"] else None
 
 
 def without_description(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a state dict that are the module's own tensors."""
+    """Return the entries of a state dict that are no part of the description."""
     return {
         name: value
         for name, value in state_dict.items()
@@ -234,18 +237,19 @@ def without_description(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def rebuilt_arguments(
     cls: type, checkpoint: Mapping[str, Any], names: Mapping[str, str], given: Any
 ) -> dict[str, Any]:
-    """Arguments of a module from a checkpoint's description, where it needs them.
+    """Build the arguments of a module from a checkpoint's description.
 
-    A class with hyper-parameters in the checkpoint builds itself from those.
+    A class with hyper-parameters in the checkpoint builds itself from those, and gets
+    none.
 
     **Arguments:**
 
     - `cls`: the class of the module.
     - `checkpoint`: as it was read.
-    - `names`: what the class calls some of the arguments.
+    - `names`: names of some arguments in the constructor of the class.
     - `given`: names of the arguments that the caller gives.
 
-    **Raises:** `CheckpointMismatchError` where they hold code of the user's.
+    **Raises:** `CheckpointMismatchError` where an argument holds code of the user's.
     """
     state_dict = checkpoint.get("state_dict", {})
     if checkpoint.get("hyper_parameters") or TEXT not in state_dict:
@@ -261,7 +265,7 @@ def rebuilt_arguments(
 
 
 def _parameters(cls):
-    """Names that `cls(...)` takes, through constructors that pass all of theirs on."""
+    """Return the names that `cls(...)` takes, also through `**kwargs`."""
     out: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -278,7 +282,7 @@ def _parameters(cls):
 
 
 def _without(spec: Spec) -> Spec:
-    """A description without optimisers and without the fingerprints' places."""
+    """Return a description without its optimisers."""
     if isinstance(spec, list):
         return [_without(item) for item in spec]
     if not isinstance(spec, dict):

@@ -1,4 +1,4 @@
-"""Checks of a fit's checkpoints before its first step, not at the first save."""
+"""Validation before a fit: its checkpoints can be written."""
 
 from typing import Any
 

@@ -14,16 +14,16 @@ from .checkpoint_io import load_verified
 def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str | None:
     """Return the checkpoint of most training steps in a folder that can be trusted.
 
-    Resuming from a damaged checkpoint is rejected, and the Trainer does not look for
-    another by itself: what a run goes on from is for you to say. This says it.
+    The Trainer rejects a damaged checkpoint and searches for no other. This function
+    finds the one to resume from.
 
     ```python
     trainer.fit(module, data, ckpt_path=newest_good_checkpoint(folder))
     ```
 
     Of checkpoints with equally many steps it is the one that was written last. Weights
-    alone (`save_weights_only`), which no run can go on from, come after all others.
-    Files without a seal, as Lightning alone writes them, are read as far as torch does.
+    alone (`save_weights_only`), from which no run can be resumed, come after all
+    others. Files without a seal, as Lightning writes them, are checked by torch alone.
 
     **Arguments:**
 
@@ -32,12 +32,12 @@ def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str |
     - `pattern`: of their names.
 
     **Returns:** the path to give to the Trainer; `None` where there is no checkpoint,
-    which to the Trainer means a run from the beginning.
+    with which the Trainer begins a new run.
 
     **Raises:** `CheckpointCorruptError` when there are checkpoints and none can be
-    read: then it is not for us to begin anew. `NotADirectoryError` for a file.
+    read. `NotADirectoryError` for a file.
 
-    **Warns:** of each file that cannot be read and might have been newer, by name.
+    **Warns:** about each file that cannot be read and might have been newer, by name.
     """
     good: list[tuple[bool, int, int, int, str]] = []
     unread: dict[str, Exception] = {}
@@ -66,9 +66,7 @@ def newest_good_checkpoint(folder: str | Path, pattern: str = "*.ckpt") -> str |
 
 
 def _progress(checkpoint):
-    """Whether a run can go on from it; steps of the run, over all Trainers that it has
-    had, and of the last of them.
-    """
+    """Return whether a run can be resumed, its steps, and those of its last Trainer."""
     of_trainer = int(checkpoint.get("global_step", 0))
     tensors = checkpoint.get("state_dict") or {}
     steps = int(tensors.get("run.step", of_trainer))
@@ -76,7 +74,7 @@ def _progress(checkpoint):
 
 
 def _find(folder, pattern):
-    """Files by path or URL, and when they were written."""
+    """Return the time at which each file was written, by path or URL."""
     if is_url(folder):
         url = os.fspath(folder)
         if _remote.is_file(url):

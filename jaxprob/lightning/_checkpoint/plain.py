@@ -1,4 +1,4 @@
-"""Plain data: what torch reads back from a file without running code.
+"""Plain data, which torch reads back from a file without running code.
 
 `torch.load(weights_only=True)`, the default of the Trainer, takes tensors, strings,
 numbers and the built-in containers. A checkpoint that holds anything else can be
@@ -24,9 +24,9 @@ _NUMBERS = (bool, int, float, complex, str, bytes)
 def without_numpy_scalars(tree: Any) -> Any:
     """Return a tree of containers with the equal Python number for each NumPy scalar.
 
-    Lightning's own `dirpath` becomes a string, and its `AttributeDict`, of which
-    `hparams` is one, the dictionary that it is. Containers without any of these come
-    back as they are; none is changed in place.
+    Lightning's `dirpath` becomes a string, and an `AttributeDict` of Lightning, such as
+    `hparams`, a plain dictionary. Containers without any of these are returned as they
+    are; none is changed in place.
     """
     if isinstance(tree, np.generic):
         number = tree.item()
@@ -77,7 +77,7 @@ def check_plain(tree: Any, name: str) -> None:
 def objects_in(file: Any) -> list[str]:
     """Return the names of classes and functions that reading a file would call.
 
-    Nothing is read but the names. Those that torch takes for plain are left out.
+    Only the names are read. Those that torch accepts as plain are left out.
     """
     if not isinstance(file, Path):
         file.seek(0)
@@ -88,7 +88,7 @@ def objects_in(file: Any) -> list[str]:
 
 
 def _first_object(tree, path):
-    """The path and value of the first entry that is not plain."""
+    """Return the path and value of the first entry that is not plain."""
     if isinstance(tree, torch.Tensor | str | bytes | int | float) and not isinstance(
         tree, np.generic
     ):
@@ -137,12 +137,12 @@ def _remedy(path, value):
 
 
 def _folder_name(value):
-    """The folder of a checkpoint callback: given as a `Path`, and read as text."""
+    """Return the folder of a checkpoint callback as text."""
     return str(value) if isinstance(value, Path) else value
 
 
 def _like(tree, entries):
-    """A dictionary of the same class where that is one of Python's own."""
+    """Return a dictionary of the same class as `tree`, one of Python's."""
     if type(tree) is dict:
         return entries
     copied = tree.copy()

@@ -41,7 +41,7 @@ def write(url: str, content: io.BytesIO) -> None:
         if fs.size(partial) != len(view):
             raise OSError(f"{len(view)} bytes were sent, {fs.size(partial)} arrived")
         fs.mv(partial, path)
-    except Exception as error:  # each back end has types of its own
+    except Exception as error:  # each back end has other types
         raise CheckpointWriteError(
             f"{url} was not written: {type(error).__name__}: {error}. Check that the "
             "bucket exists and that this process may write to it, or choose another "
@@ -69,7 +69,7 @@ def find(url: str, pattern: str) -> dict[str, int]:
     - `url`: of the folder.
     - `pattern`: of the names.
 
-    **Returns:** nanoseconds since 1970, and zero where the file system does not tell.
+    **Returns:** nanoseconds since 1970, and zero where the file system has no times.
     """
     fs, path = _open(url)
     fs.invalidate_cache()
@@ -82,7 +82,7 @@ def find(url: str, pattern: str) -> dict[str, int]:
 
 
 def is_file(url: str) -> bool:
-    """Return whether a URL is that of a file, and not of a folder."""
+    """Return whether a URL names a file, and not a folder."""
     fs, path = _open(url)
     return bool(fs.isfile(path))
 

@@ -1,4 +1,4 @@
-"""`jaxprob.save` and `jaxprob.load` with the bridge's errors, and files of others."""
+"""Models as safetensors files, also behind a URL, and files of other programs."""
 
 import contextlib
 import io
@@ -43,13 +43,13 @@ def export_safetensors(model: Model, path: str | Path) -> None:
 def import_safetensors(like: Model, path: str | Path) -> Model:
     """Return a model with the arrays of a file.
 
-    A file of ours is compared setting by setting (`jaxprob.load`). One of another
+    A file of jaxprob is compared setting by setting (`jaxprob.load`). A file of another
     program has no settings, and is compared by names, shapes and dtypes
     (`jaxprob.load_weights`).
 
     **Arguments:**
 
-    - `like`: a model built with the same settings; it says what is expected.
+    - `like`: a model built with the same settings, with which the file is compared.
     - `path`: the file; also a URL.
 
     **Raises:** `CheckpointMismatchError` naming each setting that differs, or the leaf

@@ -1,4 +1,4 @@
-"""A run that is told to stop saves first, and its exit code says what happened."""
+"""A checkpoint and an exit code for a run that a signal interrupts."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class SaveOnSignal(PassiveCallback, Notes):
-    """Saves a checkpoint within one dispatch of SIGTERM, SIGINT or SIGUSR1, and exits.
+    """Callback that saves and exits within one dispatch of SIGTERM, SIGINT or SIGUSR1.
 
-    It listens from the beginning of `trainer.fit` to the end. What comes before the
-    first step (while data are prepared or programs compiled) is acted upon after it.
+    It listens from the beginning of `trainer.fit` to the end. A signal before the first
+    step (while data are prepared or programs compiled) is acted upon after that step.
 
-    Lightning alone leaves with code 0 and no checkpoint on SIGTERM, so a scheduler
-    takes the run for done.
+    Without this callback Lightning exits with code 0 and no checkpoint on SIGTERM, and
+    a scheduler considers the run complete.
 
     ```python
     trainer = pl.Trainer(callbacks=[SaveOnSignal()])
@@ -37,7 +37,7 @@ class SaveOnSignal(PassiveCallback, Notes):
     schedulers send shortly before a time limit. A second SIGINT stops at once. While
     nothing is trained (`trainer.predict`), there is nothing to save, and the exit code
     is the same. Of several signals the first one counts. Of several processes it is
-    enough that one is told: after each dispatch they ask each other, and all leave
+    enough that one receives it: they exchange it after each dispatch, and all exit
     together.
 
     **Arguments:**
@@ -64,15 +64,15 @@ class SaveOnSignal(PassiveCallback, Notes):
 
     @classmethod
     def latest(cls, folder: str | Path) -> str | None:
-        """Return the checkpoint to go on from, or `None` for a run from the beginning.
+        """Return the checkpoint to resume from, or `None` for a run from the beginning.
 
         It is the one of most training steps: `interrupted.ckpt`, or another that the
         run wrote after it. This is `newest_good_checkpoint(folder)`.
         """
         return newest_good_checkpoint(folder)
 
-    # A `LearnerModule` calls `listen` before all of these. Lightning installs handlers
-    # of its own between `on_fit_start` and the sanity check.
+    # A `LearnerModule` calls `listen` before all of these. Lightning installs other
+    # handlers between `on_fit_start` and the sanity check.
 
     def setup(self, trainer, pl_module, stage: str) -> None:
         self.listen()
@@ -116,7 +116,7 @@ class SaveOnSignal(PassiveCallback, Notes):
         self._leave(trainer, pl_module)
 
     def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
-        # It listens, and does nothing, while others write their checkpoints.
+        # It still listens, and does nothing, while other callbacks save checkpoints.
         if threading.current_thread() is threading.main_thread():
             _private.restore_at_teardown(trainer, self._before)
             self._before = {}
@@ -126,16 +126,17 @@ class SaveOnSignal(PassiveCallback, Notes):
         self._leave(trainer, pl_module)  # of a signal that came after the last step
 
     def listen(self) -> None:
-        """Take the place of the handlers of the three signals, until the run ends.
+        """Replace the handlers of the three signals, until the run ends.
 
-        In a thread this is not possible: there it is done if the main thread calls it.
+        Handlers can be installed in the main thread only. For a fit in another thread,
+        call this in the main thread first.
         """
         if threading.current_thread() is not threading.main_thread():
             if not self._before:
                 warnings.warn(
-                    "SaveOnSignal hears nothing: handlers of signals are installed in "
-                    "the main thread, and this fit runs in another. Call listen() of "
-                    "the callback in the main thread before",
+                    "SaveOnSignal receives no signals: handlers are installed in the "
+                    "main thread alone, and this fit runs in another. Call listen() of "
+                    "the callback in the main thread first",
                     stacklevel=2,
                 )
             return
@@ -164,7 +165,7 @@ class SaveOnSignal(PassiveCallback, Notes):
     def _leave(self, trainer, pl_module):
         if trainer.sanity_checking:
             return  # there is something to save after the first step
-        number = _told(trainer, self._received)
+        number = _received_anywhere(trainer, self._received)
         if not number:
             return
         self._received, self._interrupted = None, False
@@ -189,8 +190,8 @@ class SaveOnSignal(PassiveCallback, Notes):
         return os.fspath(local_path("folder", folder) / self.NAME)
 
 
-def _told(trainer, received):
-    """The signal that some process has received, or zero: the same in all of them."""
+def _received_anywhere(trainer, received):
+    """Return the signal that any process has received, or zero."""
     number = 0 if received is None else int(received)
     if trainer.world_size == 1:
         return number

@@ -1,7 +1,7 @@
-"""A checkpoint carries a hash of itself, and stays a file that `torch.load` reads.
+"""A hash inside a checkpoint, which stays a file that `torch.load` reads.
 
-Torch writes a zip archive and reads it back without looking at its checksums: a flipped
-bit in a weight goes unnoticed. A zip archive may end in a comment; ours holds the
+Torch writes a zip archive and reads it back without verifying its checksums: a flipped
+bit in a weight is not detected. A zip archive may end in a comment; ours holds the
 SHA-256 of all bytes before it.
 """
 
@@ -32,14 +32,14 @@ def seal(file: io.BufferedIOBase) -> None:
 
 
 def check_seal(file: io.BufferedIOBase, name: str) -> bool:
-    """Return whether a file is sealed; one that another program wrote is not.
+    """Verify the seal of a file, and return whether it has one.
 
     **Arguments:**
 
     - `file`: open for reading, at any place.
     - `name`: of the file, for the error.
 
-    **Raises:** `CheckpointCorruptError` when the seal does not fit the bytes, or the
+    **Raises:** `CheckpointCorruptError` when the seal differs from the bytes, or the
     file is cut short, or claims to unpack to more than it holds.
     """
     size = file.seek(0, 2)
@@ -55,8 +55,8 @@ def check_seal(file: io.BufferedIOBase, name: str) -> bool:
     digest = _digest(file, size - _SEAL)
     if digest != mark.removeprefix(_MARK).decode("ascii", "replace"):
         raise CheckpointCorruptError(
-            f"{name} has changed since it was written: its SHA-256 is not the one it "
-            "carries. Take another checkpoint; this one cannot be trusted"
+            f"{name} has changed since it was written: its SHA-256 differs from the "
+            "stored one. Use another checkpoint"
         )
     _check_claims(file, size, name)
     return True
@@ -70,7 +70,7 @@ def _is_plain_archive(file, size):
 
 
 def _digest(file, count):
-    """The SHA-256 of the first `count` bytes."""
+    """Return the SHA-256 of the first `count` bytes."""
     file.seek(0)
     digest = hashlib.sha256()
     while count:
@@ -81,7 +81,7 @@ def _digest(file, count):
 
 
 def _check_claims(file, size, name):
-    """Torch stores entries as they are; an archive that unpacks to more is hostile."""
+    """Reject an archive that unpacks to more than it holds; torch compresses none."""
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -91,12 +91,12 @@ def _check_claims(file, size, name):
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > size:
         raise CheckpointCorruptError(
-            f"{name} claims to unpack to more than it holds: no checkpoint of torch's"
+            f"{name} claims to unpack to more than it holds: no checkpoint of torch"
         )
 
 
 def _cut_short(name):
     return (
         f"{name} is cut short or no checkpoint: it ends neither as torch writes a file "
-        "nor with our seal. Take another checkpoint"
+        "nor with our seal. Use another checkpoint"
     )

@@ -1,9 +1,8 @@
 """JAX arrays as torch tensors and back, bit for bit, for checkpoints.
 
 Torch reads a checkpoint with `weights_only=True`: tensors, strings and numbers pass,
-NumPy arrays, JAX arrays and classes of ours do not. So every array goes in as a tensor
-with the same bits; types that NumPy knows only as bytes (bfloat16, float8) travel as
-unsigned integers of their width.
+NumPy arrays, JAX arrays and our classes do not. So every array is stored as a tensor
+with the same bits. This is the torch view of the codec in `_io/arrays.py`.
 """
 
 from collections.abc import Mapping
@@ -20,12 +19,12 @@ from ..._io.arrays import as_numpy, describe_array, restore_array, unsigned
 from ..._random.keys import is_key
 from .._errors import CheckpointMismatchError
 
-# What torch takes from NumPy's memory.
+# Dtypes that torch takes from NumPy's memory.
 _NATIVE = {
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
 }
-# What torch has, but not for NumPy's memory.
+# Dtypes that torch has, but does not take from NumPy's memory.
 _THROUGH_BITS = {
     *("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2"),
     "float8_e5m2fnuz",

@@ -11,7 +11,7 @@ from .seed import resolve_seed
 
 
 class ArrayDataModule(pl.LightningDataModule):
-    """Loaders over arrays: `(x, y)` tuples, or any pytree with one leading axis.
+    """Data module of arrays: `(x, y)` tuples, or pytrees with one leading axis.
 
     ```python
     data = ArrayDataModule(train=(x, y), validation=(x_val, y_val), batch_size=128)
@@ -31,8 +31,8 @@ class ArrayDataModule(pl.LightningDataModule):
         else 0.
     - `drop_last`: leave out the ragged last training batch, and yield plain data.
 
-    **Raises:** as `jaxprob.ArrayLoader`, here and not in the middle of training: for
-    no rows, arrays of different lengths, NaN and infinite values.
+    **Raises:** as `jaxprob.ArrayLoader`, before any training: for no rows, arrays of
+    different lengths, NaN and infinite values.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class ArrayDataModule(pl.LightningDataModule):
             )
 
         if "validation" not in self._loaders:
-            # Lightning leaves validation out only where the hook is its own.
+            # Lightning leaves validation out only if the hook is not overridden.
             self.val_dataloader = super().val_dataloader
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args, **kwargs) -> Any:
-        """Lightning's, after the file has been verified.
+        """Build the data module from a checkpoint, after the file has been verified.
 
         **Raises:** as `LearnerModule.load_from_checkpoint`.
         """
@@ -102,7 +102,7 @@ class ArrayDataModule(pl.LightningDataModule):
         return self._loader("predict")
 
     def holds(self, stage: str) -> bool:
-        """Whether there are arrays for a stage."""
+        """Return whether there are arrays for a stage."""
         return stage in self._loaders
 
     def _loader(self, stage):

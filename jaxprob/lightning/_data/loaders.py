@@ -1,4 +1,4 @@
-"""Loaders that are not ours: taken as they are, made safe, or refused."""
+"""Loaders of the user's: accepted, made safe, or rejected with a remedy."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from .._trainer import private as _private
 
 
 def check_loader(loader: Any, *, predicting: bool = False) -> Any:
-    """The loader that Lightning is to iterate.
+    """Return the loader that Lightning iterates.
 
-    - A torch `DataLoader` is taken, unless its workers would be forked.
-    - An `ArrayLoader` is taken; for predictions it tells writers its rows.
-    - Any other iterable is taken as a `Handed` one.
+    - A torch `DataLoader` is accepted, unless its workers would be forked.
+    - An `ArrayLoader` is accepted; for predictions as an `IndexedLoader`.
+    - Any other iterable is wrapped in a `CopyingLoader`.
 
     **Raises:** `ValueError` for workers that may hang, and for arrays: Lightning takes
     a list of batches for a list of loaders, and would train on their rows.
@@ -35,7 +35,7 @@ def check_loader(loader: Any, *, predicting: bool = False) -> Any:
         return loader
     if isinstance(loader, ArrayLoader):
         return IndexedLoader(loader) if predicting else loader
-    return loader if isinstance(loader, Handed) else Handed(loader)
+    return loader if isinstance(loader, CopyingLoader) else CopyingLoader(loader)
 
 
 class IndexedLoader:
@@ -61,14 +61,13 @@ class IndexedLoader:
         return iter(self._loader)
 
 
-class Handed:
-    """A foreign iterable whose batches are copied as they are handed over.
+class CopyingLoader:
+    """An iterable of the user's whose batches are copied.
 
     Batches wait until a dispatch is full. A loader that fills one buffer again and
-    again would have changed the first by then.
+    again would have changed the first batch by then.
 
-    An iterator ends with its first epoch; where another one begins, that is an error
-    and not an epoch without data.
+    An iterator ends with its first epoch, and raises an error where another one begins.
     """
 
     def __init__(self, loader: Any):
@@ -101,7 +100,7 @@ class Handed:
 
 
 def own(batch: Any) -> Any:
-    """The batch with copies of its NumPy arrays and tensors."""
+    """Return the batch with copies of its NumPy arrays and tensors."""
 
     def copy(leaf):
         if isinstance(leaf, np.ndarray):
@@ -112,8 +111,10 @@ def own(batch: Any) -> Any:
 
 
 def _check_workers(loader):
-    """JAX runs threads; a forked child has their locks and not the threads, and waits
-    for ever when it touches one of them.
+    """Reject workers that are forked.
+
+    JAX runs threads. A forked child has their locks and not the threads, and waits for
+    ever for one of them.
     """
     if not loader.num_workers:
         return
@@ -126,7 +127,7 @@ def _check_workers(loader):
         raise ValueError(
             f"DataLoader(num_workers={loader.num_workers}) forks this process, in "
             "which JAX runs: its workers may hang for ever. Write DataLoader(..., "
-            "multiprocessing_context='forkserver', persistent_workers=True), or take "
+            "multiprocessing_context='forkserver', persistent_workers=True), or use "
             "no workers: ArrayDataModule needs none for data in memory"
         )
 

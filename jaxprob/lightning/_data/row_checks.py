@@ -1,4 +1,4 @@
-"""Checks of the rows in a Trainer: of arrays as a whole, of other loaders by batch."""
+"""Validation of rows in a Trainer: arrays as a whole, other loaders by batch."""
 
 from collections.abc import Callable
 from typing import Any

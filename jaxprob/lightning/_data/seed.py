@@ -7,12 +7,12 @@ import numpy as np
 
 
 def resolve_seed(seed: Any) -> int:
-    """The seed given, else that of `pl.seed_everything`, else 0.
+    """Return the seed given, else that of `pl.seed_everything`, else 0.
 
-    `pl.seed_everything(s)` and LightningCLI's `--seed_everything` leave their number in
+    `pl.seed_everything(s)` and LightningCLI's `--seed_everything` store their number in
     the environment, as `PL_GLOBAL_SEED`.
 
-    **Raises:** `TypeError` or `ValueError` for what is no seed.
+    **Raises:** `TypeError` or `ValueError` for a value that is no seed.
     """
     if seed is None:
         return int(os.environ.get("PL_GLOBAL_SEED", "0"))

@@ -14,7 +14,7 @@ _BUNDLED = ("diabetes", "digits", "breast_cancer", "iris", "wine")
 
 
 class TabularDataModule(ArrayDataModule):
-    """A table, standardised by its training rows; predict gives the test rows' x.
+    """Data module of a table, standardised by its training rows.
 
     ```python
     data = TabularDataModule("diabetes", batch_size=64)
@@ -28,7 +28,7 @@ class TabularDataModule(ArrayDataModule):
     - `batch_size`, `seed`: as in `ArrayDataModule`.
 
     **Fields:** `split` (standardised), `x_scaler`, and `y_scaler`, which is `None` for
-    labels.
+    labels. The stage of predictions has the inputs of the test rows.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TabularDataModule(ArrayDataModule):
 
 
 class ImageDataModule(ArrayDataModule):
-    """Images, channels first, standardised by one mean and scale for all pixels.
+    """Data module of images, standardised by one mean and scale for all pixels.
 
     ```python
     data = ImageDataModule("digits", labels=False, batch_size=256)   # for diffusion
@@ -81,7 +81,7 @@ def _load(split):
     if split not in _BUNDLED:
         raise ValueError(
             f"split={split!r} is none of {', '.join(_BUNDLED)}: for a set on disk give "
-            "what its reader in jaxprob.datasets returns"
+            "the result of its reader in jaxprob.datasets"
         )
     return getattr(datasets, split)()
 
@@ -97,7 +97,7 @@ def _stages(split):
 
 
 def _with_channels(split):
-    """Images with the channels first, whichever way their file has them."""
+    """Move the channels of images first."""
     shape = split.x_train.shape[1:]
     colour = len(shape) == 3 and (shape[0] in CHANNELS or shape[-1] in CHANNELS)
     if len(shape) != 2 and not colour:

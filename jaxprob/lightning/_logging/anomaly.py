@@ -1,4 +1,4 @@
-"""Checks for NaN and infinite values, under `Trainer(detect_anomaly=True)` and without.
+"""Tests for NaN and infinite values, under `Trainer(detect_anomaly=True)` and without.
 
 Torch would check each backward function; JAX has one program. Lightning's switch is
 torch's, `torch.is_anomaly_enabled()`. If it is on, the metrics of each dispatch are

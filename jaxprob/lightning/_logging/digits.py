@@ -1,4 +1,4 @@
-"""Whole numbers as pixels, for pictures that are made without a plotting library."""
+"""Integers as pixels, for images that are made without a plotting library."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from jaxtyping import Float
 DIGIT_HEIGHT = 5
 _WIDTH = 3
 
-# Rows of three pixels, from above; one digit of eight for each bit pattern of a row.
+# Rows of three pixels, from the top; each octal digit is the bit pattern of a row.
 _ROWS = {
     "-": "00700",
     "0": "75557",
@@ -23,7 +23,7 @@ _ROWS = {
 
 
 def draw_number(area: Float[np.ndarray, "height width channels"], number: int) -> None:
-    """Write a number in black into the middle of an area, cut where it is too wide."""
+    """Write a number in black into the middle of an area, clipped to its width."""
     digits = [
         np.array([[int(row) >> bit & 1 for bit in (2, 1, 0)] for row in _ROWS[d]])
         for d in str(number)

@@ -1,4 +1,4 @@
-"""Histograms of parameters for whichever logger is there."""
+"""Histograms of parameters for the loggers that draw them."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..._types import Where
 def log_histogram(
     trainer: pl.Trainer, tag: str, values: Num[np.ndarray, "..."], step: int
 ) -> None:
-    """Gives a histogram to every logger that draws them; the others do without.
+    """Log a histogram with every logger that draws them.
 
     TensorBoard and Weights & Biases draw them. Values that are not finite have no bin
     and are left out.
@@ -42,7 +42,7 @@ def log_histogram(
 
 
 class ParameterHistograms(pl.Callback):
-    """Logs a histogram of each leaf of the model at the end of an epoch.
+    """Callback that logs a histogram of each leaf of the model after an epoch.
 
     ```python
     trainer = pl.Trainer(callbacks=[ParameterHistograms(where="layers.*.weight")])
@@ -58,7 +58,9 @@ class ParameterHistograms(pl.Callback):
 
     def __init__(self, where: Where = True, *, every_n_epochs: int = 1):
         if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs={every_n_epochs}: it is at least 1")
+            raise ValueError(
+                f"every_n_epochs={every_n_epochs}: give an integer of at least 1"
+            )
         self.where = where
         self.every_n_epochs = every_n_epochs
 

@@ -1,4 +1,4 @@
-"""Pictures for whichever logger is there."""
+"""Images for the loggers that take them."""
 
 import math
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ def image_grid(
     **Arguments:**
 
     - `images`: channels first, `(num, channels, height, width)` with 1 or 3 channels,
-        or `(num, height, width)`. What is not finite is drawn black.
+        or `(num, height, width)`. Values that are not finite are drawn black.
     - `pad`: white pixels between them.
     - `columns`: of the grid; a near-square by default.
     - `titles`: a whole number for each column, written above it.
-    - `limits`: values of black and of white; what lies beyond is clipped. By default
+    - `limits`: values of black and of white, to which others are clipped. By default
         the smallest and the largest value.
 
     **Returns:** one image in [0, 1], channels last.
@@ -68,7 +68,7 @@ def log_image(
     image: Float[np.ndarray, "height width channels"],
     step: int,
 ) -> None:
-    """Gives an image to every logger that takes images; the others do without."""
+    """Log an image with every logger that takes images."""
     for logger in trainer.loggers:
         log = getattr(logger, "log_image", None)  # Weights & Biases
         add = getattr(getattr(logger, "experiment", None), "add_image", None)

@@ -1,4 +1,4 @@
-"""How good a predictive distribution is, summed batch by batch."""
+"""Scores of a predictive distribution, summed batch by batch."""
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -7,7 +7,7 @@ from ...bnn import Predictive
 
 
 class PredictiveMetrics:
-    """NLL; accuracy of classes, or RMSE; coverage where there are quantiles.
+    """Scores: NLL; accuracy of classes, or RMSE; coverage where there are quantiles.
 
     **Arguments:**
 
@@ -25,7 +25,7 @@ class PredictiveMetrics:
         y: Shaped[np.ndarray, "rows *out"],
         mask: Bool[np.ndarray, " rows"],
     ) -> None:
-        """Adds a batch; only rows in the mask count."""
+        """Add a batch, whose rows count if they are in the mask."""
         if y.dtype == bool:
             y = y.astype(np.int32)
         values = {"predictive_nll": -np.asarray(predictive.log_prob(y))}
@@ -43,7 +43,7 @@ class PredictiveMetrics:
         self._rows += int(np.sum(mask))
 
     def means(self) -> dict[str, float]:
-        """The figures over all rows added."""
+        """Return the scores over all rows added."""
         means = {name: total / self._rows for name, total in self._sums.items()}
         if "rmse" in means:
             means["rmse"] = float(np.sqrt(means["rmse"]))

@@ -1,10 +1,10 @@
-"""Metrics of single steps, written when the device has them, not before.
+"""Metrics of single steps, written when the device has computed them.
 
-`self.log` takes half a millisecond and needs the value at once, so the device would
-stand still while Python writes. Here the metrics of a dispatch are noted as device
-arrays; after the next dispatch has been handed over, each step that is to be logged
-goes to the loggers under its own number. Where somebody is about to look (a checkpoint
-that monitors, a callback of the user's at the end of a batch) they are fetched at once.
+`self.log` takes half a millisecond and needs the value at once, so the device would be
+idle while Python writes. Here the metrics of a dispatch are noted as device arrays.
+After the next dispatch has been started, each step that must be logged goes to the
+loggers under its number. If they are about to be read (by a checkpoint that monitors,
+or a callback of the user's at the end of a batch), they are fetched at once.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from .anomaly import check_finite
 
 @dataclass
 class Note:
-    """Metrics of one dispatch, and where they belong.
+    """Metrics of one dispatch, and their places in the loggers.
 
     **Arguments:**
 
     - `metrics`: of all its steps.
-    - `epoch`: they belong to.
+    - `epoch`: to which they belong.
     - `numbers`: of its steps that end in an update, by their place in the dispatch, as
         loggers count.
-    - `every`: how often loggers want one; 0 for never.
-    - `logged`: whether they want the last one in any case.
+    - `every`: updates from one that is logged to the next; 0 for never.
+    - `logged`: whether the last one is logged in any case.
     """
 
     metrics: StepMetrics
@@ -39,13 +39,13 @@ class Note:
 
 
 class StepLog:
-    """Holds the note of the last dispatch until it is written."""
+    """Note of the last dispatch, held until it is written."""
 
     def __init__(self):
         self._note: Note | None = None
 
     def take(self, trainer: Any, metrics: StepMetrics, behind: int = 0) -> None:
-        """Takes over the metrics of a dispatch.
+        """Take the metrics of a dispatch.
 
         **Arguments:**
 
@@ -83,35 +83,35 @@ class StepLog:
         """
         if self._note is not None:
             check_finite(trainer, stepper, self._note.metrics)
-            looked = _private.is_logged(trainer) or bool(trainer.fast_dev_run)
-            self._note.logged = looked and not _private.window_is_open(trainer)
+            logged = _private.is_logged(trainer) or bool(trainer.fast_dev_run)
+            self._note.logged = logged and not _private.window_is_open(trainer)
 
     def flush(self, trainer: Any) -> None:
-        """Writes what is still noted. This waits for the device."""
+        """Write the metrics that are still noted. This waits for the device."""
         note, self._note = self._note, None
         if note is not None:
             _write(trainer, note, final=True)
 
 
 def _note(trainer, metrics, last, in_hand, logged=None):
-    """The note of metrics of steps up to one of the epoch's, by its place there."""
+    """Return the note of metrics of steps up to a place in the epoch."""
     every = trainer.log_every_n_steps if trainer.loggers else 0
     numbers = _numbers(trainer, metrics.num_steps, last, in_hand, logged)
     return Note(metrics, trainer.current_epoch, numbers, every)
 
 
 def _numbers(trainer, num_steps, last, in_hand, logged):
-    """The number of each update of a dispatch, by the place of the step that makes it.
+    """Return the number of each update of a dispatch, by the place of its last step.
 
-    Of accumulated batches the last one of each window makes it, and its metrics stand
-    for the update.
+    Of accumulated batches the last one of each window makes the update, and its metrics
+    are logged for it.
 
     **Arguments:**
 
     - `last`: place in the epoch of the last of these steps.
     - `in_hand`: place of the batch in hand.
-    - `logged`: the number of the next update, which that of the batch in hand is, if it
-        is not over.
+    - `logged`: the number of the next update. It is the one of the batch in hand, if
+        that is not over.
     """
     every = trainer.accumulate_grad_batches
     first = -(in_hand // every)  # number of the epoch's first update

@@ -8,7 +8,12 @@ from .._trainer import private as _private
 
 
 class TreeSummary(ModelSummary):
-    """Stands in for a `ModelSummary` or `RichModelSummary` and prints as it would."""
+    """Summary of an Equinox tree in the layout of Lightning's `ModelSummary`.
+
+    **Arguments:**
+
+    - `original`: the `ModelSummary` or `RichModelSummary` that it replaces.
+    """
 
     def __init__(self, original: ModelSummary):
         super().__init__(max_depth=_private.summary_depth(original))

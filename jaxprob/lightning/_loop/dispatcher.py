@@ -18,7 +18,7 @@ from .run import Run
 
 
 class Dispatcher:
-    """Gathers the batches that Lightning counts, and trains on many in one dispatch.
+    """Training on the batches that Lightning counts, many in one dispatch.
 
     A batch that Lightning has counted may wait here. Before anybody can see the state
     or the counters, `settle` makes the steps that are counted and not yet made.
@@ -111,10 +111,10 @@ class Dispatcher:
         end_work()
 
     def recover(self, exception: BaseException) -> None:
-        """Make the Trainer's counters agree with the state, when a run is left.
+        """Make the Trainer's counters agree with the state, when a run fails.
 
-        Steps that are counted and can be made are made. After an error inside a step
-        they were counted, and will never be.
+        Steps that are counted and can be made are made. The counters are set back by
+        those that cannot, which follow an error inside a step.
         """
         try:
             self.settle()

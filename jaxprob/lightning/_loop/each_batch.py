@@ -39,12 +39,12 @@ class EachBatch:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether a hook must see each batch, so that each dispatch holds one step."""
+        """`True` where a hook must see each batch, in dispatches of one step."""
         return self._one_by_one or any(map(self._overrides, _STEP_OVERRIDES))
 
     @property
     def shows_each_batch(self) -> bool:
-        """Whether each dispatch holds one step, for whatever reason."""
+        """`True` where each dispatch holds one step, for any reason."""
         return self.one_by_one or self._steps_per_dispatch == 1
 
     def begin_epoch(self, trainer: Any) -> None:

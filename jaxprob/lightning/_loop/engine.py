@@ -1,4 +1,4 @@
-"""Everything behind a `LearnerModule` that is not for its user, as one object."""
+"""Machinery of a `LearnerModule`, as one private object."""
 
 from typing import Any, Literal
 
@@ -91,7 +91,7 @@ class Engine:
 
     @property
     def is_fitting(self) -> bool:
-        """Whether a Trainer fits the module now."""
+        """`True` while a Trainer fits the module."""
         trainer = _private.attached_trainer(self.module)
         if trainer is None:
             return False
@@ -107,7 +107,7 @@ class Engine:
             self._evaluation = None
 
     def use_seed(self, seed: int) -> None:
-        """Derive the keys from another seed; those of a run that goes on stay."""
+        """Derive the keys from another seed; the key of the steps stays."""
         self.keys = RunKeys(seed)
         self._evaluation = None
 
@@ -148,7 +148,7 @@ class Engine:
         return loader
 
     def begin_evaluation(self) -> None:
-        """Begin a validation or test of the state of now."""
+        """Begin a validation or test of the current state."""
         run = self.run
         if self._evaluation is None:
             self._evaluation = Evaluation(run.active, self.keys.evaluation, run.layout)
@@ -180,7 +180,7 @@ class Engine:
         if self.judge is not None:
             log_loader_means(self.module, prefix, self.judge.end_evaluation())
 
-    # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
+    # Copies: `copy.deepcopy`, pickle, and sending a module to a process.
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out compiled programs."""

@@ -38,7 +38,7 @@ class Evaluation:
         self._first = True
 
     def start(self, state: State) -> None:
-        """Begins a stage; `state` is what is evaluated."""
+        """Begin a stage, in which this state is evaluated."""
         self._arrays, static = eqx.partition(state, eqx.is_array)
         now = Outside(self._learner, static)
         same = self._static is not None and eqx.tree_equal(static, self._static)
@@ -49,7 +49,7 @@ class Evaluation:
         self._totals = {}
 
     def __call__(self, batch: PyTree, index: int, loader: int = 0) -> None:
-        """Adds a batch. Its key is `fold_in(fold_in(key, loader), index)`."""
+        """Add a batch, whose key is `fold_in(fold_in(key, loader), index)`."""
         batch = self._layout.put(own(batch))
         totals = self._totals.get(loader)
         at = (np.uint32(loader), np.uint32(index))
@@ -62,11 +62,11 @@ class Evaluation:
         )
 
     def means(self) -> dict[int, dict[str, float]]:
-        """Means over examples for each loader. This waits for the device."""
+        """Return means over examples for each loader. This waits for the device."""
         means = {loader: totals.means() for loader, totals in self._totals.items()}
         self._arrays, self._totals = None, {}
         if self._first and means:
-            # What tracing changed are counters of the functions themselves.
+            # Values that tracing changed are counters of the functions themselves.
             now = Outside(self._learner, self._static)
             self._outside.leave_out(self._outside.changed(now))
             self._first = False

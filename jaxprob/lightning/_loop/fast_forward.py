@@ -2,10 +2,10 @@
 
 The loop asks a fetcher for a batch, hands it to `training_step` and counts one step.
 Ours draws n batches and hands over the last: the n - 1 before it are *silent*, wait in
-the module, and ride in the same dispatch. n is the largest number for which nothing
-that anybody would have looked at falls inside: no checkpoint, validation, end of
-training, or step at which a callback logs. What is observable is what one step at a
-time would have shown.
+the dispatcher, and are trained on in the same dispatch. n is the largest number for
+which no observable event falls between: no checkpoint, validation, end of training, or
+step at which a callback logs. So everything that can be observed is equal to training
+one step at a time.
 """
 
 from typing import Any, cast
@@ -20,7 +20,7 @@ from .dispatcher import Dispatcher
 
 
 class FastForward(_private.PrefetchDataFetcher):
-    """Hands Lightning every n-th batch, and a dispatcher those before it.
+    """Fetcher that hands Lightning every n-th batch, and a dispatcher those before it.
 
     **Arguments:**
 
@@ -30,7 +30,7 @@ class FastForward(_private.PrefetchDataFetcher):
 
     def __init__(self, fetcher: Any, dispatcher: Dispatcher):
         super().__init__(fetcher.prefetch_batches)
-        # Lightning set the fetcher up, and may have drawn from it, before we come.
+        # Lightning has set the fetcher up by now, and may have drawn from it.
         _private.copy_fetcher(fetcher, self)
         self._dispatcher = dispatcher
         self._error: Exception | None = None
@@ -105,7 +105,7 @@ def install(dispatcher: Dispatcher) -> None:
 
 
 def steps_until_visible(trainer: Any, capacity: int) -> int:
-    """How many steps from here to the next one at which somebody looks."""
+    """Return the number of steps up to the next one that is observed."""
     if trainer.should_stop:
         return 1  # the loop asks after each step whether it may stop
     bounds = [capacity, *(left for _, left in _visits(trainer))]
@@ -116,12 +116,12 @@ def steps_until_visible(trainer: Any, capacity: int) -> int:
 
 
 def longest_run(trainer: Any) -> int | float:
-    """How many steps lie between two of those at most; infinity if none is known."""
+    """Return the largest distance of two such steps; infinity if none is known."""
     return min([trainer.num_training_batches] + [n for n, _ in _visits(trainer)])
 
 
 def _visits(trainer):
-    """`(every, left)` of each who looks every so many batches: how many are left.
+    """Yield the period of each periodic observer in batches, and how many are left.
 
     Checkpoints and loggers count updates, validations count batches.
     """

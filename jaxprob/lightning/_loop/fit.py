@@ -15,7 +15,7 @@ from .run_tensors import check_window
 
 
 class Fit:
-    """Follows one fit after another of the same module.
+    """Course of the fits of one module, one after another.
 
     **Arguments:**
 
@@ -53,7 +53,7 @@ class Fit:
         self.updates_before = run.updates - trainer.global_step
         self._begins = True
         if run.accumulate > 1 and not _private.is_resuming(trainer):
-            # What a fit that was broken off has gathered is no part of this one's.
+            # Gradients that an interrupted fit has gathered are no part of this one.
             run.set_windows(accumulated=0, num_accumulated=0, closing=False)
 
     def check_rows(self) -> None:

@@ -1,4 +1,4 @@
-"""An optimiser's state from a checkpoint, fitted to the options of another Trainer.
+"""State of an optimiser from a checkpoint, fitted to the options of another Trainer.
 
 Accumulation and loss scaling wrap the optimiser, and `optax.chain` numbers its parts:
 all of them move a leaf to another path and change nothing of what it holds. So leaves
@@ -34,8 +34,8 @@ def fit_optimizer(
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Give the tensors the names that are expected.
 
-    What only options of the Trainer keep (a window of accumulated gradients, a loss
-    scale) begins anew, and a schedule that is new counts from the updates made so far.
+    State that belongs to options of the Trainer (a window of accumulated gradients, a
+    loss scale) begins anew, and a new schedule counts from the updates made so far.
 
     **Arguments:**
 
@@ -43,7 +43,7 @@ def fit_optimizer(
     - `tensors`: those of the checkpoint.
     - `step`: of the run.
 
-    **Returns:** the tensors by their new names, and what has changed, in words.
+    **Returns:** the tensors by their new names, and a phrase for each change.
 
     **Raises:** `CheckpointMismatchError` for the state of another optimiser.
     """
@@ -91,7 +91,7 @@ def fit_optimizer(
 
 
 def _by_meaning(leaves):
-    """Names by their path without numbers and wrappers, in the order of the tree."""
+    """Group names by their path without numbers and wrappers, in the tree's order."""
     found = defaultdict(list)
     for name in leaves:
         before, _, rest = f".{name}".partition(f".{_OPTIMIZER}.")
@@ -103,7 +103,7 @@ def _by_meaning(leaves):
 
 
 def _reason(meaning):
-    """What may have changed without another optimiser, by what a leaf means."""
+    """Return the option of the Trainer that a leaf belongs to, or `None`."""
     first = meaning[1].split(".")[0]
     if first in _ACCUMULATION:
         return "accumulation"
@@ -113,7 +113,7 @@ def _reason(meaning):
 
 
 def _is_open(tensors):
-    """Whether gradients of a window are waiting for its last batch."""
+    """Return whether gradients of a window wait for its last batch."""
     return any(
         name.split(".")[-1] == "num_accumulated" and bool(tensor.any())
         for name, tensor in tensors.items()

@@ -1,7 +1,7 @@
-"""Typed keys of JAX in what is copied or pickled.
+"""Typed keys of JAX in objects that are copied or pickled.
 
-Python cannot pickle a typed key. In a pickle the integers that it consists of take its
-place, with the name of its kind.
+Python cannot pickle a typed key. In a pickle it is replaced by the integers that it
+consists of, with the name of its kind.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What happens to a Trainer before each of its runs with a `LearnerModule`."""
+"""Preparation of a Trainer before each of its runs with a `LearnerModule`."""
 
 from typing import Any
 

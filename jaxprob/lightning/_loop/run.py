@@ -1,4 +1,4 @@
-"""The run behind a module: a learner's live state, from one `fit` to the next."""
+"""The run of a module: a learner's live state, from one `fit` to the next."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,14 +25,14 @@ _OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
 
 
 class Run:
-    """Trains one learner over any number of fits, restarts and changes of optimiser.
+    """Training of one learner over any number of fits, restarts and optimisers.
 
     The compiled `Stepper` is made when it is first needed and kept as long as the
     program stays the same.
 
     **Arguments:**
 
-    - `learner`, `model`: what trains what.
+    - `learner`, `model`: the learner, and the model that it trains.
     - `init_key`, `key`: of the initial state, and of all steps.
     - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
     """
@@ -55,7 +55,7 @@ class Run:
         self._template = model
         self._init_key = init_key
         self.options = Options()
-        self.fresh = True  # until something is trained or loaded
+        self.fresh = True  # until a step is made or a state is loaded
         self._initial: State | None = self.first_state()
         self._first_step = 0
         self._optimizer_began = 0
@@ -69,7 +69,7 @@ class Run:
         return self._initial if stepper is None else stepper.live
 
     def fetch(self) -> State:
-        """A copy of the state, whole on one device. All processes must call it."""
+        """Return a copy of the state on one device. All processes must call it."""
         # In this order: another thread may read while the stepper is being made.
         initial, stepper = self._initial, self._stepper
         if stepper is not None:
@@ -94,37 +94,35 @@ class Run:
         return jax.tree.map(jnp.copy, select(initial))
 
     def wait(self) -> None:
-        """Waits for the device, and raises the error of a step that failed."""
+        """Wait for the device, and raise the error of a step that failed."""
         if self._stepper is not None:
             self._stepper.wait()
 
     @property
     def step(self) -> int:
-        """The number of the next step."""
+        """Number of the next step."""
         return self._first_step if self._stepper is None else self._stepper.step
 
     @property
     def optimizer_steps(self) -> int:
-        """How many batches the optimiser has seen, which is younger than the run if a
-        Trainer changed it.
-        """
+        """Number of batches of the optimiser, which a Trainer may have replaced."""
         return self.step - self._optimizer_began
 
     @property
     def updates(self) -> int:
-        """How many updates the optimiser has made. Reading it waits for the device."""
+        """Number of updates of the optimiser. Reading it waits for the device."""
         found = windows(self.state)
         if self.accumulate == 1 or not found:
             return self.optimizer_steps
         return first_number(found[0].num_updates)
 
     def set_windows(self, **fields: Any) -> None:
-        """Sets fields of the states in which gradients are accumulated."""
+        """Set fields of the states in which gradients are accumulated."""
         self.restart(set_windows(self.state, **fields), self.step)
 
     @property
     def accumulate(self) -> int:
-        """Of how many batches the optimiser makes one update."""
+        """Number of batches whose gradients make one update."""
         return self.options.accumulate
 
     @property
@@ -135,7 +133,7 @@ class Run:
         return self._stepper
 
     def restart(self, state: State, step: int) -> None:
-        """Goes on from a state: with the same compiled program, if there is one."""
+        """Continue from a state, with the same compiled program if there is one."""
         if self._stepper is None:
             self._make_stepper(state, step)
         else:
@@ -149,15 +147,17 @@ class Run:
             step=step,
             steps_per_dispatch=self.steps_per_dispatch,
             layout=self.layout,
-            fatal=False,  # a Trainer's run goes on, unless it detects anomalies
+            fatal=False,  # a Trainer's run continues, unless it detects anomalies
         )
         self._initial = None
 
     def adopt(self, options: Options) -> bool:
-        """Changes the optimiser step to what a Trainer asks for; whether it did.
+        """Change the optimiser step to the options of a Trainer.
 
-        What the model has learnt stays, and what the optimiser has where it is of the
-        same form; in another precision the optimiser begins anew.
+        The weights stay, and the state of the optimiser where it has the same form; in
+        another precision the optimiser begins anew.
+
+        **Returns:** whether anything changed.
         """
         if options == self.options:
             return False
@@ -166,7 +166,7 @@ class Run:
         self.options = options
         self.active = options.apply(self.learner)
         step = self._optimizer_began = self.step
-        # Of a fresh run no precision before this one has rounded anything.
+        # No precision before this one has rounded anything in a fresh run.
         before = self.first_state() if self.fresh else self.fetch()
         kept = {
             name: leaf
@@ -183,12 +183,12 @@ class Run:
         return True
 
     def note_updates(self, made: int) -> None:
-        """Counts on from so many updates of the optimiser."""
+        """Set the number of updates that the optimiser has made."""
         self._optimizer_began = self.step - made
 
     def _with_optimizer_of(self, before, state, made):
-        """A state with what the optimiser had before it was wrapped in another way."""
-        # The window of a fit that was broken off is no part of the next.
+        """Return a state with that of the optimiser before it was wrapped anew."""
+        # The window of an interrupted fit is no part of the next.
         before = set_windows(before, accumulated=0, num_accumulated=0, closing=False)
         tensors = pack(optimizer_leaves(before))
         try:
@@ -200,16 +200,16 @@ class Run:
         return state
 
     def first_state(self, precision: str | None = None) -> State:
-        """Where training begins: as the learner says, or in a Trainer's precision."""
+        """Return the initial state, in the precision of a Trainer if it is given."""
         learner = self.learner
         if precision is not None:
             learner = replace(self.options, precision=precision).apply(learner)
         return learner.init(self._template, key=self._init_key)
 
-    # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
+    # Copies: `copy.deepcopy`, pickle, and sending a module to a process.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without compiled programs."""
+        """Leave out compiled programs."""
         state = {"_initial": self.fetch(), "_first_step": self.step, "_stepper": None}
         return without_keys(self.__dict__ | state)
 
@@ -218,17 +218,17 @@ class Run:
 
 
 def is_optimizer_leaf(name: str) -> bool:
-    """Whether a leaf of a learner's state, by its path, belongs to optax."""
+    """Return whether a leaf of a learner's state, by its path, belongs to optax."""
     return _OPTIMIZER in name.split(".")
 
 
 def optimizer_leaves(state: State) -> dict[str, Any]:
-    """The arrays of a learner's state that belong to optax, by path."""
+    """Return the arrays of a learner's state that belong to optax, by path."""
     return {n: x for n, x in leaf_names(state).items() if is_optimizer_leaf(n)}
 
 
 def _carried_over(kept, path, leaf):
-    """The value that a leaf had before the optimiser was changed, in its new dtype."""
+    """Return the value of a leaf before the optimiser was changed, in its new dtype."""
     name = path_name(path)
     if name not in kept or not eqx.is_array(leaf):
         return leaf

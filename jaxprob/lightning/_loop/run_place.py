@@ -1,9 +1,9 @@
 """The place of a run in its data: which batch of which epoch's order comes next.
 
-The order of the rows is a function of (seed, epoch), so that place says everything. It
-belongs to the run, not to a loader and not to a Trainer: a loader may serve two
-purposes or be looked at, and a run may have many Trainers. It advances by the batches
-that Lightning counts, and where a dispatch failed by the steps that were made.
+The order of the rows is a function of (seed, epoch), so the place determines all later
+batches. It belongs to the run, not to a loader and not to a Trainer: a loader may be
+used elsewhere, and a run may have many Trainers. The place advances by the batches that
+Lightning counts, and after a failed dispatch by the steps that were made.
 """
 
 import warnings
@@ -16,7 +16,7 @@ from .._trainer import private as _private
 
 
 class RunPlace:
-    """Keeps the place of the next batch.
+    """Place of the next batch, followed through the hooks of a fit.
 
     Its methods are called at the beginning of a fit, at the first batch of an epoch, at
     the end of each batch, and at the end of an epoch, in that order.
@@ -52,7 +52,7 @@ class RunPlace:
             self._begin = self._in_epoch(trainer).after(-done)
 
     def end_batch(self, trainer: Any, step: int) -> None:
-        """All batches that the Trainer has counted are behind us."""
+        """Note that all batches the Trainer has counted are trained on."""
         if self._begin is not None:
             done = _private.batch_in_epoch(trainer) + 1
             self._next, self._step = self._begin.after(done), step
@@ -60,7 +60,7 @@ class RunPlace:
     def end_epoch(self, trainer: Any, step: int) -> None:
         """Take a new order for the next epoch, unless the fit stops in this one.
 
-        What a fit leaves of an epoch, by `max_steps`, is for the next one.
+        Batches of an epoch that a fit leaves, by `max_steps`, are for the next fit.
         """
         begin, self._begin = self._begin, None
         if begin is not None and begin.batch == 0 and _private.is_last_batch(trainer):
@@ -68,9 +68,9 @@ class RunPlace:
         self._step = step
 
     def of_iterator(self, trainer: Any, iterator: ArrayIterator) -> Place:
-        """Return where an iterator begins: there, if it is the Trainer's.
+        """Return the place at which an iterator begins.
 
-        Of any other, a callback's, the epoch is the same, from its first batch on.
+        An iterator of a callback begins at the first batch of the same epoch.
         """
         if not _private.draws_from(trainer, iterator):
             return Place(self._next.epoch)
@@ -79,7 +79,7 @@ class RunPlace:
         return self._in_epoch(trainer)
 
     def _in_epoch(self, trainer):
-        """The next place, with the epochs as long as this Trainer makes them."""
+        """Return the next place, with epochs of this Trainer's length."""
         place, per_epoch = self._next, _private.batches_in_epoch(trainer)
         if per_epoch is not None and place.batch >= per_epoch:
             place = Place(place.epoch + 1)
@@ -87,12 +87,12 @@ class RunPlace:
 
 
 def check_order(trainer: Any, place: Place) -> None:
-    """Compare what the order of the rows is made of with what a checkpoint says.
+    """Compare the settings that determine the order of the rows with a checkpoint's.
 
     **Raises:** `CheckpointMismatchError` in the middle of an epoch, whose other rows
-    could not be told any more.
+    would be lost.
 
-    **Warns:** between two epochs, where the run can go on with another order.
+    **Warns:** between two epochs, where the run can continue with another order.
     """
     states = _private.take_loader_states(trainer)
     loaders = _private.stateful_loaders(trainer)

@@ -124,7 +124,7 @@ def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
     for change in changes:
         warnings.warn(
             f"{change} since the checkpoint was written: the rest of the optimiser's "
-            "state goes on from it",
+            "state continues from it",
             stacklevel=2,
         )
 
@@ -146,7 +146,7 @@ def check_window(run: Run, expected: int) -> None:
 
 
 def _place_of(tensors):
-    """Return the epoch and batch that a run goes on with, if they are stored."""
+    """Return the epoch and batch at which a run continues, if they are stored."""
     tensor = tensors.get("run.place")
     if tensor is None:
         return None

@@ -1,4 +1,4 @@
-"""Checks of the arguments of a `LearnerModule`."""
+"""Validation of the arguments of a `LearnerModule`."""
 
 from typing import Any
 

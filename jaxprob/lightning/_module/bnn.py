@@ -21,7 +21,7 @@ from .posterior_judge import PosteriorJudge, training_rows
 
 
 class BNNModule(LearnerModule):
-    """Trains a method of `jaxprob.bnn` and judges its predictive distribution.
+    """Training of a method of `jaxprob.bnn`, with scores of its predictions.
 
     ```python
     log_joint = LogJoint(NormalLikelihood(0.3), FanInNormal(), num_data=len(x))
@@ -44,7 +44,7 @@ class BNNModule(LearnerModule):
     - `level`: probability of the interval whose coverage is logged.
     - `batches`: the training batches again, for methods whose posterior needs a pass
         over the data. By default, after training, the training rows of the trainer's
-        data module or loader, if they are in memory; validations in the midst of a fit
+        data module or loader, if they are in memory; validations in the course of a fit
         make no such pass.
     - the others: as in `LearnerModule`.
     """
@@ -81,7 +81,7 @@ class BNNModule(LearnerModule):
         self._engine.predictor = PosteriorJudge(self, level)
 
     def posterior(self) -> AbstractPosterior:
-        """Return the posterior that the state of now stands for."""
+        """Return the posterior of the current state."""
         batches = training_rows(self) if self.batches is None else self.batches
         key, _ = jax.random.split(self._engine.keys.draws)
         return self.inference.posterior(self.state, batches, key=key)

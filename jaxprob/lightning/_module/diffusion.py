@@ -1,4 +1,4 @@
-"""A denoiser in training as a LightningModule, with samples to look at."""
+"""A denoiser in training as a LightningModule, with previews of its samples."""
 
 import warnings
 from typing import Any, ClassVar, cast
@@ -33,7 +33,7 @@ _BATCHES = 2**24  # from the index of one loader's samples to that of the next
 
 
 class DiffusionModule(LearnerModule):
-    """Trains a denoiser and draws previews of its samples.
+    """Training of a denoiser, with previews of its samples.
 
     ```python
     learner = GradientDescent(DenoisingLoss(), optax.adabelief(3e-4), ema=EMA(0.999))
@@ -64,7 +64,7 @@ class DiffusionModule(LearnerModule):
         0 is the model itself.
     - `num_previews`: images in the grid that is logged as `samples`; 0 for none.
     - `preview_cond`: their conditions, one in each row, of a conditional model; without
-        them it shows no previews. Classes, each as often as any other, have a column
+        them there are no previews. Classes, each as often as any other, have a column
         each with their number above it.
     - `previews_every_n_epochs`: how often.
     - the others: as in `LearnerModule`.
@@ -100,7 +100,7 @@ class DiffusionModule(LearnerModule):
             num_previews = num_rows(preview_cond)
         if guidance and not conditional:
             raise ValueError(
-                f"guidance={guidance} acts on a condition: say conditional=True"
+                f"guidance={guidance} acts on a condition: give conditional=True"
             )
         if guidance:
             _check_dropped(learner, denoiser, guidance)
@@ -124,7 +124,7 @@ class DiffusionModule(LearnerModule):
         self._engine.predictor = SamplePredictor(self)
 
     def sample(self, num_samples: int, *, index: int = 0, cond: Any = None) -> Draw:
-        """Draw samples from the model of now.
+        """Draw samples from the current model.
 
         **Arguments:**
 
@@ -187,7 +187,7 @@ def _draw(module, key, num_samples, cond):
 
 
 def _check_dropped(learner, denoiser, guidance):
-    """Check that training leaves conditions out, where the loss is one of ours."""
+    """Check that training leaves conditions out, if the loss is a `DenoisingLoss`."""
     loss = learner.loss if isinstance(learner, GradientDescent) else None
     while isinstance(loss, LowPrecisionLoss):
         loss = loss.loss

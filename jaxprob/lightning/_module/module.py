@@ -42,7 +42,7 @@ def _prepared(hook):
 
 
 class LearnerModule(StoredModule):
-    """Trains any `jaxprob.AbstractLearner` in a Lightning Trainer.
+    """Training of any `jaxprob.AbstractLearner` in a Lightning Trainer.
 
     ```python
     learner = jaxprob.GradientDescent(loss, optax.adam(1e-3))
@@ -63,8 +63,8 @@ class LearnerModule(StoredModule):
 
     **Arguments:**
 
-    - `learner`: what trains: `jaxprob.GradientDescent`, or an inference method.
-    - `model`: what is trained. It is copied, never changed.
+    - `learner`: `jaxprob.GradientDescent`, or an inference method of `jaxprob.bnn`.
+    - `model`: the model that is trained. It is copied, never changed.
     - `seed`: of everything random in the run. By default that of
         `pl.seed_everything`, or of LightningCLI's `--seed_everything`, if it was
         called, else 0. A run that is resumed has the seed of its checkpoint.
@@ -74,9 +74,10 @@ class LearnerModule(StoredModule):
         (`jaxprob.lightning.BatchWatcher`). With a number it is shown the last batch of
         each dispatch.
     - `lr_schedule`: the schedule given to the optimiser, `step -> learning rate`, only
-        to be shown by `LearningRateMonitor`. `optax.inject_hyperparams` is found alone.
+        to be shown by `LearningRateMonitor`. With `optax.inject_hyperparams` it is not
+        needed.
     - `layout`: the devices, such as `jaxprob.Layout(data=4)`. The Trainer always has
-        `devices=1`, whatever the layout.
+        `devices=1`, with any layout.
     """
 
     sees_every_batch: bool = True
@@ -122,8 +123,8 @@ class LearnerModule(StoredModule):
     def model(self, model: Model) -> None:
         raise AttributeError(
             f"{type(self).__name__}.model is read, not set: give the model to "
-            "super().__init__(learner, model). To go on from other weights make a new "
-            "module of them"
+            "super().__init__(learner, model). To continue from other weights, make "
+            "another module with them"
         )
 
     @property
@@ -153,12 +154,12 @@ class LearnerModule(StoredModule):
     def learning_rate(self, rate: float) -> None:
         raise AttributeError(
             f"{type(self).__name__}.learning_rate is read, not set: the rate is that "
-            "of the optimiser, optax.adam(rate). Hold a hyper-parameter under another "
+            "of the optimiser, optax.adam(rate). Store a hyper-parameter under another "
             "name, such as self.rate"
         )
 
     def gradient(self, batch: PyTree) -> PyTree:
-        """Return the gradient of the loss on a batch at the weights of now.
+        """Return the gradient of the loss on a batch at the current weights.
 
         It is a tree like the trained leaves, computed for this call; the key is that of
         the next step. It is `None` for a learner that follows no gradient.
@@ -174,7 +175,7 @@ class LearnerModule(StoredModule):
     # Hooks of Lightning.
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Prepare the Trainer whatever a subclass does in `configure_callbacks`."""
+        """Prepare the Trainer before any `configure_callbacks` of a subclass."""
         super().__init_subclass__(**kwargs)
         if not hasattr(cls.configure_callbacks, "prepares"):
             cls.configure_callbacks = _prepared(cls.configure_callbacks)
@@ -220,7 +221,7 @@ class LearnerModule(StoredModule):
         return self._engine.predictor.predict(batch, batch_idx, dataloader_idx)
 
     def log(self, name: str, value: Any, *args, **kwargs) -> None:
-        """Lightning's `log`, for JAX and NumPy scalars too.
+        """Log a value as in Lightning, which may be a scalar of JAX or NumPy.
 
         A mean over an epoch weighs each batch by the rows that count in it.
         """
@@ -230,7 +231,7 @@ class LearnerModule(StoredModule):
         super().log(name, value, *args, **kwargs)
 
     def freeze(self) -> Any:
-        """Lightning's, for inference: a fit is rejected until `unfreeze`."""
+        """Prepare for inference: a fit raises an error until `unfreeze`."""
         self._engine.frozen = True
         return self.eval()
 

@@ -8,7 +8,7 @@ from .._loop.run_tensors import load_optimizer_tensors, optimizer_tensors
 
 
 class OptaxOptimizer:
-    """Counts steps for Lightning, shows the learning rate, carries optax's state.
+    """Stand-in for the optimiser: it counts steps and shows optax's state and rate.
 
     Lightning advances `trainer.global_step`, and with it `max_steps`, checkpoints and
     every callback that counts, only when an optimiser steps. The optimisation itself

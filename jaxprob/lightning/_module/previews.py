@@ -1,4 +1,4 @@
-"""Samples of a denoiser in training, as a grid of images for the loggers."""
+"""Previews of a denoiser in training, as a grid of images for the loggers."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ from .._trainer.watchers import PassiveCallback
 
 
 class Previews(PassiveCallback):
-    """Logs a grid of samples at the end of an epoch."""
+    """Callback that logs a grid of samples at the end of an epoch."""
 
     def __init__(self):
         self._limits: tuple[float, float] | None = None

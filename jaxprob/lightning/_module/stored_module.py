@@ -70,7 +70,7 @@ class StoredModule(WithoutParameters):
         keys = super().load_state_dict(found, strict=False, assign=assign)
         return type(keys)(missing, unexpected)
 
-    # Copies: `copy.deepcopy`, pickle, and whoever sends a module to a process.
+    # Copies: `copy.deepcopy`, pickle, and sending a module to a process.
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes; keys as the integers that they consist of."""

@@ -12,7 +12,7 @@ class Counts:
 
     - `updates`: of the optimiser, in all and in this epoch.
     - `batches`: in all and in this epoch.
-    - `logged`: x-coordinate of what is logged next.
+    - `logged`: x-coordinate of the next values that are logged.
     """
 
     updates: tuple[int, int]

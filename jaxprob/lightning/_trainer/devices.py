@@ -1,4 +1,4 @@
-"""Devices asked of torch, where JAX has them: refused with the call that works."""
+"""Rejection of devices and processes of torch, where JAX must drive them."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from .strategy import JaxStrategy
 
 
 def check_devices(trainer: Any, layout: Layout) -> None:
-    """Raises `ValueError` where the Trainer would spread what JAX has to spread.
+    """Check that the Trainer leaves devices and processes to JAX.
 
-    Of several processes the first raises and the others leave.
+    **Raises:** `ValueError` with the call to write instead. Of several processes that
+    Lightning has started, the first raises it and the others exit.
     """
     strategy = trainer.strategy
     if jax.process_count() > 1:
@@ -22,8 +23,8 @@ def check_devices(trainer: Any, layout: Layout) -> None:
     spread = wanted > 1 or trainer.world_size > 1
     if spread or not isinstance(strategy, SingleDeviceStrategy):
         if trainer.global_rank > 0:
-            # The first process says why. It would be killed, with whatever it does
-            # by then, if Lightning saw one of those that it started fail.
+            # The first process raises the error. Lightning would kill it before that
+            # if it saw one of the processes that it started fail.
             raise SystemExit(0)
         remedy = f"LearnerModule(..., layout=jaxprob.Layout(data={max(wanted, 2)}))"
         if trainer.num_nodes > 1:
@@ -50,7 +51,7 @@ def _check_processes(strategy, layout):
     processes, devices = jax.process_count(), jax.device_count()
     if not isinstance(strategy, JaxStrategy):
         raise ValueError(
-            f"JAX runs in {processes} processes and Lightning does not know: write "
+            f"JAX runs in {processes} processes, which Lightning does not know: write "
             "Trainer(accelerator='cpu', strategy=jaxprob.lightning.JaxStrategy())"
         )
     if layout.num_devices != devices:

@@ -1,4 +1,4 @@
-"""Whose code a hook is: Lightning's and ours are known, all else is the user's."""
+"""Tests whether a hook is code of the user's, and not of Lightning or jaxprob."""
 
 import inspect
 from typing import Any
@@ -7,10 +7,10 @@ _KNOWN = ("pytorch_lightning", "lightning_fabric", "jaxprob")
 
 
 def is_foreign(watcher: Any, hook: str) -> bool:
-    """Whether a hook of a callback or module is a function of the user's.
+    """Return whether a hook of a callback or module is a function of the user's.
 
-    A subclass of Lightning's `ModelCheckpoint` with a hook of its own is; so is a
-    function given to `LambdaCallback`.
+    This includes an overridden hook in a subclass of Lightning's `ModelCheckpoint`, and
+    a function given to `LambdaCallback`.
     """
     method = getattr(watcher, hook)
     function = inspect.unwrap(getattr(method, "__func__", method))
@@ -19,9 +19,9 @@ def is_foreign(watcher: Any, hook: str) -> bool:
 
 
 def mentions(function: Any, name: str) -> bool:
-    """Whether a function, or one nested in it, reads an attribute of that name.
+    """Return whether a function, or one nested in it, reads an attribute.
 
-    `True` of what has no Python code.
+    It is `True` for a callable without Python code.
     """
     code = getattr(inspect.unwrap(function), "__code__", None)
     return code is None or _names(code, name)

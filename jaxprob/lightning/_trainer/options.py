@@ -1,6 +1,6 @@
 """Options of the Trainer that torch would carry out, carried out by the JAX step.
 
-What cannot be honoured is refused here, before anything runs; nothing is ignored.
+An option that cannot be honoured raises an error before anything runs; none is ignored.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from . import precision as _precision
 
 @dataclass(frozen=True)
 class Options:
-    """What of the Trainer changes the optimiser step.
+    """Options of the Trainer that change the optimiser step.
 
     **Arguments:**
 
     - `clip`, `clip_algorithm`: of the gradient, `"norm"` or `"value"`.
     - `accumulate`: batches whose gradients are averaged for one update.
-    - `precision`: as Lightning names it.
+    - `precision`: Lightning's name of it.
     """
 
     clip: float | None = None
@@ -36,7 +36,7 @@ class Options:
     precision: str = "32-true"
 
     def apply(self, learner: AbstractLearner) -> AbstractLearner:
-        """The learner with its optimiser and its loss wrapped accordingly."""
+        """Return the learner with its optimiser and its loss wrapped accordingly."""
         if self.clip is not None:
             by_value = self.clip_algorithm == "value"
             clip = (optax.clip if by_value else optax.clip_by_global_norm)(self.clip)
@@ -60,7 +60,7 @@ class Options:
 
 
 def _clipped(clip, optimizer):
-    """The optimiser after a clipping of its gradient, with a state of the same form.
+    """Return the optimiser with a clipped gradient, and a state of the same form.
 
     `optax.chain` would add a level to the state, and a checkpoint of a run without
     clipping would be one of another optimiser.
@@ -104,7 +104,7 @@ def take_over(
         precision=trainer.precision,
     )
     trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
-    # Torch's plugin would look for tensors in our batches, and the cast is ours.
+    # Torch's plugin would search our batches for tensors, and the cast is ours.
     strategy.precision_plugin = Precision()
     strategy.process_dataloader = lambda loader: process(take_loader(loader))
 
@@ -136,7 +136,7 @@ def wrap_optimizer(
 def _reject_profiler(trainer):
     if isinstance(trainer.profiler, PyTorchProfiler):
         raise ValueError(
-            "PyTorchProfiler sees the operators of torch, of which there are none. "
+            "PyTorchProfiler times the operators of torch, and none of them runs. "
             "profiler='simple' times the hooks; wrap the fit in jax.profiler.trace("
             "folder) to see the device"
         )

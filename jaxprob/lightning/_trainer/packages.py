@@ -1,6 +1,6 @@
-"""Two packages of one code: `pytorch_lightning`, which is ours, and `lightning`.
+"""Two packages with the same code: `pytorch_lightning`, which we use, and `lightning`.
 
-Their classes have the same names and know nothing of each other.
+Their classes have the same names and do not recognise each other.
 """
 
 import sys
@@ -16,7 +16,10 @@ _warned = False
 
 
 def check_trainer(trainer: Any) -> None:
-    """Raises `TypeError` for a Trainer of `lightning`, or what it holds of it."""
+    """Check the package of a Trainer and of its parts.
+
+    **Raises:** `TypeError` for a class of `lightning`.
+    """
     held = [trainer]
     for name in ("callbacks", "loggers"):
         held += list(getattr(trainer, name, None) or ())
@@ -26,7 +29,10 @@ def check_trainer(trainer: Any) -> None:
 
 
 def check_package(thing: Any) -> None:
-    """Raises `TypeError` for an object of a class of `lightning`."""
+    """Check the package of an object.
+
+    **Raises:** `TypeError` for a class of `lightning`.
+    """
     for kind in type(thing).__mro__:
         if kind.__module__.partition(".")[0] == "lightning":
             name = f"{kind.__module__}.{kind.__qualname__}"
@@ -34,9 +40,9 @@ def check_package(thing: Any) -> None:
 
 
 def warn_of_other_package() -> None:
-    """Warns, once, where `lightning` is imported too.
+    """Warn, once, where `lightning` is imported as well.
 
-    Its Trainer would say of a module of ours no more than that it is none.
+    Its Trainer rejects our module as no LightningModule, and names no reason.
     """
     global _warned
     # From inside our own folder, `lightning` is a part of this package.

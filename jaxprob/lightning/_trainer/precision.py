@@ -1,4 +1,4 @@
-"""What `Trainer(precision=...)` means for a JAX step.
+"""Meaning of `Trainer(precision=...)` for a JAX step.
 
 | precision | parameters | computation |
 |---|---|---|
@@ -13,10 +13,11 @@ What mixed precision lowers is the whole loss of a `GradientDescent`, and of a m
 all weights and all data, stay in float32, and so do posterior and predictive.
 
 float16 needs its loss scaled to keep small gradients from vanishing, which
-`jaxprob.dynamic_loss_scale` does round the optimiser; a method without one is refused.
-Lightning makes `"bf16-mixed"` of it where its own accelerator is the CPU, and says so.
+`jaxprob.dynamic_loss_scale` does around the optimiser; a method without one raises an
+error. Lightning replaces it by `"bf16-mixed"` where its accelerator is the CPU, with a
+warning.
 
-Low precision is refused for HMC, whose acceptance step looks at differences of log
+Low precision is rejected for HMC, whose acceptance step depends on differences of log
 densities, and float16 for parameters (`"16-true"`), whose updates it would round away.
 """
 
@@ -40,7 +41,10 @@ _KNOWN = ("32-true", *_MIXED, *STORED)
 
 
 def check(precision: str) -> None:
-    """Raises `ValueError` for a precision that would not be honoured."""
+    """Check that a precision can be honoured.
+
+    **Raises:** `ValueError` that names those that can.
+    """
     if precision not in _KNOWN:
         raise ValueError(
             f"Trainer(precision={precision!r}) is not honoured: choose one of "
@@ -48,14 +52,14 @@ def check(precision: str) -> None:
         )
     if precision == "64-true" and not jax.config.jax_enable_x64:  # pyright: ignore
         raise ValueError(
-            "Trainer(precision='64-true'): JAX makes float32 of every float64 until it "
-            "is told otherwise. Begin the program with "
+            "Trainer(precision='64-true'): JAX makes float32 of every float64 by "
+            "default. Begin the program with "
             "jax.config.update('jax_enable_x64', True)"
         )
 
 
 def in_precision(learner: AbstractLearner, precision: str) -> AbstractLearner:
-    """The learner with its step in a precision.
+    """Return the learner with its step in a precision.
 
     **Raises:** `ValueError` for a learner in which it could not be honoured.
     """

@@ -143,12 +143,12 @@ def batches_until(trainer: Any, updates: int) -> int:
 
 
 def is_resuming(trainer: Any) -> bool:
-    """Return whether this fit goes on from a checkpoint, before its first epoch."""
+    """Return whether this fit resumes a checkpoint, before its first epoch."""
     return bool(trainer.fit_loop.is_resuming)
 
 
 def counts(trainer: Any) -> Counts:
-    """Return the counters of what is completed."""
+    """Return the counters of completed batches and updates."""
     loop = trainer.fit_loop.epoch_loop
     updates = loop.manual_optimization.optim_step_progress
     batches = loop.batch_progress
@@ -209,7 +209,7 @@ RUN = _call._call_and_handle_interrupt.__code__
 
 
 def logger_step(trainer: Any) -> int:
-    """Return the x-coordinate of what is logged now."""
+    """Return the current x-coordinate of the loggers."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 

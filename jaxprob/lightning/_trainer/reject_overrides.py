@@ -36,7 +36,7 @@ NEVER_CALLED = {
 
 
 def reject_overrides(module: Any, overrides: Callable[[str], bool]) -> None:
-    """Check the methods of a module that is to be trained.
+    """Check the methods of a module before a fit.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""Tells Lightning of the processes that `jaxprob.join_processes` brought together."""
+"""Strategy for processes that `jaxprob.join_processes` brought together."""
 
 import pickle
 from typing import Any
@@ -14,7 +14,7 @@ from ..._training.loader import ArrayLoader
 
 
 class JaxStrategy(SingleDeviceStrategy):
-    """One Lightning process for each host; gradients meet inside the JAX program.
+    """Strategy with one Lightning process for each host; JAX sums the gradients.
 
     ```python
     jaxprob.join_processes("host0:1234", num_processes=2, process_id=rank)
@@ -23,10 +23,10 @@ class JaxStrategy(SingleDeviceStrategy):
     trainer.fit(module, data)                      # the same call in every process
     ```
 
-    The first process writes checkpoints and logs, the others are silent. Every process
-    holds the data set and takes its own rows of each batch, in one common order, so
-    `batch_size` is that of all together. Checkpoints lie where every process can read
-    them.
+    The first process writes checkpoints and logs; the others write nothing. Every
+    process has the whole data set and takes a part of the rows of each batch, in one
+    common order, so `batch_size` counts the rows of all processes. Checkpoints must be
+    in a folder that every process can read.
     """
 
     strategy_name = "jax"
@@ -35,7 +35,7 @@ class JaxStrategy(SingleDeviceStrategy):
         super().__init__(device="cpu", **kwargs)
         self.global_rank = self.local_rank = jax.process_index()
         self.world_size = jax.process_count()
-        # Lightning's one switch for all that only one process may do.
+        # Lightning's switch for work that only one process may do.
         rank_zero_only.rank = self.global_rank
 
     @property
@@ -72,7 +72,7 @@ class JaxStrategy(SingleDeviceStrategy):
     def reduce(
         self, tensor: Any, group: Any = None, reduce_op: Any = "mean"
     ) -> torch.Tensor:
-        """Metrics are computed from all rows and are the same in every process."""
+        """Reduce a metric, which is equal in every process, computed from all rows."""
         gathered = self.all_gather(torch.as_tensor(tensor))
         if self.world_size == 1:
             return gathered

@@ -103,7 +103,7 @@ def test_a_hostile_file_runs_no_code(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_an_archive_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
+def test_an_archive_that_unpacks_to_more_than_it_holds_is_rejected(tmp_path):
     import zipfile
 
     path = tmp_path / "bomb.ckpt"
@@ -170,7 +170,7 @@ def locked(folder):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_fit_into_a_folder_of_another_run_is_refused_before_its_first_step(tmp_path):
+def test_a_fit_into_a_folder_of_another_run_is_rejected_before_its_first_step(tmp_path):
     trainer = make_trainer(
         tmp_path, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path)]
     )
@@ -205,7 +205,7 @@ def test_a_fit_that_fails_lets_go_of_its_folder(tmp_path, hook):
 
 
 @pytest.mark.slow
-def test_a_second_writer_is_refused_while_the_first_runs(tmp_path):
+def test_a_second_writer_is_rejected_while_the_first_runs(tmp_path):
     first = AtomicCheckpointIO()
     first.begin([tmp_path])
     answer = other_process(tmp_path / "b.ckpt")

@@ -1,4 +1,4 @@
-"""Resuming where the newest checkpoint is damaged: refused, or said aloud."""
+"""Resuming where the newest checkpoint is damaged: rejected, or said aloud."""
 
 import os
 import warnings
@@ -60,7 +60,7 @@ def test_the_newest_is_the_one_with_the_most_steps(folder):
     assert newest_good_checkpoint(folder).endswith("epoch=1-step=24.ckpt")
 
 
-def test_a_damaged_one_is_refused_by_the_trainer_itself(folder):
+def test_a_damaged_one_is_rejected_by_the_trainer_itself(folder):
     damage(folder / "epoch=1-step=24.ckpt")
     with pytest.raises(CheckpointCorruptError, match="step=24"):
         make_trainer(folder).fit(

@@ -1,4 +1,4 @@
-"""URLs go through fsspec, and where that cannot be they are refused by name."""
+"""URLs go through fsspec, and where that cannot be they are rejected by name."""
 
 import fsspec
 import pytest
@@ -146,7 +146,7 @@ def test_a_function_of_local_files_refuses_a_url(name):
         call("memory://x")
 
 
-def test_a_url_that_went_through_pathlib_is_refused():
+def test_a_url_that_went_through_pathlib_is_rejected():
     from pathlib import Path
 
     with pytest.raises(ValueError, match="'s3://bucket/run'"):

@@ -1,4 +1,4 @@
-"""Loaders that are not ours train to the same bits, or are refused."""
+"""Loaders that are not ours train to the same bits, or are rejected."""
 
 import multiprocessing
 
@@ -100,7 +100,7 @@ def test_workers_from_a_fork_server_train_to_the_same_bits(tmp_path, reference):
     assert trained(tmp_path, loader) == reference
 
 
-def test_workers_that_fork_are_refused(tmp_path):
+def test_workers_that_fork_are_rejected(tmp_path):
     loader = DataLoader(dataset_of_tensors(), batch_size=SIZE, num_workers=2)
     assert multiprocessing.get_start_method() == "fork"
     with pytest.raises(ValueError, match="forkserver"):
@@ -188,6 +188,6 @@ def test_a_generator_without_an_end_trains_for_a_number_of_steps(tmp_path, refer
     ],
     ids=["array", "list of pairs", "tensors", "jax"],
 )
-def test_batches_that_would_be_taken_for_loaders_are_refused(tmp_path, batches):
+def test_batches_that_would_be_taken_for_loaders_are_rejected(tmp_path, batches):
     with pytest.raises(ValueError, match="ArrayDataModule"):
         trained(tmp_path, batches())

@@ -1,4 +1,4 @@
-"""Lightning's callbacks and profilers beside a JAX step: they work, or are refused."""
+"""Lightning's callbacks and profilers beside a JAX step: they work, or are rejected."""
 
 import csv
 import datetime
@@ -53,7 +53,7 @@ from ..scene import bits, make_data, make_module, make_trainer, network, sealed
         (lambda: ThroughputMonitor(len), "steps_per_dispatch=1"),
     ],
 )
-def test_callbacks_that_would_do_nothing_are_refused(tmp_path, callback, remedy):
+def test_callbacks_that_would_do_nothing_are_rejected(tmp_path, callback, remedy):
     with pytest.raises(ValueError, match=remedy):
         make_trainer(tmp_path, callbacks=[callback()]).fit(make_module(), make_data())
 
@@ -62,7 +62,7 @@ def test_callbacks_that_would_do_nothing_are_refused(tmp_path, callback, remedy)
     ("method", "remedy"),
     [("lr_find", "schedules"), ("scale_batch_size", "batch_size=")],
 )
-def test_the_tuner_is_refused(tmp_path, method, remedy):
+def test_the_tuner_is_rejected(tmp_path, method, remedy):
     tuner = Tuner(make_trainer(tmp_path))
     with pytest.raises(ValueError, match=remedy):
         getattr(tuner, method)(make_module(), datamodule=make_data())
@@ -93,7 +93,7 @@ def test_a_frozen_module_is_not_trained(tmp_path):
     assert trainer.global_step == 1
 
 
-def test_a_learning_rate_that_is_set_from_outside_is_refused(tmp_path):
+def test_a_learning_rate_that_is_set_from_outside_is_rejected(tmp_path):
     class Set(pl.Callback):
         def on_train_epoch_start(self, trainer, module):
             for group in trainer.optimizers[0].param_groups:
@@ -231,7 +231,7 @@ def test_a_profiler_times_the_hooks(tmp_path, profiler):
     assert "training_step" in (tmp_path / "fit-times.txt").read_text()
 
 
-def test_the_profiler_of_torch_is_refused(tmp_path):
+def test_the_profiler_of_torch_is_rejected(tmp_path):
     profiler = PyTorchProfiler()
     profiler.teardown = lambda stage: None  # it objects to being dropped unused
     trainer = make_trainer(tmp_path, profiler=profiler)

@@ -99,6 +99,6 @@ def test_values_none_of_which_is_finite_are_left_out(tmp_path, wandb):
     assert wandb.logged == []
 
 
-def test_a_wrong_interval_is_refused():
+def test_a_wrong_interval_is_rejected():
     with pytest.raises(ValueError, match="every_n_epochs=0"):
         ParameterHistograms(every_n_epochs=0)

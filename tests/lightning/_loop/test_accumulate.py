@@ -159,7 +159,7 @@ def test_another_optimiser_is_named(tmp_path, saved):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Trainer.accumulate_grad_batches")
-def test_a_window_that_is_cut_is_refused_by_the_name_of_the_option(tmp_path):
+def test_a_window_that_is_cut_is_rejected_by_the_name_of_the_option(tmp_path):
     saving = ModelCheckpoint(tmp_path, "{epoch}", every_n_train_steps=5)
     make_trainer(
         tmp_path,

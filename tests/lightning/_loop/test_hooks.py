@@ -46,7 +46,7 @@ def spying(kind):
         return hook
 
     hooks = {name: counting(name, getattr(kind, name)) for name in calls}
-    # Lightning deprecated it and calls it nowhere, but refuses who has it.
+    # Lightning deprecated it and calls it nowhere, but rejects who has it.
     hooks.pop("on_validation_model_zero_grad", None)
     return type(kind.__name__, (kind,), hooks), calls
 

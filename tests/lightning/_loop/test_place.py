@@ -203,7 +203,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_other_data_are_refused_in_the_middle_of_an_epoch(tmp_path, saved, name):
+def test_other_data_are_rejected_in_the_middle_of_an_epoch(tmp_path, saved, name):
     trainer = make_trainer(tmp_path)
     data, path = make_data(**CHANGES[name]), saved / "epoch=0-step=5.ckpt"
     with pytest.raises(CheckpointMismatchError, match=rf"{name} is \d+ and was \d+.*5"):

@@ -149,7 +149,7 @@ def test_a_loader_that_fails_does_so_after_the_batches_before_it(tmp_path):
     assert int(module.state_dict()["run.step"]) == 5
 
 
-def test_another_model_is_refused_by_the_name_of_the_leaf(tmp_path, whole):
+def test_another_model_is_rejected_by_the_name_of_the_leaf(tmp_path, whole):
     folder, _ = whole
     from jaxprob.lightning import LearnerModule
 
@@ -168,7 +168,7 @@ def test_a_missing_leaf_is_named(whole):
         make_module().load_state_dict(tensors)
 
 
-def test_two_leaves_swapped_are_refused_where_shapes_differ(whole):
+def test_two_leaves_swapped_are_rejected_where_shapes_differ(whole):
     folder, _ = whole
     tensors = torch.load(folder / "end-epoch=0.ckpt", weights_only=True)["state_dict"]
     a, b = "state.model.layers.0.weight", "state.model.layers.3.weight"

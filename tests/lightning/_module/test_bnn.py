@@ -147,7 +147,7 @@ def test_labels_get_an_accuracy(tmp_path):
     assert found["test_predictive_nll"] < np.log(3)
 
 
-def test_a_learner_without_a_posterior_is_refused():
+def test_a_learner_without_a_posterior_is_rejected():
     with pytest.raises(TypeError, match="LearnerModule"):
         BNNModule(make_learner(), network())
 

@@ -74,7 +74,7 @@ def test_each_loader_of_predict_has_samples_of_its_own(tmp_path):
     assert batches[1] == np.asarray(module.sample(4, index=1).x_0).tobytes()
 
 
-def test_a_network_that_is_no_denoiser_is_refused():
+def test_a_network_that_is_no_denoiser_is_rejected():
     learner = jaxprob.GradientDescent(diffusion.DenoisingLoss(), optax.adam(1e-3))
     with pytest.raises(TypeError, match="Preconditioned"):
         DiffusionModule(learner, jax.nn.relu, shape=SHAPE)
@@ -136,7 +136,7 @@ def test_images_of_two_channels_are_rejected():
         ImageDataModule(jaxprob.datasets.Split(x[:7], y[:7], x[7:], y[7:]))
 
 
-def test_a_grid_of_points_is_refused():
+def test_a_grid_of_points_is_rejected():
     with pytest.raises(ValueError, match=r"\(5, 2\)"):
         image_grid(np.zeros((5, 2), np.float32))
 
@@ -151,7 +151,7 @@ def test_image_data_are_standardised_and_have_a_channel():
     assert abs(everything.std() - 1) < 1e-4
 
 
-def test_a_table_given_as_images_is_refused():
+def test_a_table_given_as_images_is_rejected():
     with pytest.raises(ValueError, match="TabularDataModule"):
         ImageDataModule("iris")
 

@@ -214,7 +214,7 @@ def test_a_callback_that_looks_sees_the_metrics_of_its_own_step(tmp_path):
 
 
 @pytest.mark.parametrize("kwargs", [{"devices": 2}, {"strategy": "ddp"}])
-def test_torch_processes_are_refused_with_the_call_that_works(
+def test_torch_processes_are_rejected_with_the_call_that_works(
     tmp_path, kwargs, monkeypatch
 ):
     # Lightning starts its child scripts before any hook of ours, runs the whole test
@@ -236,7 +236,7 @@ def test_torch_processes_are_refused_with_the_call_that_works(
         ({}, ValueError, "no arrays"),
     ],
 )
-def test_bad_arrays_are_refused_before_training(arrays, error, message):
+def test_bad_arrays_are_rejected_before_training(arrays, error, message):
     with pytest.raises(error, match=message):
         ArrayDataModule(**arrays)
 

@@ -198,7 +198,7 @@ def test_callbacks_of_a_module_stand_beside_ours(tmp_path, kind):
     assert "test_loss" in trainer.test(module, make_data(), verbose=False)[0]
 
 
-def test_a_callback_of_a_module_that_would_do_nothing_is_refused(tmp_path):
+def test_a_callback_of_a_module_that_would_do_nothing_is_rejected(tmp_path):
     class Averaging(LearnerModule):
         def configure_callbacks(self):
             return [EMAWeightAveraging()]

@@ -115,7 +115,7 @@ def test_a_checkpoint_of_four_devices_goes_on_with_one(tmp_path, whole, alone):
         ({"num_nodes": 2}, r"jaxprob.join_processes\(...\) in 2 processes"),
     ],
 )
-def test_devices_asked_of_torch_are_refused_with_the_call_that_works(
+def test_devices_asked_of_torch_are_rejected_with_the_call_that_works(
     tmp_path, asked, remedy
 ):
     trainer = make_trainer(tmp_path, **asked)

@@ -53,7 +53,7 @@ OBJECTS = {
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_an_object_is_refused_on_saving_by_the_name_of_its_entry(tmp_path, name):
+def test_an_object_is_rejected_on_saving_by_the_name_of_its_entry(tmp_path, name):
     value, match = OBJECTS[name]
     content = {"callbacks": {"Best": {"list": [1.0, value]}}, "epoch": 3}
     where = r"\['callbacks'\]\['Best'\]\['list'\]\[1\] is a "
@@ -67,7 +67,7 @@ def test_objects_can_be_kept_by_name_and_are_then_read_by_name(tmp_path):
     content = {"where": pathlib.Path("a"), "global_step": 3}
     AtomicCheckpointIO(plain=False).save_checkpoint(content, path)
     io = AtomicCheckpointIO()
-    with pytest.raises(CheckpointContentError, match=r"whole.*weights_only=False"):
+    with pytest.raises(CheckpointContentError, match=r"intact.*weights_only=False"):
         io.load_checkpoint(path)
     assert io.load_checkpoint(path, weights_only=False) == content
 
@@ -79,7 +79,7 @@ def test_a_module_of_another_writer_loads_with_weights_only_false(tmp_path):
     content["pytorch-lightning_version"] = pl.__version__
     torch.save(content, path)
     parts = {"learner": make_learner(), "model": network(3)}
-    with pytest.raises(CheckpointContentError, match="whole"):
+    with pytest.raises(CheckpointContentError, match="intact"):
         LearnerModule.load_from_checkpoint(path, **parts)
     loaded = LearnerModule.load_from_checkpoint(path, weights_only=False, **parts)
     found = loaded.state_dict()
@@ -89,7 +89,7 @@ def test_a_module_of_another_writer_loads_with_weights_only_false(tmp_path):
 def test_a_newer_file_of_objects_is_skipped_aloud(tmp_path):
     AtomicCheckpointIO().save_checkpoint({"global_step": 3}, tmp_path / "a.ckpt")
     torch.save({"global_step": 4, "p": pathlib.Path("a")}, tmp_path / "b.ckpt")
-    with pytest.warns(UserWarning, match=r"b\.ckpt is whole"):
+    with pytest.warns(UserWarning, match=r"b\.ckpt is intact"):
         assert newest_good_checkpoint(tmp_path) == str(tmp_path / "a.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""Low precision in the methods of `jaxprob.bnn`, and what is refused."""
+"""Low precision in the methods of `jaxprob.bnn`, and what is rejected."""
 
 import equinox as eqx
 import jax
@@ -276,7 +276,7 @@ def test_on_lightnings_cpu_float16_becomes_bfloat16_and_it_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["SGLD", "IVON"])
-def test_float16_is_refused_where_no_loss_could_be_scaled(tmp_path, method):
+def test_float16_is_rejected_where_no_loss_could_be_scaled(tmp_path, method):
     make = METHODS.get(method, lambda joint: bnn.IVON(joint, 0.1))
     module = observed(make, set())
     with pytest.raises(ValueError, match=f"{method} has no optax optimiser"):
@@ -285,13 +285,13 @@ def test_float16_is_refused_where_no_loss_could_be_scaled(tmp_path, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_low_precision_is_refused_where_a_sampler_accepts_by_it(tmp_path, precision):
+def test_low_precision_is_rejected_where_a_sampler_accepts_by_it(tmp_path, precision):
     module = observed(lambda joint: bnn.NUTS(joint, num_warmup=2, num_draws=2), set())
     with pytest.raises(ValueError, match="log densities"):
         make_trainer(tmp_path, precision=precision).fit(module, make_data())
 
 
-def test_mixed_is_refused_where_there_is_nothing_to_lower(tmp_path):
+def test_mixed_is_rejected_where_there_is_nothing_to_lower(tmp_path):
     class Fixed(jaxprob.AbstractLearner):
         def init(self, model, *, key):
             return {"w": jnp.zeros(())}
@@ -311,8 +311,8 @@ def test_mixed_is_refused_where_there_is_nothing_to_lower(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["16-true", "transformer-engine"])
-def test_a_precision_that_would_be_ignored_is_refused(tmp_path, precision):
-    # Lightning itself refuses some before we are asked.
+def test_a_precision_that_would_be_ignored_is_rejected(tmp_path, precision):
+    # Lightning itself rejects some before we are asked.
     with pytest.raises((ValueError, ImportError, ModuleNotFoundError, TypeError)):
         make_trainer(tmp_path, precision=precision).fit(make_module(), make_data())
 

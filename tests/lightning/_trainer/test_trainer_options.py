@@ -1,4 +1,4 @@
-"""What the Trainer asks of the optimiser step: done in JAX, or refused."""
+"""What the Trainer asks of the optimiser step: done in JAX, or rejected."""
 
 import datetime
 
@@ -147,7 +147,7 @@ def test_double_precision_needs_x64_and_then_is_double(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["16-true"])
-def test_half_precision_is_refused(tmp_path, precision):
+def test_half_precision_is_rejected(tmp_path, precision):
     with pytest.raises(ValueError, match="bf16-mixed"):
         make_trainer(tmp_path, precision=precision).fit(make_module(), make_data())
 
@@ -258,7 +258,7 @@ def test_logging_every_step_gives_each_step_its_own_value(tmp_path, steps):
         {"precision": "16-mixed"},
     ],
 )
-def test_what_does_not_reach_all_weights_is_refused(option):
+def test_what_does_not_reach_all_weights_is_rejected(option):
     """The optimiser of IVON is for points alone, as that of a block is for its own."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=96)
     ivon = bnn.IVON(joint, 0.1, optimizer=optax.adam(1e-2))
