@@ -110,7 +110,7 @@ METHODS = {
     "MeanFieldVI, local": mean_field("local"),
     "LowRankVI": lambda j: bnn.LowRankVI(j, ADAM, rank=3),
     "FullRankVI": lambda j: bnn.FullRankVI(j, ADAM),
-    "IVON": lambda j: bnn.IVON(j, 0.1, beta2=0.9, optimizer=SGD),
+    "IVON": lambda j: bnn.IVON(j, 0.1, beta2=0.9, point_optimizer=SGD),
     "Laplace, full": laplace(),
     "Laplace, diagonal": laplace("diagonal"),
     "Laplace, Kronecker": laplace("kronecker"),

@@ -296,7 +296,7 @@ def test_what_a_learner_of_the_users_returns(out, message):
 def test_the_points_of_ivon_take_an_optimizer_that_needs_the_loss():
     log_joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.IsotropicNormal(), 16)
     method = bnn.IVON(
-        log_joint, 0.1, random="weight", optimizer=EXTRA["reduce_on_plateau"]()
+        log_joint, 0.1, random="weight", point_optimizer=EXTRA["reduce_on_plateau"]()
     )
     state = method.init(line())
     with jax.numpy_dtype_promotion("standard"):

@@ -40,7 +40,7 @@ METHODS = {
     "MeanFieldVI, local": mean_field("local"),
     "LowRankVI": lambda joint: bnn.LowRankVI(joint, SGD),
     "FullRankVI": lambda joint: bnn.FullRankVI(joint, SGD),
-    "IVON": lambda joint: bnn.IVON(joint, 1e-3, beta2=0.5, optimizer=SGD),
+    "IVON": lambda joint: bnn.IVON(joint, 1e-3, beta2=0.5, point_optimizer=SGD),
     "DeepEnsemble": lambda joint: bnn.DeepEnsemble(bnn.MAP(joint, SGD), 2),
     "DeepEnsemble, in a loop": lambda joint: bnn.DeepEnsemble(
         bnn.MAP(joint, SGD), 2, members="loop"

@@ -238,7 +238,7 @@ SPECIAL: dict[str, Names] = {
         "log_likelihood": lambda: jnp.zeros(()),
         "model": lambda: bnn.BayesianLinear(3, 8, key=key()),
     },
-    "bnn/_laplace/tune.py:tune_prior": {
+    "bnn/_laplace/tune_prior.py:tune_prior": {
         "method": laplace,
         "state": lambda: trained(laplace()),
     },
@@ -250,7 +250,7 @@ SPECIAL: dict[str, Names] = {
         "make_model": lambda: lambda key: network(),
     },
     "bnn/_predictive/diagnose.py:diagnose": {"posterior": run_of_chains},
-    "bnn/_variational/ivon.py:ivon": {"loss": lambda: mean_squares},
+    "bnn/_variational/ivon_optimizer.py:ivon": {"loss": lambda: mean_squares},
     "bnn/_weights/layers.py:BayesianLinear": {
         "batch": lambda: np.ones((4, 3), np.float32),
         "loss": lambda: jnp.zeros(()),

@@ -206,7 +206,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
 
 
 def _all_equal(stacked):
-    """Whether each array is the same for all members; `False` for traced ones."""
+    """Test that each array is the same for all members; `False` for traced ones."""
     arrays = jax.tree.leaves(eqx.filter(stacked, eqx.is_inexact_array))
     if any(map(is_traced, arrays)):
         return False

@@ -71,7 +71,7 @@ def looks_trained(
 
 
 def _as_initialised(leaves):
-    """Whether each matrix or kernel lies within one over the root of its fan-in."""
+    """Test that each matrix or kernel lies within one over the root of its fan-in."""
     weights = [leaf for leaf in leaves if leaf.ndim > 1]
     bounds = [1.0 / math.sqrt(math.prod(leaf.shape[1:])) for leaf in weights]
     return bool(weights) and all(

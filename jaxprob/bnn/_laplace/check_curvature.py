@@ -1,4 +1,4 @@
-"""Checks of a curvature after the pass over the data."""
+"""Errors and warnings about a curvature, after the pass over the data."""
 
 import warnings
 

@@ -38,7 +38,7 @@ class HMCState(eqx.Module):
 
 
 class HMCInfo(NamedTuple):
-    """What is known of a transition.
+    """Statistics of a transition.
 
     **Fields:**
 

@@ -1,4 +1,4 @@
-"""Checks of draws before they become a posterior."""
+"""Errors and warnings about draws, before they become a posterior."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Checks of a run of chains: at its start, after each stretch, and at its end."""
+"""Errors and warnings about a run of chains: at its start, on its way, at its end."""
 
 import warnings
 from collections.abc import Callable

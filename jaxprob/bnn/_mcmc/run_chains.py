@@ -1,4 +1,4 @@
-"""Runs of chains to their last draw, in memory or on disk."""
+"""Chains that run to their last draw, in memory or on disk."""
 
 import dataclasses
 from pathlib import Path

@@ -63,8 +63,8 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
     - `log_joint`: the prior of every random leaf is a numpyro `Normal`.
     - `learning_rate`: a number or a schedule. Decay it to zero: the mean then settles.
     - `random`: leaves that get a Gaussian, as in `MAP`.
-    - `point`: of the others, those that are optimised, by `optimizer`.
-    - `optimizer`: any optax transformation, for points alone.
+    - `point`: of the others, those that are optimised, by `point_optimizer`.
+    - `point_optimizer`: any optax transformation, for points alone.
     - `num_samples`: draws of the model in each step.
     - `hess_init`, `beta1`, `beta2`, `clip_radius`, `trust_radius`: as in `ivon`.
         `beta2=0.99999` is for tens of thousands of steps; with a thousand take 0.999.
@@ -75,7 +75,7 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
     _: KW_ONLY
     random: Where | None = None
     point: Where = True
-    optimizer: optax.GradientTransformation | None = None
+    point_optimizer: optax.GradientTransformation | None = None
     num_samples: int = 1
     hess_init: float = 1.0
     beta1: float = 0.9
@@ -86,26 +86,27 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
     def __check_init__(self):
         if self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples}: at least one is needed")
-        if self.optimizer is not None:
-            check_optimizer(self.optimizer)
+        if self.point_optimizer is not None:
+            check_optimizer(self.point_optimizer)
         if isinstance(self.learning_rate, optax.GradientTransformation):
             raise TypeError(
                 "IVON is an optimiser itself: give a learning rate, such as 0.1, or a "
-                "schedule. `optimizer=` is for leaves that are points"
+                "schedule. `point_optimizer=` is for leaves that are points"
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         params, points, _ = self._split(model)
         check_prior(self.log_joint.prior, params)
-        if jax.tree.leaves(points) and self.optimizer is None:
+        if jax.tree.leaves(points) and self.point_optimizer is None:
             name = next(iter(tree.paths(points)))
             raise ValueError(
                 f"{name} is a point, not random, and the rule of IVON is for random "
-                "leaves: give optimizer=optax.adam(1e-3), or point=False to freeze it"
+                "leaves: give point_optimizer=optax.adam(1e-3), or point=False to "
+                "freeze it"
             )
         opt_state = (
             self._ivon(params).init(params),
-            None if self.optimizer is None else self.optimizer.init(points),
+            None if self.point_optimizer is None else self.point_optimizer.init(points),
         )
         return TrainState(model, opt_state, None, jnp.zeros((), jnp.int32))
 
@@ -129,7 +130,7 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
         info = self._info(params, inner.scale, jnp.mean(values))
         updates, inner = self._ivon(params).update(grads, inner, params, drawn=drawn)
         params = optax.apply_updates(params, updates)
-        if self.optimizer is not None:
+        if self.point_optimizer is not None:
             temperature = self.log_joint.temperature
             point_grads = jax.tree.map(
                 lambda g: jnp.mean(g, 0) / temperature, point_grads
@@ -141,7 +142,7 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
                 return jnp.mean(self._gradients(there, batch, key)[0]) / temperature
 
             updates, outer = optimizer_update(
-                self.optimizer,
+                self.point_optimizer,
                 point_grads,
                 outer,
                 points,

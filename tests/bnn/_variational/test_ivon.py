@@ -229,7 +229,7 @@ def test_points_have_an_optimiser_of_their_own(getkey):
     joint = bnn.LogJoint(bnn.HeteroscedasticNormal(), bnn.FanInNormal(), num_data=16)
     with pytest.raises(ValueError, match="raw_scale is a point"):
         bnn.IVON(joint, 0.1).init(model)
-    method = bnn.IVON(joint, 0.1, beta2=0.5, optimizer=optax.adam(1e-2))
+    method = bnn.IVON(joint, 0.1, beta2=0.5, point_optimizer=optax.adam(1e-2))
     state = method.init(model)
     state, info = eqx.filter_jit(method.update)(state, batch, key=getkey())
     after = method.model(state)

@@ -261,7 +261,7 @@ def test_logging_every_step_gives_each_step_its_own_value(tmp_path, steps):
 def test_what_does_not_reach_all_weights_is_rejected(option):
     """The optimiser of IVON is for points alone, as that of a block is for its own."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), bnn.FanInNormal(), num_data=96)
-    ivon = bnn.IVON(joint, 0.1, optimizer=optax.adam(1e-2))
+    ivon = bnn.IVON(joint, 0.1, point_optimizer=optax.adam(1e-2))
     chain = bnn.SGLD(joint, 1e-3, num_warmup=0, thin=1, num_draws=2)
     blocks = bnn.Blocks(bnn.MAP(joint, optax.adam(1e-2)), {"weight": chain})
     options = Options(
