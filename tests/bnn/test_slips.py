@@ -95,7 +95,7 @@ SLIPS = {
     "no batch": (
         lambda: bnn.Laplace(MAP).posterior(state(), []),
         ValueError,
-        "batches gave no batch",
+        "batches is empty",
     ),
 }
 

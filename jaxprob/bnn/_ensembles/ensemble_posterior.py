@@ -78,7 +78,7 @@ class EnsemblePosterior(AbstractPosterior):
         inner = self.member(0).num_atoms
         if inner is None:
             raise NotImplementedError(
-                "the members have a density: they are no finite list of models"
+                "the members have a density, so they have no finite support"
             )
         return self.member(index // inner).atom(index % inner)
 

@@ -128,7 +128,7 @@ def test_members_are_those_trained_alone(make, inner, data, members, getkey):
 
 @pytest.mark.slow
 def test_each_member_has_masks_of_its_own(data, getkey):
-    """Those of its own key, as it would have alone."""
+    """The draws of its key, as when it is trained alone."""
     model = eqx.nn.Sequential(
         [
             eqx.nn.Linear(2, 8, key=getkey()),

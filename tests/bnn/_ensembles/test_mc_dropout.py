@@ -73,7 +73,7 @@ def test_a_draw_is_one_function_of_the_input(problem, getkey):
     assert np.array_equal(jax.vmap(drawn)(x), again)
 
 
-def test_a_model_without_dropout_is_refused(problem, getkey):
+def test_a_model_without_dropout_is_rejected(problem, getkey):
     method, model, _, _ = problem
     with pytest.raises(ValueError, match=r"has no eqx\.nn\.Dropout"):
         method.init(model.layers[1], key=getkey())

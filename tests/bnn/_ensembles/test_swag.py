@@ -1,4 +1,4 @@
-"""SWAG against its definition on a recorded path, and SGD's own stationary law."""
+"""SWAG against its definition, and against the stationary distribution of SGD."""
 
 import equinox as eqx
 import jax
@@ -160,7 +160,7 @@ def test_a_density_over_part_of_a_model(x64, getkey):
 
 
 @pytest.mark.slow
-def test_too_few_iterates_are_refused(problem, getkey):
+def test_too_few_iterates_are_rejected(problem, getkey):
     method = bnn.SWAG(
         bnn.MAP(problem.log_joint(), optax.sgd(0.1)), num_warmup=20, thin=5
     )

@@ -358,9 +358,9 @@ def test_any_likelihood_and_padding_and_missing_rows(network, getkey):
 
 
 @pytest.mark.slow
-def test_what_has_no_factor_is_refused_by_name(network, getkey):
+def test_what_has_no_factor_is_rejected_by_name(network, getkey):
     joint, model, batch = network
-    with pytest.raises(ValueError, match="looks at the training data once more"):
+    with pytest.raises(ValueError, match="computes the curvature from the training"):
         laplace(joint).posterior(laplace(joint).init(model))
     conv = [eqx.nn.Conv1d(2, 2, 3, groups=2, key=getkey())]
     with pytest.raises(ValueError, match=r"no Kronecker factor for 0\.weight"):
@@ -420,7 +420,7 @@ def test_the_predictive_of_a_head_differentiates_no_body(getkey):
 
 
 @pytest.mark.slow
-def test_a_precision_that_float32_cannot_hold_is_refused(getkey):
+def test_a_precision_that_float32_cannot_hold_is_rejected(getkey):
     """Two inputs that are nearly one, measured exactly: what is left is rounding."""
     x = jax.random.normal(getkey(), (2000, 1)) * jnp.array([[1.0, 1.0, 1.0]])
     y = x[:, 0]

@@ -186,7 +186,7 @@ def test_a_heteroscedastic_normal_has_its_expected_information(x64, getkey):
     assert np.allclose(posterior.curvature.matrix, expected, rtol=0.0, atol=1e-9)
 
 
-def test_batch_norm_in_training_mode_is_refused(getkey):
+def test_batch_norm_in_training_mode_is_rejected(getkey):
     class Normed(eqx.Module):
         linear: eqx.nn.Linear
         norm: eqx.nn.BatchNorm

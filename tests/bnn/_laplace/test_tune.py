@@ -145,7 +145,7 @@ def test_the_pass_for_the_evidence_is_in_batches_too(getkey, x64, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_training_by_evidence_cannot_do_is_refused(getkey):
+def test_what_training_by_evidence_cannot_do_is_rejected(getkey):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     model, data = problem.model(key=getkey()), (problem.x, problem.y)
     with pytest.raises(ValueError, match="num_rounds=0: at least one"):
@@ -172,7 +172,7 @@ def test_each_part_has_a_prior_of_its_own_inside_of_others():
 
 
 @pytest.mark.slow
-def test_noise_of_other_likelihoods_and_of_the_fisher_is_refused(x64, getkey):
+def test_noise_of_other_likelihoods_and_of_the_fisher_is_rejected(x64, getkey):
     problem = LinearGaussian.random(key=getkey(), num_data=10, dim=2)
     batch = (problem.x, problem.y)
     method = laplace(problem.log_joint(), kind="fisher")

@@ -85,7 +85,7 @@ def test_the_disk_holds_what_memory_would(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_run_in_the_same_folder_is_refused(whole):
+def test_another_run_in_the_same_folder_is_rejected(whole):
     method, model, (x, y) = scene()
 
     def again(method, y, key):
@@ -237,8 +237,8 @@ class Walled(eqx.Module):
 
 
 @pytest.mark.slow
-def test_a_check_that_fails_refuses_a_proposal(x64):
-    """The law is then the prior's, cut off at the wall."""
+def test_a_check_that_fails_rejects_a_proposal(x64):
+    """The distribution is then the prior, cut off at the wall."""
     joint = bnn.LogJoint(bnn.NormalLikelihood(1e3), dist.Normal(0.0, 1.0), num_data=2)
     data = (jnp.ones((2,)), jnp.zeros((2,)))
     method = bnn.HMC(
@@ -310,7 +310,7 @@ def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
     assert "the function" in str(found)
 
 
-def test_too_few_draws_are_refused():
+def test_too_few_draws_are_rejected():
     model = eqx.nn.Linear(1, "scalar", key=jax.random.key(0))
     draws = jax.tree.map(lambda a: jnp.ones((2, 3, *a.shape)), model)
     posterior = bnn.DrawsPosterior(draws, eqx.filter(model, False))

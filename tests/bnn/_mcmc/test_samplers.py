@@ -167,7 +167,7 @@ def test_frozen_leaves_stay_and_the_others_have_their_conditional(problem, getke
 
 
 @pytest.mark.slow
-def test_less_than_all_data_is_refused_and_divergence_reported(problem, getkey):
+def test_less_than_all_data_is_rejected_and_divergence_reported(problem, getkey):
     method = bnn.NUTS(problem.log_joint(), num_warmup=0, num_draws=3, num_chains=2)
     model = problem.model(key=getkey())
     state = method.init(model, key=getkey())
@@ -234,7 +234,7 @@ def assert_spectrum(method, problem, getkey, stationary, basis):
     squares = ((draws - np.asarray(problem.mean)) @ basis) ** 2
     error = squares.std((0, 1)) / np.sqrt(bnn.ess(squares))
     assert np.all(np.abs(squares.mean((0, 1)) - stationary) < 5 * error)
-    # The test sees the difference between this law and the posterior's.
+    # The test sees the difference between this distribution and the posterior.
     precision = np.diag(basis.T @ np.asarray(problem.precision) @ basis)
     exact = method.log_joint.temperature / precision
     assert np.any(np.abs(squares.mean((0, 1)) - exact) > 10 * error)
@@ -397,7 +397,7 @@ def test_schedules_and_settings(problem, getkey):
         bnn.SGLD(problem.log_joint(), 0.01, num_warmup=2, thin=0, num_draws=3)
     with pytest.raises(ValueError, match="num_draws=0"):
         bnn.NUTS(problem.log_joint(), num_draws=0)
-    with pytest.raises(ValueError, match="target=1"):
+    with pytest.raises(ValueError, match="target_acceptance=1"):
         bnn.NUTS(problem.log_joint(), target_acceptance=1.0)
     with pytest.raises(ValueError, match="jitter=1"):
         bnn.HMC(problem.log_joint(), jitter=1.0)

@@ -93,13 +93,13 @@ def attention(key):
 
 
 @pytest.mark.slow
-def test_local_refuses_attention_and_flipout_takes_it(getkey):
+def test_local_rejects_attention_and_flipout_takes_it(getkey):
     tree = bnn.bayesianize(attention(getkey())).tree
     x = jax.random.normal(getkey(), (3, 4))
     apply = per_example(lambda model, x, *, key: model(x, x, x))
     model = prepare(tree, "flipout", key=getkey())
     assert apply(model, x, key=getkey()).shape == (3, 4)
-    with pytest.raises(ValueError, match="loop or vmap of its own"):
+    with pytest.raises(ValueError, match="inside a loop or vmap"):
         apply(prepare(tree, "local", key=getkey()), x, key=getkey())
 
 
@@ -195,7 +195,7 @@ def test_a_prior_without_closed_form_works_with_sticking(network, getkey):
 
 
 @pytest.mark.slow
-def test_bad_estimators_are_refused(network):
+def test_bad_estimators_are_rejected(network):
     _, joint, _ = network
     with pytest.raises(ValueError, match="needs the drawn weights"):
         bnn.MeanFieldVI(

@@ -210,7 +210,7 @@ def test_points_are_optimised_and_frozen_leaves_are_not(getkey):
 
 
 @pytest.mark.slow
-def test_bad_settings_are_refused(problem):
+def test_bad_settings_are_rejected(problem):
     joint = problem.log_joint()
     with pytest.raises(ValueError, match="rank=0"):
         bnn.LowRankVI(joint, optax.sgd(0.1), rank=0)

@@ -248,7 +248,7 @@ def test_points_have_an_optimiser_of_their_own(getkey):
 
 
 @pytest.mark.slow
-def test_what_ivon_cannot_do_is_refused(problem, getkey):
+def test_what_ivon_cannot_do_is_rejected(problem, getkey):
     joint = eqx.tree_at(
         lambda j: j.prior,
         problem.log_joint(),

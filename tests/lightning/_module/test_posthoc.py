@@ -57,5 +57,7 @@ def test_rows_that_nobody_holds_are_asked_for(tmp_path):
     x, y = arrays(50)
     trainer.fit(module, iter([(x, y)]))
     for nobody in (module, laplace()):
-        with pytest.raises(ValueError, match="looks at the training data once more"):
+        with pytest.raises(
+            ValueError, match="computes the curvature from the training"
+        ):
             nobody.posterior()
