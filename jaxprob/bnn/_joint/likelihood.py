@@ -200,3 +200,13 @@ class PoissonLikelihood(AbstractLikelihood):
 
     def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
         return dist.Poisson(jnp.exp(output))
+
+
+def gaussian_noise(likelihood: Likelihood) -> Float[Array, ""] | None:
+    """Return the scale of Gaussian noise, if the likelihood has one for all outputs.
+
+    Evidence has a closed form in this scale, by which it can be tuned.
+    """
+    if isinstance(likelihood, NormalLikelihood) and not likelihood.scale.ndim:
+        return likelihood.scale
+    return None

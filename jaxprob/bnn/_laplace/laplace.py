@@ -22,7 +22,7 @@ from .._inference.map import MAP
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractPostHoc
 from .._joint.check_prior import check_prior
-from .._joint.likelihood import NormalLikelihood
+from .._joint.likelihood import gaussian_noise
 from .._joint.output_hessian import Kind
 from .._weights.choice import choose, nothing_random
 from .._weights.running_statistics import Stateful
@@ -219,9 +219,10 @@ class Laplace(AbstractPostHoc, AbstractConditional):
 
 def _squares(likelihood, slopes):
     """The sum of squared residuals, from squared slopes of the log-likelihood."""
-    if not isinstance(likelihood, NormalLikelihood) or likelihood.scale.ndim:
+    scale = gaussian_noise(likelihood)
+    if scale is None:
         return None
-    variance = likelihood.scale.astype(slopes.dtype) ** 2
+    variance = scale.astype(slopes.dtype) ** 2
     return slopes * variance * variance
 
 

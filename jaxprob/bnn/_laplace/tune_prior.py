@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ... import tree
 from ..._types import Model
-from .._joint.likelihood import NormalLikelihood
+from .._joint.likelihood import NormalLikelihood, gaussian_noise
 from .._joint.normal_priors import FanInNormal
 from .._joint.prior import Prior
 from .._joint.prior_by_path import PriorByPath
@@ -51,7 +51,8 @@ def with_noise(
     **Raises:** `ValueError` for another likelihood or kind of curvature.
     """
     likelihood = posterior.likelihood
-    if posterior.squares is None or not isinstance(likelihood, NormalLikelihood):
+    scale_before = gaussian_noise(likelihood)
+    if posterior.squares is None or scale_before is None:
         raise ValueError(
             "the scale of the noise can be changed for a NormalLikelihood with one "
             f"scale; this posterior has {type(likelihood).__name__}. For other "
@@ -63,7 +64,7 @@ def with_noise(
             "is not proportional to a power of the noise scale. Write kind='ggn'"
         )
     dtype = posterior.log_likelihood.dtype
-    old, new = likelihood.scale.astype(dtype), jnp.asarray(scale, dtype)
+    old, new = scale_before.astype(dtype), jnp.asarray(scale, dtype)
     num = posterior.num_targets
     constant = num * jnp.log(new) + 0.5 * num * jnp.log(2 * jnp.pi)
     log_likelihood = -constant - 0.5 * posterior.squares / new**2
@@ -130,9 +131,10 @@ def tune_prior(
     logs = jax.tree.map(lambda s: jnp.log(s).astype(dtype), scales)
     log_noise = None
     if noise:
-        with_noise(posterior, 1.0)
-        assert isinstance(posterior.likelihood, NormalLikelihood)
-        log_noise = jnp.log(posterior.likelihood.scale).astype(dtype)
+        with_noise(posterior, 1.0)  # raises where there is no noise to tune
+        scale = gaussian_noise(posterior.likelihood)
+        assert scale is not None
+        log_noise = jnp.log(scale).astype(dtype)
 
     both = _ascend(posterior, (logs, log_noise), rest, num_steps, learning_rate)
     finite = all(bool(jnp.isfinite(log).all()) for log in jax.tree.leaves(both))
