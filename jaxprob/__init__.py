@@ -31,7 +31,8 @@ from ._training.batch import (
     unpack as unpack,
 )
 from ._training.ema import EMA as EMA
-from ._engine.fit import evaluate as evaluate, fit as fit
+from ._engine.evaluate import evaluate as evaluate
+from ._engine.fit import fit as fit
 from ._io import (
     DamagedFileError as DamagedFileError,
     FileMismatchError as FileMismatchError,
@@ -84,7 +85,7 @@ _LAZY = ("bnn", "diffusion", "metrics", "recalibrate")
 
 
 def __getattr__(name: str):
-    # Imported when first used: whoever wants one half does not wait for the other.
+    # Imported when first used: importing one half does not wait for the other.
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Checks of what enters, before anything is traced: errors that name row and column."""
+"""Input checks before anything is traced: errors that name row and column."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def check_arrays(**arrays: Any) -> list[np.ndarray]:
     """Each argument as a NumPy array with at least one row, all of one length."""
     out = []
     for name, value in arrays.items():
-        refuse_masked(name, value)
+        reject_masked(name, value)
         array = np.asarray(value)
         if array.dtype == object:
             raise TypeError(
@@ -37,7 +37,7 @@ def check_arrays(**arrays: Any) -> list[np.ndarray]:
     return out
 
 
-def refuse_masked(name: str, value: Any) -> None:
+def reject_masked(name: str, value: Any) -> None:
     """No entry is masked: what lies below a mask would be taken for data."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
@@ -71,7 +71,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_floating(name: str, array: np.ndarray) -> None:
-    """Floating point, not integer."""
+    """Reject integers where floating-point numbers are needed."""
     if array.dtype.kind in "OSU":
         raise TypeError(f"{name} is {array.dtype} where numbers are needed")
     if not _is(array, np.floating):
@@ -82,7 +82,7 @@ def check_floating(name: str, array: np.ndarray) -> None:
 
 
 def check_columns(name: str, array: np.ndarray, *, remedy: str) -> None:
-    """No column is constant: standardising it would divide by zero."""
+    """Reject a constant column: standardising it would divide by zero."""
     flat = array.reshape(len(array), -1)
     constant = np.flatnonzero(np.ptp(flat, axis=0) == 0)
     if constant.size:
@@ -94,7 +94,7 @@ def check_columns(name: str, array: np.ndarray, *, remedy: str) -> None:
 
 
 def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
-    """Integers in `0, ..., num_classes - 1`."""
+    """Reject labels that are not integers in `0, ..., num_classes - 1`."""
     if not np.issubdtype(labels.dtype, np.integer):
         remedy = f"{name}.astype(np.int32)"
         if labels.dtype.kind in "OSU":
@@ -108,7 +108,7 @@ def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
 
 
 def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
-    """Whole numbers in `0, ..., num_classes - 1`, of whatever dtype."""
+    """Reject what is not a whole number in `0, ..., num_classes - 1`, in any dtype."""
     bad = (labels < 0) | (labels >= num_classes) | (labels != np.floor(labels))
     if bad.any():
         row = int(np.flatnonzero(bad.reshape(len(labels), -1).any(axis=1))[0])
@@ -126,7 +126,7 @@ def _is(array, kind):
 
 
 def check_tree_values(name: str, tree: PyTree) -> None:
-    """Every array of a tree of data is finite, and stays so in the dtype of JAX."""
+    """Reject arrays that are not finite, or not any more in the dtype of JAX."""
     import jax
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -136,7 +136,7 @@ def check_tree_values(name: str, tree: PyTree) -> None:
 
 
 def check_range(name: str, array: np.ndarray) -> None:
-    """Values of 64 bits that JAX turns into 32 bits fit there.
+    """Reject values of 64 bits that do not fit the 32 bits that JAX makes of them.
 
     It would wrap integers and make large floating-point numbers infinite.
     """

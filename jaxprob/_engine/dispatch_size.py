@@ -1,4 +1,4 @@
-"""How many steps a dispatch should hold."""
+"""The number of steps in a dispatch."""
 
 import math
 from typing import Literal
@@ -12,12 +12,12 @@ from .._jaxpr.convolutions import has_convolution
 MAX_STEPS = 512
 MAX_BYTES = 2**26
 TRIALS = 5
-SMALL = 2**20  # bytes of a stack that is made for a single step without a thought
+SMALL = 2**20  # bytes of a stack that is made for a single step too
 SECONDS = 0.08  # of work in a dispatch: a Trainer's hooks, a millisecond, vanish in it
 
 
 class DispatchSize:
-    """How many steps a dispatch may hold: as given, or chosen once a few are timed.
+    """Number of steps in a dispatch: as given, or chosen once a few are timed.
 
     **Arguments:**
 
@@ -35,14 +35,14 @@ class DispatchSize:
 
     @property
     def steps(self) -> int:
-        """As chosen, but no power of two more than the `longest` needs.
+        """The number chosen, but no power of two more than the `longest` needs.
 
         Epochs of lengths that change a little then change no program.
         """
         return self._up_to(self.chosen) if self._auto else self.chosen
 
     def slots(self, num: int, nbytes: int) -> int:
-        """How long the stack is to be that holds so many batches of a size.
+        """Return the length of a stack that holds so many batches of a size.
 
         As long as every other, so that one program serves all; but for a lone batch no
         stack is made that takes a while to copy. Of a stack of one XLA makes no loop,
@@ -54,20 +54,20 @@ class DispatchSize:
         return max(2, most)
 
     def add(self, seconds: float, idle: float) -> None:
-        """Takes the time of one step, and that of a dispatch of none."""
+        """Add the time of one step, and that of a dispatch of none."""
         self._times.append(seconds)
         self._idle.append(idle)
         self.trials -= 1
 
     def choose(self, nbytes: int) -> int:
-        """What the times say, for batches of a size."""
+        """Return the number of steps by the times, for batches of a size."""
         # The first one compiled; the fastest of the others is the undisturbed one.
         step = min(self._times[1:])
         step = max(step - min(self._idle), 0.01 * step)
         return choose_capacity(step, nbytes)
 
     def settle(self, steps: int) -> None:
-        """Fixes the choice, on which all processes agree."""
+        """Fix the choice, on which all processes agree."""
         self.chosen = steps
         self.trials = 0
 
@@ -78,13 +78,13 @@ class DispatchSize:
 
 
 def choose_capacity(seconds: float, nbytes: int) -> int:
-    """The largest power of two of steps within the time, memory and count allowed."""
+    """Return the largest power of two of steps within time, memory and count."""
     most = min(MAX_STEPS, SECONDS / max(seconds, 1e-9), MAX_BYTES / max(nbytes, 1))
     return 1 << int(math.log2(max(1.0, most)))
 
 
 def can_fuse(jaxpr) -> bool:
-    """Whether a loop runs a step as fast as a single call does.
+    """Return whether a loop runs a step as fast as a single call does.
 
     On CPU a convolution inside any XLA loop leaves the fast library call for naive code
     and rounds otherwise (measured with jax 0.10.2, 32 channels of 28x28, batch 64: 40
@@ -94,5 +94,5 @@ def can_fuse(jaxpr) -> bool:
 
 
 def num_bytes(batch: PyTree) -> int:
-    """Memory that a batch takes."""
+    """Return the bytes that a batch takes."""
     return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))

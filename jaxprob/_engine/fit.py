@@ -2,32 +2,25 @@
 
 import itertools
 import math
-import weakref
-from collections.abc import Callable, Iterable, Sized
-from typing import Any, Literal
+from collections.abc import Iterable, Sized
+from typing import Literal
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from .._jaxpr.host_errors import checks_give_nan
-from .._jaxpr.own_errors import OWN_ERRORS
 from .._random.keys import as_seed, check_key
-from .._training.batch import Batch, own, weight
-from .._training.call_loss import checked_info
-from .._training.data_check import DataCheck, check_arrays_of
 from .._training.divergence import warn_of_divergence
 from .._training.host_batch import host_batch
 from .._training.learner import AbstractLearner
 from .._training.loader import ArrayLoader
 from .._training.non_finite import NonFiniteError
 from .._types import Model, PRNGKey, State
+from .data_sets import as_loader, first_pass_check
+from .evaluate import Evaluator
 from .held_signals import HELD
 from .layout import Layout
-from .outside_values import Outside, is_current
-from .per_object import PerObject
 from .stepper import Stepper
 from .totals import Totals
 
@@ -48,7 +41,7 @@ def fit(
     layout: Layout | None = None,
     progress: bool = True,
 ) -> tuple[State, History]:
-    """Trains a model and gives back the learner's state.
+    """Train a model, and return the learner's state and a history of metrics.
 
     ```python
     learner = jaxprob.GradientDescent(loss, optax.adam(1e-3))
@@ -113,15 +106,15 @@ def fit(
         if value is not None and not (whole and value >= 1):
             raise ValueError(f"{name}={value}: a whole number, at least 1")
     init_key, train_key, data_key, eval_key = jax.random.split(key, 4)
-    loader = _as_loader(data, batch_size, shuffle=True, seed=as_seed(data_key))
+    loader = as_loader(data, batch_size, shuffle=True, seed=as_seed(data_key))
     held_out = None
     if validation is not None:
-        held_out = _as_loader(validation, batch_size, shuffle=False, seed=0)
+        held_out = as_loader(validation, batch_size, shuffle=False, seed=0)
     for rows in (loader, held_out):
         if isinstance(rows, ArrayLoader):
             rows.share = (Layout() if layout is None else layout).share()
-    training_check = _checked(loader, learner, model, training=True)
-    validation_check = _checked(held_out, learner, model, training=False)
+    training_check = first_pass_check(loader, learner, model, training=True)
+    validation_check = first_pass_check(held_out, learner, model, training=False)
     stepper = Stepper(
         learner,
         learner.init(model, key=init_key),
@@ -176,10 +169,10 @@ def _train(stepper, loader, check, history, *, num_steps, num_epochs, evaluate, 
         stepper.reset_totals()
         before = done
         limit = math.inf if num_steps is None else num_steps - done
-        for chunk in _chunks(loader, stepper, limit, check):
-            stepper(chunk)
-            done += len(chunk)
-            bar.update(len(chunk))
+        for batches in _dispatches(loader, stepper, limit, check):
+            stepper(batches)
+            done += len(batches)
+            bar.update(len(batches))
         if done == before:
             raise ValueError(
                 f"data gave no batch in epoch {epoch}: is it a generator? Give "
@@ -207,120 +200,9 @@ def _give_state(error, stepper, history):
         error.add_note(f"jaxprob.fit: {note}")
 
 
-def evaluate(
-    learner: AbstractLearner,
-    state: State,
-    data: PyTree | Iterable[PyTree],
-    *,
-    key: PRNGKey,
-    batch_size: int = 256,
-) -> dict[str, float]:
-    """Means of the learner's metrics over a data set; nothing is trained.
-
-    **Arguments:** as in `fit`; batch i gets the key `fold_in(key, i)`.
-
-    **Returns:** metrics by name, each example counted once.
-    """
-    check_key(key)
-    loader = _as_loader(data, batch_size, shuffle=False, seed=0)
-    check = _checked(loader, learner, learner.model(state), training=False)
-    return Evaluator(learner)(state, check.over(loader), key=key)
-
-
-class Evaluator:
-    """Compiled evaluation of one learner: sums on the device, fetched once."""
-
-    def __init__(self, learner: AbstractLearner, layout: Layout | None = None):
-        self._learner = learner
-        self._layout = layout = Layout() if layout is None else layout
-        self._outside, self._step = _EVALUATIONS.get(
-            learner,
-            layout,
-            lambda: (Outside(learner), _step(learner, layout)),
-            lambda made: is_current(learner, made[0], Outside(learner)),
-        )
-
-    def __call__(
-        self, state: State, loader: Iterable[PyTree], *, key: PRNGKey
-    ) -> dict[str, float]:
-        totals = None
-        for index, batch in enumerate(loader):
-            batch = self._layout.put(own(host_batch(batch)))
-            first = totals is None
-            number = np.uint32(index)
-            totals = OWN_ERRORS.call(self._step, state, batch, totals, key, number)
-            if first:
-                now = Outside(self._learner)
-                self._outside.leave_out(self._outside.changed(now))
-        if totals is None:
-            raise ValueError("the data to evaluate on gave no batch")
-        return totals.means()
-
-
-def _step(learner, layout):
-    held = weakref.ref(learner)
-
-    @eqx.filter_jit
-    def step(state, batch, totals, key, index):
-        arrays, static = eqx.partition(state, eqx.is_array)
-
-        def evaluate(arrays, batch, key, index):
-            learner = held()
-            assert learner is not None  # whoever evaluates holds it
-            state = eqx.combine(arrays, static)
-            key = jax.random.fold_in(key, index)
-            return checked_info(learner.evaluate(state, batch, key=key))
-
-        if not layout.is_single:
-            evaluate = checks_give_nan(evaluate)
-        info = evaluate(arrays, batch, key, index)
-        totals = Totals.zeros(info) if totals is None else totals
-        return totals.add(info, weight(batch))
-
-    return step
-
-
-_EVALUATIONS: PerObject[tuple[Outside, Callable[..., Totals]]] = PerObject()
-
-
 def _means(totals: Totals | None) -> dict[str, float]:
     assert totals is not None  # at least one step has run
     return totals.means()
-
-
-def _as_loader(
-    data: Any, batch_size: int, *, shuffle: bool, seed: int
-) -> Iterable[PyTree]:
-    if _is_list_of_batches(data):
-        return data
-    if isinstance(data, dict | tuple | list) or hasattr(data, "shape"):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-            if not hasattr(leaf, "shape"):
-                raise TypeError(
-                    f"data{jax.tree_util.keystr(path)} is a {type(leaf).__name__}: "
-                    "data is to be a pytree of arrays with one leading axis, or an "
-                    "iterable of batches"
-                )
-        return ArrayLoader(data, batch_size=batch_size, shuffle=shuffle, seed=seed)
-    return data
-
-
-def _checked(data, learner, model, *, training):
-    """The check of what comes batch by batch; what is in memory is checked at once."""
-    check = DataCheck(learner, model, training=training)
-    if isinstance(data, ArrayLoader):
-        check_arrays_of(learner, model, data.data, training=training)
-        check.done = True
-    elif isinstance(data, list):
-        for _ in check.over(data):
-            pass
-    return check
-
-
-def _is_list_of_batches(data):
-    """A list of arrays is one data set; a list of trees of them is many batches."""
-    trees = dict | tuple | list | Batch
-    return isinstance(data, list) and all(isinstance(entry, trees) for entry in data)
 
 
 def _total(loader, num_epochs):
@@ -331,12 +213,12 @@ def _finished(done, epoch, num_steps, num_epochs):
     return epoch >= num_epochs if num_steps is None else done >= num_steps
 
 
-def _chunks(loader, stepper, limit, check):
-    """Lists of batches, as many as the stepper takes, `limit` in all."""
+def _dispatches(loader, stepper, limit, check):
+    """Batches of one dispatch after the other, as many as it takes, `limit` in all."""
     if isinstance(loader, ArrayLoader):
         yield from _stacks(iter(loader), stepper, limit)
         return
-    chunk = []
+    batches = []
     index = -1
     for index, batch in enumerate(loader):
         if index >= limit:
@@ -344,15 +226,15 @@ def _chunks(loader, stepper, limit, check):
             break
         batch = host_batch(batch)
         check(batch)
-        chunk.append(batch)
-        if len(chunk) >= stepper.capacity:
-            yield chunk
-            chunk = []
+        batches.append(batch)
+        if len(batches) >= stepper.capacity:
+            yield batches
+            batches = []
     else:
         if index >= 0:
             check.end()
-    if chunk:
-        yield chunk
+    if batches:
+        yield batches
 
 
 def _stacks(iterator, stepper, limit):

@@ -80,13 +80,13 @@ class HeldSignals:
             self.deliver()
 
     def install(self) -> None:
-        """Lets our handlers stand for a whole run, so that entering costs less."""
+        """Install our handlers for a whole run, so that entering costs less."""
         if _in_main_thread():
             self._put_ours()
             self._users += 1
 
     def uninstall(self) -> None:
-        """Puts the handlers back at the end of the run, and calls what has waited."""
+        """Restore the handlers at the end of the run, and call what has waited."""
         if _in_main_thread():
             self._users = max(0, self._users - 1)
             if not self._users and not self._depth:
@@ -94,7 +94,7 @@ class HeldSignals:
             self.deliver()
 
     def hold(self, within: CodeType) -> None:
-        """Holds from here to `release`, which need not be in the same function.
+        """Hold signals from here to `release`, which may be in another function.
 
         It ends at the latest when the function that has the code `within` has ended.
         """
@@ -109,7 +109,7 @@ class HeldSignals:
                 self.deliver()
 
     def deliver(self) -> None:
-        """Calls the handlers of signals that came, unless still inside."""
+        """Call the handlers of signals that came, unless still inside."""
         while self._pending and _in_main_thread():
             frame = inspect.currentframe()
             if self._holds(frame):
@@ -135,7 +135,7 @@ class HeldSignals:
             if frame.f_code is self._within:
                 return True
             frame = frame.f_back
-        self._within = None  # it ended without a word, by an error in a hook
+        self._within = None  # it ended by an error in a hook, without a call
         return False
 
     def _call(self, number, frame):

@@ -49,7 +49,7 @@ class Kept:
         self._since: float | None = None
 
     def is_full(self, num: int, most: int) -> bool:
-        """Whether so many steps more are too many to hold, or too long to make again.
+        """Return whether so many steps more are too many, or too long to make again.
 
         Processes that share a run read different clocks and must agree.
         """
@@ -61,7 +61,7 @@ class Kept:
         return seconds > MAX_SECONDS and jax.process_count() == 1
 
     def add(self, batches: PyTree, num: int) -> None:
-        """Notes steps about to be made: a `Stack` of batches, or a batch alone."""
+        """Note steps about to be made: a `Stack` of batches, or a batch alone."""
         if self.num_steps and self._since is None:
             self._since = time.monotonic()  # the first dispatch may compile
         self.work.append((batches, num))
@@ -69,11 +69,11 @@ class Kept:
         self._num_bytes += _num_bytes(batches)
 
     def add_reset(self) -> None:
-        """Notes that the sums of the metrics begin anew."""
+        """Note that the sums of the metrics begin anew."""
         self.work.append((None, 0))
 
     def cut(self, step: int) -> None:
-        """Forgets the work from a step on."""
+        """Forget the work from a step on."""
         work, self.work = self.work, []
         at = self.step
         for batches, num in work:
@@ -87,7 +87,7 @@ class Kept:
         self.num_steps = step - self.step
 
     def broken(self, arrays: PyTree) -> list[str]:
-        """Paths of the leaves that are not finite and were. This waits for the device.
+        """Return paths of leaves that became not finite. This waits for the device.
 
         Some never are: an optimiser may begin with an infinite best loss.
         """
@@ -106,7 +106,7 @@ class Break:
     - `arrays`: of the state before it.
     - `step`, `batch`, `loss`: its number, what it was made on, and its loss.
     - `leaves`: of the state, that it broke.
-    - `said`: what the learner's `check` says against the batch, if anything.
+    - `check_error`: the error that the learner's check of data raises for the batch.
     """
 
     arrays: PyTree
@@ -114,10 +114,10 @@ class Break:
     batch: PyTree
     loss: float
     leaves: list[str]
-    said: str | None = None
+    check_error: str | None = None
 
-    def words(self, gradient: PyTree | None) -> str:
-        """What happened and what to do, given the gradient of that step."""
+    def message(self, gradient: PyTree | None) -> str:
+        """Return an error message, given the gradient of that step."""
         where = [] if gradient is None else not_finite(gradient)
         shown = _listing(where or self.leaves)
         what = f"the gradient is not finite at {shown}"
@@ -126,8 +126,8 @@ class Break:
             what = f"{finite}the update left {shown} not finite"
         loss = f"its loss is {self.loss:.6g}"
         what = f"step {self.step} broke the run: {loss}, and {what}"
-        if self.said is not None:
-            return f"{what}. Of its batch: {self.said}"
+        if self.check_error is not None:
+            return f"{what}. Of its batch: {self.check_error}"
         return (
             f"{what}. Lower the learning rate, clip the gradient "
             "(optax.clip_by_global_norm), and look at the rows of that batch; "
@@ -135,10 +135,10 @@ class Break:
         )
 
     def error(self, state: State, gradient: PyTree | None) -> NonFiniteError:
-        """The same to raise, with the whole state before that step."""
+        """Return the error to raise, with the whole state before that step."""
         where = [] if gradient is None else not_finite(gradient)
         return NonFiniteError(
-            f"{self.words(gradient)}. The state before that step is error.state",
+            f"{self.message(gradient)}. The state before that step is error.state",
             state=state,
             step=self.step,
             leaves=where or self.leaves,
@@ -148,7 +148,7 @@ class Break:
 def first_break(
     kept: Kept, run: Callable[[PyTree, int, PyTree, int], tuple[PyTree, Any]]
 ) -> "Break":
-    """The first step after a kept state that breaks it.
+    """Return the first step after a kept state that breaks it.
 
     **Arguments:**
 

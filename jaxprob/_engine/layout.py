@@ -1,4 +1,4 @@
-"""Which devices hold what: axes of data and of members, stated once for a run."""
+"""Placement on devices along axes of data and of members."""
 
 import functools
 from dataclasses import dataclass
@@ -96,11 +96,11 @@ class Layout:
 
     @property
     def everywhere(self) -> NamedSharding:
-        """A copy on each device."""
+        """Placement of a copy on each device."""
         return self._sharding()
 
     def state_shardings(self, learner: AbstractLearner, arrays: State) -> PyTree:
-        """How the arrays of a learner's state are laid out.
+        """Return how the arrays of a learner's state are placed.
 
         The leaves of which `AbstractMembers.members_axis` says so have a leading axis
         of members; all others are on every device.
@@ -140,7 +140,7 @@ class Layout:
         return jax.tree_util.tree_map_with_path(one, arrays, axis)
 
     def keep_members_apart(self, metrics: PyTree) -> PyTree:
-        """Inside a program: what there is of each member stays where the member is."""
+        """Return metrics that stay where their members are, inside a program."""
 
         def one(leaf):
             spec = self._sharding(_MEMBERS) if leaf.ndim else self.everywhere
@@ -149,7 +149,7 @@ class Layout:
         return metrics if self.members == 1 else jax.tree.map(one, metrics)
 
     def place(self, arrays: PyTree, shardings: PyTree) -> PyTree:
-        """Copies of arrays where `shardings` wants them, of a buffer of their own."""
+        """Return copies of arrays, in new buffers, placed as `shardings` says."""
 
         def host(leaf):
             if is_key(leaf):
@@ -161,7 +161,7 @@ class Layout:
         return copy(jax.tree.map(host, self._here(arrays)))
 
     def put(self, batch: PyTree, axis: int = 0) -> PyTree:
-        """A batch (or a stack, with rows along axis 1) shared out along `data`.
+        """Return a batch (or a stack, with rows along axis 1) shared out along `data`.
 
         **Raises:** `ValueError` for a number of rows that `data` does not divide, where
         there is no mask to pad with.
@@ -181,7 +181,7 @@ class Layout:
         return jax.tree.map(place, batch)
 
     def fetch(self, tree: PyTree) -> PyTree:
-        """The arrays of a tree whole, on this process's own default device.
+        """Return the tree with its arrays whole, on this process's default device.
 
         With several processes all of them must call it.
         """
@@ -191,7 +191,7 @@ class Layout:
         return eqx.combine(self._here(arrays), rest)
 
     def share(self) -> tuple[int, int, int]:
-        """`(begin, end, data)`: this process's part of the rows of a batch."""
+        """Return `(begin, end, data)`: this process's part of the rows of a batch."""
         if jax.process_count() == 1:
             return 0, self.data, self.data
         owners = [[d.process_index for d in row] for row in self.mesh.devices]
@@ -199,7 +199,7 @@ class Layout:
         return mine[0], mine[-1] + 1, self.data
 
     def agree(self, number: int) -> int:
-        """The number that the first process has: all must run the same programs."""
+        """Return the number of the first process: all must run the same programs."""
         if self.is_single or jax.process_count() == 1:
             return number
         return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

@@ -1,4 +1,4 @@
-"""The live state of a run: consumed by each dispatch, and never out of reach.
+"""The live state of a run: consumed by each dispatch, and readable at any time.
 
 A dispatch takes the buffers of the state before it returns those of the next. An error
 inside it, or an exception of a signal's handler at the wrong bytecode, leaves neither.
@@ -8,20 +8,18 @@ Then the state is made again from the kept copy and the batches since (`Kept`).
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from .._jaxpr.host_errors import check_metrics
 from .._jaxpr.own_errors import OWN_ERRORS
-from .._training.batch import RowStack, Stack
 from .._types import PRNGKey
 from .held_signals import HELD
 from .last_good import Kept
 from .program import Carry, Metrics, Program
+from .runner import Runner
 from .stacking import copied, owned, strong
 from .totals import Totals
 
@@ -41,8 +39,8 @@ class LiveState:
 
     **Arguments:**
 
-    - `program`: what makes steps. If it does not donate, the state before a dispatch is
-        kept as it is, and each dispatch waits for the one before it.
+    - `program`: the program that makes steps. If it does not donate, the state before a
+        dispatch is kept as it is, and each dispatch waits for the one before it.
     - `arrays`, `key`, `step`: where to begin; the arrays are copied.
     """
 
@@ -50,39 +48,42 @@ class LiveState:
         self.program = program
         self.kept: Kept | None = None
         self.rescued: tuple[Metrics, int] | None = None
-        self._layout = program.layout
         self._lock = threading.RLock()
         self._failed: BaseException | None = None
-        self._table: tuple[Any, Any] = (None, None)  # as given, and where it is used
         self._begin(arrays, key, step, None)
 
+    @property
+    def key(self) -> PRNGKey:
+        """The key of the whole run, on the devices of the program."""
+        return self._runner.key
+
     def begin(self, arrays: PyTree, key: PRNGKey, step: int) -> None:
-        """Goes on from other arrays. The sums of the metrics stay."""
+        """Go on from other arrays. The sums of the metrics stay."""
         with HELD, self._lock:
             self._begin(arrays, key, step, self._sound().carry[2])
 
     def _begin(self, arrays, key, step, totals):
-        shardings = self.program.shardings
+        shardings, layout = self.program.shardings, self.program.layout
         number = jnp.asarray(step, jnp.int32)
         if shardings is None:
             arrays, key = owned(arrays), jnp.copy(key)
         else:
-            place, everywhere = self._layout.place, self._layout.everywhere
-            arrays = place(jax.tree.map(strong, arrays), shardings)
-            key, number = place(key, everywhere), place(number, everywhere)
+            arrays = layout.place(jax.tree.map(strong, arrays), shardings)
+            key, number = layout.place((key, number), layout.everywhere)
         with HELD, self._lock:
-            self.key = key
+            self._runner = Runner(self.program, key)
             self.kept, self._failed = None, None
             self._now = Now((arrays, number, totals), step)
 
     def change(self, program: Program) -> None:
-        """Goes on by another program of the same arrays."""
+        """Go on by another program of the same arrays."""
         with HELD, self._lock:
             self._now = self._sound()
+            self._runner = Runner(program, self.key)
             self.program, self.kept = program, None
 
     def match_totals(self) -> None:
-        """Begins the sums anew, unless they are of the metrics of the program."""
+        """Begin the sums anew, unless they are of the metrics of the program."""
         with HELD, self._lock:
             arrays, number, totals = self._sound().carry
             fresh = self.program.no_totals()
@@ -123,23 +124,23 @@ class LiveState:
             return jax.block_until_ready(copied(select(self._sound().carry[0])))
 
     def wait(self) -> None:
-        """Waits for the device, and raises the error of a step that failed."""
+        """Wait for the device, and raise the error of a step that failed."""
         with self._lock:
-            arrays = self._sound().carry[1]
+            number = self._sound().carry[1]
         try:
-            jax.block_until_ready(arrays)
+            jax.block_until_ready(number)
         except Exception as error:
             self._recover(error)
         self.raise_failed()
 
     def raise_failed(self) -> None:
-        """Raises what a read of the state has found, once."""
+        """Raise the error that a read of the state has found, once."""
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
 
     def reset_totals(self) -> None:
-        """Starts the sums of the metrics anew."""
+        """Begin the sums of the metrics anew."""
         with HELD, self._lock:
             arrays, number, totals = self._sound().carry
             if totals is None:
@@ -150,7 +151,7 @@ class LiveState:
             self._now = Now(carry, self._now.step)
 
     def advance(self, batches: PyTree, num: int) -> Metrics:
-        """Makes the first `num` steps of a stack, or the one of a batch.
+        """Make the first `num` steps of a stack, or the one of a batch.
 
         **Raises:** the error of the step that fails, as the user's code raised it. The
         state is then that before the step, and `rescued` are the metrics of the steps
@@ -166,20 +167,33 @@ class LiveState:
                     self.kept = Kept(arrays, totals, now.step)
                 self.kept.add(batches, num)
             try:
-                carry, info = self._run(now.carry, now.step, batches, num)
+                carry, info = self._runner.run(now.carry, now.step, batches, num)
             except Exception as error:
                 self._recover(error, (batches, num))
             else:
                 self._now = Now(carry, now.step + num)
                 return info
-        # Outside of the `except`: the user's error keeps a context of its own.
+        # Outside of the `except`, or the user's error would get another context.
         self.raise_failed()
         raise AssertionError("an error was noted")
 
+    def again(
+        self, arrays: PyTree, step: int, batches: PyTree, num: int
+    ) -> tuple[PyTree, Metrics]:
+        """Make steps once more, from arrays that stay as they are."""
+        return self._runner.again(arrays, step, batches, num)
+
+    def go_back(self, step: int) -> None:
+        """Make the state before an earlier step again, from the kept copy on."""
+        with HELD, self._lock:
+            assert self.kept is not None
+            self._now = Now(self._runner.replay(self.kept, step), step)
+            self.kept.cut(step)
+
     def _ready(self):
-        """What is now, to be advanced."""
+        """The carry and the step, to be advanced."""
         if not self.program.donates:
-            self.wait()  # so that one state and its next are all there is
+            self.wait()  # so that memory holds one state and the next, and no more
             self.kept = None
         now = self._sound()
         arrays, number, totals = now.carry
@@ -190,26 +204,8 @@ class LiveState:
             self.kept = Kept(arrays, totals, now.step)
         return now
 
-    def again(
-        self, arrays: PyTree, step: int, batches: PyTree, num: int
-    ) -> tuple[PyTree, Metrics]:
-        """Makes steps once more, from arrays that stay as they are."""
-        number = jnp.asarray(step, jnp.int32)
-        if self.program.shardings is not None:
-            number = self._layout.place(number, self._layout.everywhere)
-        carry = copied(arrays), number, self.program.no_totals()
-        carry, info = self._run(carry, step, batches, num)
-        return carry[0], info
-
-    def go_back(self, step: int) -> None:
-        """Makes the state before an earlier step again, from the kept copy on."""
-        with HELD, self._lock:
-            assert self.kept is not None
-            self._now = Now(self._replay(self.kept, step), step)
-            self.kept.cut(step)
-
     def _sound(self) -> Now:
-        """What is now; made again if a dispatch that never returned has consumed it."""
+        """The carry, made again if a dispatch that never returned has consumed it."""
         kept, now = self.kept, self._now
         if kept is not None and kept.step + kept.num_steps != now.step:
             kept.cut(now.step)  # noted, but never made
@@ -218,113 +214,30 @@ class LiveState:
         return self._now
 
     def _recover(self, error, failing=None):
-        """Finds the last step that can be made, and goes back to the state after it.
+        """Find the last step that can be made, and go back to the state after it.
 
         **Arguments:**
 
         - `error`: of the program.
-        - `failing`: the work whose call raised it, where one did. Without, it is an
-            error of work that was handed over before.
+        - `failing`: the work whose call raised the error, if a call did. Otherwise it
+            is an error of work that was handed over before.
         """
         with HELD, self._lock, OWN_ERRORS:
             self._failed = OWN_ERRORS.of(error)
             kept, now = self.kept, self._now
             if kept is None:
                 return
-            # Perhaps there is no memory now: whoever reads the state tries again.
+            # Perhaps there is no memory now: the next read of the state tries again.
             with contextlib.suppress(Exception):
                 self._now = self._last_good(kept, now.step, failing)
             kept.cut(self._now.step)
 
     def _last_good(self, kept, step, failing):
         try:
-            before = self._replay(kept, step)
+            before = self._runner.replay(kept, step)
         except Exception:
-            before, step, failing = self._first_failing(kept)
+            before, step, failing = self._runner.first_failing(kept)
         num, self.rescued = 0, None
         if failing is not None:
-            before, num = self._longest(before, step, *failing)
+            before, num, self.rescued = self._runner.longest(before, step, *failing)
         return Now(before, step + num)
-
-    def _first_failing(self, kept):
-        """The carry before the first work that fails, its step, and the work."""
-        carry, step = self._replay(kept, kept.step), kept.step
-        for batches, num in kept.work:
-            if not num:
-                carry = self._reset(carry)
-                continue
-            try:
-                after, _ = self._run(copied(carry), step, batches, num)
-                carry = jax.block_until_ready(after)
-            except Exception:
-                return carry, step, (batches, num)
-            step += num
-        return carry, step, None
-
-    def _longest(self, before, step, batches, num):
-        """The carry after as many steps of some work as can be made, and their number.
-
-        Where all of them can, the error was one of the moment, and none is made.
-        """
-        carry, fine, bad = before, 0, num + 1
-        while bad - fine > 1:
-            part = num if bad > num else (fine + bad) // 2
-            try:
-                after, info = self._run(copied(before), step, batches, part)
-                jax.block_until_ready(after)
-            except Exception:
-                bad = part
-                continue
-            if part == num:
-                return before, 0
-            carry, fine, self.rescued = after, part, (info, part)
-        return carry, fine
-
-    def _replay(self, kept, step):
-        """The carry before a step, from the kept copy on. This waits for the device."""
-        number = jnp.asarray(kept.step, jnp.int32)
-        if self.program.shardings is not None:
-            number = self._layout.place(number, self._layout.everywhere)
-        carry, at = (copied(kept.arrays), number, copied(kept.totals)), kept.step
-        for batches, num in kept.work:
-            if not num:
-                carry = self._reset(carry)
-                continue
-            part = min(num, step - at)
-            if not part:
-                break
-            carry, _ = self._run(carry, at, batches, part)
-            at += part
-            if part < num:
-                break
-        return jax.block_until_ready(carry)
-
-    def _reset(self, carry):
-        arrays, number, _ = carry
-        return arrays, number, self.program.no_totals()
-
-    def _run(self, carry, step, batches, num):
-        """The carry and the metrics after steps, the first of which has a number."""
-        if isinstance(batches, Stack):
-            stacked = self._placed(batches)
-            carry, info = self.program.many(carry, self.key, stacked, num)
-        else:
-            batch = self._layout.put(batches)
-            carry, info = self.program.one(carry, self.key, batch)
-        if self.program.checked:
-            # What a check inside the program would have raised on one device.
-            check_metrics(jax.device_get(info), num, step + num)
-        return carry, info
-
-    def _placed(self, stack):
-        if not isinstance(stack, RowStack):
-            return self._layout.put(stack.batches, 1)
-        rows, mask = self._layout.put((stack.rows.astype(np.int32), stack.mask), 1)
-        return self.program.gather(self._place_table(stack.table), rows, mask)
-
-    def _place_table(self, table):
-        if self._layout.is_single:
-            return table
-        if self._table[0] is not table:
-            self._table = table, jax.device_put(table, self._layout.everywhere)
-        return self._table[1]

@@ -2,7 +2,7 @@
 
 A compiled step has them as constants: a global, a variable of an enclosing function, an
 attribute of an object. When one has changed, a program that was compiled before would
-go on with the old value without a word. So what can be seen of them is noted when a
+go on with the old value in silence. So what can be seen of them is noted when a
 program is made, and compared before it is used again.
 """
 
@@ -41,7 +41,7 @@ _DEPTH = 6
 
 
 class Outside:
-    """What a learner, or another tree of functions, reads from outside now.
+    """Values that a learner, or another tree of functions, reads from outside now.
 
     **Fields:**
 
@@ -61,7 +61,7 @@ class Outside:
         self._held.clear()
 
     def leave_out(self, names: list[Name]) -> None:
-        """Forgets values that the functions write themselves, such as a counter."""
+        """Forget values that the functions write themselves, such as a counter."""
         for path, reader in names:
             self.values = {
                 name: value
@@ -193,7 +193,7 @@ class Outside:
     def _visit_object(self, name, value, attributes, depth):
         foreign = _root(type(value).__module__) not in _LIBRARIES
         if isinstance(value, eqx.Module):
-            # Its fields are constants of its own, but functions among them may read.
+            # Its fields are constants, but functions among them may read others.
             for inner in vars(value).values():
                 self._visit(
                     None, inner, attributes, depth if not foreign else depth + 1
@@ -236,7 +236,7 @@ class Outside:
 
 
 def is_current(owner: object, then: Outside, now: Outside) -> bool:
-    """Whether a program may be used again: nothing that it read has changed.
+    """Return whether a program may be used again: nothing that it read has changed.
 
     Otherwise it warns, once for each owner, and empties JAX's caches.
     """
@@ -270,7 +270,7 @@ _RANDOM = " (a generator of random numbers)"
 
 
 class HostRandom:
-    """Whether NumPy drew random numbers since this was made.
+    """Record of whether NumPy draws random numbers from now on.
 
     In a function that is traced they are drawn once, for all steps. Python's own are
     not looked at: type checkers draw them too.
@@ -280,7 +280,7 @@ class HostRandom:
         self._before = self._now()
 
     def check(self, written: list[Name]) -> None:
-        """Warns of random numbers that a trace has made constants.
+        """Warn of random numbers that a trace has made constants.
 
         **Arguments:**
 

@@ -1,4 +1,4 @@
-"""What is made once for an object, and goes when the object goes."""
+"""Cache keyed by object identity, whose entries go when the object goes."""
 
 import weakref
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class PerObject(Generic[Made]):
         make: Callable[[], Made],
         is_current: Callable[[Made], bool] = lambda made: True,
     ) -> Made:
-        """What was made for this object under this key; `make()` if nothing was, or if
+        """Return what was made for this object and key; `make()` if nothing was, or if
         what was made is not current any more.
 
         A key that has no hash is never found again.

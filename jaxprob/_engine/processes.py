@@ -11,7 +11,7 @@ def join_processes(
     heartbeat: int = 10,
     timeout: int = 60,
 ) -> None:
-    """Makes this process one of several that run the same program.
+    """Make this process one of several that run the same program.
 
     Call it before anything else touches JAX, in every process, then train with a
     `jaxprob.Layout` over the devices of all:

@@ -40,7 +40,7 @@ class Program:
 
     **Arguments:**
 
-    - `learner`: held by a weak reference; whoever calls the program holds it.
+    - `learner`: held by a weak reference; the caller of the program holds it.
     - `arrays`, `static`: the two halves of a state.
     - `layout`: the devices.
     - `donates`: whether a dispatch consumes the buffers of the state that it is given.
@@ -78,7 +78,7 @@ class Program:
         donated = (0,) if donates else ()
         self._one = jax.jit(self._single, donate_argnums=donated, **out)
         self._many = jax.jit(self._several, donate_argnums=donated, **out)
-        # A program of its own: fused with the steps it would let them round otherwise.
+        # A separate program: fused with the steps it would let them round otherwise.
         self.gather = jax.jit(gather)
 
     @classmethod
@@ -90,7 +90,7 @@ class Program:
         layout: Layout,
         donates: bool = True,
     ) -> "Program":
-        """The one that was made for this learner and such a state, or a new one."""
+        """Return the program made for this learner and such a state, or a new one."""
         leaves, structure = jax.tree.flatten(static)
         # 1, 1.0 and True are equal, and no two of them do the same.
         kinds = tuple((type(leaf), leaf) for leaf in leaves)
@@ -128,7 +128,7 @@ class Program:
         self.checked = self.shardings is not None and has_checks(jaxpr.jaxpr)
 
     def no_totals(self) -> Totals:
-        """Sums of the metrics over no step yet."""
+        """Return sums of the metrics over no step."""
         lead = () if self.num_sequential is None else (self.num_sequential,)
         totals = Totals.zeros(self._metrics, lead)
         if self.shardings is None:
@@ -136,13 +136,13 @@ class Program:
         return self.layout.place(totals, self.layout.everywhere)
 
     def one(self, carry: Carry, key: PRNGKey, batch: PyTree) -> tuple[Carry, Metrics]:
-        """One step. The buffers of the carry are consumed, if the program donates."""
+        """Make one step. It consumes the carry, if the program donates."""
         return self._each_member(self._one, carry, key, batch)
 
     def many(
         self, carry: Carry, key: PRNGKey, stack: PyTree, num: int
     ) -> tuple[Carry, Metrics]:
-        """The first `num` steps of a stack of batches; metrics of each step."""
+        """Make the first `num` steps of a stack; return the metrics of each."""
         return self._each_member(self._many, carry, key, stack, np.int32(num))
 
     def _each_member(self, run, carry, *args):
@@ -163,7 +163,7 @@ class Program:
     def _step(self, arrays, batch, key, index):
         """The arrays of the next state, and the metrics."""
         learner = self._learner()
-        assert learner is not None  # whoever runs the program holds it
+        assert learner is not None  # the caller of the program holds it
         state = eqx.combine(arrays, self._static)
         update = self._update_of(learner, index)
         return _checked(learner, state, update(state, batch, key=key))
@@ -199,14 +199,14 @@ class Program:
         carry, info = self._advance(carry, key, batch, index)
         return carry, over_members(info, 0)
 
-    def _several(self, carry, key, batches, num: Int[Array, ""], index):
+    def _several(self, carry, key, stack, num: Int[Array, ""], index):
         def body(i, loop):
             carry, history = loop
-            carry, info = self._advance(carry, key, at(batches, i), index)
+            carry, info = self._advance(carry, key, at(stack, i), index)
             history = {k: history[k].at[i].set(info[k]) for k in history}
             return carry, history
 
-        capacity = np.shape(jax.tree.leaves(batches)[0])[0]
+        capacity = np.shape(jax.tree.leaves(stack)[0])[0]
         history = jax.tree.map(
             lambda v: jnp.zeros((capacity, *v.shape), v.dtype), self._metrics
         )
@@ -247,7 +247,7 @@ def _shapes(arrays):
 
 @jax.jit
 def _member(carry, index):
-    """The carry of one member, in buffers of its own."""
+    """The carry of one member, in new buffers."""
     arrays, step, totals = carry
     sums, weight = at(totals.sums, index), jnp.copy(totals.weight)
     return at(arrays, index), jnp.copy(step), Totals(sums, weight)

@@ -12,19 +12,19 @@ from .._training.batch import as_batches
 
 
 def gather(table: PyTree, rows: Array, mask: Array | None) -> PyTree:
-    """The batches of a `RowStack`."""
+    """Return the batches of a `RowStack`."""
     data = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0, mode="clip"), table)
     return as_batches(data, mask)
 
 
 def at(stacked: PyTree, i: Any) -> PyTree:
-    """One place of the leading axis of every array."""
+    """Return the entry at one place of the leading axis of every array."""
     take = functools.partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False)
     return jax.tree.map(take, stacked)
 
 
 def stack_into(slots: int, *leaves: Any) -> np.ndarray:
-    """Arrays along a new axis, in a buffer that is nobody else's.
+    """Return arrays along a new axis, in a new buffer.
 
     On CPU the device may read it in place. Beyond them are zeros: no step computes with
     those, but where JAX makes float32 of float64, chance bits would overflow.
@@ -38,18 +38,18 @@ def stack_into(slots: int, *leaves: Any) -> np.ndarray:
 
 @jax.jit
 def copied(arrays: PyTree) -> PyTree:
-    """Copies in one dispatch; one by one each shape would be a program of its own."""
+    """Return copies, made in one dispatch: one by one, each shape is a program."""
     return jax.tree.map(jnp.copy, arrays)
 
 
 @jax.jit
 def owned(arrays: PyTree) -> PyTree:
-    """Copies, which may be donated, of a strong type."""
+    """Return copies of a strong type, which may be donated."""
     return jax.tree.map(lambda leaf: strong(jnp.copy(leaf)), arrays)
 
 
 def strong(leaf: Array) -> Array:
-    """The array with a strong type.
+    """Return the array with a strong type.
 
     `jnp.full(shape, 0.1)` is weakly typed and the updated leaf is not: the program
     would be compiled again for the second step.
@@ -60,6 +60,6 @@ def strong(leaf: Array) -> Array:
 
 
 def shape_of(batch: PyTree) -> Any:
-    """What two batches share that one program can take."""
+    """Return structure, shapes and dtypes of a batch, which one program has."""
     leaves, structure = jax.tree.flatten(batch)
     return structure, [(np.shape(leaf), np.result_type(leaf)) for leaf in leaves]

@@ -10,28 +10,24 @@ taken from the program and never from a clock.
 """
 
 import dataclasses
-import functools
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Literal
 
 import equinox as eqx
-import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from .._random.keys import step_key
-from .._training.batch import RowStack, Stack, own, unpack
-from .._training.capabilities import AbstractDataCheck, AbstractGradient
+from .._training.batch import Stack, unaliased
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey, State
-from .dispatch_size import DispatchSize, num_bytes
+from .broken_step import error_of_check, gradient_of
+from .dispatch_size import DispatchSize
+from .dispatcher import Dispatcher
 from .last_good import first_break
 from .layout import Layout
 from .live_state import LiveState
 from .program import Metrics, Program
-from .stacking import shape_of, stack_into
 from .totals import StepMetrics, Totals
 
 
@@ -90,7 +86,6 @@ class Stepper:
                 "of at least 1"
             )
         self.learner = learner
-        self._size = DispatchSize(steps_per_dispatch)
         self.layout = Layout() if layout is None else layout
         if not isinstance(self.layout, Layout):
             raise TypeError(f"layout={layout!r}: give jaxprob.Layout(data=4) or None")
@@ -107,33 +102,35 @@ class Stepper:
         self._looks_outside = False  # a program that is asked for is one of now
         self._rescued: list[tuple[Metrics, int]] = []
         self._live = LiveState(self._program, arrays, key, step)
+        size = DispatchSize(steps_per_dispatch)
+        self._dispatcher = Dispatcher(self._live, size, self._before_steps)
 
     @property
     def capacity(self) -> int:
-        """How many steps a dispatch may hold now."""
-        return self._size.steps
+        """Number of steps that a dispatch may hold now."""
+        return self._dispatcher.size.steps
 
     @property
     def affordable(self) -> int:
-        """How many steps a dispatch would hold if as many batches came in a row."""
-        return self._size.chosen if self._program.fused else 1
+        """Number of steps a dispatch would hold if as many batches came in a row."""
+        return self._dispatcher.size.chosen if self._program.fused else 1
 
     def bound(self, longest: int | float) -> None:
-        """Says how many batches come in a row at most, such as those of an epoch.
+        """Set how many batches come in a row at most, such as those of an epoch.
 
         With `"auto"` stacks are then not much longer than that.
         """
-        self._size.longest = max(1, longest)
+        self._dispatcher.size.longest = max(1, longest)
 
     @property
     def slots(self) -> int:
-        """How long a `Stack` is to be: `capacity`, and at least two."""
-        return max(2, self.capacity)
+        """Length of a `Stack` that is dispatched as it is: `capacity`, at least two."""
+        return self._dispatcher.slots
 
     @property
     def tuning(self) -> bool:
-        """Whether `steps_per_dispatch="auto"` still has steps to time."""
-        return self._size.trials > 0
+        """True while `steps_per_dispatch="auto"` still times steps."""
+        return self._dispatcher.size.trials > 0
 
     @property
     def state(self) -> State:
@@ -146,7 +143,7 @@ class Stepper:
         return eqx.combine(self._live.arrays, self._static)
 
     def resume(self, state: State, *, key: PRNGKey, step: int) -> None:
-        """Goes on from another state of the same structure, with the same programs."""
+        """Go on from another state of the same structure, with the same programs."""
         arrays, static = eqx.partition(state, eqx.is_array)
         if not eqx.tree_equal(static, self._static):
             raise ValueError(
@@ -156,7 +153,7 @@ class Stepper:
         self._live.begin(arrays, key, step)
 
     def refresh(self) -> None:
-        """Compiles anew if a value that the learner reads from outside has changed.
+        """Compile anew if a value that the learner reads from outside has changed.
 
         The state and the sums of the metrics stay as they are.
         """
@@ -198,7 +195,7 @@ class Stepper:
         return self.layout.fetch(self._live.copy(select))
 
     def wait(self) -> None:
-        """Waits for the device, and raises the error of a step that failed.
+        """Wait for the device, and raise the error of a step that failed.
 
         On an accelerator a step may fail after the call that made it has returned.
         """
@@ -210,7 +207,7 @@ class Stepper:
         return self._live.totals
 
     def reset_totals(self) -> None:
-        """Starts the sums anew, as at the start of an epoch.
+        """Begin the sums anew, as at the start of an epoch.
 
         The next step is compiled anew if a value that the learner reads from outside
         has changed: see `refresh`.
@@ -219,9 +216,9 @@ class Stepper:
         self._looks_outside = True
 
     def check_state(self) -> None:
-        """Looks whether the state is finite, which waits for the device.
+        """Check that the state is finite, which waits for the device.
 
-        Every `check_every` steps it is done without being asked for.
+        Every `check_every` steps this happens by itself.
 
         **Raises:** `NonFiniteError` when a leaf is not finite that was, with the first
         step that broke it and the leaf where its gradient is not finite. The stepper
@@ -236,7 +233,7 @@ class Stepper:
             self._fail(kept)
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
-        """Trains on the batches in turn.
+        """Train on batches, one after the other.
 
         A `Stack` as long as `slots`, which an `ArrayLoader` gathers in one go, saves
         the stacking.
@@ -258,66 +255,27 @@ class Stepper:
         return StepMetrics(parts)
 
     def _train(self, batches, parts):
-        """Trains, and appends the metrics of each dispatch when it is made."""
+        """Train, and append the metrics of each dispatch when it is made."""
         if self._looks_outside:
             self._looks_outside = False
             self.refresh()
         if isinstance(batches, Stack):
             if not self._traced:
                 self._trace(batches.at(0))
-            if self._takes(batches):
-                info = self._dispatch_stack(batches)
-                parts.append((info, batches.num))
+            if self._dispatcher.takes(batches):
+                parts.append((self._dispatcher.stack(batches), batches.num))
                 return
             batches = batches.unstack()
         batches = list(batches)
         if batches and not self._traced:
             self._trace(batches[0])
         while batches:
-            run = batches[: self._run_length(batches)]
-            batches = batches[len(run) :]
-            info = self._dispatch(run)
-            parts.append((info, len(run)))
+            num = self._dispatcher.run_length(batches)
+            parts.append((self._dispatcher.batches(batches[:num]), num))
+            batches = batches[num:]
 
-    def _run_length(self, batches):
-        """How many batches from the first on are alike and fit one dispatch."""
-        if not self._program.fused:
-            return 1
-        shape = shape_of(batches[0])
-        same = next(
-            (i for i, b in enumerate(batches) if shape_of(b) != shape), len(batches)
-        )
-        return min(same, self.capacity)
-
-    def _takes(self, stack):
-        """Whether a stack can be dispatched as it is."""
-        if not self._program.fused or self.tuning or stack.capacity != self.slots:
-            return False
-        if isinstance(stack, RowStack):
-            return stack.rows.shape[1] % self.layout.data == 0
-        return True
-
-    def _dispatch(self, run):
-        begin = time.perf_counter()
-        if not self._program.fused:
-            self._renew(1)
-            info = self._live.advance(own(run[0]), 1)
-        else:
-            # A lone step goes through a loop too: the same body rounds alike, where a
-            # bare step may be fused otherwise.
-            slots = self._size.slots(len(run), num_bytes(run[0]))
-            stacked = jax.tree.map(functools.partial(stack_into, slots), *run)
-            info = self._dispatch_stack(Stack(stacked, len(run)))
-        if self.tuning:
-            self._tune(run[0], info, begin)
-        return info
-
-    def _dispatch_stack(self, stack):
-        self._renew(stack.num)
-        return self._live.advance(stack, stack.num)
-
-    def _renew(self, num):
-        """Checks the state, and keeps a new copy, before too much is held."""
+    def _before_steps(self, num):
+        """Check the state, and let a new copy be kept, before too much work is."""
         kept = self._live.kept if self.check_every else None
         if kept is not None and kept.is_full(num, self.check_every):
             self.check_state()
@@ -328,68 +286,19 @@ class Stepper:
         state = eqx.combine(found.arrays, self._static)
         gradient = None
         if not self._program.checked:  # else arrays lie on several
-            said = _check_failed_batch(self.learner, state, found.batch)
-            found = dataclasses.replace(found, said=said)
+            error = error_of_check(self.learner, state, found.batch)
+            found = dataclasses.replace(found, check_error=error)
             key = step_key(self._live.key, found.step)
-            batch = self.layout.put(own(found.batch))
-            gradient = _gradient(self.learner, state, batch, key)
+            batch = self.layout.put(unaliased(found.batch))
+            gradient = gradient_of(self.learner, state, batch, key)
         if self.fatal:
             self._live.go_back(found.step)
             raise found.error(self.fetch(), gradient)
         self._checks = False
-        warnings.warn(found.words(gradient), stacklevel=2)
-
-    def _tune(self, batch, info, begin):
-        jax.block_until_ready(info)
-        seconds, idle = time.perf_counter() - begin, 0.0
-        if self._program.fused:
-            # A dispatch of no steps costs all that does not grow with their number.
-            begin = time.perf_counter()
-            slots = self._size.slots(1, num_bytes(batch))
-            nothing = jax.tree.map(functools.partial(stack_into, slots), batch)
-            jax.block_until_ready(self._dispatch_stack(Stack(nothing, 0)))
-            idle = time.perf_counter() - begin
-        self._size.add(seconds, idle)
-        if not self.tuning:
-            capacity = self.layout.agree(self._size.choose(num_bytes(batch)))
-            self._size.settle(capacity)
-            self._program.settled[num_bytes(batch)] = capacity
+        warnings.warn(found.message(gradient), stacklevel=2)
 
     def _trace(self, batch):
         self._program.trace(self._live.arrays, self._live.key, batch)
         self._live.match_totals()
         self._traced = True
-        settled = self._program.settled.get(num_bytes(batch))
-        if self.tuning and settled is not None:
-            self._size.settle(settled)
-
-
-def _gradient(learner, state, batch, key):
-    """The gradient on a batch, of a learner that has one."""
-    capability = learner.capability(AbstractGradient)
-    if capability is None:
-        return None
-    return eqx.filter_jit(capability.gradient)(state, batch, key=key)
-
-
-def _check_failed_batch(learner, state, batch):
-    """Return the error of the learner's check of a batch, if it finds one.
-
-    A batch from an iterable may not have been checked.
-    """
-    checks = learner.capability(AbstractDataCheck)
-    if checks is None:
-        return None
-    try:
-        data, mask = unpack(batch)
-    except ValueError:  # no table of rows
-        return None
-    rows = np.flatnonzero(np.asarray(mask))
-    if len(rows) < 2:  # few for a check that is for whole data sets
-        return None
-    data = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
-    try:
-        checks.check(learner.model(state), data)
-    except (ValueError, TypeError) as error:
-        return str(error)
-    return None
+        self._dispatcher.reuse_choice(batch)

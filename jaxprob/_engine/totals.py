@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 
 class Totals(eqx.Module):
-    """Sums of metrics over steps, on the device until someone looks.
+    """Sums of metrics over steps, on the device until they are read.
 
     A metric may be one number or one for each member; its mean is over these too.
     """
@@ -21,7 +21,7 @@ class Totals(eqx.Module):
 
     @classmethod
     def zeros(cls, info: dict[str, Any], lead: tuple[int, ...] = ()) -> "Totals":
-        """None yet of metrics that have the shapes of these, after leading axes."""
+        """Return sums of nothing, for metrics of these shapes, after leading axes."""
         sums = {
             name: jnp.zeros((*lead, *jnp.shape(value))) for name, value in info.items()
         }
@@ -36,14 +36,14 @@ class Totals(eqx.Module):
         return Totals(sums, self.weight + weight)
 
     def means(self) -> dict[str, float]:
-        """Means over examples. This waits for the device."""
+        """Return means over examples. This waits for the device."""
         sums, weight = jax.device_get((self.sums, self.weight))
         weight = max(weight, 1.0)
         return {name: float(np.mean(total) / weight) for name, total in sums.items()}
 
 
 def over_members(metrics: dict[str, Array], axis: int) -> dict[str, Array]:
-    """The means over members, whose axis this is, of metrics that have one."""
+    """Return the metrics with means over the axis of members, where they have it."""
     return {k: jnp.mean(v, axis) if v.ndim > axis else v for k, v in metrics.items()}
 
 
@@ -51,7 +51,7 @@ class StepMetrics(Mapping[str, np.ndarray]):
     """Every metric as an array with one value for each step.
 
     The values stay on the device until the first one is read. They are cut to length
-    on the host: a slice of a JAX array would be a dispatch of its own.
+    on the host: a slice of a JAX array would be one more dispatch.
     """
 
     def __init__(self, parts: Sequence[tuple[Mapping[str, Array | np.ndarray], int]]):
@@ -60,19 +60,19 @@ class StepMetrics(Mapping[str, np.ndarray]):
         self._fetched: dict[str, np.ndarray] | None = None
 
     def fetch(self) -> dict[str, np.ndarray]:
-        """All of them. This waits for the device."""
+        """Return all metrics. This waits for the device."""
         if self._fetched is None:
             parts = [(jax.device_get(info), num) for info, num in self._parts]
             self._fetched = {
                 name: np.concatenate([np.atleast_1d(i[name])[:n] for i, n in parts])
                 for name in (parts[0][0] if parts else ())
             }
-            # In the place of the arrays on the device, which may go.
+            # The arrays on the device are not needed any more.
             self._parts = [(self._fetched, self.num_steps)] if parts else []
         return self._fetched
 
     def then(self, later: "StepMetrics") -> "StepMetrics":
-        """Those of these steps and of later ones, read before or not."""
+        """Return the metrics of these steps and of later ones."""
         return StepMetrics([*self._parts, *later._parts])
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -40,7 +40,7 @@ Spec = Any
 def describe(tree: PyTree, *, code: bool = True) -> tuple[Spec, dict[str, Any]]:
     """Return the description of a tree and its arrays by the paths of their leaves.
 
-    Nothing is refused here but what has no fixed value, such as a traced array: a
+    Nothing is rejected here but what has no fixed value, such as a traced array: a
     function or an object of the user's is described by a fingerprint, which tells it
     from another and cannot bring it back.
 
@@ -226,7 +226,7 @@ def user_name(value: Any) -> str:
 
 
 def same_user_name(a: str, b: str) -> bool:
-    """Whether two names are equal but for the module.
+    """Return whether two names are equal but for the module.
 
     A class of a script is in `__main__` there, and in the script's module when it is
     imported.

@@ -15,7 +15,7 @@ PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 
 class Comparison:
-    """What differs between the description in a file and that of a tree.
+    """Differences between the description in a file and that of a tree.
 
     **Arguments:**
 

@@ -53,7 +53,7 @@ def methods(cls: type) -> dict[str, str]:
 
 
 def is_library(module: Any) -> bool:
-    """Whether a module belongs to a library whose functions are known by name."""
+    """Return whether a module is of a library whose functions are known by name."""
     return str(module).partition(".")[0] in _LIBRARIES
 
 
@@ -170,7 +170,7 @@ def _code(code: types.CodeType, doc: str | None = None) -> Iterator[bytes]:
 
 
 def _globals(function: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
-    """What the code reads by global names, where it is a value or a function."""
+    """Values and functions that the code reads by global names."""
     for name in sorted(_names(function.__code__)):
         value = function.__globals__.get(name)
         simple = isinstance(value, bool | int | float | complex | str | tuple)
@@ -196,7 +196,7 @@ def _is_small_array(value: Any) -> bool:
 
 
 def _generated(function: types.FunctionType) -> bool:
-    """Whether a decorator such as `dataclass` wrote the function."""
+    """True for a function that a decorator such as `dataclass` wrote."""
     return function.__code__.co_filename.startswith("<string>")
 
 

@@ -34,7 +34,7 @@ MISSING = object()
 
 
 class Rebuilder:
-    """Makes values from their descriptions.
+    """Values made from their descriptions.
 
     **Arguments:**
 
@@ -247,7 +247,7 @@ def needs(spec: Spec, using: Iterable[Any] = ()) -> list[str]:
 
 
 def needs_message(names: list[str]) -> str:
-    """What to write where a file names code that is not ours."""
+    """Return what to write where a file names code that is not ours."""
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return (
         f"the file holds {listed}: code that no file can hold. Give a tree with it, "

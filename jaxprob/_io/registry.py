@@ -1,7 +1,7 @@
 """The classes and functions that a file may name.
 
 A file is data: it can name what is listed here and nothing else, and nothing is
-imported because a file asks for it. Classes are those of our own packages,
+imported because a file asks for it. Classes are those of our packages,
 `equinox.nn`, diffrax's solvers and optax's states; they are filled field by field,
 without `__init__`. Functions are pure functions of arrays.
 """
@@ -147,7 +147,7 @@ def find_function(name: str) -> Any:
 
 
 def is_named_tuple(cls: Any) -> bool:
-    """Whether a class is a named tuple."""
+    """Return whether a class is a named tuple."""
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 

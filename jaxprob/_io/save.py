@@ -41,7 +41,7 @@ def save(path: str | Path, tree: PyTree) -> None:
     **Arguments:**
 
     - `path`: the file, replaced whole or not at all.
-    - `tree`: any pytree. Functions and classes of your own are described by a
+    - `tree`: any pytree. Your functions and classes are described by a
         fingerprint of their code, and have to be given to `load`.
 
     **Raises:** `TypeError` naming a leaf that has no fixed value; `OSError` as the file
@@ -62,7 +62,7 @@ def load(path: str | Path, *, like: PyTree = None, using: Iterable[Any] = ()) ->
     - `like`: a tree built with the settings of the saved one; its weights do not
         matter. Each setting is compared, and what the file cannot hold is taken from
         here. `eqx.filter_eval_shape` makes one without memory.
-    - `using`: classes and functions of your own that the tree is made of.
+    - `using`: your classes and functions that the tree is made of.
 
     **Raises:** `jaxprob.FileMismatchError` (a `ValueError`) that names each setting,
     shape or dtype that differs from `like`, or the code that is missing;
@@ -125,7 +125,7 @@ def load_weights(path: str | Path, like: PyTree) -> Any:
 
 
 def is_described(path: str | Path) -> bool:
-    """Whether a file says that it is one of `save`.
+    """Return whether a file says that it was written by `save`.
 
     **Raises:** `jaxprob.DamagedFileError` for a file that is no safetensors file.
     """

@@ -1,4 +1,4 @@
-"""What parts of a model give while the whole is called."""
+"""Outputs of the parts of a model while the whole is called."""
 
 import dataclasses
 import functools
@@ -104,7 +104,7 @@ def record(parts: dict[str, Any], call: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def _heard(part, tell):
-    """The part, telling what it gives; a module stays one of its own class."""
+    """The part, which notes its outputs; a module stays one of its class."""
     if not isinstance(part, eqx.Module):
         return lambda *args, **kwargs: tell(part(*args, **kwargs))
     new = object.__new__(_heard_class(type(part)))

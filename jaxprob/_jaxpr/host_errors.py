@@ -2,8 +2,8 @@
 
 `eqx.error_if`, and with it `throw=True` of diffrax, lineax and optimistix, raises from
 a callback of the first device. The others then wait for it at the next collective, for
-ever. So in a program of several devices each such check gives NaN in the place of the
-value that it guards, and whoever runs the program looks at the results on the host.
+ever. So in a program of several devices each such check gives NaN instead of the value
+that it guards, and the engine looks at the results on the host.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .rewrite import calling, rewritten, with_inner
 
 
 def has_checks(jaxpr: Any) -> bool:
-    """Whether a jaxpr holds a check of Equinox's that would raise."""
+    """Return whether a jaxpr holds a check of Equinox that would raise."""
     return any(
         _is_check(eqn) or any(map(has_checks, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
@@ -33,7 +33,7 @@ def checks_give_nan(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_metrics(info: dict[str, np.ndarray], num: int, following: int) -> None:
-    """Raises what a check inside the last `num` steps would have on one device.
+    """Raise what a check inside the last `num` steps would have raised on one device.
 
     **Raises:** `FloatingPointError` with the step, counted back from the `following`.
     """

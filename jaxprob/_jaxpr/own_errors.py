@@ -41,11 +41,11 @@ class OwnErrors(logging.Filter):
                 return program(*args)
             except Exception as error:
                 own = self.of(error)
-        # Outside of the `except`: the user's error keeps a context of its own.
+        # Outside of the `except`, or the user's error would get another context.
         raise own
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Takes the exception of a record; whether it is to be logged."""
+        """Note the exception of a record; return whether the record is to be logged."""
         heard = record.exc_info[1] if record.exc_info else None
         if not self._inside or heard is None:
             return True
@@ -53,7 +53,7 @@ class OwnErrors(logging.Filter):
         return False
 
     def of(self, error: Exception) -> BaseException:
-        """The error that the user's code raised, if this one tells of one."""
+        """Return the error that the user's code raised, if this one reports it."""
         heard = self._heard
         if heard is None or type(heard).__name__ not in str(error):
             return error

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-TRICKS = ("batch_second", "convolutions", "examples_last")
+TRICKS: tuple[str, ...] = ("batch_second", "convolutions", "examples_last")
 
 
 def is_on(trick: str) -> bool:

@@ -15,14 +15,14 @@ from .._types import PRNGKey
 
 
 def is_key(x: Any) -> bool:
-    """Whether `x` is an array of typed keys."""
+    """Return whether `x` is an array of typed keys."""
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
         x.dtype, jax.dtypes.prng_key
     )
 
 
 def check_key(key: Any) -> None:
-    """Refuses what is no key, such as a seed.
+    """Reject what is not a key, such as a seed.
 
     **Raises:** `TypeError` with what to write.
     """
@@ -33,7 +33,7 @@ def check_key(key: Any) -> None:
 
 
 def example_keys(key: PRNGKey, num: int, *, start: int = 0) -> Key[Array, " num"]:
-    """Keys of the examples `start, ..., start + num - 1`: `fold_in(key, i)`.
+    """Return keys of the examples `start, ..., start + num - 1`: `fold_in(key, i)`.
 
     **Arguments:**
 
@@ -49,7 +49,7 @@ def example_keys(key: PRNGKey, num: int, *, start: int = 0) -> Key[Array, " num"
 
 
 def leaf_keys(key: PRNGKey, tree: PyTree, *, is_leaf=None) -> PyTree[PRNGKey]:
-    """A tree like `tree` that holds one key for each leaf: `fold_in(key, position)`.
+    """Return a tree that holds one key for each leaf: `fold_in(key, position)`.
 
     **Arguments:**
 
@@ -66,10 +66,10 @@ def leaf_keys(key: PRNGKey, tree: PyTree, *, is_leaf=None) -> PyTree[PRNGKey]:
 
 
 def step_key(key: PRNGKey, step: int | Int[Array, ""]) -> PRNGKey:
-    """The key of one optimiser step, derived inside jit: `fold_in(key, step)`."""
+    """Return the key of one optimiser step: `fold_in(key, step)`, inside jit too."""
     return jax.random.fold_in(key, step)
 
 
 def as_seed(key: PRNGKey) -> int:
-    """A seed for NumPy, for the host side of a run: 32 bits of `key`."""
+    """Return a seed for NumPy, for the host side of a run: 32 bits of `key`."""
     return int(jax.random.bits(key, dtype=jnp.uint32))

@@ -1,4 +1,4 @@
-"""Draws of standard normal noise at the speed of the machine.
+"""Standard normal noise, drawn in one pass.
 
 On CPU, noise is most of what a variational step costs, for three reasons. JAX's default
 generator, Threefry, runs its rounds as a loop over arrays in memory there; of the two

@@ -50,7 +50,7 @@ class KeyStreams:
         return jax.random.fold_in(root, self._counts[name])
 
     def at(self, name: str, number: int) -> PRNGKey:
-        """The key of a stream with a number of its own.
+        """Return the key of a stream by its number.
 
         **Raises:** `ValueError` when it was given out before.
         """

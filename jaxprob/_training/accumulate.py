@@ -2,7 +2,7 @@
 
 `optax.MultiSteps` carries an open window into the next epoch. Lightning, and with it
 `max_steps` and `estimated_stepping_batches`, counts an update at the last batch of each
-epoch, which the optimiser cannot see: whoever runs the epoch sets `closing` for it.
+epoch, which the optimiser cannot see: the loop that runs the epoch sets `closing`.
 """
 
 from typing import Any, NamedTuple

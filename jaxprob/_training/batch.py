@@ -34,7 +34,7 @@ class Batch(eqx.Module):
     **Arguments:**
 
     - `data`: pytree of arrays, each with leading axis `batch`; often `(x, y)`. Padding,
-        `mean_loss` and `masked_mean` need that axis; any loss of your own decides.
+        `mean_loss` and `masked_mean` need that axis; a loss that you write decides.
     - `mask`: `True` where a row counts.
     - `filled`: whether the padded rows hold other rows of the data set, as those of a
         loader do. By default they may hold anything, and where rows see each other the
@@ -96,7 +96,7 @@ class RowStack(Stack):
     """A `Stack` of rows of a table that lies on the device.
 
     Only the numbers of the rows travel there. On the host a batch is gathered when
-    somebody asks for it.
+    it is read.
 
     **Arguments:**
 
@@ -135,12 +135,12 @@ class RowStack(Stack):
 
 
 def gather_rows(table: PyTree, rows: np.ndarray, mask: np.ndarray | None) -> PyTree:
-    """Rows of a table as a batch, or as many batches as the axes of `rows` say."""
+    """Return rows of a table as a batch, or as batches along the axes of `rows`."""
     return as_batches(jax.tree.map(lambda leaf: leaf[rows], table), mask)
 
 
 def as_batches(data: PyTree, mask: Any) -> PyTree:
-    """A loader's `Batch` of data and mask, or a stack of such; without a mask the data.
+    """Return a loader's `Batch`, or a stack of batches; without a mask, plain data.
 
     It is put together by its structure: in a stack its fields have an axis more.
     """
@@ -151,11 +151,11 @@ def as_batches(data: PyTree, mask: Any) -> PyTree:
     return jax.tree.unflatten(structure, [*jax.tree.leaves(data), mask])
 
 
-def own(batch: PyTree) -> PyTree:
-    """Copies of a batch's NumPy arrays.
+def unaliased(batch: PyTree) -> PyTree:
+    """Return the batch with copies of its NumPy arrays.
 
     On CPU a program may read a NumPy buffer in place, after the call that was handed it
-    has returned; so whoever may write to the buffer by then must not hold it.
+    has returned. By then the caller may write to the buffer.
     """
     return jax.tree.map(
         lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, batch
@@ -163,7 +163,7 @@ def own(batch: PyTree) -> PyTree:
 
 
 def num_rows(data: PyTree) -> int:
-    """Length of the leading axis that all arrays of `data` share.
+    """Return the length of the leading axis that all arrays of `data` share.
 
     **Raises:** `ValueError` when there is no array, an array has no axis, or lengths
     differ; the message names the leaf.
@@ -184,14 +184,14 @@ def num_rows(data: PyTree) -> int:
 
 
 def unpack(batch: PyTree) -> tuple[PyTree, Bool[Array | np.ndarray, " batch"]]:
-    """`(data, mask)` of a batch; the mask of plain data is all `True`."""
+    """Return `(data, mask)` of a batch; the mask of plain data is all `True`."""
     if isinstance(batch, Batch):
         return batch.data, batch.mask
     return batch, jnp.ones(num_rows(batch), dtype=bool)
 
 
 def weight(batch: PyTree) -> Float[Array, ""]:
-    """How many examples of the batch count: its weight in means over an epoch.
+    """Return how many examples of the batch count: its weight in means over an epoch.
 
     That is the number of entries of the mask that are `True`, for a `Batch`. For plain
     data it is the length of the leading axis of the first array that has one, whose
@@ -206,7 +206,7 @@ def weight(batch: PyTree) -> Float[Array, ""]:
 def masked_mean(
     values: Shaped[Array, "batch *shape"], mask: Bool[Array | np.ndarray, " batch"]
 ) -> Inexact[Array, "*shape"]:
-    """Mean over the rows that count. Values of padded rows may be anything, even NaN.
+    """Return the mean over the rows that count. Other values may be NaN.
 
     `where` stands inside the sum: zero times NaN is NaN, in the gradient too.
     """
@@ -221,7 +221,7 @@ def masked_mean(
 
 
 def mean_loss(loss: Callable[..., Any]) -> Loss:
-    """Turns a loss for one example into the loss of a batch.
+    """Return the loss of a batch, made from the loss of one example.
 
     ```python
     @jaxprob.mean_loss
@@ -240,12 +240,12 @@ def mean_loss(loss: Callable[..., Any]) -> Loss:
     that count. Example i gets the key `fold_in(key, i)`.
     """
 
-    def mean(model, batch, key, **told):
+    def mean(model, batch, key, **extra):
         data, mask = unpack(batch)
         keys = example_keys(key, num_rows(data))
 
         def one(example, key):
-            out = loss(model, example, key=key, **told)
+            out = loss(model, example, key=key, **extra)
             value, metrics = out if isinstance(out, tuple) else (out, {})
             if jnp.shape(value):
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Calling a user's loss, and checking what it takes and what it returns."""
+"""The user's loss: its call, and checks of its parameters and results."""
 
 import abc
 import inspect
@@ -65,9 +65,9 @@ def check_loss(name: str, loss: Any) -> None:
         signature = inspect.signature(loss)
     except (TypeError, ValueError):
         return
-    told = {"step": None} if takes_step(loss) else {}
+    extra = {"step": None} if takes_step(loss) else {}
     try:
-        signature.bind(None, None, key=None, **told)
+        signature.bind(None, None, key=None, **extra)
     except TypeError as error:
         raise TypeError(
             f"{name} has the signature {getattr(loss, '__name__', 'loss')}{signature} "
@@ -85,13 +85,13 @@ def loss_output(
     key: PRNGKey,
     step: Int[Array, ""] | None,
 ) -> Any:
-    """Return what a loss gives, called with `step` if it takes it.
+    """Call a loss, with `step` if it has that parameter.
 
     **Raises:** `TypeError` for a loss that makes a Python value of an array.
     """
-    told = {"step": step} if takes_step(loss) else {}
+    extra = {"step": step} if takes_step(loss) else {}
     try:
-        return loss(model, batch, key=key, **told)
+        return loss(model, batch, key=key, **extra)
     except _CONCRETE as error:
         raise TypeError(
             "the loss makes a Python value of an array, which has no value while the "

@@ -120,7 +120,7 @@ class AbstractMembers(AbstractCapability):
 
 
 class AbstractSequentialMembers(AbstractCapability):
-    """Members that `fit` trains one after the other, each by a program of its own.
+    """Members that `fit` trains one after the other, each by the same program.
 
     Their states lie along the leading axis of every array of the state.
 
@@ -142,7 +142,7 @@ class AbstractSequentialMembers(AbstractCapability):
 class AbstractOptimized(AbstractCapability):
     """Training by optax transformations that move all leaves that move.
 
-    Methods with an update rule of their own, such as samplers, are none: a
+    Methods with another update rule, such as samplers, lack it: a
     transformation around an optimiser would leave their steps as they are.
     """
 

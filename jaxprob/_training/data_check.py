@@ -1,4 +1,4 @@
-"""Checks of data that come batch by batch: the same as of arrays in memory."""
+"""Data checks, the same for batches that come one by one and for arrays."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -136,7 +136,7 @@ def check_arrays_of(
 
 
 def _normalises_by_batch(model):
-    """Whether outputs depend on the other rows of the batch."""
+    """True if outputs depend on the other rows of the batch."""
 
     def is_norm(node):
         return isinstance(node, eqx.nn.BatchNorm)
@@ -146,7 +146,7 @@ def _normalises_by_batch(model):
 
 
 def rows_that_count(batch: PyTree) -> PyTree:
-    """The rows of a batch that are no padding, as NumPy arrays."""
+    """Return the rows of a batch that are not padding, as NumPy arrays."""
     if not isinstance(batch, Batch):
         return jax.tree.map(_on_host, batch)
     data, mask = unpack(batch)

@@ -40,18 +40,18 @@ class EMA(eqx.Module):
         self.warmup = warmup
 
     def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """The decay $d_k$ used at step $k$, counted from zero."""
+        """Return the decay $d_k$ used at step $k$, counted from zero."""
         if not self.warmup:
             return jnp.asarray(self.decay)
         k = step.astype(jnp.result_type(float))
         return jnp.minimum(self.decay, (1.0 + k) / (10.0 + k))
 
     def init(self, params: PyTree) -> PyTree:
-        """The average before the first step: the parameters themselves."""
+        """Return the average before the first step: the parameters themselves."""
         return jax.tree.map(single, params)
 
     def update(self, average: PyTree, params: PyTree, step: Int[Array, ""]) -> PyTree:
-        """The next average; `average` and `params` are alike in structure."""
+        """Return the next average; `average` and `params` have one structure."""
         keep = self.decay_at(step)
 
         def lerp(a, p):

@@ -49,7 +49,7 @@ class GradientDescent(
     AbstractOptimized,
     AbstractLowPrecision,
 ):
-    """Minimises a loss with an optax optimiser.
+    """Minimisation of a loss with an optax optimiser.
 
     ```python
     learner = jaxprob.GradientDescent(loss, optax.adam(1e-3), ema=jaxprob.EMA(0.999))
@@ -177,9 +177,9 @@ class GradientDescent(
         return {"loss": value, **metrics}
 
     def model(self, state: TrainState) -> Model:
-        """The averaged model if there is an EMA, else the model of the last step.
+        """Return the averaged model if there is an EMA, else that of the last step.
 
-        A schedule-free optimiser keeps an average of its own, which is given then.
+        A schedule-free optimiser keeps an average, which is returned then.
         """
         params, rest = tree.partition(state.model, self.trainable)
         if state.ema is None:

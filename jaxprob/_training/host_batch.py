@@ -51,7 +51,7 @@ class LeftOut:
 
 
 def host_batch(batch: PyTree) -> PyTree:
-    """The batch with arrays of numbers as leaves, and `LeftOut` for all others.
+    """Return the batch with arrays of numbers as leaves, and `LeftOut` for all others.
 
     **Raises:** `ValueError` for an integer beyond the range of JAX's.
     """
@@ -67,7 +67,7 @@ def host_batch(batch: PyTree) -> PyTree:
 
 
 def count_rows(batch: PyTree) -> int:
-    """How many rows of a batch on the host count, by the rule of `jaxprob.weight`."""
+    """Return how many rows of a batch on the host count, as `weight` in a program."""
     if isinstance(batch, Batch):
         return int(np.sum(np.asarray(batch.mask)))
     for leaf in jax.tree.leaves(batch):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._checks import check_tree_values, refuse_masked
+from .._checks import check_tree_values, reject_masked
 from .batch import RowStack, Stack, as_batches, gather_rows, num_rows
 
 RESIDENT_FRACTION = 0.25
@@ -59,7 +59,7 @@ class ArrayLoader:
         resident: bool | None = None,
     ):
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-            refuse_masked("data" + jax.tree_util.keystr(path), leaf)
+            reject_masked("data" + jax.tree_util.keystr(path), leaf)
         data = jax.tree.map(_own, data)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
             if leaf.dtype.kind in "OSUMm":
@@ -96,20 +96,20 @@ class ArrayLoader:
 
     @property
     def sampler(self) -> "ArrayLoader":
-        """Where Lightning looks for `set_epoch`."""
+        """Itself, on which Lightning calls `set_epoch`."""
         return self
 
     @property
     def batch_sampler(self) -> None:
-        """Lightning reads it wherever there is a `sampler`."""
+        """`None`: Lightning reads it beside `sampler`."""
         return None
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration yields the order of this epoch."""
+        """Set the epoch whose order the next iteration yields."""
         self.epoch = epoch
 
     def order(self, epoch: int) -> np.ndarray:
-        """Row numbers in the order of an epoch."""
+        """Return the row numbers in the order of an epoch."""
         if not self.shuffle:
             return np.arange(self.num_rows)
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
@@ -202,7 +202,7 @@ class ArrayLoader:
         return order.reshape(num, size)[:, here], mask[:, here]
 
     def row_numbers(self) -> list[list[int]]:
-        """The rows that count of each batch of this epoch, by number."""
+        """Return the numbers of the rows that count, for each batch of this epoch."""
         rows, mask = self._table(self.epoch)
         return [row[which].tolist() for row, which in zip(rows, mask, strict=True)]
 
@@ -263,7 +263,7 @@ class ArrayIterator(Iterator[PyTree]):
         return gather_rows(self._loader.data, rows[0], mask)
 
     def take(self, num: int, capacity: int | None = None) -> Stack:
-        """The next `num` batches, or as many as there are, in one gather.
+        """Return the next `num` batches, or as many as there are, in one gather.
 
         **Arguments:**
 
@@ -320,13 +320,13 @@ class ArrayIterator(Iterator[PyTree]):
 
 
 def _own(leaf: Any) -> np.ndarray:
-    """An array that nobody else writes to: what is read-only is no copy."""
+    """An array that only we write to; a read-only one is not copied."""
     array = np.asarray(leaf)
     return array.copy() if array.flags.writeable else array
 
 
 def _lengthened(array, slots):
-    """With copies of the first entry up to a length."""
+    """The array, filled up to a length with copies of its first entry."""
     short = slots - len(array)
     if short <= 0:
         return array

@@ -46,7 +46,7 @@ def dynamic_loss_scale(
     factor: float = 2.0,
     minimum: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimiser for gradients of a scaled loss, which keeps the scale.
+    """Return an optimiser for gradients of a scaled loss, which keeps the scale.
 
     ```python
     optimizer = jaxprob.dynamic_loss_scale(optax.adam(1e-3))
@@ -58,7 +58,7 @@ def dynamic_loss_scale(
     `GradientDescent`, and so every method of `jaxprob.bnn` that is made of it, scales
     its loss when it sees such an optimiser; in a step that is left out nothing changes
     but the scale, running statistics and averages included. It stands outermost:
-    clipping inside then sees the true gradient. In a loop of your own:
+    clipping inside then sees the true gradient. In a loop that you write:
 
     ```python
     def scaled(params):
@@ -71,7 +71,7 @@ def dynamic_loss_scale(
     ```
 
     optax has `apply_if_finite`, which skips and does not scale; Flax has the same rule
-    as here, for a loop of one's own (`flax.training.dynamic_scale`).
+    as here, for a loop that you write (`flax.training.dynamic_scale`).
 
     Reference: *Mixed Precision Training*, Micikevicius et al., 2018,
     https://arxiv.org/abs/1710.03740, section 3.2.
@@ -87,7 +87,7 @@ def dynamic_loss_scale(
     - `minimum`: below it the scale does not shrink.
 
     **Raises:** `ValueError` for settings that could not work; `TypeError` from an
-    update that is not told the scale of its gradient.
+    update without the scale of its gradient.
     """
     if not 0.0 < minimum <= initial:
         raise ValueError(
@@ -147,12 +147,12 @@ def _divide(grad, scale):
 
 
 def scaled(value: Float[Array, ""], scale: Float[Array, ""] | None) -> Any:
-    """What is differentiated: the loss, or its multiple in float32."""
+    """Return what is differentiated: the loss, or its multiple in float32."""
     return value if scale is None else value.astype(scale.dtype) * scale
 
 
 def unless_left_out(new: Tree, old: Tree) -> Tree:
-    """The state after a step: the old one but for the scale, if it was left out."""
+    """Return the state after a step; if that was left out, only the scale is new."""
     opt_state = new.opt_state
     chosen = choose(
         opt_state.finite, new, eqx.tree_at(lambda s: s.opt_state, old, opt_state)
@@ -161,12 +161,12 @@ def unless_left_out(new: Tree, old: Tree) -> Tree:
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether no floating-point array of a tree holds a NaN or an infinity."""
+    """Return whether all floating-point arrays of a tree are finite."""
     return jnp.all(finite_leaves(eqx.filter(tree, eqx.is_array)))
 
 
 def choose(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
-    """`new` where the condition holds, else `old`, in every array."""
+    """Return `new` where the condition holds, else `old`, in every array."""
 
     def one(new, old):
         return jnp.where(condition, new, old) if eqx.is_array(new) else new
@@ -175,7 +175,7 @@ def choose(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
 
 
 def loss_scale(opt_state: PyTree) -> Float[Array, ""] | None:
-    """The scale that an optimiser asks for; `None` if it asks for none.
+    """Return the scale that an optimiser asks for, or `None`.
 
     **Raises:** `ValueError` where it is not outermost.
     """

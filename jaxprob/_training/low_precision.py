@@ -1,4 +1,4 @@
-"""Computing in fewer bits than the parameters have."""
+"""Computation in fewer bits than the parameters have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from .call_loss import AbstractCheckedLoss, check_by_loss, loss_output
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """All real floating-point arrays of a tree in another dtype."""
+    """Return a tree with all real floating-point arrays in another dtype."""
 
     def one(leaf):
         real = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)

@@ -13,7 +13,7 @@ from .._types import State
 
 
 class NonFiniteError(FloatingPointError):
-    """A step of training left the numbers.
+    """Error of a training step after which the state is not finite.
 
     ```python
     try:
@@ -38,7 +38,7 @@ class NonFiniteError(FloatingPointError):
 
 @jax.jit
 def finite_leaves(arrays: PyTree) -> Bool[Array, " leaves"]:
-    """For each array of a tree, whether all its entries are finite."""
+    """Return for each array of a tree whether all its entries are finite."""
 
     def one(leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -49,7 +49,7 @@ def finite_leaves(arrays: PyTree) -> Bool[Array, " leaves"]:
 
 
 def not_finite(tree: PyTree) -> list[str]:
-    """Paths of the arrays of a tree that are not finite."""
+    """Return paths of the arrays of a tree that are not finite."""
     arrays = eqx.filter(tree, eqx.is_array)
     return paths_where(arrays, ~np.asarray(finite_leaves(arrays)))
 

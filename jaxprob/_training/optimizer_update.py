@@ -41,7 +41,7 @@ def optimizer_update(
         the same key.
     - `extra`: further arguments, such as the scale of the gradient.
     """
-    function = _refused if _accumulates(opt_state) else value_fn
+    function = _reject_other_parameters if _accumulates(opt_state) else value_fn
 
     # A line search takes no argument beside its own that this function does not take.
     def loss(params, *, obj_fn=None, grad_fn=None):
@@ -71,7 +71,7 @@ def check_optimizer(optimizer: Any, name: str = "optimizer") -> None:
 
 
 def accepting(update: Callable[..., Any]) -> Callable[..., Any]:
-    """An `update` that leaves out the extra arguments that it does not take.
+    """Return an `update` that leaves out the extra arguments that it does not take.
 
     A chain takes all and hands them to each of its parts, some of which take none
     although optax's types say so (`contrib.sam`): these are known by their error.
@@ -105,14 +105,14 @@ def accepting(update: Callable[..., Any]) -> Callable[..., Any]:
 def accepts_extra(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """The same transformation, to be wrapped by others that hand on extra arguments."""
+    """Return the transformation with an `update` that takes any extra arguments."""
     return optax.GradientTransformationExtraArgs(
         optimizer.init, accepting(optimizer.update)
     )
 
 
 def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
-    """The parameters to evaluate: the average that a schedule-free optimiser keeps.
+    """Return the parameters to evaluate: a schedule-free optimiser's average.
 
     With any other optimiser they are the parameters that it moves.
     """
@@ -135,7 +135,7 @@ def _accumulates(opt_state):
     return any(map(is_sum, jax.tree.leaves(opt_state, is_leaf=is_sum)))
 
 
-def _refused(params):
+def _reject_other_parameters(params):
     raise ValueError(
         "the optimiser evaluates the loss at other parameters (a line search, "
         "optax.lbfgs, opaque SAM, Sophia), and gradients are accumulated over several "

@@ -138,7 +138,7 @@ def _answer(cls: type, kind: type[AbstractCapability]) -> Answer | None:
 
 
 class ForwardedDataCheck(AbstractDataCheck):
-    """Checks of the learner inside."""
+    """Data checks of the learner inside."""
 
     wrapper: AbstractLearnerWrapper
     inner: AbstractDataCheck

@@ -14,7 +14,7 @@ from ._swap import swap
 def activations(
     tree: Model, where: str | type | tuple[str | type, ...], *args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, list[Any]]]:
-    """Calls a model, and gives beside its output what parts of it gave on the way.
+    """Call a model, and return its output and the outputs of some of its parts.
 
     ```python
     y, inner = activations(model, "layers.0", x)

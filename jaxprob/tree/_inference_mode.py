@@ -18,7 +18,7 @@ def inference_mode(model: Model) -> Model:
             return hasattr(node, "inference") and node is not tree
 
         found = [tree.inference] if hasattr(tree, "inference") else []
-        # A module with a flag may hold others with flags of their own.
+        # A module with a flag may hold others that have one too.
         for node in filter(is_inner, jax.tree.leaves(tree, is_leaf=is_inner)):
             found.extend(flags(node))
         return found

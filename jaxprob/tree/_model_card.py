@@ -1,4 +1,4 @@
-"""What a model is made of, as a table to read."""
+"""A table of the parts of a model and their parameters."""
 
 import dataclasses
 from collections.abc import Callable

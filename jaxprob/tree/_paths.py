@@ -10,13 +10,13 @@ from .._types import Model
 
 
 def paths(tree: PyTree) -> dict[str, Any]:
-    """All leaves by path: `{"layers.0.weight": Array, ...}`, in the tree's order."""
+    """Return leaves by path, `{"layers.0.weight": Array, ...}`, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {path_name(path): leaf for path, leaf in leaves}
 
 
 def get(tree: Model, path: str) -> Any:
-    """The part of a tree at `path`: `get(model, "layers.0.weight")`.
+    """Return the part of a tree at `path`: `get(model, "layers.0.weight")`.
 
     **Raises:** `ValueError` when there is nothing at the path, with what there is.
     """

@@ -12,7 +12,7 @@ from ._paths import listing, paths
 
 
 def select(tree: Model, where: Where) -> PyTree[bool]:
-    """A tree of bools like `tree`: `True` at the inexact arrays that `where` means.
+    """Return a tree of bools, `True` at the inexact arrays that `where` means.
 
     ```python
     params, rest = eqx.partition(model, jaxprob.tree.select(model, "layers.*"))
@@ -38,12 +38,12 @@ def select(tree: Model, where: Where) -> PyTree[bool]:
 
 
 def partition(tree: Model, where: Where) -> tuple[Model, Model]:
-    """Cuts a tree in two, `(what where means, the rest)`; `eqx.combine` joins them."""
+    """Cut a tree in two, `where` and the rest; `eqx.combine` joins them."""
     return eqx.partition(tree, select(tree, where))
 
 
 def freeze(tree: Model, where: Where) -> PyTree[bool]:
-    """The tree of bools that trains everything but `where`.
+    """Return the tree of bools that trains everything but `where`.
 
     ```python
     learner = GradientDescent(loss, optimizer, trainable=freeze(model, "embedding"))

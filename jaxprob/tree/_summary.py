@@ -13,7 +13,7 @@ def summary(
     frozen: Where = False,
     depth: int | None = 2,
 ) -> ModelCard:
-    """A card of any model: its parts, their parameters by role, and their memory.
+    """Return a card of a model: its parts, their parameters by role, their memory.
 
     ```python
     print(jaxprob.tree.summary(model, random="layers.*.weight"))

@@ -11,7 +11,7 @@ from ._paths import get
 
 
 def swap(tree: Model, where: str | type, replace: Callable[[Any], Any]) -> Model:
-    """Surgery: puts `replace(part)` in the place of each part that `where` means.
+    """Return the tree with `replace(part)` for each part that `where` means.
 
     ```python
     model = swap(model, eqx.nn.Linear, lambda linear: BayesianLinear.of(linear))

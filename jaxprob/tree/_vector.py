@@ -15,7 +15,7 @@ from ._select import partition
 def ravel(
     tree: Model, where: Where = True
 ) -> tuple[Float[Array, " dim"], Callable[[Float[Array, " dim"]], Model]]:
-    """All chosen leaves as one vector, and the function that puts a vector back.
+    """Return all chosen leaves as one vector, and the function that puts one back.
 
     **Arguments:**
 
@@ -30,6 +30,6 @@ def ravel(
 
 
 def count(tree: Model, where: Where = True) -> int:
-    """How many numbers the chosen leaves hold: the parameter count of a model."""
+    """Return how many numbers the chosen leaves hold: a model's parameter count."""
     params, _ = partition(tree, where)
     return sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))

@@ -74,7 +74,7 @@ class BlocksPosterior(AbstractPosterior):
 
     @property
     def linearized(self) -> bool:
-        """Where any block asks for it: in its own leaves alone."""
+        """True if any block is linearised, which is in its leaves alone."""
         return any(part.linearized for part in self.parts)
 
     @property
@@ -89,7 +89,7 @@ class BlocksPosterior(AbstractPosterior):
 
 
 class Blocks(AbstractPostHoc):
-    r"""Trains the whole model, then infers some of its parts, each by its own method.
+    r"""Training of the whole model, then inference of some parts, each by a method.
 
     $$q(w) = \delta(w_0 - \hat w_0) \prod_b q_b(w_b), \qquad q_b(w_b) \approx
       p(w_b \mid \mathcal D, w_{-b} = \hat w_{-b})$$

@@ -1,4 +1,4 @@
-"""What methods share that are plain gradient descent on a loss of their own."""
+"""Methods that are plain gradient descent on a loss."""
 
 import abc
 
@@ -18,7 +18,7 @@ from .inference import AbstractInference, check_state, random_or_point
 class AbstractDescent(
     AbstractInference, AbstractGradient, AbstractOptimized, AbstractConditional
 ):
-    """Minimises a loss, and the model of its `TrainState` stands for the posterior.
+    """Base class of methods that minimise a loss, in a `TrainState`.
 
     **Fields:**
 
@@ -37,7 +37,7 @@ class AbstractDescent(
 
     @abc.abstractmethod
     def _descent(self, model: PyTree) -> GradientDescent:
-        """How a model like this one is trained: the loss, and which leaves move."""
+        """Return how a model is trained: the loss, and which leaves move."""
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, self.point)
@@ -62,10 +62,10 @@ class AbstractDescent(
         return self._descent(state.model).evaluate(state, batch, key=key)
 
     def model(self, state: TrainState) -> Model:
-        """The model whose random leaves are their posterior means."""
+        """Return the model whose random leaves are their posterior means."""
         return self.posterior(state).mean()
 
     def _trained(self, state: TrainState) -> PyTree:
-        """What the state's model has become, or its average if there is an EMA."""
+        """The model of a state, or its average if there is an EMA."""
         check_state(self, state, TrainState)
         return self._descent(state.model).model(state)

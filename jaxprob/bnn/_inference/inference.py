@@ -1,4 +1,4 @@
-"""What an inference method is: a learner that ends in a posterior."""
+"""The contract of inference methods: learners that end in a posterior."""
 
 import abc
 import operator
@@ -103,7 +103,7 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
         return RowCheck(joint.likelihood, model, joint.apply)
 
     def trained(self, model: Model) -> PyTree[bool]:
-        """Which leaves `update` moves: a flag for each array, or random leaf."""
+        """Return which leaves `update` moves: a flag for each array, or random leaf."""
         return tree.select(mean_leaves(model), True)
 
     @abc.abstractmethod
@@ -114,7 +114,7 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
         *,
         key: PRNGKey | None = None,
     ) -> AbstractPosterior:
-        """The posterior that a state stands for.
+        """Return the posterior that a state stands for.
 
         **Arguments:**
 
@@ -125,7 +125,7 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
 
 
 def check_state(method: AbstractInference, state: Any, kind: type) -> None:
-    """Reject what is no state of a method, such as its model."""
+    """Reject what is not a state of a method, such as its model."""
     if not isinstance(state, kind):
         raise TypeError(
             f"state is a {type(state).__name__}: {type(method).__name__} takes the "
@@ -134,13 +134,13 @@ def check_state(method: AbstractInference, state: Any, kind: type) -> None:
 
 
 def random_or_point(model: Model, random: Where | None, point: Where) -> PyTree[bool]:
-    """Which leaves are either, for a model that may hold random leaves already."""
+    """Return flags of leaves that are random or points, of any model."""
     means = mean_leaves(model)
     return jax.tree.map(operator.or_, choose(means, random), tree.select(means, point))
 
 
 class Roles(eqx.Module):
-    """Which leaves are random, which are points, which are frozen: trees of bools.
+    """Roles of leaves, random, point or frozen, as trees of bools.
 
     **Fields:**
 
@@ -153,7 +153,7 @@ class Roles(eqx.Module):
 
     @classmethod
     def of(cls, model: Model, random: Where | None, point: Where) -> "Roles":
-        """The roles in a model; `random` wins where both mean a leaf.
+        """Return the roles in a model; `random` wins where both mean a leaf.
 
         **Raises:** `ValueError` when no leaf is random, `TypeError` for a model that
         holds random leaves already.

@@ -19,7 +19,7 @@ from .inference import Roles
 
 
 class MAP(AbstractDescent, AbstractTrainedModels):
-    r"""Maximises the log joint, $\hat w = \arg\max_w \log p(\mathcal D, w)$.
+    r"""The maximum of the log joint, $\hat w = \arg\max_w \log p(\mathcal D, w)$.
 
     The loss is $-\frac 1 N \log p_T(\mathcal D, w)$, in nats per row of data. The
     result is one model without any uncertainty of its weights: the start of

@@ -26,7 +26,7 @@ def refresh_statistics(
     key: PRNGKey | None = None,
     num_samples: int | None = None,
 ) -> DrawsPosterior:
-    """Sampled models, each with running statistics of its own from a pass over data.
+    """Return sampled models, each with its running statistics from a pass over data.
 
     The statistics of training belong to the weights of that step; those of a posterior
     sample have to be computed again. The rows are shared out over as many batches as
@@ -155,7 +155,7 @@ def _pass(model, x, key):
 
 
 def _settled(model, state):
-    """The statistics of the batch itself, in the place of one step of their average.
+    """The statistics of the batch itself, instead of one step of their average.
 
     BatchNorm's average of variances starts at one, and what is divided out again
     afterwards is a start at zero: after one batch of momentum 0.99 it is off by 99.

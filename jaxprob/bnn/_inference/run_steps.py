@@ -20,7 +20,7 @@ def run_steps(
     num: int,
     batch_size: int | None = None,
 ) -> State:
-    """The state after `num` updates.
+    """Return the state after `num` updates.
 
     The method is an argument of the program: one with other numbers in its prior or its
     likelihood is not compiled again.

@@ -1,4 +1,4 @@
-"""The training set that a posterior goes through once more."""
+"""The training set, for a posterior that needs another pass."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,9 +32,9 @@ class TrainingBatches:
 
 
 def as_iterable(batches: Any) -> Iterable[PyTree]:
-    """Batches, of which one may stand alone.
+    """Return an iterable of batches, also where one batch is given.
 
-    **Raises:** `TypeError` for what can be no batches.
+    **Raises:** `TypeError` for what cannot be batches.
     """
     if isinstance(batches, Batch | dict) or _is_array(batches):
         return [batches]

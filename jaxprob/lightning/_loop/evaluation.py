@@ -12,7 +12,7 @@ from ..._engine.outside_values import Outside, is_current
 from ..._engine.totals import Totals
 from ..._jaxpr.host_errors import checks_give_nan
 from ..._jaxpr.own_errors import OWN_ERRORS
-from ..._training.batch import own, weight
+from ..._training.batch import unaliased, weight
 from ..._training.call_loss import checked_info
 from ..._training.learner import AbstractLearner
 from ..._types import PRNGKey, State
@@ -50,7 +50,7 @@ class Evaluation:
 
     def __call__(self, batch: PyTree, index: int, loader: int = 0) -> None:
         """Add a batch, whose key is `fold_in(fold_in(key, loader), index)`."""
-        batch = self._layout.put(own(batch))
+        batch = self._layout.put(unaliased(batch))
         totals = self._totals.get(loader)
         at = (np.uint32(loader), np.uint32(index))
         if totals is None:
