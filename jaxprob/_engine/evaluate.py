@@ -74,14 +74,14 @@ class Evaluator:
 
 
 def _step(learner, layout):
-    held = weakref.ref(learner)
+    reference = weakref.ref(learner)
 
     @eqx.filter_jit
     def step(state, batch, totals, key, index):
         arrays, static = eqx.partition(state, eqx.is_array)
 
         def evaluate(arrays, batch, key, index):
-            learner = held()
+            learner = reference()
             assert learner is not None  # the caller holds it
             state = eqx.combine(arrays, static)
             key = jax.random.fold_in(key, index)

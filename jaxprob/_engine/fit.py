@@ -112,7 +112,7 @@ def fit(
         held_out = as_loader(validation, batch_size, shuffle=False, seed=0)
     for rows in (loader, held_out):
         if isinstance(rows, ArrayLoader):
-            rows.share = (Layout() if layout is None else layout).share()
+            rows.process_rows = (layout or Layout()).process_rows()
     training_check = first_pass_check(loader, learner, model, training=True)
     validation_check = first_pass_check(held_out, learner, model, training=False)
     stepper = Stepper(

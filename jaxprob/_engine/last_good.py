@@ -30,7 +30,7 @@ MAX_BYTES = 2**28  # of batches that are held
 MAX_SECONDS = 20.0  # of work that is held, so that it is soon made again
 
 
-class Kept:
+class Snapshot:
     """A copy of a state, and the work done since.
 
     **Arguments:**
@@ -146,22 +146,22 @@ class Break:
 
 
 def first_break(
-    kept: Kept, run: Callable[[PyTree, int, PyTree, int], tuple[PyTree, Any]]
+    snapshot: Snapshot, run: Callable[[PyTree, int, PyTree, int], tuple[PyTree, Any]]
 ) -> "Break":
     """Return the first step after a kept state that breaks it.
 
     **Arguments:**
 
-    - `kept`: the state, and the steps, one of which does.
+    - `snapshot`: the state, and the steps, one of which does.
     - `run`: `run(arrays, step, batches, num) -> (arrays, info)` makes the first `num`
         of some steps, the first of which has the number `step`.
     """
-    arrays, step = kept.arrays, kept.step
-    for batches, num in kept.work:
+    arrays, step = snapshot.arrays, snapshot.step
+    for batches, num in snapshot.work:
         if not num:
             continue
         after, info = run(arrays, step, batches, num)
-        broken = kept.broken(after)
+        broken = snapshot.broken(after)
         if not broken:
             arrays, step = after, step + num
             continue
@@ -169,7 +169,7 @@ def first_break(
         while bad - fine > 1:
             middle = (fine + bad) // 2
             after, part = run(arrays, step, batches, middle)
-            found = kept.broken(after)
+            found = snapshot.broken(after)
             if found:
                 bad, info, broken = middle, part, found
             else:

@@ -190,7 +190,7 @@ class Layout:
         arrays, rest = eqx.partition(tree, eqx.is_array)
         return eqx.combine(self._here(arrays), rest)
 
-    def share(self) -> tuple[int, int, int]:
+    def process_rows(self) -> tuple[int, int, int]:
         """Return `(begin, end, data)`: this process's part of the rows of a batch."""
         if jax.process_count() == 1:
             return 0, self.data, self.data

@@ -2,7 +2,7 @@
 
 A dispatch takes the buffers of the state before it returns those of the next. An error
 inside it, or an exception of a signal's handler at the wrong bytecode, leaves neither.
-Then the state is made again from the kept copy and the batches since (`Kept`).
+Then the state is made again from the kept copy and the batches since (`Snapshot`).
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from jaxtyping import PyTree
 from .._jaxpr.own_errors import OWN_ERRORS
 from .._types import PRNGKey
 from .held_signals import HELD
-from .last_good import Kept
+from .last_good import Snapshot
 from .program import Carry, Metrics, Program
 from .runner import Runner
-from .stacking import copied, owned, strong
+from .stacking import copied, owned, strongly_typed
 from .totals import Totals
 
 
@@ -46,7 +46,7 @@ class LiveState:
 
     def __init__(self, program: Program, arrays: PyTree, key: PRNGKey, step: int):
         self.program = program
-        self.kept: Kept | None = None
+        self.snapshot: Snapshot | None = None
         self.rescued: tuple[Metrics, int] | None = None
         self._lock = threading.RLock()
         self._failed: BaseException | None = None
@@ -68,11 +68,11 @@ class LiveState:
         if shardings is None:
             arrays, key = owned(arrays), jnp.copy(key)
         else:
-            arrays = layout.place(jax.tree.map(strong, arrays), shardings)
+            arrays = layout.place(jax.tree.map(strongly_typed, arrays), shardings)
             key, number = layout.place((key, number), layout.everywhere)
         with HELD, self._lock:
             self._runner = Runner(self.program, key)
-            self.kept, self._failed = None, None
+            self.snapshot, self._failed = None, None
             self._now = Now((arrays, number, totals), step)
 
     def change(self, program: Program) -> None:
@@ -80,7 +80,7 @@ class LiveState:
         with HELD, self._lock:
             self._now = self._sound()
             self._runner = Runner(program, self.key)
-            self.program, self.kept = program, None
+            self.program, self.snapshot = program, None
 
     def match_totals(self) -> None:
         """Begin the sums anew, unless they are of the metrics of the program."""
@@ -145,8 +145,8 @@ class LiveState:
             arrays, number, totals = self._sound().carry
             if totals is None:
                 return
-            if self.kept is not None:
-                self.kept.add_reset()
+            if self.snapshot is not None:
+                self.snapshot.add_reset()
             carry = arrays, number, self.program.no_totals()
             self._now = Now(carry, self._now.step)
 
@@ -162,10 +162,10 @@ class LiveState:
             self.rescued = None
             now = self._ready()
             if num:
-                if self.kept is None:
+                if self.snapshot is None:
                     arrays, _, totals = copied(now.carry)
-                    self.kept = Kept(arrays, totals, now.step)
-                self.kept.add(batches, num)
+                    self.snapshot = Snapshot(arrays, totals, now.step)
+                self.snapshot.add(batches, num)
             try:
                 carry, info = self._runner.run(now.carry, now.step, batches, num)
             except Exception as error:
@@ -186,29 +186,29 @@ class LiveState:
     def go_back(self, step: int) -> None:
         """Make the state before an earlier step again, from the kept copy on."""
         with HELD, self._lock:
-            assert self.kept is not None
-            self._now = Now(self._runner.replay(self.kept, step), step)
-            self.kept.cut(step)
+            assert self.snapshot is not None
+            self._now = Now(self._runner.replay(self.snapshot, step), step)
+            self.snapshot.cut(step)
 
     def _ready(self):
         """The carry and the step, to be advanced."""
         if not self.program.donates:
             self.wait()  # so that memory holds one state and the next, and no more
-            self.kept = None
+            self.snapshot = None
         now = self._sound()
         arrays, number, totals = now.carry
         if totals is None:
             totals = self.program.no_totals()
             now = self._now = Now((arrays, number, totals), now.step)
         if not self.program.donates:
-            self.kept = Kept(arrays, totals, now.step)
+            self.snapshot = Snapshot(arrays, totals, now.step)
         return now
 
     def _sound(self) -> Now:
         """The carry, made again if a dispatch that never returned has consumed it."""
-        kept, now = self.kept, self._now
-        if kept is not None and kept.step + kept.num_steps != now.step:
-            kept.cut(now.step)  # noted, but never made
+        snapshot, now = self.snapshot, self._now
+        if snapshot is not None and snapshot.step + snapshot.num_steps != now.step:
+            snapshot.cut(now.step)  # noted, but never made
         if now.carry[1].is_deleted():
             self.go_back(now.step)
         return self._now
@@ -224,19 +224,19 @@ class LiveState:
         """
         with HELD, self._lock, OWN_ERRORS:
             self._failed = OWN_ERRORS.of(error)
-            kept, now = self.kept, self._now
-            if kept is None:
+            snapshot, now = self.snapshot, self._now
+            if snapshot is None:
                 return
             # Perhaps there is no memory now: the next read of the state tries again.
             with contextlib.suppress(Exception):
-                self._now = self._last_good(kept, now.step, failing)
-            kept.cut(self._now.step)
+                self._now = self._last_good(snapshot, now.step, failing)
+            snapshot.cut(self._now.step)
 
-    def _last_good(self, kept, step, failing):
+    def _last_good(self, snapshot, step, failing):
         try:
-            before = self._runner.replay(kept, step)
+            before = self._runner.replay(snapshot, step)
         except Exception:
-            before, step, failing = self._runner.first_failing(kept)
+            before, step, failing = self._runner.first_failing(snapshot)
         num, self.rescued = 0, None
         if failing is not None:
             before, num, self.rescued = self._runner.longest(before, step, *failing)

@@ -213,10 +213,10 @@ class Outside:
         """Those attributes of an object that its reader's code names."""
         if name is None:
             return
-        own = getattr(value, "__dict__", {})
+        fields = getattr(value, "__dict__", {})
         for attribute in sorted(attributes):
-            if attribute in own:
-                inner = own[attribute]
+            if attribute in fields:
+                inner = fields[attribute]
             elif attribute in _COUNTERS:
                 inner = _counter(value, attribute)
             else:

@@ -37,7 +37,7 @@ class PerObject(Generic[Made]):
         if id(owner) not in self._made:
             self._made[id(owner)] = {}
             weakref.finalize(owner, self._made.pop, id(owner), None)
-        own = self._made[id(owner)]
-        if key not in own or not is_current(own[key]):
-            own[key] = make()
-        return own[key]
+        entries = self._made[id(owner)]
+        if key not in entries or not is_current(entries[key]):
+            entries[key] = make()
+        return entries[key]

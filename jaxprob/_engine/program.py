@@ -26,7 +26,7 @@ from .dispatch_size import can_fuse
 from .layout import Layout
 from .outside_values import HostRandom, Outside, is_current
 from .per_object import PerObject
-from .stacking import at, gather, strong
+from .stacking import at, gather, strongly_typed
 from .totals import Totals, over_members
 
 Carry = tuple[PyTree, Array, Totals]
@@ -184,12 +184,12 @@ class Program:
 
     def _update(self, carry, key, batch, index):
         arrays, step, totals = carry
-        shape, traced = self._traced or (None, None)
-        known = traced is not None and _shape_key(batch) == shape
-        make_step = traced if known else self._step
+        make_step: Any = self._step
+        if self._traced is not None and self._traced[0] == _shape_key(batch):
+            make_step = self._traced[1]
         arrays, info = make_step(arrays, batch, step_key(key, step), index)
         totals = totals.add(info, weight(batch))
-        arrays = jax.tree.map(strong, arrays)
+        arrays = jax.tree.map(strongly_typed, arrays)
         if self.shardings is not None:
             arrays = jax.lax.with_sharding_constraint(arrays, self.shardings)
             info, totals = self.layout.keep_members_apart((info, totals))

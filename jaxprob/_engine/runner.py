@@ -1,4 +1,4 @@
-"""Steps made once, or made again from a copy that was kept."""
+"""Steps made once, or made again from a copy that was snapshot."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from .._jaxpr.host_errors import check_metrics
 from .._training.batch import RowStack, Stack
 from .._types import PRNGKey
-from .last_good import Kept
+from .last_good import Snapshot
 from .program import Carry, Metrics, Program
 from .stacking import copied
 
@@ -61,11 +61,15 @@ class Runner:
         carry, info = self.run(carry, step, batches, num)
         return carry[0], info
 
-    def replay(self, kept: Kept, step: int) -> Carry:
+    def replay(self, snapshot: Snapshot, step: int) -> Carry:
         """Return the carry before a step, from a kept copy. It waits for the device."""
-        carry = copied(kept.arrays), self._number(kept.step), copied(kept.totals)
-        reached = kept.step
-        for batches, num in kept.work:
+        carry = (
+            copied(snapshot.arrays),
+            self._number(snapshot.step),
+            copied(snapshot.totals),
+        )
+        reached = snapshot.step
+        for batches, num in snapshot.work:
             if not num:
                 carry = self._reset(carry)
                 continue
@@ -78,13 +82,15 @@ class Runner:
                 break
         return jax.block_until_ready(carry)
 
-    def first_failing(self, kept: Kept) -> tuple[Carry, int, tuple[PyTree, int] | None]:
+    def first_failing(
+        self, snapshot: Snapshot
+    ) -> tuple[Carry, int, tuple[PyTree, int] | None]:
         """Return the carry before the first kept work that fails, its step, the work.
 
         Where no work fails, it is the carry after all of it, and `None`.
         """
-        carry, step = self.replay(kept, kept.step), kept.step
-        for batches, num in kept.work:
+        carry, step = self.replay(snapshot, snapshot.step), snapshot.step
+        for batches, num in snapshot.work:
             if not num:
                 carry = self._reset(carry)
                 continue

@@ -45,10 +45,10 @@ def copied(arrays: PyTree) -> PyTree:
 @jax.jit
 def owned(arrays: PyTree) -> PyTree:
     """Return copies of a strong type, which may be donated."""
-    return jax.tree.map(lambda leaf: strong(jnp.copy(leaf)), arrays)
+    return jax.tree.map(lambda leaf: strongly_typed(jnp.copy(leaf)), arrays)
 
 
-def strong(leaf: Array) -> Array:
+def strongly_typed(leaf: Array) -> Array:
     """Return the array with a strong type.
 
     `jnp.full(shape, 0.1)` is weakly typed and the updated leaf is not: the program

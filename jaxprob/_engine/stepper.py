@@ -226,11 +226,11 @@ class Stepper:
         state stays as it is, and nothing is checked any more.
         """
         self.wait()
-        kept = self._live.kept
-        if not self._checks or kept is None or not kept.num_steps:
+        snapshot = self._live.snapshot
+        if not self._checks or snapshot is None or not snapshot.num_steps:
             return
-        if kept.broken(self._live.arrays):
-            self._fail(kept)
+        if snapshot.broken(self._live.arrays):
+            self._fail(snapshot)
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
         """Train on batches, one after the other.
@@ -275,14 +275,14 @@ class Stepper:
             batches = batches[num:]
 
     def _before_steps(self, num):
-        """Check the state, and let a new copy be kept, before too much work is."""
-        kept = self._live.kept if self.check_every else None
-        if kept is not None and kept.is_full(num, self.check_every):
+        """Check the state, and let a new copy be snapshot, before too much work is."""
+        snapshot = self._live.snapshot if self.check_every else None
+        if snapshot is not None and snapshot.is_full(num, self.check_every):
             self.check_state()
-            self._live.kept = None  # its buffers go before a copy comes
+            self._live.snapshot = None  # its buffers go before a copy comes
 
-    def _fail(self, kept):
-        found = first_break(kept, self._live.again)
+    def _fail(self, snapshot):
+        found = first_break(snapshot, self._live.again)
         state = eqx.combine(found.arrays, self._static)
         gradient = None
         if not self._program.checked:  # else arrays lie on several

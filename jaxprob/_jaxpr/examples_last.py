@@ -68,8 +68,8 @@ def vmap_last(function: Callable[..., Any]) -> Callable[..., Any]:
         if closed.effects or not _is_faster(closed, size):
             return jax.vmap(function)(*args)
         rows = [(jnp.moveaxis(leaf, 0, -1), True) for leaf in leaves]
-        held = [(const, False) for const in closed.consts]
-        outs = _run(closed.jaxpr, held, rows, size)
+        constants = [(const, False) for const in closed.consts]
+        outs = _run(closed.jaxpr, constants, rows, size)
         outs = [jnp.moveaxis(_spread(out, size), -1, 0) for out in outs]
         return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
@@ -84,21 +84,21 @@ def _is_faster(program: ClosedJaxpr, size: int) -> bool:
     return max(widths) <= MAX_WIDTH * size
 
 
-def _products(jaxpr, held):
+def _products(jaxpr, constants):
     """All products and convolutions; `None` for what `_run` cannot take apart."""
     found = []
     for eqn in jaxpr.eqns:
         subs = jaxprs_in_params(eqn.params)
-        inner = [product for sub in subs for product in _products(sub, held)]
+        inner = [product for sub in subs for product in _products(sub, constants)]
         found += inner if _is_jit(eqn) else [None] * len(inner)
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
             found.append(eqn)
-        if eqn.primitive.name in _ACROSS or not _is_closed(eqn, held):
+        if eqn.primitive.name in _ACROSS or not _is_closed(eqn, constants):
             found.append(None)
     return found
 
 
-def _is_closed(eqn, held):
+def _is_closed(eqn, constants):
     """True if a call's custom derivative reads nothing that the model made.
 
     A constant made beside it is gone once the model's program is known.
@@ -115,7 +115,7 @@ def _is_closed(eqn, held):
         consts = jax.make_jaxpr(pull)(*inputs).consts
     except Exception:  # of many kinds, some private: `vmap` will say what is wrong
         return False
-    return all(id(c) in held for c in consts if isinstance(c, Tracer))
+    return all(id(c) in constants for c in consts if isinstance(c, Tracer))
 
 
 def _zero_tangent(value):
@@ -132,9 +132,9 @@ def _is_of_vector(eqn):
     return not shared[0] and min(ranks) == 1
 
 
-def _run(jaxpr, held, args, size):
+def _run(jaxpr, constants, args, size):
     """Evaluate the program of one example for all; values are `(array, mapped)`."""
-    env = dict(zip(jaxpr.constvars, held, strict=True))
+    env = dict(zip(jaxpr.constvars, constants, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
 
     def read(var):
@@ -153,8 +153,8 @@ def _run(jaxpr, held, args, size):
 def _mapped_equation(eqn, operands, size):
     if _is_jit(eqn):
         closed = eqn.params["jaxpr"]
-        held = [(const, False) for const in closed.consts]
-        outs = _run(closed.jaxpr, held, operands, size)
+        constants = [(const, False) for const in closed.consts]
+        outs = _run(closed.jaxpr, constants, operands, size)
         pairs = zip(eqn.outvars, outs, strict=True)
         return [_spread(out, size) for var, out in pairs if not _is_dropped(var)]
     if eqn.primitive.name == "dot_general":
@@ -190,10 +190,10 @@ def _with_own_rule(eqn, axes, size):
     def derivative(arrays, tangents):
         values = [v.aval for v in eqn.invars if not isinstance(v, Literal)]
         closed = jax.make_jaxpr(lambda *moves: jax.jvp(one, *moves))(values, values)
-        held = [(const, False) for const in closed.consts]
+        constants = [(const, False) for const in closed.consts]
         moving = [axis is not None for axis in axes]
         args = [*zip(arrays, moving, strict=True), *zip(tangents, moving, strict=True)]
-        outs = [_spread(out, size) for out in _run(closed.jaxpr, held, args, size)]
+        outs = [_spread(out, size) for out in _run(closed.jaxpr, constants, args, size)]
         half = len(outs) // 2
         return outs[:half], outs[half:]
 

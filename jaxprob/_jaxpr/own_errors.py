@@ -40,9 +40,9 @@ class OwnErrors(logging.Filter):
             try:
                 return program(*args)
             except Exception as error:
-                own = self.of(error)
+                user_error = self.of(error)
         # Outside of the `except`, or the user's error would get another context.
-        raise own
+        raise user_error
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Note the exception of a record; return whether the record is to be logged."""

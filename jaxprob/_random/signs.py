@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import PRNGKey
-from .standard_normal import kept, philox
+from .standard_normal import computed_once, philox
 
 
 def random_signs(
@@ -24,6 +24,6 @@ def random_signs(
     size = math.prod(shape)
     half = -(-size // 64)
     keys = jax.random.split(philox(key))
-    words = jnp.concatenate(kept(lambda i: jax.random.bits(keys[i], (half,))))
+    words = jnp.concatenate(computed_once(lambda i: jax.random.bits(keys[i], (half,))))
     bits = (words[:, None] >> jnp.arange(32, dtype=words.dtype)[None]) & 1
     return (1 - 2 * bits.ravel()[:size].astype(dtype)).reshape(shape)

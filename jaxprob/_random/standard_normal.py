@@ -67,7 +67,7 @@ def standard_normal(
     if dtype == jnp.float64 or str(jax.random.key_impl(key)) not in _OURS:
         keys = jax.random.split(philox(key))
         half = -(-size // 2)
-        parts = kept(lambda i: jax.random.normal(keys[i], (half,), dtype))
+        parts = computed_once(lambda i: jax.random.normal(keys[i], (half,), dtype))
     else:
         data = jax.random.key_data(key)
         quarter = -(-size // 4)
@@ -76,12 +76,12 @@ def standard_normal(
             counter = jnp.arange(quarter, dtype=jnp.uint32) + quarter * i
             return box_muller(*threefry(data, counter))
 
-        pairs = kept(draw)
+        pairs = computed_once(draw)
         parts = [part for pair in pairs for part in (pair.real, pair.imag)]
     return jnp.concatenate(parts)[:size].reshape(shape).astype(dtype)
 
 
-def kept(draw: Callable[[Any], Array]) -> list[Array]:
+def computed_once(draw: Callable[[Any], Array]) -> list[Array]:
     """`[draw(0), draw(1)]`, computed once however often they are used."""
     if jax.default_backend() != "cpu":
         # There a loop costs more than the draw. The bits are the same.

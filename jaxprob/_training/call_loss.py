@@ -135,8 +135,8 @@ def call_loss(
             f"the loss has dtype {value.dtype}: a gradient needs a real floating-point "
             "number"
         )
-    metrics, held = aux if isinstance(aux, tuple) else (aux, None)
-    return value, checked_metrics(metrics), held
+    metrics, statistics = aux if isinstance(aux, tuple) else (aux, None)
+    return value, checked_metrics(metrics), statistics
 
 
 def checked_metrics(metrics: Any) -> Info:

@@ -63,8 +63,8 @@ class GradientDescent(
         makes one from the loss of one example. A metric is one number and has another
         name than `"loss"` and `"step"`. A loss may be an Equinox module; one that is a
         `jaxprob.AbstractCheckedLoss` checks data sets before training. It may give
-        `(scalar, (metrics, held))` instead, where `held` is a tree like the model with
-        new running statistics and `None` elsewhere. A loss with a parameter `step`,
+        `(scalar, (metrics, statistics))` instead: a tree like the model with new
+        running statistics and `None` elsewhere. A loss with a parameter `step`,
         `loss(model, batch, *, key, step)`, gets the number of updates made so far as
         an array: write weights that change over time as functions of it. Python values
         that a loss reads from outside are constants of the compiled step.
@@ -130,7 +130,7 @@ class GradientDescent(
             return scaled(value, scale), (value, aux)
 
         (_, (value, aux)), grads = jax.value_and_grad(scaled_loss, has_aux=True)(params)
-        metrics, held = aux
+        metrics, statistics = aux
         updates, opt_state = optimizer_update(
             self.optimizer,
             grads,
@@ -144,8 +144,8 @@ class GradientDescent(
         average = state.ema
         if self.ema is not None:
             average = self.ema.update(average, params, state.step)
-        if held is not None:
-            rest = eqx.combine(held, rest)
+        if statistics is not None:
+            rest = eqx.combine(statistics, rest)
         model = eqx.combine(params, rest)
         new = TrainState(model, opt_state, average, state.step + 1)
         if scale is not None:

@@ -84,7 +84,7 @@ class ArrayLoader:
         self.seed = seed
         self.drop_last = drop_last
         self.epoch = 0
-        self.share = (0, 1, 1)
+        self.process_rows = (0, 1, 1)
         self._resident = resident
         self._table_on_device: PyTree | None = None
         self._place: Callable[[ArrayIterator], Place] | None = None
@@ -115,22 +115,22 @@ class ArrayLoader:
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
 
     @property
-    def share(self) -> tuple[int, int, int]:
+    def process_rows(self) -> tuple[int, int, int]:
         """`(begin, end, parts)`: the rows of each batch that are handed out here.
 
         All by default; with several processes each takes its own, out of one order.
         """
-        return self._share
+        return self._process_rows
 
-    @share.setter
-    def share(self, share: tuple[int, int, int]) -> None:
-        begin, end, parts = share
+    @process_rows.setter
+    def process_rows(self, rows: tuple[int, int, int]) -> None:
+        begin, end, parts = rows
         if (begin, end) != (0, parts) and self.batch_size % parts:
             raise ValueError(
                 f"batch_size={self.batch_size}: processes share the rows of a batch, "
                 f"so it is to be a multiple of the {parts} devices along data"
             )
-        self._share = share
+        self._process_rows = rows
 
     def device_table(self) -> PyTree | None:
         """The data on the device, where they are to lie there (see `resident`)."""
@@ -197,7 +197,7 @@ class ArrayLoader:
         else:
             mask[-1, rest:] = False
             order = np.concatenate([order, order[: size - rest]])
-        begin, end, parts = self.share
+        begin, end, parts = self.process_rows
         here = slice(size * begin // parts, size * end // parts)
         return order.reshape(num, size)[:, here], mask[:, here]
 

@@ -158,10 +158,10 @@ class Roles(eqx.Module):
         **Raises:** `ValueError` when no leaf is random, `TypeError` for a model that
         holds random leaves already.
         """
-        held = next(iter(random_leaves(model)), None)
-        if held is not None:
+        path = next(iter(random_leaves(model)), None)
+        if path is not None:
             raise TypeError(
-                f"{held} is a random leaf already, as in BayesianLinear, and this "
+                f"{path} is a random leaf already, as in BayesianLinear, and this "
                 "method makes a posterior over arrays: give it bnn.mean_leaves(model), "
                 "or take MeanFieldVI, LowRankVI or FullRankVI, which go on from there"
             )

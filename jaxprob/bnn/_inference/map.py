@@ -71,7 +71,7 @@ class MAP(AbstractDescent, AbstractTrainedModels):
 
         def loss(model, batch, *, key) -> tuple[Float[Array, ""], tuple[Info, PyTree]]:
             joint = self.log_joint
-            log_likelihood, held = joint.with_statistics(model, batch, key=key)
+            log_likelihood, statistics = joint.with_statistics(model, batch, key=key)
             log_prior = joint.log_prior(eqx.filter(model, roles.random))
             log_density = (log_likelihood + log_prior) / joint.temperature
             info = {
@@ -79,6 +79,6 @@ class MAP(AbstractDescent, AbstractTrainedModels):
                 "log_prior": log_prior,
                 "log_joint": log_density,
             }
-            return -log_density / joint.num_data, (info, held)
+            return -log_density / joint.num_data, (info, statistics)
 
         return GradientDescent(loss, self.optimizer, self.ema, roles.trained)

@@ -169,8 +169,8 @@ def _settled(model, state):
         mean, var = (
             (b - keep * a) / (1 - keep) for a, b in zip(before, after, strict=True)
         )
-        own = (mean, jnp.maximum(var, 0.0))
-        state = state.set(layer.batch_state_index, own)
+        settled = (mean, jnp.maximum(var, 0.0))
+        state = state.set(layer.batch_state_index, settled)
         # As after so many batches that nothing is left to divide out.
         count = jnp.full_like(state.get(layer.batch_counter), 2**30)
         state = state.set(layer.batch_counter, count)

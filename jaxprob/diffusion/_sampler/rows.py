@@ -127,7 +127,7 @@ def _everywhere(tree: Any, layout: Layout):
 
 def _own(batch, size, layout):
     """Return this process's part of a batch."""
-    begin, end, data = layout.share()
+    begin, end, data = layout.process_rows()
     part = size // data
     return jax.tree.map(lambda leaf: leaf[begin * part : end * part], batch)
 

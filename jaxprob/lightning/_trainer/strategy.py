@@ -46,7 +46,7 @@ class JaxStrategy(SingleDeviceStrategy):
         loader = super().process_dataloader(dataloader)
         if isinstance(loader, ArrayLoader):
             module: Any = self.lightning_module
-            loader.share = module.layout.share()
+            loader.process_rows = module.layout.process_rows()
         return loader
 
     def barrier(self, name: str | None = None) -> None:
