@@ -1,4 +1,4 @@
-"""What the training steps of `benchmarks.bridge` train: four sizes of problem."""
+"""Problems of four sizes for the training steps of `benchmarks.bridge`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Problem:
         return eqx.nn.MLP(first, last, hidden[0], len(hidden), key=key)
 
     def batch_loss(self) -> Callable[..., Any]:
-        """As a user writes it for a plain loop: `loss(model, batch, key)`."""
+        """Return the loss of a plain loop, `loss(model, batch, key)`."""
         import jax
         import jax.numpy as jnp
 
@@ -66,7 +66,7 @@ class Problem:
         return squared_error
 
     def learner(self) -> Any:
-        """As a user writes it for jaxprob."""
+        """Return the learner that a user of jaxprob writes."""
         import jax.numpy as jnp
         import optax
 

@@ -1,4 +1,4 @@
-"""Fair timing: variants in processes of their own, in turn, medians of the rounds.
+"""Fair timing: variants in separate processes, interleaved, medians of the rounds.
 
 JAX and PyTorch keep thread pools that starve each other when they live in one process,
 and a machine's speed drifts over minutes. So each variant is a process that warms up,

@@ -1,4 +1,4 @@
-"""How far each method is from the posterior, where the posterior is known.
+"""Errors of each method on problems with a known posterior.
 
     python -m benchmarks.certificate [--quick] [--only NAME]
 

@@ -1,4 +1,4 @@
-"""What a convolution costs inside of a loop on a CPU, turned and as it is written.
+"""Time of a convolution inside a loop on a CPU, with and without transposed axes.
 
     python -m benchmarks.convolutions
 

@@ -69,7 +69,7 @@ def ensemble_round(devices):
 
 
 def step_megabytes(members):
-    """What a step holds at its peak, by the compiler's account."""
+    """Return the peak memory of a step in megabytes, as the compiler reports it."""
     import equinox as eqx
     import jax
 

@@ -1,4 +1,4 @@
-"""How near each method comes to long NUTS chains on two small networks.
+"""Distance of each method to long NUTS chains on two small networks.
 
     python -m benchmarks.fidelity [--quick] [--only NAME]
 

@@ -1,4 +1,4 @@
-"""What inference costs: a variational step beside a MAP step, memory of prediction.
+"""Cost of inference: a variational step beside a MAP step, memory of prediction.
 
     python -m benchmarks.inference [--quick] [--part steps|noise|memory|kronecker]
 
@@ -235,7 +235,7 @@ def noise_rows(rounds, figures):
 
 
 def peak_megabytes(num_samples: int) -> float:
-    """Of this process after one prediction."""
+    """Return the peak memory of this process after one prediction."""
     import jax
     import numpy as np
 

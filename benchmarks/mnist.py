@@ -167,7 +167,7 @@ def methods(num_data: int, steps: int, rate: float) -> dict[str, tuple[Any, floa
 
 
 def measure(net: str, name: str, root: Path, epochs: int | None, seed: int) -> dict:
-    """Trains, predicts and scores."""
+    """Train, predict and score."""
     build, usual, learning_rate = NETS[net]
     split = mnist(root / "MNIST")
     x, y = split.x_train, split.y_train

@@ -1,4 +1,4 @@
-"""Bayesian layers in Equinox code of your own: no Trainer, no learner, your loop.
+"""Bayesian layers in your Equinox code, without Trainer and learner, in your loop.
 
     python examples/04_layers_in_your_code.py
 

@@ -4,7 +4,7 @@
 
 The module below is plain Equinox with a differential equation in it. Its physical
 parameters get a posterior, its friction network too, and a draw from the posterior is a
-`Pendulum` again: all of its own methods work on it.
+`Pendulum` again: all of its methods work on it.
 """
 
 import argparse

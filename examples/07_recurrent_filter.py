@@ -64,7 +64,7 @@ class Filter(eqx.Module):
         return self.run(seen)[1]
 
     def rollout(self, seen, num):
-        """Runs freely after what was seen, fed with its own predictions."""
+        """Continue a sequence from the model's own predictions."""
         hidden, values = self.run(seen)
 
         def own(carry, _):

@@ -1,4 +1,4 @@
-"""What is kept of each split, and where."""
+"""Scores of each split and their file."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def score(
     interval: tuple[Any, Any],
     units: float,
 ) -> Scores:
-    """Of the test rows of one split, in original units.
+    """Return the scores of the test rows of one split, in original units.
 
     A density changes with the units of its variable: dividing y by a scale adds the
     logarithm of the scale to each log-density.
@@ -45,7 +45,7 @@ class Results:
             self.table = json.loads(path.read_text())
 
     def merge(self, path: Path) -> None:
-        """Adds another file's splits; its figures win where both have some."""
+        """Add the splits of another file, whose figures replace those of the same split."""
         for name, methods in json.loads(path.read_text()).items():
             for method, splits in methods.items():
                 self._row(name, method).update(splits)
@@ -65,7 +65,7 @@ class Results:
         return [scores[metric] for scores in row.values()]
 
     def save(self) -> None:
-        """Replaces the file in one step, so that an interrupted run leaves it whole."""
+        """Replace the file atomically."""
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

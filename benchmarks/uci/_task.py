@@ -72,7 +72,7 @@ class Task:
 
 
 def load(name: str, root: str, splits: Sequence[int]) -> Task:
-    """Reads and standardises splits of one set.
+    """Read and standardise splits of one set.
 
     Sizes of the splits of a set differ by nothing in the published files; where they
     do, the stack refuses them.

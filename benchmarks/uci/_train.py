@@ -30,7 +30,7 @@ def train(
     num_steps: int,
     batch_size: int | None = None,
 ) -> list[Any]:
-    """Trains one model on each split, side by side, and gives back their states.
+    """Train one model per split in one program and return their states.
 
     `methods` may differ between splits in their arrays alone.
     """

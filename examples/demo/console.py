@@ -1,4 +1,4 @@
-"""What the demo prints, and the Trainer that all its parts use."""
+"""Output of the demo, and the Trainer of all its parts."""
 
 import logging
 import warnings

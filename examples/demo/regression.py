@@ -121,7 +121,7 @@ def curve(out: pathlib.Path, *, epochs: int) -> None:
 
 
 def draw_band(module, data, gap, name, ax) -> tuple[float, float]:
-    """Draws the predictive band; epistemic std beside the gap and inside it."""
+    """Draw the predictive band; return epistemic std beside and inside the gap."""
     x = np.linspace(-0.2, 1.2, 281, dtype=np.float32)[:, None]
     predictive = module.predictive(data.x_scaler(x))
     mean = data.y_scaler.inverse(np.asarray(predictive.mean))

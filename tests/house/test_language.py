@@ -18,8 +18,9 @@ THIRD_PERSON = re.compile(
     r"Minimises|Marks|Cuts|Loads|Saves|Builds|Creates|Applies|Finds|Counts|Stops|Waits|"
     r"Derives|Copies|Moves|Splits|Joins|Converts|Turns|Lets|Shows|Logs|Plots|Samples|"
     r"Predicts|Evaluates|Estimates|Maps|Swaps|Replaces|Removes|Drops|Goes|Brings|Does)\b"
+    r"(?! (of|over|by|with|between|that|which|and|in)\b)"
 )
-"""Verbs in the third person, where an imperative is meant."""
+"""Verbs in the third person; the same words are nouns before `of` and the like."""
 
 
 def first_lines(tree: ast.Module) -> list[tuple[str, str]]:
