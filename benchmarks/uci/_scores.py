@@ -45,7 +45,7 @@ class Results:
             self.table = json.loads(path.read_text())
 
     def merge(self, path: Path) -> None:
-    """Add the splits of another file; its figures replace those that are there.
+        """Add the splits of another file; its figures replace those that are there."""
         for name, methods in json.loads(path.read_text()).items():
             for method, splits in methods.items():
                 self._row(name, method).update(splits)
