@@ -69,7 +69,7 @@ def fixed(row, evaluations: int, denoiser, x, exact) -> float:
 
 def adaptive(tolerance: float, denoiser, x, exact):
     """Error and evaluations (mean, most) of the adaptive flow."""
-    sampler = ODESampler(dfx.Tsit5(), rtol=tolerance, atol=tolerance)
+    sampler = ODESampler(solver=dfx.Tsit5(), rtol=tolerance, atol=tolerance)
     run = jax.jit(jax.vmap(lambda x: sampler.flow(denoiser, x, HIGH, LOW)[:2]))
     out, evaluations = run(x)
     return rms(out, exact), float(jnp.mean(evaluations)), int(jnp.max(evaluations))

@@ -192,7 +192,7 @@ def reference_flow(
             f"x is {x.dtype}: give float64, under jax.enable_x64(True); a reference is "
             "solved in double precision"
         )
-    sampler = ODESampler(dfx.Dopri8(), rtol=1e-11, atol=1e-11, max_steps=100_000)
+    sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-11, atol=1e-11, max_steps=100_000)
     return sampler.flow(denoiser, x, level_from, level_to)[0]
 
 

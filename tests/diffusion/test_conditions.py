@@ -282,7 +282,7 @@ def test_a_model_with_dropout_is_used_in_inference_mode():
     # The rest differs only in what is solved: tracing it meets the dropout.
     eqx.filter_eval_shape(lambda: decode(denoiser, x))
     eqx.filter_eval_shape(lambda: log_prob(denoiser, x).value)
-    eqx.filter_eval_shape(lambda: SDESampler(4)(denoiser, KEY, (2,)))
+    eqx.filter_eval_shape(lambda: SDESampler(4)(denoiser, (2,), key=KEY))
     # Training still needs its key, and drops.
     with pytest.raises(RuntimeError, match="key"):
         denoiser(x, jnp.asarray(0.5))

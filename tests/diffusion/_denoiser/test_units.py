@@ -134,7 +134,7 @@ def _unit_samples(name, cache={}):  # noqa: B006
                 rescaled(mixture, scale, shift), schedule
             )
             keys = jax.random.split(KEY, 8)
-            return jax.vmap(lambda key: ExpAB(8)(denoiser, key, (2,)))(keys)
+            return jax.vmap(lambda key: ExpAB(8)(denoiser, (2,), key=key))(keys)
 
         cache[name] = draw(jnp.asarray(1.0), jnp.asarray(0.0)), draw
     return cache[name]
@@ -202,7 +202,7 @@ def test_images_keep_their_spread_of_brightness(side):
     def brightness(key):
         # A flow is deterministic: the brightness is that of the noise, times a half.
         noise = jax.random.normal(jax.random.split(key)[0], (side, side))
-        image = ExpAB(18)(denoiser, key, (1, side, side))
+        image = ExpAB(18)(denoiser, (1, side, side), key=key)
         return jnp.mean(noise) * side, jnp.mean(image)
 
     noise, of_image = brightness(keys)

@@ -149,7 +149,7 @@ def test_probes_are_unbiased_with_the_known_variance(x64, getkey):
         assert abs(jnp.mean(values) - jnp.trace(a)) < 5.0 * (variance / num) ** 0.5
         # The variance of a sample variance is at most a few times this.
         assert abs(jnp.var(values) / variance - 1.0) < 5.0 * (8.0 / num) ** 0.5
-    exact = ExactTrace()(lambda v: a @ v, 6, jnp.float64, None)
+    exact = ExactTrace()(lambda v: a @ v, 6, jnp.float64, key=None)
     assert jnp.allclose(exact, jnp.trace(a))
 
 
@@ -216,7 +216,7 @@ def test_the_solver_error_is_of_the_right_size(x64, getkey):
 @pytest.mark.slow
 def test_encode_and_decode_are_inverse(x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.2), VP.linear())
-    sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
+    sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-9, atol=1e-9)
     x = points(denoiser, getkey(), 8)
 
     @jax.jit

@@ -67,7 +67,7 @@ def flows(sampler, denoiser, x, high, low):
 def test_ode_follows_the_exact_flow_of_a_gaussian(name, x64, getkey):
     schedule, mixture = SCHEDULES[name](), one_gaussian()
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
-    sampler = ODESampler(dfx.Dopri8(), rtol=1e-10, atol=1e-10)
+    sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-10, atol=1e-10)
     high, low = 20.0, 0.01
     x = high * jax.random.normal(getkey(), (16, 2))
     got, _, failed = flows(sampler, denoiser, x, high, low)
@@ -124,7 +124,7 @@ UNLIKE = ("vp_linear", "ve", "sub_vp_numerical", "rectified", "shifted")
 @pytest.mark.slow
 def test_schedules_give_one_flow(x64, getkey):
     x = 20.0 * jax.random.normal(getkey(), (8, 2))
-    sampler = ODESampler(dfx.Dopri8(), rtol=1e-11, atol=1e-11)
+    sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-11, atol=1e-11)
     ends = [
         flows(
             sampler, GaussianMixtureDenoiser(eight_gaussians(), make()), x, 20.0, 0.01
@@ -139,7 +139,7 @@ def test_schedules_give_one_flow(x64, getkey):
 def test_flow_there_and_back(x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.2), VP.linear())
     x = jax.random.normal(getkey(), (8, 2))
-    sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
+    sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-9, atol=1e-9)
     there, _, _ = flows(sampler, denoiser, x, 0.01, 100.0)
     back, _, _ = flows(sampler, denoiser, there, 100.0, 0.01)
     assert jnp.max(jnp.abs(back - x)) < 1e-5
@@ -311,7 +311,7 @@ def test_gradients_pass_through_the_ode(x64, getkey):
             jnp.ones(1), jnp.full((1, 1), shift), 0.3 * jnp.ones((1, 1, 1))
         )
         denoiser = GaussianMixtureDenoiser(mixture, VP.linear())
-        return ODESampler(rtol=1e-8, atol=1e-8)(denoiser, key, (1,))[0]
+        return ODESampler(rtol=1e-8, atol=1e-8)(denoiser, (1,), key=key)[0]
 
     h = 1e-5
     finite_difference = (first(0.5 + h) - first(0.5 - h)) / (2.0 * h)
@@ -386,7 +386,7 @@ def test_trajectories_lead_to_their_samples(name, getkey):
 def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
     mixture, schedule = one_gaussian(), VE(0.001, 100.0)
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
-    sampler = ODESampler(dfx.Dopri8(), rtol=1e-9, atol=1e-9)
+    sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-9, atol=1e-9)
     draw = sampler.draw(denoiser, (2,), key=getkey(), trajectory=True)
     levels = denoiser.standardised()[1].scale * draw.levels
     begin = schedule.time_of_level(levels[0])
