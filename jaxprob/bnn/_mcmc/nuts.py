@@ -20,9 +20,9 @@ class NUTS(AbstractHamiltonian):
     are adapted in Stan's windows; of the transitions after them every `thin`-th is
     kept.
 
-    The bias vanishes with the number of draws, so this is what other methods are
-    compared with where the data and the network are small: some thousand rows, some
-    thousand weights. Look at `diagnose(posterior, x)`.
+    The bias vanishes with the number of draws, so other methods are compared with it
+    where the data and the network are small, with some thousand rows and some thousand
+    weights. Look at `diagnose(posterior, x)`.
 
     References: *The no-U-turn sampler*, Hoffman and Gelman, 2014,
     https://arxiv.org/abs/1111.4246; kernels and adaptation are blackjax's.
@@ -41,12 +41,12 @@ class NUTS(AbstractHamiltonian):
     - `log_joint`: the target; `num_data` is the number of rows of the batch.
     - `num_warmup`, `num_draws`: transitions of each chain, and draws kept of each.
     - `thin`: transitions for each kept draw.
-    - `num_chains`: side by side in one program.
+    - `num_chains`: chains side by side in one program.
     - `random`: leaves to sample (see `jaxprob.tree`), as in `MAP`; all others stay as
-        they are: there are no points.
+        they are.
     - `initial`: chains start at draws from the `"prior"`, all at the `"model"`, or at a
         posterior: chain i at its i-th model, such as member i of an ensemble.
-    - `step_size`: where its adaptation starts; with `num_warmup=0` it is used as it is.
+    - `step_size`: where its adaptation starts; with `num_warmup=0` it is not adapted.
     - `target_acceptance`: acceptance rate that the step size is adapted to.
     - `max_doublings`: a trajectory has at most 2 to this power steps.
     """
