@@ -79,7 +79,7 @@ WRONG = {
     ),
     "a point estimate as chains": (
         lambda: bnn.run_chains(MAP, mlp(), (X, Y), key=KEY),
-        "method is a MAP: run_chains.* are trained by jaxprob.fit",
+        "method is a MAP: run_chains.* jaxprob.fit trains other methods",
     ),
     "strings": (lambda: checked(X.astype(str)), "x is <U.*array of numbers is needed"),
 }
