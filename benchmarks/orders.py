@@ -46,7 +46,7 @@ ROWS = {
 
 def problem(num: int = 256):
     """The denoiser, the points at the noisy end, and where the exact flow puts them."""
-    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(LOW, HIGH))
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(HIGH, t_min=LOW))
     x = HIGH * jax.random.normal(jax.random.key(0), (num, 2))
     exact = jax.jit(jax.vmap(lambda x: reference_flow(denoiser, x, HIGH, LOW)))(x)
     return denoiser, x, exact

@@ -17,15 +17,15 @@ class EDM(AbstractSchedule):
 
     **Arguments:**
 
+    - `t_max`: 80 in the paper.
     - `t_min`: 0.002, the paper's number. It is in units of the data's standard
         deviation here, as all levels are; the paper's data have 0.5.
-    - `t_max`: 80 in the paper.
     """
 
     t_min: float = eqx.field(static=True)
     t_max: float = eqx.field(static=True)
 
-    def __init__(self, t_min: float = 0.002, t_max: float = 80.0):
+    def __init__(self, t_max: float = 80.0, *, t_min: float = 0.002):
         check_ends("EDM", t_min, t_max)
         self.t_min = float(t_min)
         self.t_max = float(t_max)

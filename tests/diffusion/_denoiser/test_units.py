@@ -217,7 +217,7 @@ def test_images_keep_their_spread_of_brightness(side):
     [
         (VP(lambda t: t, 1.0), ExpAB(20), 2.0, 0.3),
         (Cosine(), ExpAB(FocusedGrid(20, level_max=1.0)), 0.0, 1.0),
-        (EDM(0.002, 0.5), DDIM(60, eta=1.0), -5.0, 1.0),
+        (EDM(0.5, t_min=0.002), DDIM(60, eta=1.0), -5.0, 1.0),
     ],
 )
 def test_a_low_end_does_not_narrow_gaussian_data(schedule, sampler, mean, std):
@@ -230,7 +230,7 @@ def test_a_low_end_does_not_narrow_gaussian_data(schedule, sampler, mean, std):
 
 
 def test_a_low_end_is_warned_of_where_the_data_are_not_gaussian():
-    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.002, 0.8))
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.8, t_min=0.002))
     with pytest.warns(UserWarning, match=r"of EDM, is 0\.8 .* nats") as caught:
         sample(denoiser, DDIM(2), key=KEY, num_samples=2, shape=(2,))
     nats = float(re.search(r"up to (\S+) nats", str(caught[0].message))[1])
@@ -269,7 +269,7 @@ def test_the_mismatch_is_honest_where_the_data_are_not_gaussian(x64):
         jnp.array([0.3, 0.7]), jnp.array([[-1.2], [0.6]]), jnp.full((2, 1, 1), 0.05)
     )
     for high in (2.0, 10.0):
-        denoiser = GaussianMixtureDenoiser(mixture, EDM(0.002, high))
+        denoiser = GaussianMixtureDenoiser(mixture, EDM(high, t_min=0.002))
         x = jax.vmap(lambda key: mixture.sample(key=key))(jax.random.split(KEY, 64))
         out = map_examples(log_prob, denoiser, x, rtol=1e-7, atol=1e-7)
         scale = float(denoiser.standardised()[1].scale)
@@ -470,7 +470,7 @@ def test_gaussians_of_any_level_have_their_units_undone():
         jnp.array([[5.0, 1.0], [9.0, -3.0]]),
         jnp.broadcast_to(jnp.array([[4.0, 1.0], [1.0, 2.0]]), (2, 2, 2)),
     )
-    denoiser = GaussianMixtureDenoiser(mixture, EDM(1e-4, 1e4))
+    denoiser = GaussianMixtureDenoiser(mixture, EDM(1e4, t_min=1e-4))
     unit, units = denoiser.standardised()
     y, s = jnp.array([0.3, -1.1]), 0.7
     expected = units.to_unit(denoiser(units.to_data(y), s * units.scale))

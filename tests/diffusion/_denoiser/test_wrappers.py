@@ -64,8 +64,8 @@ def network(predict="eps"):
 ONE = {
     "guided": lambda d: Guided(d, 1.5),
     "guided in an interval": lambda d: Guided(d, 1.5, interval=(0.1, 2.0)),
-    "thresholded": lambda d: Thresholded(d, -1e4, 1e4),
-    "thresholded by quantile": lambda d: Thresholded(d, -1e4, 1e4, quantile=0.9),
+    "thresholded": lambda d: Thresholded(d, -3.02, 110.0),
+    "thresholded by quantile": lambda d: Thresholded(d, -3.02, 110.0, quantile=0.9),
     "a user's": Averaged,
 }
 WRAPPERS = ONE | {

@@ -82,7 +82,7 @@ def test_the_mismatch_of_another_prior_bounds_what_it_costs(x64, getkey):
     c, high, shift = 0.25, 2.0, 0.4
     mean = jnp.full((1, 2), shift)
     mixture = GaussianMixture(jnp.ones(1), mean, c * jnp.eye(2)[None])
-    denoiser = GaussianMixtureDenoiser(mixture, EDM(0.002, high))
+    denoiser = GaussianMixtureDenoiser(mixture, EDM(high, t_min=0.002))
     x = jax.vmap(lambda key: mixture.sample(key=key))(jax.random.split(getkey(), 4000))
     s = high * c**0.5
 

@@ -96,7 +96,7 @@ def silent(x, c, cond, *, key):
 def test_a_denoiser_fitted_to_data_has_unit_targets(scale, getkey):
     """The weighted error of a silent network is 1 at every level, in any units."""
     x = scale * np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
-    denoiser = Preconditioned.fitted(silent, EDM(1e-4, 100.0), x)
+    denoiser = Preconditioned.fitted(silent, EDM(100.0, t_min=1e-4), x)
     assert np.allclose(denoiser.sigma_data, x.std(0, dtype=float))
     for level in (0.01, 1.0, 10.0):
         loss = DenoisingLoss(EDMWeighting(), Only(jnp.asarray(level)))
@@ -339,7 +339,7 @@ def test_lognormal_levels_have_their_law(name, getkey):
 
 @pytest.mark.slow
 def test_lognormal_levels_are_cut_off_and_not_heaped_at_the_ends(getkey):
-    schedule, law = EDM(0.5, 2.0), LogNormalLevels(0.0, 1.0)
+    schedule, law = EDM(2.0, t_min=0.5), LogNormalLevels(0.0, 1.0)
     t = jax.vmap(lambda u: law.quantile(schedule, u))(jnp.linspace(0.01, 1.0, 100))
     assert len(np.unique(np.asarray(t))) == 100
     # The median of the cut law is that of the whole, by symmetry.
@@ -378,7 +378,7 @@ def test_densities_of_times_are_those_of_their_quantiles(law, name, x64):
 @pytest.mark.parametrize("law", ["uniform", "levels", "log_snr"])
 def test_importance_sampling_is_unbiased(law, getkey):
     """The likelihood bound of Gaussian data between two levels, by quadrature."""
-    schedule = EDM(0.05, 20.0)
+    schedule = EDM(20.0, t_min=0.05)
     denoiser = gaussian_denoiser(schedule)
     x = VARIANCE**0.5 * jax.random.normal(getkey(), (20_000, 4))
     loss = DenoisingLoss(LikelihoodWeighting(), LAWS[law], unbiased=True)

@@ -68,7 +68,7 @@ def test_an_ode_is_adaptive_without_a_grid():
 
 def test_ends_are_cut_to_the_levels_of_the_schedule():
     levels = LogLevelGrid(4, level_min=1e-6, level_max=1e6).levels(
-        EDM(0.01, 40.0), (2,)
+        EDM(40.0, t_min=0.01), (2,)
     )
     np.testing.assert_allclose(levels, np.geomspace(40.0, 0.01, 5), rtol=1e-5)
     # A schedule without an end begins at 1000.
@@ -78,12 +78,12 @@ def test_ends_are_cut_to_the_levels_of_the_schedule():
 
 def test_focused_steps_are_a_fifth_as_long_at_the_centre():
     grid = FocusedGrid(4000, width=0.5, level_min=1e-4, level_max=1e4)
-    levels = grid.levels(EDM(1e-5, 1e5), (2,))
+    levels = grid.levels(EDM(1e5, t_min=1e-5), (2,))
     steps = -np.diff(np.log(levels))
     middle = np.argmin(np.abs(np.log(levels) + 1.0))
     assert abs(steps[0] / steps[middle] - 5.0) < 0.05
     # An image of 64x64 has a plateau of 1.75 log(4096 / 784) above the centre.
-    wide = grid.levels(EDM(1e-5, 1e5), (1, 64, 64))
+    wide = grid.levels(EDM(1e5, t_min=1e-5), (1, 64, 64))
     steps = -np.diff(np.log(wide))
     within = (np.log(wide[1:]) > -1.0) & (np.log(wide[:-1]) < -1.0 + 2.89)
     assert steps[within].max() / steps[within].min() < 1.01

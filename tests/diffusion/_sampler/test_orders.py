@@ -147,7 +147,7 @@ STOCHASTIC = {
 def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
     sampler, step = STOCHASTIC[name]
     mixture, num = one_gaussian(), 100_000
-    denoiser = GaussianMixtureDenoiser(mixture, EDM(0.05, 50.0))
+    denoiser = GaussianMixtureDenoiser(mixture, EDM(50.0, t_min=0.05))
     x = np.asarray(
         sample(denoiser, sampler, key=getkey(), num_samples=num, shape=(2,)).x_0
     )
@@ -162,7 +162,7 @@ def test_stochastic_samplers_have_the_moments_of_their_scheme(name, getkey):
 def test_langevin_steps_have_the_moments_of_their_scheme(getkey):
     """Ancestral steps with two corrections at each level, on one Gaussian."""
     mixture, num, ratio = one_gaussian(), 100_000, 0.4
-    denoiser = GaussianMixtureDenoiser(mixture, EDM(0.05, 50.0))
+    denoiser = GaussianMixtureDenoiser(mixture, EDM(50.0, t_min=0.05))
     sampler = PredictorCorrector(8, num_corrections=2, ratio=ratio)
     x = np.asarray(
         sample(denoiser, sampler, key=getkey(), num_samples=num, shape=(2,)).x_0

@@ -400,7 +400,7 @@ def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
 @pytest.mark.slow
 def test_together_the_worst_example_sets_the_steps(x64, getkey):
     """Every example is as accurate as alone, and all take the same steps."""
-    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.002, 80.0))
+    denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(80.0, t_min=0.002))
     key, num = getkey(), 64
 
     def errors(**settings):
@@ -581,7 +581,7 @@ def test_a_custom_grid_encodes_and_decodes(name, getkey):
 @pytest.mark.parametrize("name", GRIDS_OF_THEIR_OWN)
 @pytest.mark.parametrize("levels", [(1000.0, 1.0), (5.0, 1e-5)])
 def test_levels_that_the_schedule_does_not_have_are_refused(name, levels, getkey):
-    denoiser = plain_gaussian(EDM(0.002, 10.0), 1.0)
+    denoiser = plain_gaussian(EDM(10.0, t_min=0.002), 1.0)
     sampler = GRIDS_OF_THEIR_OWN[name](CustomGrid(levels))
     with pytest.raises(ValueError, match=r"EDM has the noise levels 0\.002 to 10 only"):
         sampler.draw(denoiser, (2,), key=getkey())

@@ -134,7 +134,7 @@ def test_a_trainable_rate_has_gradients(x64):
         (lambda: VP(lambda t: t, t_max=-1.0), "t_min < t_max"),
         (lambda: VP.linear(2.0, 1.0), "beta_min <= beta_max"),
         (lambda: VE(1.0, 0.5), "scale_min < scale_max"),
-        (lambda: EDM(2.0, 1.0), "t_min < t_max"),
+        (lambda: EDM(1.0, t_min=2.0), "t_min < t_max"),
         (lambda: Shifted(EDM(), 0.0), "positive"),
     ],
 )
