@@ -104,6 +104,7 @@ def test_every_family_has_the_expectation_of_its_squared_slope(x64):
         value, slope = jax.vmap(one)(y)
         weight = jnp.nan_to_num(jnp.exp(value)) * weights
         root = information_root(likelihood, lambda flat: flat, flat)
+        assert root is not None
         slope = jnp.where(weight[:, None] > 0, slope, 0.0)
         expected = jnp.einsum("n,ni,nj->ij", weight, slope, slope)
         return root.T @ root, expected, jnp.sum(weight)
@@ -128,6 +129,7 @@ def test_wrappers_and_vectors_keep_the_information(x64):
 
     def near(likelihood, expected):
         found = information(likelihood, len(expected))
+        assert found is not None
         assert np.allclose(found, expected, rtol=0.0, atol=1e-10)
 
     four = 4.0 * np.eye(3)

@@ -1,6 +1,6 @@
 """Facts about distributions: each is checked against the density that numpyro has."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,13 @@ class UnknownProbit(dist.Distribution):
     """A label whose probability of 1 is the standard normal distribution function."""
 
     arg_constraints: ClassVar = {"score": constraints.real}
-    support = constraints.boolean
+    support = constraints.boolean  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, score, *, validate_args=None):
         self.score = jnp.asarray(score)
         super().__init__(jnp.shape(score), (), validate_args=validate_args)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape=()):
         shape = sample_shape + self.batch_shape
         return jax.random.bernoulli(key, norm.cdf(self.score), shape).astype(int)
 
@@ -74,7 +74,7 @@ class MyNormal(dist.Distribution):
     """A Gaussian that is not numpyro's class."""
 
     arg_constraints: ClassVar = {"loc": constraints.real, "s": constraints.positive}
-    support = constraints.real
+    support = constraints.real  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, loc, s, *, validate_args=None):
         self.loc, self.s = loc, s
@@ -126,6 +126,7 @@ def test_a_registered_root_is_the_expected_information():
         slopes = jnp.diag(jax.jacfwd(log_prob)(scores))
         expected += jnp.diag(jnp.exp(log_prob(scores)) * slopes**2)
     root = information_root(ProbitLikelihood(), lambda f: f, scores)
+    assert root is not None
     np.testing.assert_allclose(root.T @ root, expected, rtol=1e-4)
     assert information_root(lambda f: UnknownProbit(f), lambda f: f, scores) is None
 
@@ -209,23 +210,25 @@ def test_a_likelihood_declares_what_it_accepts_and_checks_its_targets():
 
 def test_outputs_are_logits_where_the_likelihood_leaves_them_alone():
     output = jax.ShapeDtypeStruct((3,), jnp.float32)
-    for likelihood, binary in (
+    logits: list[tuple[Any, bool]] = [
         (bnn.CategoricalLikelihood(), False),
         (lambda f: dist.Categorical(logits=f), False),
         (bnn.BernoulliLikelihood(), True),
         (lambda f: dist.Bernoulli(logits=f).to_event(1), True),
-    ):
+    ]
+    for likelihood, binary in logits:
         family = logit_family(likelihood, output)
         assert family is not None
         assert family.is_binary == binary
-    for likelihood in (
+    others: list[Any] = [
         lambda f: dist.Categorical(logits=2.0 * f),
         lambda f: dist.Categorical(logits=f + 1.0),
         lambda f: dist.Categorical(logits=f**2),
         lambda f: dist.Categorical(probs=f),
         bnn.PoissonLikelihood(),
         ProbitLikelihood(),
-    ):
+    ]
+    for likelihood in others:
         assert logit_family(likelihood, output) is None
 
 
@@ -249,4 +252,5 @@ def test_laplace_takes_a_registered_likelihood(x64):
         2 * norm.logpdf(scores) - norm.logcdf(scores) - norm.logcdf(-scores)
     )
     expected = jnp.einsum("n,ni,nj->ij", information, x, x)
+    assert isinstance(posterior.curvature, bnn.FullCurvature)
     np.testing.assert_allclose(posterior.curvature.matrix, expected, rtol=1e-8)
