@@ -17,7 +17,7 @@ def test_signs_are_fair_and_independent(getkey):
         assert abs(np.mean(signs[:-shift] * signs[shift:])) < 1.5 * bound
     # Each of the 32 bits of a word is fair by itself.
     each = signs.reshape(-1, 32).mean(0)
-    assert np.all(np.abs(each) < 4.5 / np.sqrt(len(signs) / 32))
+    assert np.all(np.abs(each) < 5 / np.sqrt(len(signs) / 32))
 
 
 @pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])

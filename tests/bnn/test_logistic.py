@@ -46,7 +46,7 @@ def test_more_nodes_change_nothing():
 
 @pytest.mark.slow
 def test_nuts_and_full_rank_agree_and_mean_field_is_too_narrow(x64):
-    """Row by row: exact, within five percent, and known to fail."""
+    """Row by row: exact, the best Gaussian, and the precisions' own variances."""
     problem = LogisticRegression.random(key=jax.random.key(8), num_data=40, dim=3)
     joint, data = problem.log_joint(), (problem.x, problem.y)
     model = problem.model(key=jax.random.key(0))
@@ -77,5 +77,7 @@ def test_nuts_and_full_rank_agree_and_mean_field_is_too_narrow(x64):
         draw = jax.jit(jax.vmap(lambda k, q=q: problem.vector(q.sample(key=k))))
         found[name] = np.asarray(draw(jax.random.split(jax.random.key(3), 20_000)))
     assert np.all(np.abs((found["full"].mean(0) - problem.mean) / sd) < 0.05)
-    assert np.all(np.abs(found["full"].std(0) / sd - 1) < 0.05)
-    assert np.any(found["field"].std(0) / sd < 0.9)
+    # The posterior is no Gaussian: the best one is a few hundredths narrower or wider.
+    assert np.all(np.abs(found["full"].std(0) / sd - 1) < 0.1)
+    narrow = 1 / (np.sqrt(np.diag(np.linalg.inv(problem.covariance))) * sd)
+    assert np.all(np.abs(found["field"].std(0) / sd - narrow) < 0.1)

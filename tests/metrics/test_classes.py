@@ -100,17 +100,18 @@ def test_confidence_on_an_edge_belongs_to_the_bin_below(x64):
 @pytest.mark.slow
 def test_calibration_error_of_a_calibrated_model_vanishes(x64):
     rng = np.random.default_rng(1)
-    errors = []
     for n in (1000, 100_000):
         p = rng.uniform(size=n)
         labels = (rng.uniform(size=n) < p).astype(int)
         probs = np.stack([1 - p, p], axis=1)
-        errors.append(float(metrics.ece(labels, probs, num_bins=10)))
-        # A bin of n/5 rows (confidence starts at 1/2) is off by about .4 / sqrt(n/5).
-        assert errors[-1] < 3 * 0.4 / np.sqrt(n / 5)
+        # Each of five bins (confidence starts at 1/2) is off by .4 / sqrt(n/5) times
+        # |z|, whose mean is .8 and whose standard deviation is .6.
+        error = 0.4 / np.sqrt(n / 5)
+        assert metrics.ece(labels, probs, num_bins=10) < error * (
+            0.8 + 5 * 0.6 / np.sqrt(5)
+        )
         sharpened = probs**2 / (probs**2).sum(1, keepdims=True)
         assert metrics.ece(labels, sharpened, num_bins=10) > 0.05
-    assert errors[1] < errors[0] / 3
 
 
 @pytest.mark.slow
@@ -194,7 +195,7 @@ def test_risk_coverage_of_ties_is_the_mean_over_their_orders(x64):
         order = np.lexsort((rng.uniform(size=12), uncertainty))
         draws.append(np.cumsum(loss[order]) / np.arange(1, 13))
     error = np.std(draws, axis=0) / np.sqrt(len(draws))
-    assert (np.abs(np.mean(draws, axis=0) - ours) <= 4 * error + 1e-12).all()
+    assert (np.abs(np.mean(draws, axis=0) - ours) <= 5 * error + 1e-12).all()
 
 
 @pytest.mark.slow

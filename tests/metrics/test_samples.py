@@ -197,14 +197,15 @@ def test_precision_recall_density_coverage_by_loop(x64):
 
 def test_collapse_is_low_recall_and_junk_is_low_precision():
     real = _points(200, 2).astype("f")
-    collapsed = (0.05 * _points(200, 2, seed=1)).astype("f")
+    # Round one real point, far closer than its neighbours are.
+    collapsed = real[:1] + (0.01 * _points(200, 2, seed=1)).astype("f")
     scores = metrics.precision_recall_density_coverage(collapsed, real)
     assert scores.precision > 0.95
     assert scores.recall < 0.1
     assert scores.coverage < 0.2
     wide = (6.0 * _points(200, 2, seed=1)).astype("f")
     scores = metrics.precision_recall_density_coverage(wide, real)
-    assert scores.precision < 0.3
+    assert scores.precision < 0.4  # .16 over seeds, with a spread of .03
     assert scores.recall > 0.8
 
 

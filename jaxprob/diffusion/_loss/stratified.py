@@ -19,8 +19,8 @@ def uniforms(
     r"""Return a number in (0, 1) for each row, at least `MARGIN` from the ends.
 
     If stratified, the n rows that count get one number in each of the n intervals
-    $(i/n, (i+1)/n]$: each is still uniform, and their mean varies far less. Padded rows
-    take no interval.
+    $(i/n, (i+1)/n]$. The interval of the first row is random, so that each number is
+    uniform, and their mean varies far less. Padded rows take no interval.
 
     At the ends a noise level may be 0 or infinite and a weighted error 0 times
     infinity. Rounding leads there about once in $2^{24}$ rows, and more often in large
@@ -39,9 +39,12 @@ def uniforms(
     offset = 1.0 - jax.random.uniform(key, mask.shape)
     if not stratified:
         return jnp.clip(offset, MARGIN, 1.0 - MARGIN)
-    rank = jnp.cumsum(mask) - 1
-    count = jnp.maximum(jnp.sum(mask), 1).astype(offset.dtype)
-    u = (jnp.maximum(rank, 0).astype(offset.dtype) + offset) / count
+    count = jnp.maximum(jnp.sum(mask), 1)
+    # Rows in a fixed order, as in validation, would otherwise keep their intervals, and
+    # the mean of their losses would be biased.
+    first = jax.random.randint(jax.random.fold_in(key, 1), (), 0, count, count.dtype)
+    rank = (jnp.maximum(jnp.cumsum(mask) - 1, 0) + first) % count
+    u = (rank.astype(offset.dtype) + offset) / count.astype(offset.dtype)
     return jnp.clip(u, MARGIN, 1.0 - MARGIN)
 
 

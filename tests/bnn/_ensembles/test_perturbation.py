@@ -81,7 +81,10 @@ def linear():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_members_spread_like_the_posterior(x64, name):
-    """Asymptotic: sds within a quarter at 300 rows; anchors alone give a tenth."""
+    """Asymptotic: besides five s.e. over members, at 300 rows means are off by a tenth
+    of a standard deviation, and that, where a few large counts decide it, by up to .3
+    in its logarithm. Anchors alone leave a tenth of it: 2.3.
+    """
     likelihood, draw = CASES[name]
     x, y = problem(draw)
     joint = bnn.LogJoint(likelihood, dist.Normal(0.0, 1.0), NUM_DATA)
@@ -96,8 +99,9 @@ def test_members_spread_like_the_posterior(x64, name):
             return likelihood(jnp.asarray(f)).log_prob(y)
 
     mean, sd = exact_moments(log_likelihood, x, y)
-    assert np.all(np.abs(found.mean(0) - mean) < (5 / np.sqrt(NUM_MEMBERS) + 0.2) * sd)
-    assert np.all(np.abs(np.log(found.std(0) / sd)) < 0.25)
+    assert np.all(np.abs(found.mean(0) - mean) < (5 / np.sqrt(NUM_MEMBERS) + 0.1) * sd)
+    error = 1 / np.sqrt(2 * NUM_MEMBERS)
+    assert np.all(np.abs(np.log(found.std(0) / sd)) < 5 * error + 0.3)
 
 
 @pytest.mark.slow

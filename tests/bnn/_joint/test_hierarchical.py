@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 import scipy.stats
 
 from jaxprob import bnn
@@ -48,16 +49,21 @@ def test_samples_have_the_density():
     def draw(key):
         return bnn.sample_prior(model, prior, key=key).weight
 
-    weights = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 4000)))
+    num = 20_000
+    weights = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), num)))
     # Any one entry is Student t.
     law = scipy.stats.t(2 * SHAPE, scale=np.sqrt(RATE / SHAPE))
-    assert scipy.stats.kstest(weights[:, 1, 2], law.cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(weights[:, 1, 2], law.cdf).pvalue > 1e-6
     # Entries of one input share their scale, those of two inputs do not.
     size = np.log(weights**2)
     same = np.corrcoef(size[:, 0, 0], size[:, 1, 0])[0, 1]
     other = np.corrcoef(size[:, 0, 0], size[:, 0, 1])[0, 1]
-    assert same > 0.05
-    assert abs(other) < 5 / np.sqrt(4000)
+    # log w^2 is log z^2, of variance pi^2 / 2, less the log of a gamma variable.
+    shared = scipy.special.polygamma(1, SHAPE)
+    exact = shared / (shared + np.pi**2 / 2)
+    assert abs(same - exact) < 5 / np.sqrt(num)
+    assert exact > 10 / np.sqrt(num)
+    assert abs(other) < 5 / np.sqrt(num)
 
 
 @pytest.mark.slow

@@ -40,18 +40,21 @@ def test_uncertainty_common_to_all_logits_changes_nothing(x64, num):
 
 @pytest.mark.parametrize(("num", "bound"), [(3, 0.06), (10, 0.12)])
 def test_close_to_draws_where_logits_share_a_shift(x64, num, bound):
-    """By raw variances the distance is .1 to .4 here."""
-    for seed in range(3):
+    """Means over 20 problems: .03 and .08 with standard errors of .005, and by raw
+    variances .14 and .29 with .013.
+    """
+    found, raw = [], []
+    for seed in range(20):
         mean, covariance = gaussian(num, 2.0, seed)
         covariance = covariance + 20.0
         draws = jax.random.multivariate_normal(
-            jax.random.key(seed), mean, covariance, (20000,), method="svd"
+            jax.random.key(seed), mean, covariance, (10_000,), method="svd"
         )
         exact = jnp.mean(jax.nn.softmax(draws), 0)
-        raw = jax.nn.softmax(mean / jnp.sqrt(1 + jnp.pi / 8 * jnp.diag(covariance)))
-        found = total_variation(bnn.probit(mean, covariance), exact)
-        assert found < bound
-        assert found < total_variation(raw, exact)
+        scaled = mean / jnp.sqrt(1 + jnp.pi / 8 * jnp.diag(covariance))
+        found.append(total_variation(bnn.probit(mean, covariance), exact))
+        raw.append(total_variation(jax.nn.softmax(scaled), exact))
+    assert np.mean(found) < bound < np.mean(raw)
 
 
 @pytest.mark.slow
@@ -73,7 +76,8 @@ def test_several_labels_are_normalised_each_by_itself(getkey, link):
     assert probs.shape == (12, 2, 3)
     assert np.allclose(jnp.sum(probs, -1), 1.0, atol=1e-6)
     predictive = bnn.predict(
-        posterior, joint.likelihood, x, key=getkey(), num_samples=2000
+        posterior, joint.likelihood, x, key=getkey(), num_samples=(num := 10_000)
     )
-    bound = 0.04 if link == "probit" else 0.15
+    # What the approximation is off by, and five standard errors of the draws.
+    bound = (0.01 if link == "probit" else 0.1) + 5 * 0.5 / np.sqrt(num)
     assert np.all(np.abs(probs - predictive.probs) < bound)

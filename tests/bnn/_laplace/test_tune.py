@@ -240,15 +240,17 @@ def test_class_probs_are_near_those_of_many_draws(x64, getkey):
         method = laplace(joint)
         posterior = method.posterior(method.init(model), [(x, y)])
         exact = bnn.predict(
-            posterior, likelihood, x[:8], key=getkey(), num_samples=4000
+            posterior, likelihood, x[:8], key=getkey(), num_samples=(num := 4000)
         ).probs
+        error = 0.5 / np.sqrt(num)
         probit = posterior.class_probs(x[:8])
         assert probit.shape == exact.shape
-        assert np.all(np.abs(probit - exact) < 0.06)
+        assert np.all(np.abs(probit - exact) < 5 * error)
         if not binary:
             bridge = posterior.class_probs(x[:8], link="bridge")
             assert np.allclose(bridge.sum(1), 1.0)
-            assert np.all(np.abs(bridge - exact) < 0.15)
+            # Single probabilities are up to .14 off over seeds: a rough approximation.
+            assert np.mean(np.abs(bridge - exact)) < 0.06
 
 
 def exact_line(residual):

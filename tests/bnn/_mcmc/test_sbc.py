@@ -19,11 +19,18 @@ def problem():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NUTS", "HMC", "SGLD", "SGHMC"])
 def test_the_truth_ranks_uniformly_among_the_draws(problem, name):
-    """Three parameters, two p-values each, of which no seed gives one below 1e-5."""
+    """Three parameters: chi-square by five s.e., and all but one inside the band.
+
+    The band's 10,000 simulations resolve a p-value of 1e-4, which one comparison of
+    10,000 is below; two of three below 1e-3 are one of 300,000.
+    """
     method = samplers(problem.log_joint(), DRAWS)[name]
     found = simulated_ranks(method, problem, key=jax.random.key(5), num_sims=SIMS)
-    values = [rank_p_values(found[:, i], DRAWS) for i in range(3)]
-    assert np.min(values) > 1e-5
+    chi2, band = zip(
+        *(rank_p_values(found[:, i], DRAWS) for i in range(3)), strict=True
+    )
+    assert min(chi2) > 1e-6
+    assert sorted(band)[1] > 1e-3
     # Each parameter's band would let a variance pass that is a third too small; in all
     # ranks together it is six standard errors off.
     level = (found + 0.5) / (DRAWS + 1)

@@ -41,7 +41,7 @@ def predict(posterior, joint, x, **kwargs):
 
 
 def assert_moments(predictive, mean, variance, fourth):
-    """Of outputs with these central moments, in 4 standard errors."""
+    """Of outputs with these central moments, in 5 standard errors."""
     outputs = np.asarray(predictive.outputs)
     assert np.all(np.abs(outputs.mean(1) - mean) < 5 * np.sqrt(variance / NUM))
     error = np.sqrt((fourth - variance**2) / NUM)

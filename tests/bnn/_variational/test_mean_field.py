@@ -98,33 +98,44 @@ def test_the_estimated_bound_and_gradient_are_unbiased(problem, getkey):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 30])
 def test_stochastic_training_reaches_the_optimum(problem, getkey, batch_size):
-    """The averaged iterate of SGD with a constant step, from blocks of iterations."""
-    method = bnn.MeanFieldVI(
-        problem.log_joint(), optax.sgd(0.02 if batch_size > 1 else 0.005), num_samples=4
-    )
-    state = method.init(problem.model(key=getkey()))
-    x, y = problem.x, problem.y
-    blocks, length = 40, 1500
+    """The averaged iterate of SGD with a constant step, in 5 s.e. over 32 runs.
 
-    def step(state, key):
+    A scale forgets its start at a rate of 2 / 30 times the learning rate, the bound
+    being that of 30 rows: within 750 steps, and 3,000 at the smaller rate.
+    """
+    rate, half = (0.02, 4000) if batch_size > 1 else (0.005, 16_000)
+    method = bnn.MeanFieldVI(
+        problem.log_joint(), optax.sgd(rate), num_samples=4, scale=0.15
+    )
+    start = method.init(problem.model(key=getkey()))
+    x, y = problem.x, problem.y
+
+    def step(carry, key):
+        state, total = carry
         row_key, key = jax.random.split(key)
         rows = jax.random.randint(row_key, (batch_size,), 0, len(y))
         state, _ = method.update(state, (x[rows], y[rows]), key=key)
-        mean, variance = moments(method.posterior(state))
-        return state, (mean, jnp.log(variance))
+        total = jax.tree.map(jnp.add, total, moments(method.posterior(state)))
+        return (state, total), None
 
-    def block(state, key):
-        state, path = jax.lax.scan(step, state, jax.random.split(key, length))
-        return state, jax.tree.map(lambda a: a.mean(0), path)
+    def run(key):
+        state = start
+        for part in jax.random.split(key):
+            zero = jax.tree.map(jnp.zeros_like, moments(method.posterior(state)))
+            keys = jax.random.split(part, half)
+            (state, total), _ = jax.lax.scan(step, (state, zero), keys)
+        return jax.tree.map(lambda a: a / half, total)
 
-    run = jax.jit(lambda s, k: jax.lax.scan(block, s, jax.random.split(k, blocks)))
-    _, (means, log_variances) = run(state, getkey())
-    means, log_variances = means[8:], log_variances[8:]
-    error = means.std(0) / np.sqrt(len(means))
+    runs = 32
+    means, variances = jax.jit(jax.vmap(run))(jax.random.split(getkey(), runs))
+    error = means.std(0) / np.sqrt(runs)
     assert jnp.all(jnp.abs(means.mean(0) - problem.mean) < 5 * error)
-    assert jnp.all(error < 0.2 * jnp.sqrt(problem.mean_field_variance))
-    truth = jnp.log(problem.mean_field_variance)
-    assert jnp.all(jnp.abs(log_variances.mean(0) - truth) < 0.02)
+    assert jnp.all(error < 0.05 * jnp.sqrt(problem.mean_field_variance))
+    # The gradient of log s is s^2 H - 1, so that s^2 itself has no bias.
+    ratio = variances / problem.mean_field_variance[None]
+    error = ratio.std(0) / np.sqrt(runs)
+    assert jnp.all(jnp.abs(ratio.mean(0) - 1) < 5 * error)
+    assert jnp.all(error < 0.02)
 
 
 @pytest.mark.slow
@@ -241,7 +252,8 @@ def test_hidden_layers_differ_at_initialisation(getkey):
 
 @pytest.mark.slow
 def test_fit_and_predict_match_the_exact_predictive(problem, getkey):
-    method = bnn.MeanFieldVI(problem.log_joint(), optax.adam(1e-2), num_samples=8)
+    schedule = optax.cosine_decay_schedule(3e-2, 1500)
+    method = bnn.MeanFieldVI(problem.log_joint(), optax.adam(schedule), num_samples=8)
     state, history = jaxprob.fit(
         method,
         problem.model(key=getkey()),
@@ -257,11 +269,15 @@ def test_fit_and_predict_match_the_exact_predictive(problem, getkey):
         problem.log_joint().likelihood,
         problem.x,
         key=getkey(),
-        num_samples=2000,
+        num_samples=(num := 4000),
     )
-    mean, _ = problem.predictive(problem.x)
-    assert jnp.allclose(predictive.mean, mean, atol=0.05)
-    _, variance = moments(method.posterior(state))
+    mean, variance = moments(method.posterior(state))
+    # What Adam's last steps leave; the average over steps is tested above.
+    assert jnp.all(jnp.abs(mean - problem.mean) < 0.2 * jnp.sqrt(variance))
     design = problem.design(problem.x)
-    assert jnp.allclose(predictive.epistemic, design**2 @ variance, rtol=0.25)
+    spread = design**2 @ variance
+    error = jnp.sqrt(spread / num)
+    assert jnp.all(jnp.abs(predictive.mean - design @ mean) < 5 * error)
+    ratio = predictive.epistemic / spread
+    assert jnp.all(jnp.abs(ratio - 1) < 5 * np.sqrt(2 / num))
     assert jnp.allclose(predictive.aleatoric, problem.noise**2)

@@ -172,7 +172,7 @@ def test_a_network_sees_unit_variance(getkey):
     for t in times(schedule, 5):
         x_0 = 0.3 * jax.random.normal(getkey(), (20_000,))
         denoiser(denoiser.perturb(x_0, t, jax.random.normal(getkey(), x_0.shape)), t)
-        assert abs(jnp.std(seen[-1]) - 1.0) < 4.0 / jnp.sqrt(2.0 * 20_000)
+        assert abs(jnp.std(seen[-1]) - 1.0) < 5.0 / jnp.sqrt(2.0 * 20_000)
 
 
 def test_conditions_and_keys_reach_the_network(getkey):

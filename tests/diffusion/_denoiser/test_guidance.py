@@ -121,7 +121,7 @@ def test_conditions_are_left_out_at_the_rate_asked_for(getkey):
         loss = DenoisingLoss("x0", cond_dropout=rate)
         value, _ = loss(denoiser, (x, cond), key=getkey())
         # The error is 1 exactly where the condition is left out.
-        assert abs(value - rate) <= 4.0 * (rate * (1.0 - rate) / 4000) ** 0.5
+        assert abs(value - rate) <= 5.0 * (rate * (1.0 - rate) / 4000) ** 0.5
 
 
 @pytest.mark.slow

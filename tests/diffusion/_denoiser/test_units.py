@@ -163,8 +163,8 @@ def test_the_exact_denoiser_gives_the_data_in_any_units(std, schedule):
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
     x = sample(denoiser, ExpAB(12), key=KEY, num_samples=4000, shape=(2,)).x_0
     # Eight thousand numbers: a standard deviation is known to 1 / sqrt(16,000).
-    assert abs(float(jnp.std(x)) / std - 1.0) < 4.0 / 16_000**0.5 + 1e-3
-    assert abs(float(jnp.mean(x)) / std - 2.0) < 4.0 / 8000**0.5
+    assert abs(float(jnp.std(x)) / std - 1.0) < 5.0 / 16_000**0.5 + 1e-3
+    assert abs(float(jnp.mean(x)) / std - 2.0) < 5.0 / 8000**0.5
     out = log_prob(denoiser, jnp.full((2,), 3.0 * std))
     assert abs(out.value - mixture.log_prob(jnp.full((2,), 3.0 * std))) < 1e-3
     assert out.prior_mismatch < 1e-3
@@ -225,7 +225,7 @@ def test_a_low_end_does_not_narrow_gaussian_data(schedule, sampler, mean, std):
     denoiser = Exact(schedule, jnp.full(1, mean), jnp.full(1, std**2), jnp.eye(1))
     for of in (denoiser, GaussianMixtureDenoiser(gaussian(mean, std, 1), schedule)):
         x = sample(of, sampler, key=KEY, num_samples=4000, shape=(1,)).x_0
-        assert abs(float(jnp.std(x)) / std - 1.0) < 4.0 / 8000**0.5 + 0.01
+        assert abs(float(jnp.std(x)) / std - 1.0) < 5.0 / 8000**0.5 + 0.01
         assert abs(float(jnp.mean(x)) - mean) < 5.0 * std / 4000**0.5
 
 
@@ -244,7 +244,7 @@ def test_a_scale_that_is_not_told_is_warned_of():
     wide = Exact(EDM(), jnp.zeros(3), jnp.full(3, 1e4), jnp.eye(3))
     with pytest.warns(UserWarning, match=r"standard deviation of 1e\+02"):
         x = sample(wide, ExpAB(30), key=KEY, num_samples=2000, shape=(3,)).x_0
-    assert abs(float(jnp.std(x)) / 100.0 - 1.0) < 4.0 / 12_000**0.5 + 0.01
+    assert abs(float(jnp.std(x)) / 100.0 - 1.0) < 5.0 / 12_000**0.5 + 0.01
 
 
 @slow
@@ -315,7 +315,7 @@ def test_a_table_is_sampled_and_its_density_has_the_jacobian():
     x = np.asarray(
         sample(denoiser, ExpAB(12), key=KEY, num_samples=4000, shape=(3,)).x_0
     )
-    assert (np.abs(x.std(0) / std - 1.0) < 4.0 / 8000**0.5 + 1e-3).all()
+    assert (np.abs(x.std(0) / std - 1.0) < 5.0 / 8000**0.5 + 1e-3).all()
     assert (np.abs(x.mean(0) - mean) < 5.0 * std / 4000**0.5).all()
     out = map_examples(log_prob, denoiser, x[:20])
     exact = (

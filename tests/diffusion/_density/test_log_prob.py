@@ -185,8 +185,9 @@ def test_the_error_bar_of_the_trace_is_honest(trace, x64, getkey):
         return (random.value - exact.value) / (random.trace_error + 1e-3)
 
     z = jax.jit(jax.vmap(one))(x, keys)
-    assert jnp.max(jnp.abs(z)) < 4.5
-    assert jnp.sqrt(jnp.mean(z**2)) < 1.6
+    # Student t of 63 degrees of freedom: beyond 6 once in ten million.
+    assert jnp.max(jnp.abs(z)) < 6.0
+    assert jnp.sqrt(jnp.mean(z**2)) < 1.0 + 5.0 / np.sqrt(2.0 * len(z))
 
 
 @pytest.mark.slow

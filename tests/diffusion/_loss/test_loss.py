@@ -147,7 +147,7 @@ def test_stratified_times_are_one_in_each_part(getkey):
     mask = jnp.array([True] * 10 + [False] * 6)
     for _ in range(20):
         u = uniforms(getkey(), mask, stratified=True)[:10]
-        assert np.array_equal(np.ceil(np.asarray(u) * 10), np.arange(1, 11))
+        assert np.array_equal(np.ceil(np.sort(u) * 10), np.arange(1, 11))
         assert jnp.all((u > 0) & (u <= 1))
 
 
@@ -156,12 +156,14 @@ def test_each_stratified_time_is_uniform_in_its_part(getkey):
     mask = jnp.ones(4, bool)
     keys = jax.random.split(getkey(), 4000)
     u = jax.vmap(lambda key: uniforms(key, mask, stratified=True))(keys)
-    within = u * 4.0 - jnp.arange(4.0)[None]
+    # And each row's in all of them: the first interval is drawn.
+    assert np.all(np.abs(np.mean(u, 0) - 0.5) < 5.0 * (1 / 12 / 4000) ** 0.5)
+    within = jnp.sort(u, axis=1) * 4.0 - jnp.arange(4.0)[None]
     assert jnp.all(
         jnp.abs(jnp.mean(within, axis=0) - 0.5) < 5.0 * (1 / 12 / 4000) ** 0.5
     )
     # Neighbours do not share their offset.
-    assert abs(jnp.corrcoef(within.T)[0, 1]) < 4.0 / 4000**0.5
+    assert abs(jnp.corrcoef(within.T)[0, 1]) < 5.0 / 4000**0.5
 
 
 @pytest.mark.slow
@@ -177,7 +179,8 @@ def test_stratified_times_make_the_loss_less_noisy(getkey):
 
     (mean, std), (plain_mean, plain_std) = spread(True), spread(False)
     assert abs(mean - plain_mean) < 5.0 * plain_std / 20.0 * 2**0.5
-    assert std < 0.8 * plain_std
+    # Two thirds; the ratio of two standard deviations of 400 has an error of .033.
+    assert std < 0.9 * plain_std
 
 
 @pytest.mark.slow
