@@ -16,7 +16,7 @@ from .chains import AbstractChains, ChainState
 from .weight_vector import WeightVector
 
 FEW_TRANSITIONS = 10
-"""In fewer, a chain that moves may diverge in each of them."""
+"""In fewer, a chain that moved before may diverge in each of them."""
 
 NEVER = np.iinfo(np.int32).max
 """First bad transition of a chain whose positions are all finite."""
@@ -94,9 +94,11 @@ def check_stretch(
     since = max(int(before.step), method.num_warmup)
     count = int(after.step) - since
     diverged = np.asarray(after.divergences - before.divergences)
-    if count >= FEW_TRANSITIONS and (diverged >= count).any():
+    never_moved = np.asarray(after.divergences) >= int(after.step) - method.num_warmup
+    stuck = (diverged >= count) & (never_moved | (count >= FEW_TRANSITIONS))
+    if count > 1 and stuck.any():
         raise ChainError(
-            f"chain {int(diverged.argmax())} diverged in each of the {count} "
+            f"chain {int(stuck.argmax())} diverged in each of the {count} "
             f"transitions from {since} on: it does not move. {method.remedy}. The "
             f"state after {int(before.step)} transitions is kept.",
             before,

@@ -64,8 +64,8 @@ def run_chains(
     **Returns:** the draws of all chains.
 
     **Raises:** `ChainError` when a position is not finite, with the first transition,
-    or when a chain diverged in every transition of a stretch after warm-up (of at least
-    ten);
+    or when a chain diverged in every transition since the warm-up, or in all of a
+    stretch of at least ten;
     `ValueError` for a start without a finite density or gradient (with the leaf), and
     for a folder that holds another run. Warns of divergences, and of chains of SGLD or
     SGHMC that end where the data are far less probable than where they started.

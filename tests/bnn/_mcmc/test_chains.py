@@ -19,6 +19,7 @@ import scipy.stats
 
 from jaxprob import bnn
 from jaxprob._io.fingerprint import fingerprint
+from jaxprob.bnn._mcmc.check_run import NEVER, check_stretch
 from jaxprob.testing import LinearGaussian
 
 from .killed_chains import run, scene
@@ -203,6 +204,26 @@ def test_a_chain_that_always_diverges_says_so(problem):
         )
     with pytest.raises(ValueError, match="no draw yet"):
         wild.posterior(caught.value.state)
+
+
+def test_a_chain_that_moved_may_diverge_in_the_few_transitions_of_a_stretch(problem):
+    method = bnn.NUTS(problem.log_joint(), num_warmup=5, num_chains=2)
+    state = method.init(problem.model(key=jax.random.key(0)), key=jax.random.key(1))
+
+    def at(step, divergences):
+        counts = jnp.asarray(divergences, jnp.int32)
+        new = (jnp.asarray(step, jnp.int32), counts)
+        return eqx.tree_at(lambda s: (s.step, s.divergences), state, new)
+
+    def check(before, after):
+        finite = np.full(2, NEVER, np.int32)
+        check_stretch(method, before, after, finite, lambda state, num: None)
+
+    check(at(20, [1, 0]), at(22, [3, 0]))
+    with pytest.raises(bnn.ChainError, match="chain 0 diverged in each of the 10"):
+        check(at(20, [1, 0]), at(30, [11, 0]))
+    with pytest.raises(bnn.ChainError, match="chain 1 diverged in each of the 2"):
+        check(at(3, [0, 0]), at(7, [0, 2]))
 
 
 class Root(eqx.Module):
