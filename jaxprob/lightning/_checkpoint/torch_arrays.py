@@ -33,7 +33,7 @@ _SIGNED = {1: torch.uint8, 2: torch.int16}
 
 
 def to_torch(x: Any) -> torch.Tensor:
-    """Return a tensor with the bits of `x`, in memory of its own.
+    """Return a tensor with the bits of `x`, in new memory.
 
     Dtypes that torch lacks (int4) travel as unsigned integers of the same width.
 

@@ -22,7 +22,7 @@ from .engine import Engine
 
 
 class EpochMeans(PassiveCallback):
-    """Before all other callbacks: notes the place in the data, logs epoch means.
+    """Callback before all others, which notes the place in the data and logs means.
 
     While callbacks are called at the end of an epoch, or in a validation, handlers of
     signals are called at once.
@@ -69,7 +69,7 @@ class EpochMeans(PassiveCallback):
 
 
 class Bridge(PassiveCallback):
-    """After the user's callbacks: installs the fetcher, begins and ends each stage.
+    """Callback after those of the user, which installs the fetcher and begins stages.
 
     Only checkpoints come later, as in Lightning.
     """
@@ -79,7 +79,7 @@ class Bridge(PassiveCallback):
         self.engine = engine
 
     def give_back(self) -> None:
-        """Give the Trainer its options back, once."""
+        """Restore the options of the Trainer, once."""
         undo, self.undo = self.undo, _nothing
         undo()
 

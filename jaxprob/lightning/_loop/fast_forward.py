@@ -85,7 +85,7 @@ class FastForward(_private.PrefetchDataFetcher):
 
 
 def install(dispatcher: Dispatcher) -> None:
-    """Put a `FastForward` in the place of Lightning's fetcher for this epoch.
+    """Replace Lightning's fetcher by a `FastForward` for this epoch.
 
     A fetcher of any other class (a user's `dataloader_iter` step) is left alone, and
     also that of a module that must see each batch: then each iteration is one step, by

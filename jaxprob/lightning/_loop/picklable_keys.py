@@ -32,7 +32,7 @@ def is_key_numbers(x: Any) -> bool:
 
 
 def without_keys(tree: PyTree) -> PyTree:
-    """Return a tree that can be pickled, with numbers in the place of typed keys."""
+    """Return a tree that can be pickled, with numbers instead of typed keys."""
 
     def numbers(leaf):
         return KeyNumbers(as_numpy(leaf), describe_array(leaf))

@@ -26,7 +26,7 @@ class StoredModule(WithoutParameters):
 
         A checkpoint holds the arguments of the module, and builds it again:
         `load_from_checkpoint(path)` where all classes of the model are from jaxprob or
-        Equinox. The optimiser and functions of your own are in no file. The module
+        Equinox. The optimiser and functions that you wrote are in no file. The module
         predicts without them; to train, give `learner=...`. Models of other classes are
         given, `learner=..., model=...`, and compared with the checkpoint. A class that
         called `self.save_hyperparameters()` is built from those.
