@@ -60,7 +60,7 @@ class WithoutParameters(pl.LightningModule):
                 "its weights are no torch parameters, and have no .grad. They are "
                 "jax.tree.leaves(equinox.filter(module.model, equinox.is_array)), and "
                 "the gradient of a batch is module.gradient(batch), its norm "
-                "optax.global_norm(module.gradient(batch)). Histograms: the callback "
+                "optax.tree.norm(module.gradient(batch)). Histograms: the callback "
                 "jaxprob.lightning.ParameterHistograms()",
             )
         return iter(own)

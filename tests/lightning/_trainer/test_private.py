@@ -120,6 +120,21 @@ def test_counting_steps_moves_every_counter(tmp_path):
     assert _private.logger_step(trainer) == 5
 
 
+def test_updates_of_accumulated_batches_are_counted(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.strategy._lightning_module = make_module()
+    trainer.accumulate_grad_batches = 4
+    assert _private.batches_until(trainer, 2) == 8
+    _private.count_steps(trainer, 3)
+    assert trainer.global_step == 0
+    assert _private.batches_until(trainer, 1) == 1
+    _private.count_steps(trainer, 2)
+    assert trainer.global_step == 1
+    assert _private.batches_until(trainer, 1) == 3
+    _private.count_steps(trainer, 4)
+    assert trainer.global_step == _private.logger_step(trainer) == 2
+
+
 @pytest.mark.parametrize("kind", ["Trainer", "LightningModule", "ModelCheckpoint"])
 def test_a_lightning_without_it_is_rejected_by_name(tmp_path, monkeypatch, kind):
     trainer = make_trainer(
