@@ -70,6 +70,13 @@ class ProbitLikelihood(bnn.AbstractLikelihood):
             raise TypeError("labels are whole numbers")
 
 
+class GammaLikelihood(bnn.AbstractLikelihood):
+    """A likelihood that declares nothing."""
+
+    def __call__(self, output):
+        return dist.Gamma(jax.nn.softplus(output[0]), jax.nn.softplus(output[1]))
+
+
 class MyNormal(dist.Distribution):
     """A Gaussian that is not numpyro's class."""
 
@@ -204,6 +211,7 @@ def test_a_likelihood_declares_what_it_accepts_and_checks_its_targets():
     softplus = jax.nn.softplus
     assert not can_leave(ProbitLikelihood(), output)
     assert can_leave(lambda f: dist.Gamma(softplus(f[0]), softplus(f[1])), output)
+    assert can_leave(GammaLikelihood(), output)
     with pytest.raises(TypeError, match="labels are whole"):
         bnn.check_data(np.ones((3, 1)), np.ones(3), likelihood=ProbitLikelihood())
 
