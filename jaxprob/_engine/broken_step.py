@@ -1,5 +1,7 @@
 """The cause of a step that broke the state, found from its batch."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ from .._training.batch import unpack
 from .._training.capabilities import AbstractDataCheck, AbstractGradient
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey, State
+from .last_good import Break
 
 
 def gradient_of(
@@ -21,11 +24,16 @@ def gradient_of(
     return eqx.filter_jit(capability.gradient)(state, batch, key=key)
 
 
-def error_of_check(learner: AbstractLearner, state: State, batch: PyTree) -> str | None:
-    """Return the error that the learner's check of data raises for a batch, if any.
+def with_check_error(found: Break, learner: AbstractLearner, state: State) -> Break:
+    """Return a break with the error that the learner's check raises for its batch.
 
     A batch from an iterable may not have been checked before.
     """
+    error = _error_of_check(learner, state, found.batch)
+    return dataclasses.replace(found, check_error=error)
+
+
+def _error_of_check(learner, state, batch):
     checks = learner.capability(AbstractDataCheck)
     if checks is None:
         return None

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 from jaxtyping import PyTree
@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from .._training.batch import RowStack, Stack, unaliased
 from .dispatch_size import DispatchSize, num_bytes
 from .live_state import LiveState
-from .program import Metrics
+from .program import Metrics, Program
 from .stacking import shape_of, stack_into
 
 
@@ -30,6 +30,7 @@ class Dispatcher:
         self._live = live
         self.size = size
         self._before = before
+        self._traced: Program | None = None
 
     @property
     def slots(self) -> int:
@@ -56,7 +57,34 @@ class Dispatcher:
             return stack.rows.shape[1] % self._live.program.layout.data == 0
         return True
 
-    def batches(self, batches: list[PyTree]) -> Metrics:
+    def train(
+        self, batches: Iterable[PyTree] | Stack, parts: list[tuple[Metrics, int]]
+    ) -> None:
+        """Make a step on each batch, in as few dispatches as can hold them.
+
+        **Arguments:**
+
+        - `batches`: the batches, in order.
+        - `parts`: gets the metrics and the number of steps of each dispatch when it is
+            made, so that those before an error are known.
+        """
+        ready = self._traced is self._live.program
+        if isinstance(batches, Stack):
+            if not ready:
+                self._trace(batches.at(0))
+            if self.takes(batches):
+                parts.append((self.stack(batches), batches.num))
+                return
+            batches = batches.unstack()
+        batches = list(batches)
+        if batches and not ready:
+            self._trace(batches[0])
+        while batches:
+            num = self.run_length(batches)
+            parts.append((self._batches(batches[:num]), num))
+            batches = batches[num:]
+
+    def _batches(self, batches):
         """Make a step on each of some batches that are alike, in one dispatch."""
         begin = time.perf_counter()
         if self._live.program.fused:
@@ -76,8 +104,11 @@ class Dispatcher:
         self._before(stack.num)
         return self._live.advance(stack, stack.num)
 
-    def reuse_choice(self, batch: PyTree) -> None:
-        """Take over the size that an earlier run of the program chose for batches."""
+    def _trace(self, batch):
+        """Trace the program, and take over the size that an earlier run of it chose."""
+        self._live.program.trace(self._live.arrays, self._live.key, batch)
+        self._live.match_totals()
+        self._traced = self._live.program
         settled = self._live.program.settled.get(num_bytes(batch))
         if self.size.trials > 0 and settled is not None:
             self.size.settle(settled)

@@ -91,6 +91,8 @@ class Snapshot:
 
         Some never are: an optimiser may begin with an infinite best loss.
         """
+        if not self.num_steps:
+            return []
         finite = np.asarray(finite_leaves(arrays))
         if finite.all():
             return []

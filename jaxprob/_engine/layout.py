@@ -169,7 +169,7 @@ class Layout:
         if self.is_single:
             return batch
         if jax.process_count() == 1:
-            batch = self._padded(batch, axis)
+            batch = _padded(batch, axis, self.data)
         spec = self._sharding(*([None] * axis), _DATA)
 
         def place(leaf):
@@ -214,39 +214,6 @@ class Layout:
                 arrays = jax.jit(_copies, out_shardings=self.everywhere)(arrays)
         return jax.tree.map(_on_one_device, arrays)
 
-    def _padded(self, batch, axis):
-        leaves = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf) > axis]
-        lengths = {np.shape(leaf)[axis] for leaf in leaves}
-        if len(lengths) != 1:
-            raise ValueError(
-                f"a batch whose arrays have {sorted(lengths)} rows cannot be shared by "
-                f"{self.data} devices: give arrays with one leading axis, or train on "
-                "one device"
-            )
-        (rows,) = lengths
-        short = -rows % self.data
-        if not short:
-            return batch
-        if not isinstance(batch, Batch):
-            raise ValueError(
-                f"a batch of {rows} rows cannot be shared by {self.data} devices: give "
-                f"batch_size={rows + short}, or drop_last=True where it is the ragged "
-                "last one, or batches with a mask (jaxprob.Batch), which are padded"
-            )
-
-        def pad(leaf):
-            leaf = np.asarray(leaf)
-            if leaf.ndim <= axis:
-                return leaf
-            first = np.take(leaf, np.arange(short) % rows, axis)
-            return np.concatenate([leaf, first], axis)
-
-        padded = jax.tree.map(pad, batch.data), pad(batch.mask)
-        index = (slice(None),) * axis + (slice(rows, None),)
-        padded[1][index] = False
-        # Put together by its structure: its fields may have an axis more than a batch.
-        return jax.tree.unflatten(jax.tree.structure(batch), jax.tree.leaves(padded))
-
     def _sharding(self, *spec):
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
@@ -264,3 +231,38 @@ def _on_one_device(leaf):
         local = jnp.asarray(np.asarray(data))
         return jax.random.wrap_key_data(local, impl=jax.random.key_impl(leaf))
     return jnp.asarray(np.asarray(leaf))
+
+
+def _padded(batch, axis, num_devices):
+    """The batch with as many rows as the devices along `data` divide."""
+    leaves = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf) > axis]
+    lengths = {np.shape(leaf)[axis] for leaf in leaves}
+    if len(lengths) != 1:
+        raise ValueError(
+            f"a batch whose arrays have {sorted(lengths)} rows cannot be shared by "
+            f"{num_devices} devices: give arrays with one leading axis, or train on "
+            "one device"
+        )
+    (rows,) = lengths
+    short = -rows % num_devices
+    if not short:
+        return batch
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"a batch of {rows} rows cannot be shared by {num_devices} devices: give "
+            f"batch_size={rows + short}, or drop_last=True where it is the ragged "
+            "last one, or batches with a mask (jaxprob.Batch), which are padded"
+        )
+
+    def pad(leaf):
+        leaf = np.asarray(leaf)
+        if leaf.ndim <= axis:
+            return leaf
+        first = np.take(leaf, np.arange(short) % rows, axis)
+        return np.concatenate([leaf, first], axis)
+
+    padded = jax.tree.map(pad, batch.data), pad(batch.mask)
+    index = (slice(None),) * axis + (slice(rows, None),)
+    padded[1][index] = False
+    # Put together by its structure: its fields may have an axis more than a batch.
+    return jax.tree.unflatten(jax.tree.structure(batch), jax.tree.leaves(padded))

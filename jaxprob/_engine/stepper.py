@@ -9,7 +9,6 @@ A learner with a convolution on CPU is run step by step (see `can_fuse`), a deci
 taken from the program and never from a clock.
 """
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -21,7 +20,7 @@ from .._random.keys import step_key
 from .._training.batch import Stack, unaliased
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey, State
-from .broken_step import error_of_check, gradient_of
+from .broken_step import gradient_of, with_check_error
 from .dispatch_size import DispatchSize
 from .dispatcher import Dispatcher
 from .last_good import first_break
@@ -78,19 +77,9 @@ class Stepper:
         check_every: int = 1024,
         fatal: bool = True,
     ):
-        if steps_per_dispatch != "auto" and (
-            not isinstance(steps_per_dispatch, int) or steps_per_dispatch < 1
-        ):
-            raise ValueError(
-                f"steps_per_dispatch={steps_per_dispatch!r}: give 'auto' or an integer "
-                "of at least 1"
-            )
+        _check_settings(steps_per_dispatch, layout, check_every)
         self.learner = learner
         self.layout = Layout() if layout is None else layout
-        if not isinstance(self.layout, Layout):
-            raise TypeError(f"layout={layout!r}: give jaxprob.Layout(data=4) or None")
-        if check_every < 0:
-            raise ValueError(f"check_every={check_every}: steps, or 0 for never")
         self.check_every = check_every
         self.fatal = fatal
         arrays, self._static = eqx.partition(state, eqx.is_array)
@@ -98,7 +87,6 @@ class Stepper:
         self._program = Program.of(
             learner, arrays, self._static, self.layout, self._donates
         )
-        self._traced = False
         self._looks_outside = False  # a program that is asked for is one of now
         self._rescued: list[tuple[Metrics, int]] = []
         self._live = LiveState(self._program, arrays, key, step)
@@ -147,8 +135,7 @@ class Stepper:
         arrays, static = eqx.partition(state, eqx.is_array)
         if not eqx.tree_equal(static, self._static):
             raise ValueError(
-                "resume takes a state like the one the stepper was made with; its "
-                "settings differ. Make a new Stepper"
+                "the state has other settings than the stepper's: make a new Stepper"
             )
         self._live.begin(arrays, key, step)
 
@@ -166,7 +153,7 @@ class Stepper:
             return
         self.check_state()
         self._live.change(program)
-        self._program, self._traced = program, False
+        self._program = program
 
     @property
     def step(self) -> int:
@@ -227,9 +214,7 @@ class Stepper:
         """
         self.wait()
         snapshot = self._live.snapshot
-        if not self._checks or snapshot is None or not snapshot.num_steps:
-            return
-        if snapshot.broken(self._live.arrays):
+        if self._checks and snapshot is not None and snapshot.broken(self._live.arrays):
             self._fail(snapshot)
 
     def __call__(self, batches: Iterable[PyTree] | Stack) -> StepMetrics:
@@ -246,38 +231,20 @@ class Stepper:
         """
         parts: list[tuple[Metrics, int]] = []
         try:
-            self._train(batches, parts)
+            if self._looks_outside:
+                self._looks_outside = False
+                self.refresh()
+            self._dispatcher.train(batches, parts)
         except BaseException:
-            rescued = self._live.rescued
-            self._rescued = parts if rescued is None else [*parts, rescued]
+            self._rescued = [*parts, *filter(None, [self._live.rescued])]
             raise
         self._rescued = []
         return StepMetrics(parts)
 
-    def _train(self, batches, parts):
-        """Train, and append the metrics of each dispatch when it is made."""
-        if self._looks_outside:
-            self._looks_outside = False
-            self.refresh()
-        if isinstance(batches, Stack):
-            if not self._traced:
-                self._trace(batches.at(0))
-            if self._dispatcher.takes(batches):
-                parts.append((self._dispatcher.stack(batches), batches.num))
-                return
-            batches = batches.unstack()
-        batches = list(batches)
-        if batches and not self._traced:
-            self._trace(batches[0])
-        while batches:
-            num = self._dispatcher.run_length(batches)
-            parts.append((self._dispatcher.batches(batches[:num]), num))
-            batches = batches[num:]
-
     def _before_steps(self, num):
-        """Check the state, and let a new copy be snapshot, before too much work is."""
-        snapshot = self._live.snapshot if self.check_every else None
-        if snapshot is not None and snapshot.is_full(num, self.check_every):
+        """Check the state, and let a new copy be made, before too much is kept."""
+        snapshot, most = self._live.snapshot, self.check_every
+        if most and snapshot is not None and snapshot.is_full(num, most):
             self.check_state()
             self._live.snapshot = None  # its buffers go before a copy comes
 
@@ -286,8 +253,7 @@ class Stepper:
         state = eqx.combine(found.arrays, self._static)
         gradient = None
         if not self._program.checked:  # else arrays lie on several
-            error = error_of_check(self.learner, state, found.batch)
-            found = dataclasses.replace(found, check_error=error)
+            found = with_check_error(found, self.learner, state)
             key = step_key(self._live.key, found.step)
             batch = self.layout.put(unaliased(found.batch))
             gradient = gradient_of(self.learner, state, batch, key)
@@ -297,8 +263,16 @@ class Stepper:
         self._checks = False
         warnings.warn(found.message(gradient), stacklevel=2)
 
-    def _trace(self, batch):
-        self._program.trace(self._live.arrays, self._live.key, batch)
-        self._live.match_totals()
-        self._traced = True
-        self._dispatcher.reuse_choice(batch)
+
+def _check_settings(steps_per_dispatch, layout, check_every):
+    """Reject settings of a `Stepper` that could not work."""
+    whole = isinstance(steps_per_dispatch, int) and steps_per_dispatch >= 1
+    if steps_per_dispatch != "auto" and not whole:
+        raise ValueError(
+            f"steps_per_dispatch={steps_per_dispatch!r}: give 'auto' or an integer of "
+            "at least 1"
+        )
+    if not isinstance(layout, Layout | None):
+        raise TypeError(f"layout={layout!r}: give jaxprob.Layout(data=4) or None")
+    if check_every < 0:
+        raise ValueError(f"check_every={check_every}: steps, or 0 for never")

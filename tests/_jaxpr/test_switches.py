@@ -11,11 +11,6 @@ from jaxprob._jaxpr.examples_last import vmap_last
 from jaxprob._jaxpr.switches import TRICKS, is_on, without
 
 
-@pytest.fixture(autouse=True)
-def all_on(monkeypatch):
-    monkeypatch.setattr(switches, "_OFF", set())
-
-
 def test_a_block_turns_some_off_and_on_again():
     with without("convolutions"):
         assert [is_on(trick) for trick in TRICKS] == [True, False, True]

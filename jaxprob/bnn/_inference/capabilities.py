@@ -53,10 +53,14 @@ class AbstractConditional(AbstractCapability):
         """
 
 
+def replaced(method: Method, **settings: Any) -> Method:
+    """Return a method with other values of some of its fields."""
+    return dataclasses.replace(method, **settings)
+
+
 def restricted_leaves(method: Method, where: Where) -> Method:
     """Return a method with fields `random` and `point` over the leaves in `where`."""
-    settings: dict[str, Any] = {"random": where, "point": False}
-    return dataclasses.replace(method, **settings)
+    return replaced(method, random=where, point=False)
 
 
 def infer_by_steps(

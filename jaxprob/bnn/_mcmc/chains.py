@@ -1,9 +1,7 @@
 """Markov chains side by side: the part that all samplers share."""
 
 import abc
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..._random.keys import example_keys
 from ..._training.capabilities import AbstractAcceptReject
 from ..._types import AbstractVar, Info, Model, PRNGKey, Where
-from .._inference.capabilities import AbstractConditional
+from .._inference.capabilities import AbstractConditional, replaced
 from .._inference.inference import check_state, random_or_point
 from .._inference.members import AbstractMemberInference
 from .._inference.refresh_statistics import refresh_statistics
@@ -136,17 +134,15 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         return eqx.tree_at(lambda s: (s.model, s.step), axis, (model, False))
 
     def restricted(self, where: Where) -> "AbstractChains":
-        """Return the sampler of some leaves; the others stay as the model has them."""
         initial = "model" if self.initial == "prior" else self.initial
-        settings: dict[str, Any] = {"random": where, "initial": initial}
-        return dataclasses.replace(self, **settings)
+        return replaced(self, random=where, initial=initial)
 
     def infer(
         self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
     ) -> DrawsPosterior:
         from .run_chains import run_chains  # which runs any subclass of this class
 
-        _, run_key, _ = jax.random.split(key, 3)
+        run_key = jax.random.split(key, 3)[1]
         return run_chains(self, model, data, key=run_key, progress=False)
 
     def check_start(self, model: Model, data: PyTree) -> None:
