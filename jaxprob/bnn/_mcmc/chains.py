@@ -130,8 +130,7 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
 
     def members_axis(self, state: ChainState) -> PyTree[bool]:
         axis = jax.tree.map(eqx.is_array, state)
-        model = jax.tree.map(lambda _: False, axis.model)
-        return eqx.tree_at(lambda s: (s.model, s.step), axis, (model, False))
+        return eqx.tree_at(lambda s: (s.model, s.step), axis, replace_fn=_no_axis)
 
     def restricted(self, where: Where) -> "AbstractChains":
         initial = "model" if self.initial == "prior" else self.initial
@@ -272,3 +271,7 @@ def check_least(method: eqx.Module, **least: int) -> None:
         value = getattr(method, name)
         if value < smallest:
             raise ValueError(f"{name}={value}: it is at least {smallest}")
+
+
+def _no_axis(part):
+    return jax.tree.map(lambda _: False, part)
