@@ -129,8 +129,7 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         return self.num_chains
 
     def members_axis(self, state: ChainState) -> PyTree[bool]:
-        axis = jax.tree.map(eqx.is_array, state)
-        return eqx.tree_at(lambda s: (s.model, s.step), axis, replace_fn=_no_axis)
+        return _axis(state)
 
     def restricted(self, where: Where) -> "AbstractChains":
         initial = "model" if self.initial == "prior" else self.initial
@@ -273,5 +272,8 @@ def check_least(method: eqx.Module, **least: int) -> None:
             raise ValueError(f"{name}={value}: it is at least {smallest}")
 
 
-def _no_axis(part):
-    return jax.tree.map(lambda _: False, part)
+def _axis(state):
+    """True at arrays with an axis of chains: all but the model and the step."""
+    axis = jax.tree.map(eqx.is_array, state)
+    model = jax.tree.map(lambda _: False, axis.model)
+    return eqx.tree_at(lambda s: (s.model, s.step), axis, (model, False))
