@@ -44,3 +44,16 @@ def test_seeds_differ_between_keys(getkey):
     key = getkey()
     assert as_seed(key) == as_seed(key)
     assert as_seed(key) != as_seed(getkey())
+
+
+def test_keys_are_fold_in_of_the_number_from_zero():
+    key = jax.random.key(3)
+    bits = jax.random.key_data
+    for start in (0, 5):
+        keys = jaxprob.example_keys(key, 3, start=start)
+        for i in range(3):
+            expected = jax.random.fold_in(key, start + i)
+            assert np.array_equal(bits(keys[i]), bits(expected))
+    for i, leaf in enumerate(jaxprob.leaf_keys(key, ["a", "b"])):
+        assert np.array_equal(bits(leaf), bits(jax.random.fold_in(key, i)))
+    assert np.array_equal(bits(step_key(key, 2)), bits(jax.random.fold_in(key, 2)))
