@@ -67,7 +67,7 @@ def judged(posterior, x, y, draw_key, predict_key):
     likelihood = joint().likelihood
     predictive = bnn.predict(posterior, likelihood, x, key=predict_key, num_samples=num)
     return {
-        "sample": eqx.filter_jit(lambda p, key: p.sample(key))(posterior, draw_key),
+        "sample": eqx.filter_jit(lambda p, key: p.sample(key=key))(posterior, draw_key),
         "mean": predictive.mean,
         "variance": predictive.variance,
         "epistemic": predictive.epistemic,

@@ -109,7 +109,7 @@ def saved():
         path = Path(folder) / "posterior.safetensors"
         bnn.save_posterior(path, posterior)
         again = bnn.load_posterior(path)
-    drawn = eqx.filter_jit(lambda p, key: p.sample(key))(again, jax.random.key(24))
+    drawn = eqx.filter_jit(lambda p, key: p.sample(key=key))(again, jax.random.key(24))
     return {"load": model, "like": like, "weights": weights, "posterior": drawn}
 
 
