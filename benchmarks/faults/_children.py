@@ -1,5 +1,6 @@
 """Processes to be killed, forked from one that has imported what they need."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -7,6 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+
+STUCK = 3600  # seconds after which a child is taken for one that hangs
 
 
 class Child:
@@ -64,6 +67,8 @@ def _be_child(out, work, args, tmpdir):
     code = 1
     try:
         os.dup2(out, 1)
+        # A child that hangs prints its stacks and ends.
+        faulthandler.dump_traceback_later(STUCK, exit=True, file=os.dup(2))
         if "FAULTS_VERBOSE" not in os.environ:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def interrupt_campaign(
 
 def _work(path, size, runs, seed):
     quiet()
+    # A shell starts background jobs with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in NUMBERS[1:]:
         signal.signal(number, _raise)
     problem, rng = Problem(size, asks=False), random.Random(seed)
@@ -122,7 +125,10 @@ def _in_trainer(problem, folder, saves, sender, counts, whole):
     if error is None:
         return module.state
     counts["interrupts"] += 1
-    counts["own_error"] += _is_own(error, sender[0], saves)
+    own = _is_own(error, sender[0], saves)
+    counts["own_error"] += own
+    if not own:
+        traceback.print_exception(error)
     numbers(module.state)
     counts["readable"] += 1
     step = int(module.state.step)
@@ -145,6 +151,7 @@ def _in_trainer(problem, folder, saves, sender, counts, whole):
 def _is_own(error, number, saves):
     if saves:
         return isinstance(error, SystemExit) and error.code == CODES[number]
-    if number == signal.SIGINT:  # Lightning makes an exit of it
-        return isinstance(error.__context__ or error, KeyboardInterrupt)
+    if number == signal.SIGINT:  # Lightning makes an exit of it, where it has begun
+        exits = isinstance(error, SystemExit)
+        return isinstance(error.__context__ if exits else error, KeyboardInterrupt)
     return type(error) is Told

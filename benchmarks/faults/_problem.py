@@ -21,7 +21,8 @@ from jaxprob.lightning import ArrayDataModule, LearnerModule
 
 from ._run import make_trainer
 
-SCRATCH = 2**25  # numbers that a step of the large problem needs for a moment
+SCRATCH = 2**24  # numbers that a step of the large problem needs for a moment
+RESERVE = 2**24  # bytes that exhausted memory leaves: no step fits, a checkpoint does
 EPOCHS, PER_EPOCH = 4, 13
 
 
@@ -49,11 +50,11 @@ class Alarm:
 
     @classmethod
     def exhaust_memory(cls) -> None:
-        """Leaves no piece of memory that is large enough for the scratch space."""
-        limit_memory(_virtual_bytes() + 2**20)
-        with contextlib.suppress(Exception):
+        """Leave no piece of memory that is large enough for the scratch space."""
+        limit_memory(_virtual_bytes() + RESERVE)
+        with contextlib.suppress(Exception):  # until pieces freed before are gone too
             while True:
-                cls.hog.append(jax.block_until_ready(jnp.ones(SCRATCH // 2)))
+                cls.hog.append(jax.block_until_ready(_fill()))
 
     @classmethod
     def disarm(cls) -> None:
@@ -66,6 +67,23 @@ def limit_memory(soft: int) -> None:
     """Limits the address space of this process; what it has, it keeps."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _through_scratch(value, step):
+    """Return a number after a way through the scratch space.
+
+    The compiler cannot optimise away an array that a loop of unknown length carries.
+    """
+
+    def body(i, scratch):
+        return scratch.at[step + i].set(value)
+
+    return jax.lax.fori_loop(0, step + 1, body, jnp.zeros(SCRATCH))[step]
+
+
+@jax.jit
+def _fill():
+    return jnp.ones(SCRATCH)
 
 
 def _virtual_bytes():
@@ -92,9 +110,8 @@ class Problem:
             if asks:
                 due = jax.pure_callback(Alarm.ask, jax.ShapeDtypeStruct((), bool), step)
                 x = eqx.error_if(x, due, "a sensor is broken")
-            if large:  # otherwise the compiler would see that it is not needed
-                scratch = jnp.full(SCRATCH, jnp.sum(x))
-                x = x + 0.0 * jax.lax.optimization_barrier(scratch)[0]
+            if large:
+                x = x + 0.0 * _through_scratch(jnp.sum(x), step)
             x = x + 0.1 * jax.random.normal(key, x.shape)
             errors = jnp.sum((jax.vmap(model)(x) - y) ** 2, 1)
             return jaxprob.masked_mean(errors, mask), {}
@@ -106,6 +123,8 @@ class Problem:
         x = np.random.default_rng(0).normal(size=(PER_EPOCH * 8, 3)).astype(np.float32)
         self.data = x, np.sin(x[:, :1])
         self.steps_per_dispatch = 2 if self.large else 8
+        if asks:
+            _fill()  # compiled while there is memory
 
     def fit(self, data: Any = None, num_steps: int = EPOCHS * PER_EPOCH) -> Any:
         """The state that `jaxprob.fit` ends in."""

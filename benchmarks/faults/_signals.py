@@ -1,5 +1,6 @@
 """Signals in training, validation and sampling: saved, and left with the right code."""
 
+import os
 import random
 import signal
 import tempfile
@@ -48,7 +49,8 @@ class Listen(SaveOnSignal):
         self.trainer = trainer
 
     def _note(self, number, frame):
-        print("received", self.trainer.global_step, flush=True)
+        # One write: the handler may be called in the middle of a `print`.
+        os.write(1, f"received {self.trainer.global_step}\n".encode())
         super()._note(number, frame)
 
 

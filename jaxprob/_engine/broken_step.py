@@ -7,30 +7,36 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from .._training.batch import unpack
+from .._random.keys import step_key
+from .._training.batch import unaliased, unpack
 from .._training.capabilities import AbstractDataCheck, AbstractGradient
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey, State
 from .last_good import Break
+from .layout import Layout
 
 
-def gradient_of(
-    learner: AbstractLearner, state: State, batch: PyTree, key: PRNGKey
-) -> PyTree | None:
-    """Return the gradient on a batch; `None` of a learner that follows none."""
-    capability = learner.capability(AbstractGradient)
-    if capability is None:
-        return None
-    return eqx.filter_jit(capability.gradient)(state, batch, key=key)
+def explained(
+    found: Break, learner: AbstractLearner, state: State, layout: Layout, key: PRNGKey
+) -> tuple[Break, PyTree | None]:
+    """Return a break with the error of the learner's check, and its gradient.
 
+    A batch from an iterable may not have been checked before. The gradient is `None`
+    for a learner that follows none.
 
-def with_check_error(found: Break, learner: AbstractLearner, state: State) -> Break:
-    """Return a break with the error that the learner's check raises for its batch.
+    **Arguments:**
 
-    A batch from an iterable may not have been checked before.
+    - `state`: the whole state before the step that broke.
+    - `key`: of the whole run.
     """
     error = _error_of_check(learner, state, found.batch)
-    return dataclasses.replace(found, check_error=error)
+    found = dataclasses.replace(found, check_error=error)
+    capability = learner.capability(AbstractGradient)
+    if capability is None:
+        return found, None
+    batch = layout.put(unaliased(found.batch))
+    gradient = eqx.filter_jit(capability.gradient)
+    return found, gradient(state, batch, key=step_key(key, found.step))
 
 
 def _error_of_check(learner, state, batch):

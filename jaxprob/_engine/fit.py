@@ -78,7 +78,8 @@ def fit(
     Whatever else ends the training is raised as itself: an error of the user's code
     inside a step, an error of the data, Ctrl-C. Each of them has the learner's state as
     `error.state`, the number of steps that it has seen as `error.step`, and the epochs
-    before as `error.history`:
+    before as `error.history`. Where no memory is left, the state is a copy that is
+    older by at most 1024 steps or 20 seconds:
 
     ```python
     try:
@@ -191,13 +192,18 @@ def _give_state(error, stepper, history):
     if isinstance(error, NonFiniteError) or jax.process_count() > 1:
         return  # it has the state; or only one process may have failed
     try:
-        found = {"state": stepper.fetch(), "step": stepper.step, "history": history}
-        vars(error).update(found)
+        if stepper.is_readable():
+            state, step = stepper.fetch(), stepper.step
+        else:
+            state, step = stepper.last_copy()
+        vars(error).update(state=state, step=step, history=history)
     except Exception as lost:
         error.add_note(f"jaxprob.fit cannot give the state: {lost}")
-    else:
-        note = f"the state after {found['step']} steps is error.state"
-        error.add_note(f"jaxprob.fit: {note}")
+        return
+    note = f"jaxprob.fit: the state after {step} steps is error.state"
+    if step < stepper.step:
+        note += f". There is no memory to repeat the {stepper.step - step} after it"
+    error.add_note(note)
 
 
 def _means(totals: Totals | None) -> dict[str, float]:

@@ -5,12 +5,16 @@ such as `KeyboardInterrupt`, may come after a program has consumed the state and
 the new state has a name. Inside a host callback XLA would turn it into an error of the
 program. While `HELD` is entered, a signal is therefore noted, and its handler is called
 on leaving. A second Ctrl-C breaks through.
+
+Python ignores an exception that is raised in `__del__` or in a callback of the garbage
+collector, such as JAX has: a Ctrl-C would be lost there. It waits in the same way.
 """
 
 import inspect
 import os
 import signal
 import threading
+import weakref
 
 # Those of `signal` make an enum of each answer, 4 microseconds, at every dispatch.
 from _signal import (  # pyright: ignore[reportMissingImports]
@@ -112,13 +116,13 @@ class HeldSignals:
         """Call the handlers of signals that came, unless still inside."""
         while self._pending and _in_main_thread():
             frame = inspect.currentframe()
-            if self._holds(frame):
+            if self._holds(frame) or _is_ignored(frame):
                 return
             self._call(self._pending.pop(0), frame)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Our handler. It must not raise of itself."""
-        if not self._holds(frame):
+        if not self._holds(frame) and not _is_ignored(frame):
             self._call(number, frame)
         elif number not in self._pending:
             self._pending.append(number)
@@ -166,6 +170,19 @@ class HeldSignals:
 
 HELD = HeldSignals()
 """The only one: handlers belong to the process."""
+
+
+def _is_ignored(frame):
+    """Return whether Python ignores an exception that is raised in a frame."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _IGNORED or code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_IGNORED = ("__del__", "_xla_gc_callback")
 
 
 def _in_main_thread():

@@ -8,13 +8,13 @@ Then the state is made again from the kept copy and the batches since (`Snapshot
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._jaxpr.own_errors import OWN_ERRORS
+from .._jaxpr.own_errors import OWN_ERRORS, is_of_memory
 from .._types import PRNGKey
 from .held_signals import HELD
 from .last_good import Snapshot
@@ -55,7 +55,7 @@ class LiveState:
     @property
     def key(self) -> PRNGKey:
         """The key of the whole run, on the devices of the program."""
-        return self._runner.key
+        return self.runner.key
 
     def begin(self, arrays: PyTree, key: PRNGKey, step: int) -> None:
         """Go on from other arrays. The sums of the metrics stay."""
@@ -63,15 +63,9 @@ class LiveState:
             self._begin(arrays, key, step, self._sound().carry[2])
 
     def _begin(self, arrays, key, step, totals):
-        shardings, layout = self.program.shardings, self.program.layout
-        number = jnp.asarray(step, jnp.int32)
-        if shardings is None:
-            arrays, key = owned(arrays), jnp.copy(key)
-        else:
-            arrays = layout.place(jax.tree.map(strongly_typed, arrays), shardings)
-            key, number = layout.place((key, number), layout.everywhere)
+        arrays, key, number = _placed(self.program, arrays, key, step)
         with HELD, self._lock:
-            self._runner = Runner(self.program, key)
+            self.runner = Runner(self.program, key)
             self.snapshot, self._failed = None, None
             self._now = Now((arrays, number, totals), step)
 
@@ -79,7 +73,7 @@ class LiveState:
         """Go on by another program of the same arrays."""
         with HELD, self._lock:
             self._now = self._sound()
-            self._runner = Runner(program, self.key)
+            self.runner = Runner(program, self.key)
             self.program, self.snapshot = program, None
 
     def match_totals(self) -> None:
@@ -107,31 +101,54 @@ class LiveState:
         with self._lock:
             return copied(self._sound().carry[2])
 
-    def copy(self, select: Callable[[PyTree], PyTree] = lambda tree: tree) -> PyTree:
-        """Return copies of the arrays, where they lie. This waits for the device.
+    def copy(self) -> PyTree:
+        """Return copies of the arrays, where they lie. This waits for the device."""
+        with self._lock:
+            arrays = copied(self._sound().carry[0])
+        if self._has(arrays):
+            return arrays
+        with self._lock:
+            return jax.block_until_ready(copied(self._sound().carry[0]))
 
-        **Arguments:**
+    def read(self, function: Callable[[PyTree], Any]) -> Any:
+        """Call a function with the arrays, which no dispatch consumes meanwhile.
 
-        - `select`: returns the part of the tree of arrays that is copied.
+        Unlike `copy` it needs no memory for a second state.
         """
         with self._lock:
-            arrays = copied(select(self._sound().carry[0]))
-        try:
-            return jax.block_until_ready(arrays)
-        except Exception as error:
-            self._recover(error)
-        with self._lock:
-            return jax.block_until_ready(copied(select(self._sound().carry[0])))
+            self._has(self._sound().carry[0])
+            return function(self._sound().carry[0])
+
+    def is_readable(self) -> bool:
+        """Return whether there is memory to make the state again, after an error."""
+        with HELD, self._lock, OWN_ERRORS:
+            failed = self._failed
+            for _ in range(2):
+                try:
+                    jax.block_until_ready(self._sound().carry)
+                except Exception as error:
+                    self._recover(error)
+                    if is_of_memory(error):
+                        self._failed = failed  # the answer, not an error to raise
+                else:
+                    return True
+            return False
 
     def wait(self) -> None:
         """Wait for the device, and raise the error of a step that failed."""
         with self._lock:
             number = self._sound().carry[1]
+        self._has(number)
+        self.raise_failed()
+
+    def _has(self, arrays):
+        """Wait for arrays; return `False` if a step failed and the state went back."""
         try:
-            jax.block_until_ready(number)
+            jax.block_until_ready(arrays)
         except Exception as error:
             self._recover(error)
-        self.raise_failed()
+            return False
+        return True
 
     def raise_failed(self) -> None:
         """Raise the error that a read of the state has found, once."""
@@ -155,7 +172,8 @@ class LiveState:
 
         **Raises:** the error of the step that fails, as the user's code raised it. The
         state is then that before the step, and `rescued` are the metrics of the steps
-        before it in the same call, and their number.
+        before it in the same call, and their number. Without memory it is the state
+        before the call.
         """
         with HELD, self._lock, OWN_ERRORS:
             self.raise_failed()
@@ -167,7 +185,7 @@ class LiveState:
                     self.snapshot = Snapshot(arrays, totals, now.step)
                 self.snapshot.add(batches, num)
             try:
-                carry, info = self._runner.run(now.carry, now.step, batches, num)
+                carry, info = self.runner.run(now.carry, now.step, batches, num)
             except Exception as error:
                 self._recover(error, (batches, num))
             else:
@@ -177,17 +195,11 @@ class LiveState:
         self.raise_failed()
         raise AssertionError("an error was noted")
 
-    def again(
-        self, arrays: PyTree, step: int, batches: PyTree, num: int
-    ) -> tuple[PyTree, Metrics]:
-        """Make steps once more, from arrays that stay as they are."""
-        return self._runner.again(arrays, step, batches, num)
-
     def go_back(self, step: int) -> None:
         """Make the state before an earlier step again, from the kept copy on."""
         with HELD, self._lock:
             assert self.snapshot is not None
-            self._now = Now(self._runner.replay(self.snapshot, step), step)
+            self._now = Now(self.runner.replay(self.snapshot, step), step)
             self.snapshot.cut(step)
 
     def _ready(self):
@@ -216,11 +228,7 @@ class LiveState:
     def _recover(self, error, failing=None):
         """Find the last step that can be made, and go back to the state after it.
 
-        **Arguments:**
-
-        - `error`: of the program.
-        - `failing`: the work whose call raised the error, if a call did. Otherwise it
-            is an error of work that was handed over before.
+        `failing` is the work whose call raised the error of the program, if a call did.
         """
         with HELD, self._lock, OWN_ERRORS:
             self._failed = OWN_ERRORS.of(error)
@@ -229,15 +237,18 @@ class LiveState:
                 return
             # Perhaps there is no memory now: the next read of the state tries again.
             with contextlib.suppress(Exception):
-                self._now = self._last_good(snapshot, now.step, failing)
+                carry, step, rescued = self.runner.last_good(
+                    snapshot, now.step, failing
+                )
+                self._now, self.rescued = Now(carry, step), rescued
             snapshot.cut(self._now.step)
 
-    def _last_good(self, snapshot, step, failing):
-        try:
-            before = self._runner.replay(snapshot, step)
-        except Exception:
-            before, step, failing = self._runner.first_failing(snapshot)
-        num, self.rescued = 0, None
-        if failing is not None:
-            before, num, self.rescued = self._runner.longest(before, step, *failing)
-        return Now(before, step + num)
+
+def _placed(program, arrays, key, step):
+    """Return copies of arrays and key, and the step's number, where a program runs."""
+    shardings, layout = program.shardings, program.layout
+    number = jnp.asarray(step, jnp.int32)
+    if shardings is None:
+        return owned(arrays), jnp.copy(key), number
+    arrays = layout.place(jax.tree.map(strongly_typed, arrays), shardings)
+    return arrays, *layout.place((key, number), layout.everywhere)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._jaxpr.host_errors import check_metrics
+from .._jaxpr.own_errors import is_of_memory
 from .._training.batch import RowStack, Stack
 from .._types import PRNGKey
 from .last_good import Snapshot
@@ -81,6 +82,31 @@ class Runner:
             if part < num:
                 break
         return jax.block_until_ready(carry)
+
+    def last_good(
+        self, snapshot: Snapshot, step: int, failing: tuple[PyTree, int] | None
+    ) -> tuple[Carry, int, tuple[Metrics, int] | None]:
+        """Return the carry after the last step that can be made, and the next step.
+
+        **Arguments:**
+
+        - `snapshot`: the kept copy, and the work up to `step`.
+        - `failing`: the work after `step` whose call raised an error, if a call did.
+
+        **Returns:** also the metrics of the steps of `failing` that were made.
+
+        **Raises:** an error for want of memory, when no step can be made.
+        """
+        try:
+            before = self.replay(snapshot, step)
+        except Exception as error:
+            if is_of_memory(error):
+                raise  # not even a step that was made before can be made now
+            before, step, failing = self.first_failing(snapshot)
+        if failing is None:
+            return before, step, None
+        carry, num, rescued = self.longest(before, step, *failing)
+        return carry, step + num, rescued
 
     def first_failing(
         self, snapshot: Snapshot

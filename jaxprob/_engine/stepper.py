@@ -11,16 +11,15 @@ taken from the program and never from a clock.
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .._random.keys import step_key
-from .._training.batch import Stack, unaliased
+from .._training.batch import Stack
 from .._training.learner import AbstractLearner
 from .._types import PRNGKey, State
-from .broken_step import gradient_of, with_check_error
+from .broken_step import explained
 from .dispatch_size import DispatchSize
 from .dispatcher import Dispatcher
 from .last_good import first_break
@@ -28,6 +27,8 @@ from .layout import Layout
 from .live_state import LiveState
 from .program import Metrics, Program
 from .totals import StepMetrics, Totals
+
+T = TypeVar("T")
 
 
 class Stepper:
@@ -104,10 +105,7 @@ class Stepper:
         return self._dispatcher.size.chosen if self._program.fused else 1
 
     def bound(self, longest: int | float) -> None:
-        """Set how many batches come in a row at most, such as those of an epoch.
-
-        With `"auto"` stacks are then not much longer than that.
-        """
+        """Set how many batches come in a row at most; stacks are hardly longer."""
         self._dispatcher.size.longest = max(1, longest)
 
     @property
@@ -161,6 +159,11 @@ class Stepper:
         return self._live.step
 
     @property
+    def copied_at(self) -> int | None:
+        """The number of the next step when the state was last copied."""
+        return getattr(self._live.snapshot, "step", None)
+
+    @property
     def rescued(self) -> StepMetrics | None:
         """Metrics of the good steps in the last call, if that has raised an error."""
         return StepMetrics(self._rescued) if self._rescued else None
@@ -170,22 +173,26 @@ class Stepper:
         arrays = self.layout.fetch(self._live.copy())
         return eqx.combine(arrays, self._static)
 
-    def fetch_part(self, select: Callable[[PyTree], PyTree]) -> PyTree:
-        """Return a copy of a part of the state's arrays, whole on one device.
+    def read(self, function: Callable[[State], T]) -> T:
+        """Return what a function makes of the state, without a copy for it to keep."""
+        return self._live.read(lambda a: function(eqx.combine(a, self._static)))
 
-        It waits for the device.
+    def is_readable(self) -> bool:
+        """Return whether there is memory now to make the state again after an error."""
+        return self._live.is_readable()
 
-        **Arguments:**
+    def last_copy(self) -> tuple[State, int]:
+        """Return the last copy of the state, and its number of steps.
 
-        - `select`: returns that part of the tree of arrays.
+        It is at most `check_every` steps or 20 seconds old, and needs no memory.
         """
-        return self.layout.fetch(self._live.copy(select))
+        snapshot = self._live.snapshot
+        if snapshot is None:
+            return self.state, self.step
+        return eqx.combine(snapshot.arrays, self._static), snapshot.step
 
     def wait(self) -> None:
-        """Wait for the device, and raise the error of a step that failed.
-
-        On an accelerator a step may fail after the call that made it has returned.
-        """
+        """Wait for the device, and raise the error of a step that failed meanwhile."""
         self._live.wait()
 
     @property
@@ -194,11 +201,7 @@ class Stepper:
         return self._live.totals
 
     def reset_totals(self) -> None:
-        """Begin the sums anew, as at the start of an epoch.
-
-        The next step is compiled anew if a value that the learner reads from outside
-        has changed: see `refresh`.
-        """
+        """Begin the sums anew, and let the next call begin with a `refresh`."""
         self._live.reset_totals()
         self._looks_outside = True
 
@@ -249,14 +252,13 @@ class Stepper:
             self._live.snapshot = None  # its buffers go before a copy comes
 
     def _fail(self, snapshot):
-        found = first_break(snapshot, self._live.again)
-        state = eqx.combine(found.arrays, self._static)
+        found = first_break(snapshot, self._live.runner.again)
         gradient = None
         if not self._program.checked:  # else arrays lie on several
-            found = with_check_error(found, self.learner, state)
-            key = step_key(self._live.key, found.step)
-            batch = self.layout.put(unaliased(found.batch))
-            gradient = gradient_of(self.learner, state, batch, key)
+            state = eqx.combine(found.arrays, self._static)
+            found, gradient = explained(
+                found, self.learner, state, self.layout, self._live.key
+            )
         if self.fatal:
             self._live.go_back(found.step)
             raise found.error(self.fetch(), gradient)

@@ -63,6 +63,17 @@ class OwnErrors(logging.Filter):
         return heard
 
 
+def is_of_memory(error: BaseException) -> bool:
+    """Return whether there was no memory, on the device or on the host.
+
+    Such an error is one of the moment: the same step may succeed later.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    # XLA's own, and the text of a callback's.
+    return any(text in str(error) for text in ("RESOURCE_EXHAUSTED", "MemoryError"))
+
+
 OWN_ERRORS = OwnErrors()
 for _name in _LOGGERS:
     logging.getLogger(_name).addFilter(OWN_ERRORS)

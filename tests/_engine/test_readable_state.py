@@ -179,6 +179,62 @@ def test_an_error_of_the_moment_makes_none_of_the_steps_of_its_dispatch():
     assert same(stepper.state, whole.state)
 
 
+class Memory:
+    """A class, for its attributes are no constants of the compiled step."""
+
+    gone = False
+
+    @classmethod
+    def use(cls, x):
+        """Called by each step. From the first bad row on there is no memory."""
+        cls.gone |= bool(np.abs(x).max() > 50)
+        if cls.gone:
+            raise MemoryError
+        return np.float32(0)
+
+
+@pytest.fixture
+def memory():
+    Memory.gone = False
+    yield Memory
+    Memory.gone = False
+
+
+def test_without_memory_the_steps_before_are_made_again_when_there_is_some(memory):
+    learner = gradient_descent(observed(memory.use))
+    stepper, whole = make_stepper(learner), make_stepper(learner)
+    start = stepper.state
+    with pytest.raises(MemoryError):
+        train(stepper, batches(bad=21))
+    assert stepper.step == 16
+    assert not stepper.is_readable()
+    copy, step = stepper.last_copy()
+    assert step == 0
+    assert same(copy, start)
+    memory.gone = False
+    assert stepper.is_readable()
+    train(whole, batches()[:16])
+    assert same(stepper.state, whole.state)
+    for one in (stepper, whole):
+        train(one, batches()[16:])
+    assert stepper.step == whole.step == 40
+    assert same(stepper.state, whole.state)
+
+
+def test_fit_without_memory_hands_the_last_copy_over(memory, monkeypatch):
+    monkeypatch.setattr(
+        "jaxprob._engine.last_good.MAX_BYTES", 1
+    )  # a copy for each dispatch
+    learner = gradient_descent(observed(memory.use))
+    run = {"key": jax.random.key(3), "progress": False, "num_epochs": 1}
+    with pytest.raises(MemoryError) as caught:
+        jaxprob.fit(learner, mlp(), batches(bad=6), steps_per_dispatch=4, **run)
+    memory.gone = False
+    state, _ = jaxprob.fit(learner, mlp(), batches()[:4], steps_per_dispatch=4, **run)
+    assert caught.value.step == 4
+    assert same(caught.value.state, state)
+
+
 def test_a_batch_that_does_not_fit_changes_nothing():
     stepper = make_stepper(gradient_descent(checked))
     stepper(batches()[:8])
@@ -269,6 +325,24 @@ def test_a_second_interrupt_breaks_through_and_others_wait():
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_in_a_finalizer_is_not_lost():
+    """Python ignores what is raised there."""
+
+    class Sends:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    held = HeldSignals()
+    held.install()
+    try:
+        sends = Sends()
+        del sends
+        with pytest.raises(KeyboardInterrupt), held:
+            pass
+    finally:
+        held.uninstall()
 
 
 def test_what_is_held_ends_with_the_function_it_is_for():

@@ -11,6 +11,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Checkpoint
 
+from .._checkpoint.exception_checkpoint import keep_first_error
 from .._checkpoint.fit_folders import enter_folders
 from .._trainer import private as _private
 from .._trainer.contract import check
@@ -152,6 +153,7 @@ class Bridge(PassiveCallback):
     def on_exception(self, trainer, pl_module: Any, exception: BaseException) -> None:
         # A checkpoint written from here on holds as many steps as it states.
         begin_work()
+        keep_first_error(trainer)
         self.engine.dispatcher.recover(exception)
         self.give_back()
 

@@ -14,6 +14,7 @@ from .._trainer.counts import Counts
 from .._trainer.signals import end_work
 from .._trainer.watchers import overrides_any
 from .each_batch import EachBatch
+from .last_copy import LastCopy
 from .run import Run
 
 
@@ -50,6 +51,7 @@ class Dispatcher:
         self._waiting: list[PyTree] | Stack = []
         self._fires_zero_grad = False
         self._before: tuple[int, Counts] | None = None  # step of the run, and counters
+        self._last_copy = LastCopy()
 
     @property
     def trainer(self) -> Any:
@@ -63,6 +65,7 @@ class Dispatcher:
 
     def begin_fit(self) -> None:
         self._before = None
+        self._last_copy = LastCopy()
 
     def begin_epoch(self) -> None:
         """Note which hooks of the user's are called for each batch."""
@@ -118,6 +121,7 @@ class Dispatcher:
         """
         try:
             self.settle()
+            self.run.wait()
         except Exception as error:
             exception.add_note(f"jaxprob: the steps counted before failed too: {error}")
         self._waiting = []
@@ -136,6 +140,11 @@ class Dispatcher:
             if rescued is not None:
                 self.step_log.add(trainer, rescued, counts.logged)
         self.step_log.flush(trainer)
+        self._last_copy.lend(trainer, self.run, self._before, exception)
+
+    def leave(self) -> None:
+        """End a run whose callbacks have all seen the exception, if there was one."""
+        self._last_copy.give_back(self.trainer, self.run)
 
     def _dispatch(self, behind: int = 0):
         """Make the steps that wait, the last one `behind` steps before that in hand."""
@@ -171,6 +180,7 @@ class Dispatcher:
         if self.each_batch.any_watcher or self.each_batch.one_by_one:
             stepper.refresh()
         metrics = stepper(batches)
+        self._last_copy.note(self.trainer, self.run, self._before)
         self.each_batch.end_dispatch(stepper)
         return metrics
 

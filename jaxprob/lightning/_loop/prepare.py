@@ -31,7 +31,7 @@ def prepare_trainer(engine: Engine) -> None:
     check_trainer(trainer)
     bridge = attach(trainer, engine)
     bridge.give_back()
-    hold_signals(trainer)
+    hold_signals(trainer, engine.dispatcher.leave)
     for callback in trainer.callbacks:
         if isinstance(callback, SaveOnSignal):
             callback.listen()

@@ -1,8 +1,8 @@
 """The run of a module: a learner's live state, from one `fit` to the next."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from ..._engine.layout import Layout
 from ..._engine.stepper import Stepper
 from ..._training.accumulate import first_number, set_windows, windows
 from ..._training.learner import AbstractLearner
+from ..._training.loader import Place
 from ..._types import Model, PRNGKey, State
 from .._checkpoint.torch_arrays import leaf_names, pack, unpack
 from .._errors import CheckpointMismatchError
@@ -21,7 +22,18 @@ from .fit_optimizer import fit_optimizer
 from .picklable_keys import with_keys, without_keys
 from .run_place import RunPlace
 
+T = TypeVar("T")
+
 _OPTIMIZER = "opt_state"  # a field of this name in a learner's state is optax's
+
+
+@dataclass(frozen=True)
+class Lent:
+    """A state of another step than the live one, and the place in the data then."""
+
+    state: State
+    step: int
+    place: Place
 
 
 class Run:
@@ -61,46 +73,50 @@ class Run:
         self._optimizer_began = 0
         self._stepper: Stepper | None = None
         self.place = RunPlace()
+        self.lent: Lent | None = None  # what is read instead of the stepper's state
 
     @property
     def state(self) -> State:
         """The live state, whose buffers the next dispatch consumes."""
-        stepper = self._stepper
+        stepper, lent = self._stepper, self.lent
+        if lent is not None:
+            return lent.state
         return self._initial if stepper is None else stepper.live
 
     def fetch(self) -> State:
         """Return a copy of the state on one device. All processes must call it."""
         # In this order: another thread may read while the stepper is being made.
-        initial, stepper = self._initial, self._stepper
-        if stepper is not None:
+        initial, stepper, lent = self._initial, self._stepper, self.lent
+        if lent is not None:
+            initial = lent.state
+        elif stepper is not None:
             return stepper.fetch()
         return jax.tree.map(
             lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, initial
         )
 
-    def fetch_leaves(self, chosen: Callable[[str], bool]) -> dict[str, Any]:
-        """Return copies of the arrays of the state whose path is chosen, by path.
-
-        They are whole on one device. All processes must call it.
-        """
-
-        def select(arrays):
-            leaves = leaf_names(arrays)
-            return {name: leaf for name, leaf in leaves.items() if chosen(name)}
-
-        initial, stepper = self._initial, self._stepper
-        if stepper is not None:
-            return stepper.fetch_part(select)
-        return jax.tree.map(jnp.copy, select(initial))
+    def read(self, function: Callable[[State], T]) -> T:
+        """Return what a function makes of the state, without a copy of it."""
+        initial, stepper, lent = self._initial, self._stepper, self.lent
+        if lent is not None:
+            return function(lent.state)
+        return function(initial) if stepper is None else stepper.read(function)
 
     def wait(self) -> None:
         """Wait for the device, and raise the error of a step that failed."""
-        if self._stepper is not None:
+        if self._stepper is not None and self.lent is None:
             self._stepper.wait()
+
+    @property
+    def next_place(self) -> Place:
+        """Place of the next batch in the data."""
+        return self.place.at(self.step) if self.lent is None else self.lent.place
 
     @property
     def step(self) -> int:
         """Number of the next step."""
+        if self.lent is not None:
+            return self.lent.step
         return self._first_step if self._stepper is None else self._stepper.step
 
     @property

@@ -31,10 +31,10 @@ _RUN = {"run.key", "run.step", "run.place"}
 
 def model_tensors(run: Run) -> dict[str, torch.Tensor]:
     """Return all but the optimiser: state, key, step and place in the data."""
-    place = run.place.at(run.step)
-    leaves = run.fetch_leaves(lambda name: not is_optimizer_leaf(name))
+    place = run.next_place
+    tensors = _tensors(run, lambda name: not is_optimizer_leaf(name))
     return {
-        **{f"state.{name}": tensor for name, tensor in pack(leaves).items()},
+        **{f"state.{name}": tensor for name, tensor in tensors.items()},
         "run.key": to_torch(run.key),
         "run.step": torch.tensor(run.step),
         "run.place": torch.tensor([place.epoch, place.batch]),
@@ -107,7 +107,7 @@ def _float_dtypes(state):
 
 def optimizer_tensors(run: Run) -> dict[str, torch.Tensor]:
     """Return optax's state: the leaves under a field named `opt_state`."""
-    return pack(run.fetch_leaves(is_optimizer_leaf))
+    return _tensors(run, is_optimizer_leaf)
 
 
 def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
@@ -143,6 +143,21 @@ def check_window(run: Run, expected: int) -> None:
             f"and here it would be {expected}. Give accumulate_grad_batches of that "
             "run, or resume from a checkpoint of an epoch's end"
         )
+
+
+def _tensors(run, chosen):
+    """Return the leaves of the state whose path is chosen. All processes must call it.
+
+    They are read one after the other, so that no device holds the state twice.
+    """
+
+    def to_host(state):
+        leaves = {n: x for n, x in leaf_names(state).items() if chosen(n)}
+        if jax.process_count() > 1:
+            leaves = run.layout.fetch(leaves)
+        return pack(leaves)
+
+    return run.read(to_host)
 
 
 def _place_of(tensors):

@@ -34,6 +34,13 @@ CONTRACT: dict[str, dict[str, str]] = {
             "`trainer.global_step` (2.5)"
         ),
         "fit_loop.epoch_loop.total_batch_idx": "the place in the run (1.5)",
+        "fit_loop.epoch_loop.manual_optimization.optim_step_progress.load_state_dict": (
+            "counters of an earlier step (1.5)"
+        ),
+        "fit_loop.epoch_progress.current.completed": "an earlier epoch (1.5)",
+        "fit_loop.epoch_progress.current.started": "an earlier epoch (1.5)",
+        "fit_loop.epoch_progress.load_state_dict": "an earlier epoch (1.5)",
+        "fit_loop.epoch_progress.total.completed": "an earlier epoch (1.5)",
         "fit_loop.epoch_progress.current.processed": "an error after resuming (1.5)",
         "fit_loop.epoch_progress.current.ready": "an error after resuming (1.5)",
         "fit_loop.epoch_progress.increment_completed": "resuming by `max_steps` (1.5)",

@@ -193,10 +193,46 @@ def set_counts(trainer: Any, counts: Counts) -> None:
         loop._batches_that_stepped -= 1
 
 
+def set_epoch(trainer: Any, epoch: int) -> None:
+    """Go back to the middle of an earlier epoch of this fit."""
+    progress = trainer.fit_loop.epoch_progress
+    before = progress.total.completed - progress.current.completed
+    for tracker, done in ((progress.total, before), (progress.current, 0)):
+        tracker.ready = tracker.started = done + epoch + 1
+        tracker.processed = tracker.completed = done + epoch
+
+
+def progress(trainer: Any) -> Any:
+    """Return all that `set_epoch` and `set_counts` change."""
+    loop = trainer.fit_loop.epoch_loop
+    trackers = [tracker.state_dict() for tracker in _trackers(trainer)]
+    return trackers, loop.batch_progress.is_last_batch, loop._batches_that_stepped
+
+
+def set_progress(trainer: Any, found: Any) -> None:
+    """Count again what `progress` found."""
+    loop, (trackers, is_last, logged) = trainer.fit_loop.epoch_loop, found
+    for tracker, state in zip(_trackers(trainer), trackers, strict=True):
+        tracker.load_state_dict(state)
+    loop.batch_progress.is_last_batch, loop._batches_that_stepped = is_last, logged
+
+
+def _trackers(trainer):
+    loop = trainer.fit_loop
+    inner = loop.epoch_loop
+    updates = inner.manual_optimization.optim_step_progress
+    return loop.epoch_progress, inner.batch_progress, updates
+
+
 def set_signal_connector(trainer: Any, connector: SignalConnector) -> None:
     """Replace the connector of signals, unless it is one of the user's."""
     if type(trainer._signal_connector) is SignalConnector:
         trainer._signal_connector = connector
+
+
+def signal_connector(trainer: Any) -> Any:
+    """Return what installs handlers of signals at the beginning of a run."""
+    return trainer._signal_connector
 
 
 def restore_at_teardown(trainer: Any, handlers: Mapping[int, Any]) -> None:

@@ -6,6 +6,7 @@ default one of Ctrl-C raises `KeyboardInterrupt`, Lightning's for Slurm writes a
 checkpoint. A second Ctrl-C is handled at once.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from ..._engine.held_signals import HELD
@@ -22,6 +23,7 @@ class TrainerSignals(_private.SignalConnector):
     def __init__(self, trainer: Any):
         super().__init__(trainer)
         self._standing = False
+        self.leave: Callable[[], None] = _nothing  # called when a run has ended
 
     def register_signal_handlers(self) -> None:
         """Install the handlers: Lightning calls it before the sanity check."""
@@ -33,7 +35,9 @@ class TrainerSignals(_private.SignalConnector):
     def teardown(self) -> None:
         """Restore the handlers: the last act of a run, also of one that has failed."""
         standing, self._standing = self._standing, False
+        leave, self.leave = self.leave, _nothing
         try:
+            leave()
             super().teardown()
         finally:
             HELD.release(deliver=False)
@@ -41,9 +45,17 @@ class TrainerSignals(_private.SignalConnector):
                 HELD.uninstall()
 
 
-def hold_signals(trainer: Any) -> None:
-    """Let our connector replace the Trainer's, before a run."""
+def hold_signals(trainer: Any, leave: Callable[[], None]) -> None:
+    """Let our connector replace the Trainer's, before a run.
+
+    **Arguments:**
+
+    - `leave`: called at the end of the run, after all callbacks, also if it failed.
+    """
     _private.set_signal_connector(trainer, TrainerSignals(trainer))
+    connector = _private.signal_connector(trainer)
+    if isinstance(connector, TrainerSignals):
+        connector.leave = leave
 
 
 def begin_work() -> None:
@@ -54,3 +66,7 @@ def begin_work() -> None:
 def end_work() -> None:
     """Call the handlers of signals that were held back; they may raise."""
     HELD.release()
+
+
+def _nothing() -> None:
+    pass

@@ -21,7 +21,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 import jaxprob
 from jaxprob._engine.held_signals import HELD
-from jaxprob.lightning import ArrayDataModule, LearnerModule, SaveOnSignal
+from jaxprob.lightning import (
+    ArrayDataModule,
+    CheckpointWriteError,
+    LearnerModule,
+    SaveOnSignal,
+)
 from jaxprob.lightning._checkpoint.checkpoint_io import load_verified
 
 from ..scene import arrays, bits, bits_of, make_trainer, network
@@ -41,6 +46,11 @@ class Run:
     events: ClassVar[dict[int, object]] = {}
     """What happens in a step: a function without arguments."""
 
+    gone_at: ClassVar[int | None] = None
+    """The step at which memory ends, for all steps from then on."""
+
+    gone = False
+
 
 EVENTS = Run.events
 
@@ -58,6 +68,9 @@ def send(number):
 
 
 def happen(step):
+    if Run.gone_at is not None and (Run.gone or int(step) == Run.gone_at):
+        Run.gone = True
+        raise MemoryError
     event = Run.events.pop(int(step), None)
     if event is fail:
         Run.events[int(step)] = event  # as often as the step is made
@@ -192,6 +205,54 @@ def test_a_second_checkpoint_callback_finds_the_same(tmp_path, states):
         run(tmp_path, OnExceptionCheckpoint(tmp_path, "other"), on_exception(tmp_path))
     for name in ("other", "failed"):
         assert load_verified(tmp_path / f"{name}.ckpt")["global_step"] == 21
+
+
+@pytest.mark.parametrize(("step", "before", "copied"), [(30, 26, 21), (38, 34, 21)])
+def test_without_memory_the_last_copy_is_saved_and_no_step_lost(
+    tmp_path, states, step, before, copied, monkeypatch
+):
+    """The copy is of another epoch, and is counted so in the checkpoint alone."""
+    monkeypatch.setattr("jaxprob._engine.last_good.MAX_BYTES", 1200)  # two dispatches
+    monkeypatch.setattr("jaxprob._engine.last_good.MAX_SECONDS", np.inf)
+    monkeypatch.setattr(Run, "gone", False)
+    monkeypatch.setattr(Run, "gone_at", step)
+    module, path = make_module(), tmp_path / "failed.ckpt"
+    callbacks, enabled = [on_exception(tmp_path)], {"enable_checkpointing": True}
+    trainer = make_trainer(tmp_path, max_epochs=EPOCHS, callbacks=callbacks, **enabled)
+    with pytest.raises(MemoryError) as caught:
+        trainer.fit(module, data())
+    assert f"the last {before - copied} steps" in caught.value.__notes__[-1]
+    checkpoint = load_verified(path)
+    assert checkpoint["global_step"] == copied
+    assert checkpoint["epoch"] == copied // PER_EPOCH
+    monkeypatch.setattr(Run, "gone_at", None)
+    assert (trainer.global_step, trainer.current_epoch) == (before, before // PER_EPOCH)
+    assert bits(module) == states[before]
+    assert bits(run(tmp_path, ckpt_path=path)) == states[EPOCHS * PER_EPOCH]
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
+def test_a_checkpoint_that_fails_too_hides_no_error(tmp_path, error):
+    class Full(ModelCheckpoint):
+        def _save_checkpoint(self, trainer, filepath):
+            raise CheckpointWriteError("the disk is full")
+
+    class Fail(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            raise error
+
+    full = Full(tmp_path, save_on_exception=True, every_n_epochs=EPOCHS + 1)
+    if isinstance(error, OSError):
+        with pytest.raises(OSError, match="no space") as caught:
+            run(tmp_path, Fail(), full)
+        assert "the disk is full" in caught.value.__notes__[-1]
+    else:
+        with (
+            pytest.warns(UserWarning, match="the disk is full"),
+            pytest.raises(SystemExit) as caught,
+        ):
+            run(tmp_path, Fail(), full)
+        assert caught.value.__context__ is error
 
 
 @pytest.mark.parametrize(
