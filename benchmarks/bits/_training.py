@@ -104,7 +104,7 @@ def saved():
         path = Path(folder) / "model.safetensors"
         jaxprob.save(path, mlp())
         model = jaxprob.load(path)
-        like = jaxprob.load(path, like=mlp(1))
+        like = jaxprob.load(path, template=mlp(1))
         weights = jaxprob.load_weights(path, mlp(1))
         path = Path(folder) / "posterior.safetensors"
         bnn.save_posterior(path, posterior)

@@ -30,7 +30,7 @@ from .errors import DamagedFileError, FileMismatchError
 from .numpyro_parts import KINDS, put_together
 
 MISSING = object()
-"""A `like` that is not there."""
+"""A `template` that is not there."""
 
 
 class Rebuilder:
@@ -40,8 +40,8 @@ class Rebuilder:
 
     - `arrays`: of the file.
     - `using`: classes and functions of the user's that a description may name.
-    - `field_like`: the `like` of a field, from its class, name and description, where
-        it is not the field of the whole's `like`.
+    - `field_template`: the `template` of a field, from its class, name and description, where
+        it is not the field of the whole's `template`.
     - `stand_in`: from the description of a function or object that nothing else
         gives, what stands in for it.
     """
@@ -50,28 +50,28 @@ class Rebuilder:
         self,
         arrays: dict[str, np.ndarray],
         using: Iterable[Any] = (),
-        field_like: Callable[[type, str, Spec], Any] | None = None,
+        field_template: Callable[[type, str, Spec], Any] | None = None,
         stand_in: Callable[[Spec], Any] | None = None,
     ):
         self.arrays = arrays
         self.used: set[str] = set()
-        self._field_like = field_like
+        self._field_template = field_template
         self._stand_in = stand_in
         self._using = {_named(described): thing for thing, described in _each(using)}
 
-    def __call__(self, spec: Spec, like: Any = MISSING) -> Any:
+    def __call__(self, spec: Spec, template: Any = MISSING) -> Any:
         """The value of a description.
 
         **Arguments:**
 
         - `spec`: from `describe`.
-        - `like`: a value at the same place, whose classes and functions serve where
+        - `template`: a value at the same place, whose classes and functions serve where
             the registry has none.
 
         **Raises:** `DamagedFileError` or `FileMismatchError`.
         """
         try:
-            return self._value(spec, like)
+            return self._value(spec, template)
         except (DamagedFileError, FileMismatchError):
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
@@ -79,12 +79,12 @@ class Rebuilder:
                 f"the file describes nothing that can be built here: {e!r}"
             ) from e
 
-    def _value(self, spec, like):
+    def _value(self, spec, template):
         if not isinstance(spec, dict):
             return spec
         for kind, rule in _RULES.items():
             if kind in spec:
-                return rule(self, spec, like)
+                return rule(self, spec, template)
         for kind in KINDS:
             if kind in spec:
                 fields = self._items(spec["fields"])
@@ -96,46 +96,49 @@ class Rebuilder:
     def _items(self, specs):
         return {k: self._value(v, MISSING) for k, v in specs.items()}
 
-    def _array(self, spec, like):
+    def _array(self, spec, template):
         name = spec["array"]
         if name not in self.arrays:
             raise DamagedFileError(f"the file lacks the array {name}: it is damaged")
         self.used.add(name)
         return restore_array(name, self.arrays[name], spec)
 
-    def _texts(self, spec, like):
+    def _texts(self, spec, template):
         texts = spec["texts"]
         if spec["kind"] == "S":
             texts = [text.encode("latin-1") for text in texts]
         return np.array(texts, spec["kind"]).reshape(spec["shape"])
 
-    def _sequence(self, spec, like):
+    def _sequence(self, spec, template):
         (kind,) = spec
-        ordered = isinstance(like, tuple | list) and len(like) == len(spec[kind])
-        likes = like if ordered else [MISSING] * len(spec[kind])
+        ordered = isinstance(template, tuple | list) and len(template) == len(
+            spec[kind]
+        )
+        templates = template if ordered else [MISSING] * len(spec[kind])
         items = [
-            self._value(s, each) for s, each in zip(spec[kind], likes, strict=True)
+            self._value(s, each) for s, each in zip(spec[kind], templates, strict=True)
         ]
         return _SEQUENCES[kind](items)
 
-    def _dict(self, spec, like):
-        likes = like if isinstance(like, dict) else {}
+    def _dict(self, spec, template):
+        templates = template if isinstance(template, dict) else {}
         items = {
-            k: self._value(v, likes.get(k, MISSING)) for k, v in spec["dict"].items()
+            k: self._value(v, templates.get(k, MISSING))
+            for k, v in spec["dict"].items()
         }
         return OrderedDict(items) if "ordered" in spec else items
 
-    def _pairs(self, spec, like):
-        likes = like if isinstance(like, dict) else {}
+    def _pairs(self, spec, template):
+        templates = template if isinstance(template, dict) else {}
         out: dict[Any, Any] = OrderedDict() if "ordered" in spec else {}
         for key, value in spec["pairs"]:
             key = self._value(key, MISSING)
-            out[key] = self._value(value, likes.get(key, MISSING))
+            out[key] = self._value(value, templates.get(key, MISSING))
         return out
 
-    def _type(self, spec, like):
+    def _type(self, spec, template):
         if "code" in spec:
-            return self._given(spec, like)
+            return self._given(spec, template)
         module, _, name = spec["type"].rpartition(".")
         if module == "jax.numpy":
             return getattr(jnp, np.dtype(name).name)  # raises for what is no dtype
@@ -145,34 +148,36 @@ class Rebuilder:
             return {cls.__name__: cls for cls in PLAIN_TYPES}[name]
         return registry.find_class(spec["type"])
 
-    def _function(self, spec, like):
+    def _function(self, spec, template):
         if "code" in spec:
-            return self._given(spec, like)
+            return self._given(spec, template)
         return registry.find_function(spec["function"])
 
-    def _given(self, spec, like):
+    def _given(self, spec, template):
         if _named(spec) in self._using:
             return self._using[_named(spec)]
-        if like is not MISSING:
-            return like
+        if template is not MISSING:
+            return template
         if self._stand_in is not None:
             return self._stand_in(spec)
         raise FileMismatchError(needs_message([_needed(spec)]))
 
-    def _partial(self, spec, like):
-        same = isinstance(like, functools.partial)
-        func = self._value(spec["partial"], like.func if same else MISSING)
-        args = self._sequence({"tuple": spec["args"]}, like.args if same else MISSING)
+    def _partial(self, spec, template):
+        same = isinstance(template, functools.partial)
+        func = self._value(spec["partial"], template.func if same else MISSING)
+        args = self._sequence(
+            {"tuple": spec["args"]}, template.args if same else MISSING
+        )
         keywords = self._dict(
-            {"dict": spec["keywords"]}, like.keywords if same else MISSING
+            {"dict": spec["keywords"]}, template.keywords if same else MISSING
         )
         cls = jax.tree_util.Partial if "pytree" in spec else functools.partial
         if not callable(func):
             raise DamagedFileError("the file describes a partial of no function")
         return cls(func, *args, **keywords)
 
-    def _method(self, spec, like):
-        owner = self._value(spec["self"], getattr(like, "__self__", MISSING))
+    def _method(self, spec, template):
+        owner = self._value(spec["self"], getattr(template, "__self__", MISSING))
         name = spec["method"]
         function = inspect.getattr_static(type(owner), name)
         function = getattr(function, "method", function)  # equinox wraps them
@@ -181,18 +186,22 @@ class Rebuilder:
             raise DamagedFileError(f"{type(owner).__name__} has no method {name}")
         return getattr(owner, name)
 
-    def _node(self, spec, like):
-        if like is MISSING:
+    def _node(self, spec, template):
+        if template is MISSING:
             raise FileMismatchError(needs_message([_needed(spec)]))
-        likes, structure = jax.tree.flatten(like, is_leaf=lambda n: n is not like)
-        pairs = zip(spec["children"], likes, strict=True)
+        templates, structure = jax.tree.flatten(
+            template, is_leaf=lambda n: n is not template
+        )
+        pairs = zip(spec["children"], templates, strict=True)
         return jax.tree.unflatten(structure, [self._value(s, v) for s, v in pairs])
 
-    def _class(self, spec, like):
-        cls = self._find_class(spec, like)
+    def _class(self, spec, template):
+        cls = self._find_class(spec, template)
         inner = {}
         for name, value in spec["fields"].items():
-            inner[name] = self._value(value, self._like_of(cls, name, value, like))
+            inner[name] = self._value(
+                value, self._template_of(cls, name, value, template)
+            )
         if registry.is_named_tuple(cls):
             return tuple.__new__(cls, [inner[name] for name in cls._fields])  # pyright: ignore
         if cls is eqx.nn.State:
@@ -206,17 +215,17 @@ class Rebuilder:
             object.__setattr__(module, name, value)
         return module
 
-    def _like_of(self, cls, name, spec, like):
-        if self._field_like is not None:
-            found = self._field_like(cls, name, spec)
+    def _template_of(self, cls, name, spec, template):
+        if self._field_template is not None:
+            found = self._field_template(cls, name, spec)
             if found is not MISSING:
                 return found
-        same = type(like) is cls
+        same = type(template) is cls
         if same and cls is eqx.nn.State:
-            return like._state.get(name, MISSING)
-        return getattr(like, name, MISSING) if same else MISSING
+            return template._state.get(name, MISSING)
+        return getattr(template, name, MISSING) if same else MISSING
 
-    def _find_class(self, spec, like):
+    def _find_class(self, spec, template):
         name = spec["class"]
         if "code" not in spec:
             try:
@@ -229,8 +238,8 @@ class Rebuilder:
         for key, thing in self._using.items():
             if key[1] == name.rpartition(":")[2] and isinstance(thing, type):
                 return thing
-        if like is not MISSING and same_user_name(user_name(type(like)), name):
-            return type(like)
+        if template is not MISSING and same_user_name(user_name(type(template)), name):
+            return type(template)
         raise FileMismatchError(needs_message([name.replace(":", ".")]))
 
 
@@ -251,7 +260,7 @@ def needs_message(names: list[str]) -> str:
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return (
         f"the file holds {listed}: code that no file can hold. Give a tree with it, "
-        "built with the settings of the saved one, load(path, like=model), or the "
+        "built with the settings of the saved one, load(path, template=model), or the "
         f"classes and functions themselves, load(path, using=[...])"
     )
 
@@ -323,11 +332,11 @@ _RULES = {
     **dict.fromkeys(_SEQUENCES, Rebuilder._sequence),
     "dict": Rebuilder._dict,
     "pairs": Rebuilder._pairs,
-    "float": lambda self, spec, like: float(spec["float"]),
-    "complex": lambda self, spec, like: complex(*map(float, spec["complex"])),
-    "bytes": lambda self, spec, like: bytes.fromhex(spec["bytes"]),
-    "ellipsis": lambda self, spec, like: ...,
-    "numpy_dtype": lambda self, spec, like: np.dtype(spec["numpy_dtype"]),
+    "float": lambda self, spec, template: float(spec["float"]),
+    "complex": lambda self, spec, template: complex(*map(float, spec["complex"])),
+    "bytes": lambda self, spec, template: bytes.fromhex(spec["bytes"]),
+    "ellipsis": lambda self, spec, template: ...,
+    "numpy_dtype": lambda self, spec, template: np.dtype(spec["numpy_dtype"]),
     "method": Rebuilder._method,
     "partial": Rebuilder._partial,
     "type": Rebuilder._type,

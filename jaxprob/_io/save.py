@@ -50,35 +50,37 @@ def save(path: str | Path, tree: PyTree) -> None:
     write_described(path, *describe(tree))
 
 
-def load(path: str | Path, *, like: PyTree = None, using: Iterable[Any] = ()) -> Any:
+def load(
+    path: str | Path, *, template: PyTree = None, using: Iterable[Any] = ()
+) -> Any:
     """Return what `save` wrote, with the class and the settings it had.
 
-    Without `like`, all classes and functions have to be from jaxprob, `equinox.nn`,
+    Without `template`, all classes and functions have to be from jaxprob, `equinox.nn`,
     `numpyro.distributions`, optax's states, `jax.nn` or `jax.numpy`; or in `using`.
 
     **Arguments:**
 
     - `path`: the file.
-    - `like`: a tree built with the settings of the saved one; its weights do not
+    - `template`: a tree built with the settings of the saved one; its weights do not
         matter. Each setting is compared, and what the file cannot hold is taken from
         here. `eqx.filter_eval_shape` makes one without memory.
     - `using`: your classes and functions that the tree is made of.
 
     **Raises:** `jaxprob.FileMismatchError` (a `ValueError`) that names each setting,
-    shape or dtype that differs from `like`, or the code that is missing;
+    shape or dtype that differs from `template`, or the code that is missing;
     `jaxprob.DamagedFileError` (a `ValueError`) for a file that is cut short, has
     changed, or is of another kind; `FileNotFoundError`.
     """
     file = read_described(path)
-    if like is None:
+    if template is None:
         return file.rebuild(using=using)
-    spec, _ = describe(like)
+    spec, _ = describe(template)
     file.compare(file.spec, spec)
-    return file.rebuild(using=using, like=like)
+    return file.rebuild(using=using, template=template)
 
 
-def load_weights(path: str | Path, like: PyTree) -> Any:
-    """Return `like` with the arrays of any safetensors file, by the paths of leaves.
+def load_weights(path: str | Path, template: PyTree) -> Any:
+    """Return `template` with the arrays of any safetensors file, by the paths of leaves.
 
     For files of other programs, which say nothing of settings: names, shapes and dtypes
     are compared. For a file of `save` prefer `load`, which compares the settings too;
@@ -87,14 +89,14 @@ def load_weights(path: str | Path, like: PyTree) -> Any:
     **Arguments:**
 
     - `path`: the file.
-    - `like`: a model whose leaves have the names of the file's arrays.
+    - `template`: a model whose leaves have the names of the file's arrays.
 
     **Raises:** `jaxprob.FileMismatchError` naming each array that is missing, not
     expected, or of another shape or dtype; `jaxprob.DamagedFileError`.
     """
     path = local_path("path", path)
     arrays, metadata = tensor_file.read(path)
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(like, eqx.is_array))
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(template, eqx.is_array))
     expected = {path_name(place): leaf for place, leaf in leaves}
     lines = [f"{name}: the file lacks it" for name in expected if name not in arrays]
     lines += [f"{name}: not in the model" for name in arrays if name not in expected]
@@ -111,16 +113,16 @@ def load_weights(path: str | Path, like: PyTree) -> Any:
     if "jaxprob.format" in metadata:
         file = DescribedFile(path, arrays, metadata)
         comparison = Comparison(python=file.versions.get("python", ""))
-        comparison.compare(file.spec, describe(like)[0])
+        comparison.compare(file.spec, describe(template)[0])
         if comparison.differences:
             warnings.warn(
                 f"{path} was written from a model with other settings: "
-                f"{'; '.join(comparison.differences[:10])}. load(path, like=model) "
+                f"{'; '.join(comparison.differences[:10])}. load(path, template=model) "
                 "rejects it",
                 stacklevel=2,
             )
     return jax.tree_util.tree_map_with_path(
-        lambda place, leaf: found.get(path_name(place), leaf), like
+        lambda place, leaf: found.get(path_name(place), leaf), template
     )
 
 
@@ -170,17 +172,21 @@ class DescribedFile:
         warn_of_code(self.path, comparison, stacklevel=4)
 
     def rebuild(
-        self, *, using: Iterable[Any] = (), like: Any = MISSING, field_like: Any = None
+        self,
+        *,
+        using: Iterable[Any] = (),
+        template: Any = MISSING,
+        field_template: Any = None,
     ) -> Any:
         """The tree of the description."""
-        if like is MISSING and field_like is None:
+        if template is MISSING and field_template is None:
             missing = needs(self.spec, using)
             if missing:
                 raise FileMismatchError(
                     f"{self.path}: {needs_message(missing)}", tuple(missing)
                 )
-        build = Rebuilder(self.arrays, using, field_like)
-        tree = build(self.spec, like)
+        build = Rebuilder(self.arrays, using, field_template)
+        tree = build(self.spec, template)
         unused = sorted(self.arrays.keys() - build.used)
         if unused:
             raise DamagedFileError(

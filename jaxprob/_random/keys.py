@@ -32,19 +32,21 @@ def check_key(key: Any) -> None:
         raise TypeError(f"key={key!r}: give a key of JAX's, jax.random.key({seed})")
 
 
-def example_keys(key: PRNGKey, num: int, *, start: int = 0) -> Key[Array, " num"]:
-    """Return keys of the examples `start, ..., start + num - 1`: `fold_in(key, i)`.
+def example_keys(
+    key: PRNGKey, num_keys: int, *, start: int = 0
+) -> Key[Array, " num_keys"]:
+    """Return keys of the examples from `start` on: `fold_in(key, i)` for example i.
 
     **Arguments:**
 
     - `key`: the key of the whole batch.
-    - `num`: how many examples.
+    - `num_keys`: number of examples.
     - `start`: index of the first one, for work that is done in chunks.
 
-    **Returns:** `num` keys, one along the leading axis for each example.
+    **Returns:** `num_keys` keys, one along the leading axis for each example.
     """
     check_key(key)
-    index = jnp.arange(start, start + num, dtype=jnp.uint32)
+    index = jnp.arange(start, start + num_keys, dtype=jnp.uint32)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 

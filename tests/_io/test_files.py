@@ -139,7 +139,7 @@ def test_a_tree_comes_back_without_code(tmp_path, name):
     path, tree = tmp_path / "a.safetensors", TREES[name]()
     jaxprob.save(path, tree)
     assert_same(jaxprob.load(path), tree)
-    assert_same(jaxprob.load(path, like=tree), tree)
+    assert_same(jaxprob.load(path, template=tree), tree)
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_another_denoiser_is_rejected(tmp_path, name):
     other, message = OTHERS[name]
     jaxprob.save(tmp_path / "a", denoiser())
     with pytest.raises(jaxprob.FileMismatchError, match=message):
-        jaxprob.load(tmp_path / "a", like=other())
+        jaxprob.load(tmp_path / "a", template=other())
 
 
 def test_a_file_of_another_program(tmp_path):
@@ -238,7 +238,7 @@ def test_a_file_of_another_program(tmp_path):
     path, like = tmp_path / "a", {"w": jnp.zeros(3), "f": jnp.tanh}
     save_file({"w": np.arange(3, dtype=np.float32)}, path)
     with pytest.raises(jaxprob.DamagedFileError, match="load_weights"):
-        jaxprob.load(path, like=like)
+        jaxprob.load(path, template=like)
     assert jaxprob.load_weights(path, like)["w"].tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(jaxprob.FileMismatchError, match="v: the file lacks it; w: not"):
         jaxprob.load_weights(path, {"v": jnp.zeros(3)})

@@ -73,15 +73,15 @@ def test_another_function_is_rejected_by_name(tmp_path, name):
     one, other = PAIRS[name]
     path = tmp_path / "a"
     jaxprob.save(path, {"activation": one, "w": jnp.ones(2)})
-    again = jaxprob.load(path, like={"activation": one, "w": jnp.zeros(2)})
+    again = jaxprob.load(path, template={"activation": one, "w": jnp.zeros(2)})
     assert again["w"].tolist() == [1.0, 1.0]
     with pytest.raises(jaxprob.FileMismatchError, match="activation: the file has"):
-        jaxprob.load(path, like={"activation": other, "w": jnp.zeros(2)})
+        jaxprob.load(path, template={"activation": other, "w": jnp.zeros(2)})
 
 
 def test_the_same_code_written_again_is_accepted(tmp_path):
     jaxprob.save(tmp_path / "a", default(0.5))
-    again = jaxprob.load(tmp_path / "a", like=default(0.5))
+    again = jaxprob.load(tmp_path / "a", template=default(0.5))
     assert again(3.0) == 1.5
     assert fingerprint(default(0.5)) == fingerprint(default(0.5))
 
@@ -123,17 +123,17 @@ def test_a_class_of_the_users_is_given(tmp_path):
         jaxprob.load(path)
     for again in (
         jaxprob.load(path, using=[Net]),
-        jaxprob.load(path, like=Net(jnp.zeros((1, 2)), 2)),
+        jaxprob.load(path, template=Net(jnp.zeros((1, 2)), 2)),
         jaxprob.load(
-            path, like=eqx.filter_eval_shape(lambda: Net(jnp.ones((1, 2)), 2))
+            path, template=eqx.filter_eval_shape(lambda: Net(jnp.ones((1, 2)), 2))
         ),
     ):
         assert type(again) is Net
         assert again(jnp.ones(2)).tolist() == [5.0]
     with pytest.raises(jaxprob.FileMismatchError, match="power: the file has 2"):
-        jaxprob.load(path, like=Net(jnp.zeros((1, 2)), 3))
+        jaxprob.load(path, template=Net(jnp.zeros((1, 2)), 3))
     with pytest.warns(UserWarning, match=r"other code in .*Net\.__call__"):
-        jaxprob.load(path, like=Original(jnp.zeros((1, 2)), 2))
+        jaxprob.load(path, template=Original(jnp.zeros((1, 2)), 2))
 
 
 def test_a_script_is_a_module_when_it_is_imported(tmp_path, monkeypatch):
@@ -145,7 +145,7 @@ def test_a_script_is_a_module_when_it_is_imported(tmp_path, monkeypatch):
     monkeypatch.undo()
     like = Net(jnp.zeros((1, 2)), 2), scaled
     for again in (
-        jaxprob.load(path, like=like),
+        jaxprob.load(path, template=like),
         jaxprob.load(path, using=[Net, scaled]),
     ):
         assert type(again[0]) is Net

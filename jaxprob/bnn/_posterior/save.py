@@ -74,15 +74,15 @@ def load_posterior(
         for spec, partial in _models(file.spec):
             inside: Inside = "part" if partial else "whole"
             file.compare(spec, expected, inside_posterior=inside)
-    field_like = None if model is None else functools.partial(_like, model)
+    field_template = None if model is None else functools.partial(_like, model)
     try:
-        posterior = file.rebuild(using=using, field_like=field_like)
+        posterior = file.rebuild(using=using, field_template=field_template)
     except FileMismatchError as error:
         missing = needs(file.spec, using)
         if model is not None or not missing:
             raise
         message = needs_message(missing).replace(
-            "load(path, like=model)", "load_posterior(path, model=model)"
+            "load(path, template=model)", "load_posterior(path, model=model)"
         )
         raise FileMismatchError(f"{path}: {message}", error.differences) from None
     return posterior

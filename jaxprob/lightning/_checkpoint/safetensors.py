@@ -40,7 +40,7 @@ def export_safetensors(model: Model, path: str | Path) -> None:
         save(path, model)
 
 
-def import_safetensors(like: Model, path: str | Path) -> Model:
+def import_safetensors(template: Model, path: str | Path) -> Model:
     """Return a model with the arrays of a file.
 
     A file of jaxprob is compared setting by setting (`jaxprob.load`). A file of another
@@ -49,7 +49,7 @@ def import_safetensors(like: Model, path: str | Path) -> Model:
 
     **Arguments:**
 
-    - `like`: a model built with the same settings, with which the file is compared.
+    - `template`: a model built with the same settings, with which the file is compared.
     - `path`: the file; also a URL.
 
     **Raises:** `CheckpointMismatchError` naming each setting that differs, or the leaf
@@ -59,11 +59,11 @@ def import_safetensors(like: Model, path: str | Path) -> Model:
     if is_url(path):
         with _temporary() as local:
             local.write_bytes(_remote.read(os.fspath(path)).getvalue())
-            return import_safetensors(like, local)
+            return import_safetensors(template, local)
     try:
         if is_described(path):
-            return load(path, like=like)
-        return load_weights(path, like)
+            return load(path, template=template)
+        return load_weights(path, template)
     except DamagedFileError as error:
         raise CheckpointCorruptError(str(error)) from error
     except FileMismatchError as error:
