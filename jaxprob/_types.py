@@ -1,17 +1,9 @@
 """Names for the trees that recur in signatures."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from jaxtyping import Array, Float, Key, PyTree
-
-if TYPE_CHECKING:
-    # To a type checker an abstract field is an argument of each `__init__` below it,
-    # before those of the final class: `DeepEnsemble(method, 5)` would be an error. What
-    # it takes for a class variable is none; the final class declares its fields.
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar as AbstractVar
 
 Model: TypeAlias = PyTree
 """Any Equinox module, or any pytree at all: what is trained."""

@@ -40,8 +40,8 @@ class Rebuilder:
 
     - `arrays`: of the file.
     - `using`: classes and functions of the user's that a description may name.
-    - `field_template`: the `template` of a field, from its class, name and description, where
-        it is not the field of the whole's `template`.
+    - `field_template`: the template of a field, from its class, name and description,
+        if it is not the field of the `template` of the whole.
     - `stand_in`: from the description of a function or object that nothing else
         gives, what stands in for it.
     """

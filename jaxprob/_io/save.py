@@ -80,7 +80,7 @@ def load(
 
 
 def load_weights(path: str | Path, template: PyTree) -> Any:
-    """Return `template` with the arrays of any safetensors file, by the paths of leaves.
+    """Return `template` with the arrays of a safetensors file, by paths of leaves.
 
     For files of other programs, which say nothing of settings: names, shapes and dtypes
     are compared. For a file of `save` prefer `load`, which compares the settings too;

@@ -13,14 +13,22 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import optax
 from jaxtyping import Array, DTypeLike, Int, PyTree
 
-from .._types import AbstractVar, Info, Model, PRNGKey, State
+from .._types import Info, Model, PRNGKey, State
 from .learner import AbstractCapability, AbstractLearner
+
+if TYPE_CHECKING:
+    # To a type checker an abstract field is an argument of each `__init__` below it,
+    # before those of the final class: `DeepEnsemble(method, 5)` would be an error. A
+    # class variable is none; the final class declares its fields.
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractDataCheck(AbstractCapability):

@@ -1,6 +1,7 @@
 """Methods that are plain gradient descent on a loss."""
 
 import abc
+from typing import TYPE_CHECKING
 
 import optax
 from jaxtyping import PyTree
@@ -9,10 +10,15 @@ from ..._training.capabilities import AbstractGradient, AbstractOptimized
 from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._training.optimizer_update import check_optimizer
-from ..._types import AbstractVar, Info, Model, PRNGKey, Where
+from ..._types import Info, Model, PRNGKey, Where
 from .._posterior.posterior import AbstractPosterior
 from .capabilities import AbstractConditional, infer_by_steps, restricted_leaves
 from .inference import AbstractInference, check_state, random_or_point
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractDescent(

@@ -4,7 +4,7 @@ import abc
 import operator
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -17,12 +17,17 @@ from ..._training.batch import num_rows
 from ..._training.capabilities import AbstractDataCheck, AbstractLowPrecision
 from ..._training.learner import AbstractLearner
 from ..._training.low_precision import LowPrecisionApply
-from ..._types import AbstractVar, Model, PRNGKey, State, Where
+from ..._types import Model, PRNGKey, State, Where
 from .._joint.check_data import RowCheck, check_row_count
 from .._joint.log_joint import LogJoint, xy
 from .._posterior.posterior import AbstractPosterior
 from .._weights.choice import choose, nothing_random
 from .._weights.random_leaves import mean_leaves, random_leaves
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision):

@@ -1,7 +1,7 @@
 """Methods with another method inside."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import DTypeLike, PyTree
 
@@ -13,9 +13,14 @@ from ..._training.wrapper import (
     ForwardedOptimized,
     same_capability,
 )
-from ..._types import AbstractVar, Info, Model, PRNGKey, State
+from ..._types import Info, Model, PRNGKey, State
 from .._joint.log_joint import LogJoint
 from .inference import AbstractInference
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractWrapper(AbstractLearnerWrapper, AbstractInference):

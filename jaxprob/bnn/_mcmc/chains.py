@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..._random.keys import example_keys
 from ..._training.capabilities import AbstractAcceptReject
-from ..._types import AbstractVar, Info, Model, PRNGKey, Where
+from ..._types import Info, Model, PRNGKey, Where
 from .._inference.capabilities import AbstractConditional, replaced
 from .._inference.inference import check_state, random_or_point
 from .._inference.members import AbstractMemberInference
@@ -24,6 +25,11 @@ from .check_draws import check_divergences, check_draws
 from .initial import Initial, check_initial, initial_positions, warn_of_fixed_noise
 from .kept_draws import KeptDraws
 from .weight_vector import WeightVector
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class ChainState(eqx.Module):

@@ -1,6 +1,7 @@
 """Hamiltonian Monte Carlo on the whole data set: the part that NUTS and HMC share."""
 
 import abc
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from ..._jaxpr.host_errors import checks_give_nan
 from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
 from ..._training.capabilities import AbstractAcceptReject
-from ..._types import AbstractVar, Model, PRNGKey
+from ..._types import Model, PRNGKey
 from .._joint.check_data import check_row_count
 from .blackjax_kernels import (
     HMCInfo,
@@ -24,6 +25,11 @@ from .blackjax_kernels import (
 )
 from .chains import AbstractChains, ChainState
 from .kept_draws import KeptDraws
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,16 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import example_keys
 from ..._training.capabilities import AbstractGradient
-from ..._types import AbstractVar, PRNGKey
+from ..._types import PRNGKey
 from .chains import AbstractChains, ChainState
 from .cosine_cycles import CosineCycles
 from .kept_draws import KeptDraws
 from .weight_vector import WeightVector
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractSGMCMC(AbstractChains, AbstractGradient):

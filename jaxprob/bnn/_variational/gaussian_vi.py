@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from ... import tree
 from ..._checks import path_name
 from ..._random.keys import example_keys
 from ..._training.gradient_descent import GradientDescent, TrainState
-from ..._types import AbstractVar, Info, Model, PRNGKey, Where
+from ..._types import Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
 from .._inference.descent import AbstractDescent
 from .._joint.check_prior import check_prior
@@ -24,6 +24,11 @@ from .._posterior.correlated import AbstractCorrelatedPosterior
 from .._posterior.posterior import chosen
 from .._weights.random_leaves import is_random, mean_leaves
 from .._weights.randomise import randomise
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractGaussianVI(AbstractDescent):
