@@ -27,7 +27,8 @@ class Layout:
 
     ```python
     jaxprob.fit(learner, model, (x, y), key=key, num_steps=1000, layout=Layout(data=4))
-    jaxprob.fit(ensemble, model, (x, y), ..., layout=Layout(data=2, members=2))
+    layout = Layout(data=2, members=2)
+    jaxprob.fit(ensemble, model, (x, y), key=key, num_steps=1000, layout=layout)
     ```
 
     The rows of a batch are shared out along `data`, the members of an ensemble or the

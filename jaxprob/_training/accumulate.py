@@ -106,9 +106,7 @@ def windows(tree: PyTree) -> list[AccumulateState]:
 def set_windows(tree: PyTree, **fields: Any) -> PyTree:
     """Return the tree with fields of all such states set to a number.
 
-    ```python
-    state = set_windows(state, closing=True)
-    ```
+    Before the last batch of an epoch: `state = set_windows(state, closing=True)`.
     """
 
     def fill(leaf, value):

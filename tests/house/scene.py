@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 
 import jaxprob
@@ -25,6 +26,7 @@ Names = dict[str, Callable[[], Any]]
 
 LIBRARIES = {
     **{"jax": jax, "jnp": jnp, "np": np, "eqx": eqx, "optax": optax, "dfx": dfx},
+    "dist": dist,
     **{"jaxprob": jaxprob, "bnn": bnn, "diffusion": diffusion, "nn": nn},
 }
 PACKAGES = (jaxprob, bnn, diffusion, nn, metrics, recalibrate, testing, datasets, tree)
@@ -129,13 +131,28 @@ def denoiser() -> Any:
     return diffusion.Preconditioned(net, diffusion.VP.linear())
 
 
-@functools.cache
-def image_denoiser() -> Any:
-    net = nn.AdaptiveMixer2d((1, 8, 8), 4, 8, 8, 8, 1, num_classes=10, key=key())
+def unconditional() -> Any:
+    net = nn.ResidualMLP(2, width=8, depth=1, key=key())
     return diffusion.Preconditioned(net, diffusion.VP.linear())
 
 
+def image_denoiser(**condition: int) -> Any:
+    net = nn.UNet((1, 8, 8), widths=(4,), key=key(), **condition)
+    return diffusion.Preconditioned(net, diffusion.VP.linear())
+
+
+def guidable() -> Any:
+    """Return a denoiser as if trained: no vector of it is zero."""
+    net = jax.tree.map(
+        lambda leaf: leaf + 0.01 if eqx.is_inexact_array(leaf) else leaf, denoiser()
+    )
+    return net
+
+
 POINTS: Names = {
+    "learner": lambda: jaxprob.GradientDescent(
+        diffusion.DenoisingLoss(cond_dropout=0.1), optax.adam(1e-3)
+    ),
     "denoiser": denoiser,
     "x": lambda: rows()[0],
     "x_t": lambda: rows()[0][0],
@@ -214,7 +231,26 @@ def refreshed() -> Any:
     return method.posterior(state)
 
 
+IMAGES: Names = {
+    "denoiser": image_denoiser,
+    "x": lambda: images()[0],
+    "image": lambda: images()[0],
+}
+
 SPECIAL: dict[str, Names] = {
+    "_training/learner.py:AbstractLearner.capability": {
+        "state": lambda: COMMON["learner"]().init(network(), key=key()),
+    },
+    "diffusion/_denoiser/guidance.py:Guided": {"denoiser": guidable},
+    "diffusion/_density/log_prob.py:log_prob": IMAGES,
+    "diffusion/_density/map_examples.py:map_examples": IMAGES,
+    "diffusion/_sampler/exponential.py:ExpAB": IMAGES,
+    "diffusion/_sampler/sample.py:sample": IMAGES,
+    "diffusion/_loss/loss.py:DenoisingLoss": {"denoiser": unconditional},
+    "plot/_plane.py:trajectories": {"denoiser": unconditional},
+    "lightning/_module/diffusion.py:DiffusionModule": {
+        "class_denoiser": lambda: image_denoiser(num_classes=10),
+    },
     "_engine/layout.py:Layout": {
         "ensemble": lambda: bnn.DeepEnsemble(bnn.MAP(joint(), optax.sgd(1e-3)), 2),
     },
@@ -331,12 +367,14 @@ LIGHTNING: Names = {
     "images": images,
     "labels": lambda: np.arange(16) % 10,
     "denoiser": image_denoiser,
-    "predictive": lambda: None,
+    "predictive": lambda: bnn.predict(
+        posterior(), bnn.NormalLikelihood(0.3), rows()[0], key=key()
+    ),
 }
 
 
 PAGES: dict[str, Names] = {
-    "extending.md": {"denoiser": denoiser},
+    "extending.md": {"denoiser": unconditional},
     "diffusion.md": {
         **POINTS,
         "scaler": lambda: datasets.Standardizer.fit(rows()[0]),

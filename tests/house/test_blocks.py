@@ -32,6 +32,8 @@ ELSEWHERE = {
     "lightning/_trainer/strategy.py:JaxStrategy": "needs several: test_distributed",
     "datasets/_idx.py:read_idx": "reads a file of MNIST: tests/datasets/test_files",
     "datasets/_uci.py:uci": "reads files of UCI: tests/datasets/test_files",
+    "lightning/_data/split_data.py:TabularDataModule": "reads files of UCI",
+    "lightning/_data/split_data.py:ImageDataModule": "reads files of MNIST",
 }
 """Blocks that run in other tests, and why not here."""
 
@@ -73,6 +75,16 @@ PAGES = {
 }
 
 
+def run(codes: list[str], names: scene.Names) -> None:
+    """Run blocks in order, in one scope, as a user without strict promotion does."""
+    scope: dict = {}
+    for code in map(shortened, codes):
+        for name, value in scene.bound(code, names).items():
+            scope.setdefault(name, value)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            exec(code, scope)
+
+
 def shortened(code: str) -> str:
     for pattern, short in SHORTER.items():
         code = re.sub(pattern, short, code)
@@ -85,15 +97,9 @@ def shortened(code: str) -> str:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope: dict = {}
-    names = {**scene.COMMON, **scene.PAGES.get(page, {})}
-    for code in map(shortened, PAGES[page]):
-        if "join_processes(" in code:  # needs several processes: test_distributed
-            continue
-        for name, value in scene.bound(code, names).items():
-            scope.setdefault(name, value)
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            exec(code, scope)
+    # Joining processes takes several: test_distributed.
+    codes = [code for code in PAGES[page] if "join_processes(" not in code]
+    run(codes, {**scene.COMMON, **scene.PAGES.get(page, {})})
 
 
 @pytest.mark.slow
@@ -102,7 +108,4 @@ def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_block_of_a_docstring_runs(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for code in map(shortened, BLOCKS[place]):
-        # optax's optimisers are run as a user runs them.
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            exec(code, scene.bound(code, names_for(place)))
+    run(BLOCKS[place], names_for(place))

@@ -47,8 +47,11 @@ class DiffusionModule(LearnerModule):
     `DenoisingLoss(cond_dropout=0.1)` and a network of so many classes:
 
     ```python
-    module = DiffusionModule(learner, denoiser, shape=(1, 8, 8), conditional=True,
-                             guidance=1.0, preview_cond=np.arange(10))
+    learner = GradientDescent(DenoisingLoss(cond_dropout=0.1), optax.adabelief(3e-4))
+    module = DiffusionModule(
+        learner, class_denoiser, shape=(1, 8, 8), conditional=True, guidance=1.0,
+        preview_cond=np.arange(10),
+    )
     trainer.fit(module, ArrayDataModule(train=(images, labels), batch_size=256))
     sevens = trainer.predict(module, ArrayLoader(np.full(64, 7), batch_size=32))
     ```
