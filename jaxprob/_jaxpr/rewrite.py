@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 
@@ -21,10 +22,20 @@ def rewritten(
     def run(*args):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         closed = closed.replace(jaxpr=rewrite(closed.jaxpr))
-        leaves = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+        leaves = evaluated(closed, args)
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     return run
+
+
+def evaluated(program: ClosedJaxpr, args: Any) -> list[jax.Array]:
+    """Return the outputs of a program, as arrays, for a tree of arguments.
+
+    From JAX 0.12 on an output that is a constant comes back as a Python or NumPy
+    number.
+    """
+    outputs = jaxpr_as_fun(program)(*jax.tree.leaves(args))
+    return [out if isinstance(out, jax.Array) else jnp.asarray(out) for out in outputs]
 
 
 def with_inner(equation: Any, rewrite: Callable[[Any], Any]) -> Any:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import PyTree
+
+from .rewrite import evaluated
 
 
 class Traced:
@@ -28,5 +30,5 @@ class Traced:
 
     def __call__(self, *args: PyTree) -> Any:
         """Return what the function gives for other arrays of the same shapes."""
-        leaves = jaxpr_as_fun(self.program)(*jax.tree.leaves(args))
+        leaves = evaluated(self.program, args)
         return jax.tree.unflatten(jax.tree.structure(self.shapes), leaves)
