@@ -128,10 +128,10 @@ def test_a_weighting_is_the_error_of_its_parameterisation(name, schedule, x64, g
     keys = jax.random.split(getkey(), 3)
     x_0, noise, guess = (jax.random.normal(key, (8,)) for key in keys)
     for t in times(schedule, 5):
-        x_t = schedule.perturb(x_0, t, noise)
-        from_x0 = jaxprob.diffusion.from_x0
-        a = from_x0(name, x_0, schedule, x_t, t)
-        b = from_x0(name, guess, schedule, x_t, t)
+        x = schedule.unscaled(schedule.perturb(x_0, t, noise), t)
+        from_x0, level = jaxprob.diffusion.from_x0, schedule.level(t)
+        a = from_x0(name, x_0, schedule, x, level)
+        b = from_x0(name, guess, schedule, x, level)
         weighted = ErrorOf(name)(schedule, t) * jnp.sum((x_0 - guess) ** 2)
         assert jnp.allclose(weighted, jnp.sum((a - b) ** 2), rtol=1e-8)
 

@@ -195,7 +195,7 @@ def looking(kind, hook):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*may look at every batch")
+@pytest.mark.filterwarnings("ignore:.*may read every batch")
 def test_a_hook_of_the_users_finds_the_metrics_of_the_step(tmp_path):
     plain = looking(pl.Callback, "on_train_batch_end")()
     stopping = looking(EarlyStopping, "on_train_batch_end")("val_loss")
@@ -220,7 +220,7 @@ class Before(pl.Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*may look at every batch")
+@pytest.mark.filterwarnings("ignore:.*may read every batch")
 def test_a_callback_of_the_users_sees_every_batch(tmp_path):
     every, counting, before = Every(), Counting(tmp_path), Before()
     trainer = make_trainer(
@@ -259,7 +259,7 @@ def test_a_number_of_steps_that_hides_batches_is_warned_of_once(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*may look at every batch")
+@pytest.mark.filterwarnings("ignore:.*may read every batch")
 def test_a_hook_of_the_module_sees_every_batch(tmp_path):
     class Own(LearnerModule):
         seen = 0
