@@ -128,7 +128,7 @@ def _with(array, index, value):
 
 BAD = {
     "lengths": (lambda: metrics.rmse(Y, MEAN[:-1]), ValueError, r"y \(24,\), mean"),
-    "broadcast": (lambda: metrics.rmse(Y, MEAN[:, None]), ValueError, "reshape"),
+    "broadcast": (lambda: metrics.rmse(Y, MEAN[:, None]), ValueError, "of one shape"),
     "nan": (
         lambda: metrics.mae(_with(Y, 5, np.nan), MEAN),
         ValueError,
@@ -207,7 +207,7 @@ BAD = {
     "pit": (
         lambda: metrics.quantile_calibration_error(_with(Y, 0, 2.0)),
         ValueError,
-        r"outside of \[0, 1\]",
+        r"outside \[0, 1\]",
     ),
     "dimensions": (
         lambda: metrics.mmd2(POINTS, OTHERS[:, :1], bandwidth=1.0),
