@@ -226,7 +226,7 @@ def run_of_chains() -> Any:
 
 def refreshed() -> Any:
     model = bnn.Stateful(*eqx.nn.make_with_state(Net)(key=key()))
-    method = mean_field()
+    method = bnn.MAP(joint(), optax.sgd(1e-3))
     state, _ = jaxprob.fit(method, model, rows(), key=key(), num_steps=2)
     return method.posterior(state)
 
