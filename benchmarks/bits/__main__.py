@@ -3,6 +3,9 @@
     python -m benchmarks.bits --write FILE.json
     python -m benchmarks.bits --against FILE.json [--only "bnn: "]
 
+JAX's persistent cache (`JAX_COMPILATION_CACHE_DIR`) makes a second run faster: its key
+is the program itself, so the bits are the same.
+
 With `--against` each row is same, differs, missing or new, and the exit status is 1
 where one differs, is missing or raises an error.
 """

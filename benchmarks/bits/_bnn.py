@@ -105,7 +105,7 @@ METHODS = {
         bnn.Laplace(bnn.MAP(j, ADAM)), 2
     ),
     "MeanFieldVI": mean_field(),
-    "MeanFieldVI, stick the landing": mean_field(num_samples=2, sticking=True),
+    "MeanFieldVI, stick the landing": mean_field(num_samples=2, stick_the_landing=True),
     "MeanFieldVI, flipout": mean_field("flipout"),
     "MeanFieldVI, local": mean_field("local"),
     "LowRankVI": lambda j: bnn.LowRankVI(j, ADAM, rank=3),

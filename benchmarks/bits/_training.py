@@ -147,7 +147,7 @@ def keys_and_rows():
     }
 
 
-METHODS = ("ensemble", "map", "laplace", "mean-field-vi")
+METHODS = ("ensemble", "map", "laplace", "mean_field_vi")
 ROWS = {
     **{
         f"fit: {name}": functools.partial(trained, make, num_epochs=3)
