@@ -154,7 +154,7 @@ else:
 
 
 def other_process(path):
-    root = pathlib.Path(__file__).parents[3]
+    root = str(pathlib.Path(__file__).parents[3])
     code = OTHER.format(root=root, path=str(path))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
