@@ -36,13 +36,15 @@ def uniforms(
     - `mask`: which rows count.
     - `stratified`: otherwise rows are independent.
     """
-    offset = 1.0 - jax.random.uniform(key, mask.shape)
     if not stratified:
-        return jnp.clip(offset, MARGIN, 1.0 - MARGIN)
+        u = 1.0 - jax.random.uniform(key, mask.shape)
+        return jnp.clip(u, MARGIN, 1.0 - MARGIN)
+    offset_key, first_key = jax.random.split(key)
+    offset = 1.0 - jax.random.uniform(offset_key, mask.shape)
     count = jnp.maximum(jnp.sum(mask), 1)
     # Rows in a fixed order, as in validation, would otherwise keep their intervals, and
     # the mean of their losses would be biased.
-    first = jax.random.randint(jax.random.fold_in(key, 1), (), 0, count, count.dtype)
+    first = jax.random.randint(first_key, (), 0, count, count.dtype)
     rank = (jnp.maximum(jnp.cumsum(mask) - 1, 0) + first) % count
     u = (rank.astype(offset.dtype) + offset) / count.astype(offset.dtype)
     return jnp.clip(u, MARGIN, 1.0 - MARGIN)
