@@ -98,7 +98,7 @@ def test_samplers_run_convolutions_turned(monkeypatch):
     """The program that `sample` compiles, and its samples beside the plain one's."""
     from jaxprob.diffusion._sampler import rows as _rows
 
-    sampler, key = diffusion.ODESampler(num_steps=2), jax.random.key(0)
+    sampler, key = diffusion.ODESampler(2), jax.random.key(0)
     net = diffusion.nn.UNet((1, 8, 8), widths=(4,), key=key)
     denoiser = diffusion.Preconditioned(net, diffusion.EDM())
 

@@ -49,7 +49,7 @@ def make(model=None, rate=1e-3, ema=0.99, loss=None):
         jaxprob.GradientDescent(loss, optax.adam(rate), ema=ema),
         denoiser() if model is None else model,
         shape=(2,),
-        sampler=diffusion.Heun(num_steps=3),
+        sampler=diffusion.Heun(3),
         seed=7,
         num_previews=0,
     )
