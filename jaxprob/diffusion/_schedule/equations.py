@@ -42,10 +42,11 @@ def check_equations(schedule: Any) -> None:
             return
         at_ends = _Values(schedule, name, np.array([t_min, t_max]))
     _check_values(name, at, at_ends)
+    # Before what is derived from the inverse.
+    _check_inverse(name, at)
     _check_log_snr(name, at)
     _check_beginning(name, at_ends)
     _check_rates(name, at)
-    _check_inverse(name, at)
 
 
 class _Values:
