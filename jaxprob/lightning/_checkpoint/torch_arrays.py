@@ -107,7 +107,14 @@ def leaf_names(tree: PyTree) -> dict[str, Any]:
 
 def pack(tree: PyTree) -> dict[str, torch.Tensor]:
     """Return every array of a tree as a tensor, by path."""
-    return {name: to_torch(leaf) for name, leaf in leaf_names(tree).items()}
+    return {name: to_torch(_on_device(leaf)) for name, leaf in leaf_names(tree).items()}
+
+
+def _on_device(leaf: Any) -> Any:
+    """Return a NumPy leaf in the dtype that JAX gives it: int32 for int64."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
+    return leaf
 
 
 def unpack(tree: PyTree, tensors: Mapping[str, torch.Tensor]) -> PyTree:
