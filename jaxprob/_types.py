@@ -9,7 +9,7 @@ Model: TypeAlias = PyTree
 """Any Equinox module, or any pytree at all: what is trained."""
 
 State: TypeAlias = PyTree
-"""What a learner carries from one update to the next; what changes is an array."""
+"""A learner's state between updates, in which every leaf that changes is an array."""
 
 Info: TypeAlias = dict[str, Float[Array, ""]]
 """Metrics by name, each the mean over the valid examples of one batch."""

@@ -32,7 +32,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 # What Lightning counts, and a loss may read of a module or a Trainer.
 _COUNTERS = ("current_epoch", "global_step")
 Name: TypeAlias = tuple[str, str]
-"""What is read, and the function that reads it."""
+"""The value that is read, and the function that reads it."""
 
 _MOST_VISITS = 5_000
 _MOST_ITEMS = 1_000

@@ -15,7 +15,7 @@ from .._checks import check_tree_values, reject_masked
 from .batch import RowStack, Stack, as_batches, gather_rows, num_rows
 
 RESIDENT_FRACTION = 0.25
-"""Of a device's memory: the largest data set that is put there without being asked."""
+"""Largest data set that is put on a device by default, as a part of its memory."""
 
 
 class ArrayLoader:

@@ -7,7 +7,8 @@ import numpy as np
 from jax.core import Tracer
 
 _LOST = 1e-5
-"""Of the spread: a larger rounding error of single precision is avoided."""
+"""Largest rounding error of single precision that is accepted, as a part of the
+spread."""
 
 
 def near_zero(**arrays: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The first line of a docstring is an imperative or a noun phrase."""
 
 import ast
+import itertools
 import re
 
 import pytest
@@ -30,7 +31,21 @@ def first_lines(tree: ast.Module) -> list[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, kinds) and (text := ast.get_docstring(node)):
             found.append((getattr(node, "name", "the file"), text.splitlines()[0]))
+        if isinstance(node, ast.Module | ast.ClassDef):
+            found += attribute_lines(node.body)
     return found
+
+
+def attribute_lines(body: list[ast.stmt]) -> list[tuple[str, str]]:
+    """Return the first lines of the strings that document constants and fields."""
+    return [
+        (ast.unparse(before).split("=")[0].strip(), text.value.value.splitlines()[0])
+        for before, text in itertools.pairwise(body)
+        if isinstance(before, ast.Assign | ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    ]
 
 
 def wrong(tree: ast.Module) -> list[tuple[str, str]]:
@@ -53,6 +68,7 @@ def test_first_lines():
 )
 def test_a_wrong_first_line_is_found(line):
     assert wrong(ast.parse(f'def f():\n    """{line}"""'))
+    assert wrong(ast.parse(f'LEAST = 2\n"""{line}"""'))
 
 
 ARCHAISMS = (

@@ -81,7 +81,7 @@ class LearnerModule(StoredModule):
     """
 
     sees_every_batch: bool = True
-    """Whether hooks of a subclass are shown every batch, as `BatchWatcher` states."""
+    """`True` if hooks of a subclass see every batch, as in `BatchWatcher`."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ NO_GRADIENT = (
     "transformation in the learner; read them by module.gradient(batch) in "
     "on_train_batch_end; log what the step itself computes as a metric of the loss"
 )
-"""What to write instead of a hook that reads or changes gradients."""
+"""Alternative to a hook that reads or changes gradients."""
 
 _REMEDIES = {
     WeightAveraging: "give the learner ema=jaxprob.EMA(0.999): this callback averages "

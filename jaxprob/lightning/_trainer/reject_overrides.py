@@ -32,7 +32,7 @@ NEVER_CALLED = {
     "optax.clip_by_global_norm in the optimiser",
     "configure_sharded_model": "give layout=jaxprob.Layout(data=4)",
 }
-"""What to write instead of overriding each of these methods."""
+"""Alternatives to overriding each of these methods."""
 
 
 def reject_overrides(module: Any, overrides: Callable[[str], bool]) -> None:
