@@ -141,12 +141,13 @@ def image_denoiser(**condition: int) -> Any:
     return diffusion.Preconditioned(net, diffusion.VP.linear())
 
 
-def guidable() -> Any:
-    """Return a denoiser as if trained: no vector of it is zero."""
-    net = jax.tree.map(
-        lambda leaf: leaf + 0.01 if eqx.is_inexact_array(leaf) else leaf, denoiser()
-    )
-    return net
+def guidable(new: Any) -> Any:
+    """Return a new denoiser as if it was trained: none of its vectors is zero."""
+
+    def moved(leaf: Any) -> Any:
+        return leaf + 0.01 if eqx.is_inexact_array(leaf) else leaf
+
+    return eqx.tree_at(lambda made: made.net, new, jax.tree.map(moved, new.net))
 
 
 POINTS: Names = {
@@ -155,7 +156,7 @@ POINTS: Names = {
     ),
     "denoiser": denoiser,
     "x": lambda: rows()[0],
-    "x_t": lambda: rows()[0][0],
+    "x_t": lambda: jnp.asarray(rows()[0][0]),
     "t": lambda: jnp.asarray(0.5),
     "shape": lambda: (2,),
     "labels": lambda: np.arange(24) % 10,
@@ -241,7 +242,9 @@ SPECIAL: dict[str, Names] = {
     "_training/learner.py:AbstractLearner.capability": {
         "state": lambda: COMMON["learner"]().init(network(), key=key()),
     },
-    "diffusion/_denoiser/guidance.py:Guided": {"denoiser": guidable},
+    "diffusion/_denoiser/guidance.py:Guided": {
+        "denoiser": lambda: guidable(denoiser())
+    },
     "diffusion/_density/log_prob.py:log_prob": IMAGES,
     "diffusion/_density/map_examples.py:map_examples": IMAGES,
     "diffusion/_sampler/exponential.py:ExpAB": IMAGES,
@@ -249,7 +252,7 @@ SPECIAL: dict[str, Names] = {
     "diffusion/_loss/loss.py:DenoisingLoss": {"denoiser": unconditional},
     "plot/_plane.py:trajectories": {"denoiser": unconditional},
     "lightning/_module/diffusion.py:DiffusionModule": {
-        "class_denoiser": lambda: image_denoiser(num_classes=10),
+        "class_denoiser": lambda: guidable(image_denoiser(num_classes=10)),
     },
     "_engine/layout.py:Layout": {
         "ensemble": lambda: bnn.DeepEnsemble(bnn.MAP(joint(), optax.sgd(1e-3)), 2),
@@ -325,7 +328,8 @@ SPECIAL: dict[str, Names] = {
         "x_t": POINTS["x_t"],
         "t": POINTS["t"],
     },
-    "testing/_ranks.py:rank_p_values": {"ranks": lambda: np.arange(64) % 16},
+    "testing/_ranks.py:rank_p_values": {"ranks": lambda: np.arange(63) % 9},
+    "estimators/_classifier.py:BNNClassifier": {"y": lambda: np.arange(24) % 3},
     "tree/_select.py:freeze": {
         "model": lambda: {"embedding": jnp.ones(2), "head": jnp.ones(2)},
     },
@@ -355,7 +359,10 @@ def trainer() -> Any:
 def data_module() -> Any:
     from jaxprob.lightning import ArrayDataModule
 
-    return ArrayDataModule(train=rows(), validation=rows(), batch_size=8)
+    x, y = rows()
+    return ArrayDataModule(
+        train=(x, y), validation=(x, y), predict=(x, y), batch_size=8
+    )
 
 
 LIGHTNING: Names = {

@@ -78,7 +78,7 @@ class DrawOutputs(eqx.Module):
         checks = linearized and can_leave(likelihood, shapes)
         self.likelihood = likelihood if checks else None
 
-    def __call__(self, x: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
+    def __call__(self, x: PyTree) -> PyTree[Num[Array, "rows samples ..."]]:
         """Return the outputs of all models for rows.
 
         **Raises:** `ValueError` where linearised outputs leave what the likelihood

@@ -22,11 +22,11 @@ class AbstractOutputs(eqx.Module):
     rows: eqx.AbstractVar[PyTree]
 
     @abc.abstractmethod
-    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
+    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples ..."]]:
         """Return the outputs of some of the rows."""
 
     @abc.abstractmethod
-    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples *out"]]:
+    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples ..."]]:
         """Return the outputs of all rows, computed `batch_size` rows at a time."""
 
     @property
@@ -43,12 +43,12 @@ class KeptOutputs(AbstractOutputs):
     - `rows`: the outputs, with leading axes of rows and samples.
     """
 
-    rows: PyTree[Num[Array, "rows samples *out"]]
+    rows: PyTree[Num[Array, "rows samples ..."]]
 
-    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
+    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples ..."]]:
         return rows
 
-    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples *out"]]:
+    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples ..."]]:
         return self.rows
 
     @property
@@ -68,10 +68,10 @@ class RecomputedOutputs(AbstractOutputs):
     rows: PyTree
     draw: Static[DrawOutputs]
 
-    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples *out"]]:
+    def of(self, rows: PyTree) -> PyTree[Num[Array, "rows samples ..."]]:
         return self.draw.value(rows)
 
-    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples *out"]]:
+    def whole(self, batch_size: int) -> PyTree[Num[Array, "rows samples ..."]]:
         return map_batches(self.of, self.rows, batch_size)
 
     @property

@@ -44,7 +44,7 @@ class Predictive(AbstractRowMixture):
 
     def __init__(
         self,
-        outputs: PyTree[Num[Array, "rows samples *out"]] | AbstractOutputs,
+        outputs: PyTree[Num[Array, "rows samples ..."]] | AbstractOutputs,
         likelihood: Likelihood,
         *,
         batch_size: int | None = None,

@@ -51,7 +51,7 @@ class AbstractRowMixture(AbstractMoments):
         return self._outputs.num_samples
 
     @property
-    def outputs(self) -> PyTree[Num[Array, "rows samples *out"]]:
+    def outputs(self) -> PyTree[Num[Array, "rows samples ..."]]:
         """The output of each sampled model in each row."""
         return self._outputs.whole(self.batch_size)
 

@@ -175,7 +175,7 @@ class AbstractDenoiser(AbstractConditioned):
     def _as(self, name, x_t, t, cond, key):
         x, level = self._at_level(x_t, t)
         x_0 = self.denoise(x, level, cond, key=key)
-        value = from_x0(name, x_0, self.schedule, x, level)
+        value = from_x0(name, x_0, self.schedule, x=x, level=level)
         units = self.noise_units()
         if units.is_identity or name in ("v", "velocity"):
             # These two depend on the noise N z alone, which is x_t - alpha_t x_0.

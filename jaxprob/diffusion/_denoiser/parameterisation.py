@@ -30,6 +30,7 @@ def to_x0(
     name: str,
     value: Float[Array, "*shape"],
     schedule: AbstractSchedule,
+    *,
     x: Float[Array, "*shape"],
     level: Level,
 ) -> Float[Array, "*shape"]:
@@ -64,6 +65,7 @@ def from_x0(
     name: str,
     x_0: Float[Array, "*shape"],
     schedule: AbstractSchedule,
+    *,
     x: Float[Array, "*shape"],
     level: Level,
 ) -> Float[Array, "*shape"]:

@@ -165,7 +165,7 @@ class Preconditioned(AbstractDenoiser):
         if self.predict == "edm":
             return one
         zero = jnp.zeros_like(one)
-        return jnp.abs(to_x0(self.predict, one, self.schedule, zero, level))
+        return jnp.abs(to_x0(self.predict, one, self.schedule, x=zero, level=level))
 
     def _denoise_unit(self, y, level, cond, key):
         """Return the posterior mean of the standardised data."""
@@ -186,7 +186,7 @@ class Preconditioned(AbstractDenoiser):
             )
         if self.predict == "edm":
             return y / square + level * jax.lax.rsqrt(square) * out
-        return to_x0(self.predict, out, self.schedule, y, level)
+        return to_x0(self.predict, out, self.schedule, x=y, level=level)
 
     def _noise_input(self, level: Scalar) -> Scalar:
         if self.condition_on == "time":

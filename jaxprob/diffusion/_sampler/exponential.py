@@ -35,7 +35,7 @@ class ExpAB(AbstractMultistep):
     and Chen, 2023; the corrector as in *UniPC*, Zhao et al., 2023.
 
     ```python
-    draws = sample(denoiser, ExpAB(18), key=key, num=64, shape=(1, 28, 28))
+    draws = sample(denoiser, ExpAB(18), key=key, num_samples=64, shape=(1, 28, 28))
     ```
 
     **Arguments:**

@@ -42,9 +42,10 @@ def check_equations(schedule: Any) -> None:
             return
         at_ends = _Values(schedule, name, np.array([t_min, t_max]))
     _check_values(name, at, at_ends)
+    _check_log_snr(name, at)
     # Before what is derived from the inverse.
     _check_inverse(name, at)
-    _check_log_snr(name, at)
+    _check_level(name, at)
     _check_beginning(name, at_ends)
     _check_rates(name, at)
 
@@ -187,6 +188,9 @@ def _check_log_snr(name, at):
             f"{np.exp(-at['log_snr'][i + 1] / 2.0):.4g} at t={at.times[i + 1]:.4g}: "
             "data are at t_min, noise at t_max"
         )
+
+
+def _check_level(name, at):
     level = np.exp(-at["log_snr"] / 2.0)
     bad = at.worst(np.abs(at["level"] - level) - _TOLERANCE * level)
     if bad is not None:

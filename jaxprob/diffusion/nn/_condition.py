@@ -97,7 +97,7 @@ def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> 
     ```python
     class Net(eqx.Module):
         table: eqx.nn.Embedding
-        nothing: Array  # trained, as the rows of the table are
+        nothing: jax.Array  # trained, as the rows of the table are
 
         def __call__(self, x, c, cond=None, *, key=None):
             e = nn.when_present(cond, self.table, self.nothing)

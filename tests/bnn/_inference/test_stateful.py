@@ -9,6 +9,7 @@ import pytest
 
 import jaxprob
 from jaxprob import bnn
+from jaxprob.bnn._weights.running_statistics import statistics
 
 from ..modules import ROWS, BatchNormed, batch_normed, make
 
@@ -163,12 +164,12 @@ def test_laplace_goes_on_in_inference_mode_as_its_error_says(joint):
     ):
         first.posterior(state, [(x, y)])
     model = eqx.nn.inference_mode(first.model(state))
-    held = jax.tree.map(jnp.copy, bnn._stateful.statistics(model))
+    held = jax.tree.map(jnp.copy, statistics(model))
     method = bnn.Laplace(bnn.MAP(joint, optax.adam(1e-3)))
     state = run(method, model, (x, y), 30)
     posterior = method.posterior(state, [(x, y)])
     mode = posterior.mean()
-    assert eqx.tree_equal(bnn._stateful.statistics(mode), held)
+    assert eqx.tree_equal(statistics(mode), held)
     assert not np.array_equal(mode.net.first.weight, model.net.first.weight)
 
     norm = mode.net.norm
@@ -200,7 +201,9 @@ def test_what_cannot_be_is_refused(joint):
     other = bnn.LogJoint(
         joint.likelihood, joint.prior, ROWS, apply=lambda m, x, key: m(x)
     )
-    with pytest.raises(ValueError, match="put what apply does into the model's own"):
+    with pytest.raises(
+        ValueError, match="move the code of apply into the model's call"
+    ):
         bnn.MAP(other, optax.sgd(0.1)).update(
             bnn.MAP(other, optax.sgd(0.1)).init(model),
             (x, jnp.zeros(ROWS)),

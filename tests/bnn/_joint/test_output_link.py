@@ -125,11 +125,10 @@ def test_outputs_that_nothing_can_link_are_an_error(x64):
     x = jax.random.normal(key, (12, 2))
     joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=12)
     posterior = posterior_of(joint, model, x, 0.5 + x[:, 0] ** 2)
-    predictive = bnn.predict(posterior, likelihood, 9.0 * x, key=key, num_samples=50)
     with pytest.raises(
         ValueError, match=r"concentration of Gamma has to be .*linearized=False"
     ):
-        _ = predictive.mean
+        bnn.predict(posterior, likelihood, 9.0 * x, key=key, num_samples=50)
     sampled = bnn.predict(
         posterior, likelihood, 9.0 * x, key=key, num_samples=50, linearized=False
     )

@@ -71,14 +71,14 @@ def test_every_parameterisation_comes_back(name, double):
         @jax.vmap
         def errors(t):
             level = schedule.level(t)
-            at = schedule, x_0 + level * noise, level
+            at = {"x": x_0 + level * noise, "level": level}
             # Passing from noise to data and back loses s or 1/s digits.
             loss = 1.0 + jnp.maximum(level, 1.0 / level)
             out = []
             for a, b in itertools.product(PARAMETERISATIONS, repeat=2):
-                value = from_x0(a, x_0, *at)
-                there = from_x0(b, to_x0(a, value, *at), *at)
-                back = from_x0(a, to_x0(b, there, *at), *at)
+                value = from_x0(a, x_0, schedule, **at)
+                there = from_x0(b, to_x0(a, value, schedule, **at), schedule, **at)
+                back = from_x0(a, to_x0(b, there, schedule, **at), schedule, **at)
                 error = jnp.max(jnp.abs(back - value)) / jnp.max(jnp.abs(value))
                 out.append(error / loss)
             return out
@@ -104,9 +104,9 @@ def test_parameterisations_are_what_their_names_say(name, x64, getkey):
     assert set(expected) == set(PARAMETERISATIONS)
     for parameterisation, value in expected.items():
         x = x_0 + level * noise
-        got = from_x0(parameterisation, x_0, schedule, x, level)
+        got = from_x0(parameterisation, x_0, schedule, x=x, level=level)
         assert jnp.allclose(got, value, rtol=1e-9), parameterisation
-        back = to_x0(parameterisation, value, schedule, x, level)
+        back = to_x0(parameterisation, value, schedule, x=x, level=level)
         assert jnp.allclose(back, x_0, rtol=1e-7), parameterisation
 
 
@@ -143,7 +143,7 @@ def test_a_perfect_network_gives_the_exact_denoiser(name, predict, x64, getkey):
             y_t = x * scale
             d = exact(y_t, t)
             if predict != "edm":
-                return from_x0(predict, d, schedule, y_t / alpha, sigma / alpha)
+                return from_x0(predict, d, schedule, x=y_t / alpha, level=sigma / alpha)
             return (d - alpha / scale**2 * y_t) * scale / sigma
 
         denoiser = Preconditioned(net, schedule, predict, **settings)
@@ -215,7 +215,10 @@ def identity(x, c, cond, *, key):
             ),
             "gives back the shape",
         ),
-        (lambda: to_x0("z", jnp.ones(2), VP.linear(), jnp.ones(2), 0.5), "'z' is not"),
+        (
+            lambda: to_x0("z", jnp.ones(2), VP.linear(), x=jnp.ones(2), level=0.5),
+            "'z' is not",
+        ),
     ],
 )
 def test_mistakes_are_named(call, message):

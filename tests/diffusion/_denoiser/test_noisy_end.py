@@ -35,7 +35,8 @@ class Exact(eqx.Module):
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         x_t = x * jnp.sqrt(alpha**2 + sigma**2)
         x_0 = alpha / (alpha**2 + sigma**2) * x_t
-        out = from_x0(self.predict, x_0, self.schedule, x_t, t)
+        at = {"x": x_t / alpha, "level": sigma / alpha}
+        out = from_x0(self.predict, x_0, self.schedule, **at)
         return (1.0 + self.error) * out
 
 
@@ -65,8 +66,8 @@ def test_an_error_of_the_noise_is_told(schedule, predict):
 
 @pytest.mark.parametrize("predict", NAMES)
 def test_the_gain_is_the_derivative_of_the_answer(predict):
-    schedule, t = VP.linear(), jnp.asarray(0.7)
-    x_t = jnp.asarray(0.3)
-    slope = jax.grad(lambda out: to_x0(predict, out, schedule, x_t, t))(0.5)
-    gain = of_unit_data(schedule, predict, 0.0).output_gain(t)
+    schedule, level = VP.linear(), jnp.asarray(0.7)
+    x = jnp.asarray(0.3)
+    slope = jax.grad(lambda out: to_x0(predict, out, schedule, x=x, level=level))(0.5)
+    gain = of_unit_data(schedule, predict, 0.0).output_gain(level)
     assert jnp.allclose(gain, jnp.abs(slope), rtol=1e-5)

@@ -130,8 +130,8 @@ def test_a_weighting_is_the_error_of_its_parameterisation(name, schedule, x64, g
     for t in times(schedule, 5):
         x = schedule.unscaled(schedule.perturb(x_0, t, noise), t)
         from_x0, level = jaxprob.diffusion.from_x0, schedule.level(t)
-        a = from_x0(name, x_0, schedule, x, level)
-        b = from_x0(name, guess, schedule, x, level)
+        a = from_x0(name, x_0, schedule, x=x, level=level)
+        b = from_x0(name, guess, schedule, x=x, level=level)
         weighted = ErrorOf(name)(schedule, t) * jnp.sum((x_0 - guess) ** 2)
         assert jnp.allclose(weighted, jnp.sum((a - b) ** 2), rtol=1e-8)
 
