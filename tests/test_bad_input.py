@@ -34,7 +34,6 @@ REGRESSION = {
     "infinity in y": (X, put(Y, 7, np.inf), r"data\[1\].*row 7.*inf"),
     "other lengths": (X, Y[:-1], r"20.*19"),
     "no rows": (X[:0], Y[:0], r"num_data=0"),
-    "one row": (X[:1], Y[:1], r"1 row: at least two"),
     "integers for x": ((10 * X).astype(int), Y, r"x is int64.*x\.astype"),
     "integers for y": (X, LABELS[:, None], r"y is int32.*y\.astype"),
     "y without its axis": (X, Y[:, 0], r"shape \(1,\) and y has shape \(\)"),

@@ -17,6 +17,7 @@ maps predictions back to original units:
   `kmnist_test`, and `read_idx` for any file in MNIST's format.
 - Toy sets with known distributions are drawn from a seed: `heteroscedastic`,
   `two_moons`, `gaussian_ring`, `spirals`.
+- Trajectories of different lengths become rows by `pad_trajectories`.
 
 Targets of a regression have one column per target, `(rows, 1)`, like the output `(1,)`
 of a network: `(rows,)` minus `(rows, 1)` would broadcast to a square. Labels are
@@ -39,6 +40,7 @@ from ._uci import (
 )
 from ._idx import CorruptFileError as CorruptFileError, read_idx as read_idx
 from ._mnist import kmnist_test as kmnist_test, mnist as mnist
+from ._trajectories import pad_trajectories as pad_trajectories
 from ._toy import (
     gaussian_ring as gaussian_ring,
     heteroscedastic as heteroscedastic,

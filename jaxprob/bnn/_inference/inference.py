@@ -18,7 +18,7 @@ from ..._training.capabilities import AbstractDataCheck, AbstractLowPrecision
 from ..._training.learner import AbstractLearner
 from ..._training.low_precision import LowPrecisionApply
 from ..._types import Model, PRNGKey, State, Where
-from .._joint.check_data import RowCheck, check_row_count
+from .._joint.check_data import RowCheck
 from .._joint.log_joint import LogJoint, xy
 from .._posterior.posterior import AbstractPosterior
 from .._weights.choice import choose, nothing_random
@@ -51,7 +51,7 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
     def check(self, model: Model, data: PyTree) -> None:
         """Check the rows of a data set, with the likelihood and the model at hand.
 
-        **Raises:** what `check_data` says, except of too few rows.
+        **Raises:** as `check_data`.
         """
         x, y = xy(data)
         check_tree_values("x", x)
@@ -82,7 +82,6 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
 
     def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
         """Warn of a training set that has not `num_data` rows."""
-        check_row_count(rows)
         expected = self.log_joint.num_data
         if rows <= expected < rows + max(largest, 1):
             return

@@ -45,8 +45,8 @@ def check_data(
     - `model`: the model to be trained; without one fewer checks are possible.
     - `apply`: as in `LogJoint`.
 
-    **Raises:** `ValueError` or `TypeError` for different lengths, fewer than two rows,
-    NaN or infinite values, integers where real numbers are needed and the reverse, a
+    **Raises:** `ValueError` or `TypeError` for different lengths, no rows, NaN or
+    infinite values, integers where real numbers are needed and the reverse, a
     label outside the classes, or shapes that would broadcast; the message names the
     argument, the row and the remedy. `ValueError` for a model whose first output is not
     finite; the message names the leaf.
@@ -54,15 +54,6 @@ def check_data(
     check_tree_values("x", x)
     check_tree_values("y", y)
     RowCheck(likelihood, model, apply)(x, y)
-    check_row_count(num_rows(x))
-
-
-def check_row_count(rows: int) -> None:
-    """Reject a data set of fewer than two rows."""
-    if rows < 2:
-        raise ValueError(
-            f"the data set has {rows} row: at least two are needed to learn anything"
-        )
 
 
 class RowCheck:

@@ -100,7 +100,7 @@ class LogJoint(eqx.Module):
         model: Model,
         batch: PyTree,
         *,
-        key: PRNGKey,
+        key: PRNGKey | None = None,
         term: RowTerm | None = None,
     ) -> Float[Array, ""]:
         r"""$\frac{N}{B} \sum_i \log p(y_i \mid f_w(x_i))$, without the temperature.
@@ -109,7 +109,8 @@ class LogJoint(eqx.Module):
 
         - `model`: all leaves are arrays.
         - `batch`: `(x, y)`, or a `jaxprob.Batch` of it.
-        - `key`: for models that draw noise; example i has `fold_in(key, i)`.
+        - `key`: for models that draw noise; example i has `fold_in(key, i)`. Without
+            it each call of the model gets `key=None`.
         - `term`: replaces a row's log-likelihood by `term(p, x, y)`, where p is the
             likelihood's distribution; $\log p(y)$ by default.
         """
@@ -160,7 +161,8 @@ class LogJoint(eqx.Module):
         if isinstance(batch, Batch) and not batch.filled:
             data = fill_padding(data, mask)
         x, y = xy(data)
-        out = mapped(x, y, example_keys(key, num_rows(data)))
+        keys = None if key is None else example_keys(key, num_rows(data))
+        out = mapped(x, y, keys)
         values, rest = out if isinstance(out, tuple) else (out, None)
         mask, values = jnp.asarray(mask), single(values)
         total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
@@ -176,14 +178,19 @@ class LogJoint(eqx.Module):
         model: Model,
         batch: PyTree,
         *,
-        key: PRNGKey,
+        key: PRNGKey | None = None,
         params: PyTree | None = None,
     ) -> Float[Array, ""]:
         """Return the tempered log joint.
 
+        ```python
+        log_density = log_joint(model, (x, y))
+        ```
+
         **Arguments:**
 
-        - `model`, `batch`, `key`: as in `log_likelihood`.
+        - `model`, `batch`: as in `log_likelihood`.
+        - `key`: needed only by models that draw noise.
         - `params`: the part of the model that has a prior, `None` elsewhere in its
             tree; all of the model by default.
         """

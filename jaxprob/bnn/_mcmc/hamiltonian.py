@@ -12,7 +12,6 @@ from ..._random.keys import example_keys
 from ..._training.batch import Batch, num_rows, unpack
 from ..._training.capabilities import AbstractAcceptReject
 from ..._types import Model, PRNGKey
-from .._joint.check_data import check_row_count
 from .blackjax_kernels import (
     HMCInfo,
     HMCState,
@@ -90,7 +89,6 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
 
     def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
         """Reject rows that are not `num_data`, in the data set or in its batches."""
-        check_row_count(rows)
         self._check_count(largest or rows)
 
     def trains_statistics(self, model: Model) -> bool:
