@@ -71,9 +71,10 @@ def refresh_statistics(
     key = jax.random.key(0) if key is None else key
     check_key(key)
     sample_key, pass_key = jax.random.split(key)
-    varies, lead = eqx.is_inexact_array, (1, num)
+    varies, lead, stats = eqx.is_inexact_array, (1, num), {}
     if isinstance(posterior, DrawsPosterior) and exact:
         varies, lead = _present(posterior.draws), posterior.shape
+        stats = posterior.sample_stats
 
     def one(index):
         if exact:
@@ -95,7 +96,7 @@ def refresh_statistics(
         _present(draws),
         eqx.nn.inference_mode(template),
     )
-    return DrawsPosterior(draws, rest)
+    return DrawsPosterior(draws, rest, stats)
 
 
 def _rows_that_count(batch):

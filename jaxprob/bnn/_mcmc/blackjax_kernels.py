@@ -45,11 +45,20 @@ class HMCInfo(NamedTuple):
     - `acceptance`: probability with which the end of the trajectory is accepted.
     - `divergent`: 1 where the energy error was too large, else 0.
     - `num_leapfrog`: leapfrog steps made.
+    - `energy`: potential and kinetic energy of the state that the transition ends in.
+    - `tree_depth`: doublings of the trajectory; `None` where it has a fixed length.
     """
 
     acceptance: Float[Array, "*chains"]
     divergent: Float[Array, "*chains"]
     num_leapfrog: Float[Array, "*chains"]
+    energy: Float[Array, "*chains"]
+    tree_depth: Float[Array, "*chains"] | None = None
+
+    @property
+    def by_name(self) -> dict[str, Float[Array, "*chains"]]:
+        """The statistics that the sampler has."""
+        return {k: v for k, v in self._asdict().items() if v is not None}
 
 
 def hmc_init(position: Float[Array, " dim"], log_density: LogDensity) -> HMCState:
@@ -74,7 +83,7 @@ def hmc_step(
         return _transition(
             hmc.build_kernel(),
             (key, state, log_density, step_size, inverse_mass, num_leapfrog),
-        )
+        )[:2]
 
 
 def nuts_step(
@@ -90,10 +99,12 @@ def nuts_step(
     from blackjax.mcmc import nuts
 
     with _standard_promotion():
-        return _transition(
+        state, info, found = _transition(
             nuts.build_kernel(),
             (key, state, log_density, step_size, inverse_mass, max_doublings),
         )
+        depth = jnp.asarray(found.num_trajectory_expansions, state.position.dtype)
+        return state, info._replace(tree_depth=depth)
 
 
 def _transition(kernel, arguments):
@@ -103,10 +114,16 @@ def _transition(kernel, arguments):
     dtype = state.position.dtype
     start = hmc.HMCState(state.position, state.log_density, state.gradient)
     end, info = kernel(key, start, *rest)
-    found = info.acceptance_rate, info.is_divergent, info.num_integration_steps
+    found = (
+        info.acceptance_rate,
+        info.is_divergent,
+        info.num_integration_steps,
+        info.energy,
+    )
     return (
         HMCState(*(jnp.asarray(part, dtype) for part in end)),
         HMCInfo(*(jnp.asarray(part, dtype) for part in found)),
+        info,
     )
 
 

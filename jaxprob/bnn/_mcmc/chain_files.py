@@ -6,6 +6,7 @@ whole, and a shard before the state that counts it: at whatever instant a run is
 the shards that the state counts are there.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import equinox as eqx
@@ -19,18 +20,31 @@ from ..._io.arrays import as_numpy, describe_array, restore_array
 SHARD = "draws-{:05d}.safetensors"
 
 
-def save_shard(folder: Path, number: int, draws: np.ndarray) -> None:
-    """Write draws of all chains, in the order of their making."""
-    tensor_file.write(folder / SHARD.format(number), {"draws": as_numpy(draws)}, {})
+def save_shard(
+    folder: Path,
+    number: int,
+    draws: np.ndarray,
+    sample_stats: Mapping[str, np.ndarray],
+) -> None:
+    """Write draws of all chains and their statistics, in the order of their making."""
+    tensors = {"draws": draws, **{f"stats.{k}": v for k, v in sample_stats.items()}}
+    tensors = {name: as_numpy(array) for name, array in tensors.items()}
+    tensor_file.write(folder / SHARD.format(number), tensors, {})
 
 
-def load_shards(folder: Path, count: int) -> list[np.ndarray]:
-    """Return arrays of shape (chains, draws, dim), one for each shard.
+def load_shards(folder: Path, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the draws of all shards, (chains, draws, dim), and their statistics.
 
     **Raises:** `jaxprob.DamagedFileError` for a shard that has changed.
     """
     paths = [folder / SHARD.format(i) for i in range(count)]
-    return [tensor_file.read(path)[0]["draws"] for path in paths]
+    parts = [tensor_file.read(path)[0] for path in paths]
+    joined = {
+        name: np.concatenate([part[name] for part in parts], axis=1)
+        for name in parts[0]
+    }
+    draws = joined.pop("draws")
+    return draws, {k.removeprefix("stats."): v for k, v in joined.items()}
 
 
 def save_state(folder: Path, state: PyTree, shards: int) -> None:

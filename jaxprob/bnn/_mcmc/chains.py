@@ -1,7 +1,7 @@
 """Markov chains side by side: the part that all samplers share."""
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -45,6 +45,8 @@ class ChainState(eqx.Module):
     - `statistics`: running statistics of each chain's model (see `Stateful`).
     - `step`: transitions made.
     - `model`: gives the structure and the leaves that are not random.
+    - `sample_stats`: statistics of the transitions that ended in the draws, by name,
+        in ring buffers like that of the draws.
     """
 
     position: Float[Array, "chains dim"]
@@ -54,6 +56,9 @@ class ChainState(eqx.Module):
     statistics: PyTree
     step: Int[Array, ""]
     model: Model
+    sample_stats: dict[str, Float[Array, "chains draws"]] = eqx.field(
+        default_factory=dict
+    )
 
 
 class AbstractChains(AbstractMemberInference, AbstractConditional):
@@ -98,6 +103,11 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         """A sentence for error messages: what to change where a chain diverges."""
 
     @property
+    def stats_names(self) -> tuple[str, ...]:
+        """Names of what `record_stats` stores of each transition with a draw."""
+        return ()
+
+    @property
     def num_steps(self) -> int:
         """Updates until all draws are kept."""
         return self.schedule.num_steps
@@ -128,6 +138,9 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
             ),
             step=jnp.zeros((), jnp.int32),
             model=model,
+            sample_stats={
+                name: jnp.zeros(shape[:2], position.dtype) for name in self.stats_names
+            },
         )
 
     @property
@@ -217,10 +230,17 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
             )
         self.check_divergences(state)
         length = state.draws.shape[1]
-        draws = state.draws[:, :num_kept]
-        if num_kept > length:
-            draws = jnp.roll(draws, -(num_kept % length), axis=1)
-        return self.as_posterior(state.model, draws, batches)
+
+        def in_order(ring):
+            rows = ring[:, :num_kept]
+            return (
+                jnp.roll(rows, -(num_kept % length), 1) if num_kept > length else rows
+            )
+
+        stats = jax.tree.map(in_order, state.sample_stats)
+        return self.as_posterior(
+            state.model, in_order(state.draws), batches, sample_stats=stats
+        )
 
     def check_divergences(self, state: ChainState) -> None:
         """Raise `ValueError` for a chain that always diverged; warn of divergences."""
@@ -235,12 +255,18 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         model: Model,
         draws: Float[Array | np.ndarray, "chains draws dim"],
         batches: Iterable[PyTree] | None = None,
+        *,
+        sample_stats: Mapping[str, Array | np.ndarray] | None = None,
     ) -> DrawsPosterior:
         """Return ravelled draws as a posterior; `posterior` and `load_draws` use it."""
         leaves = WeightVector.of(model, self.random)
         check_draws(np.asarray(draws), leaves, self.remedy)
         unravel = jax.vmap(jax.vmap(leaves.unravel))
-        posterior = DrawsPosterior(unravel(jnp.asarray(draws)), leaves.rest)
+        posterior = DrawsPosterior(
+            unravel(jnp.asarray(draws)),
+            leaves.rest,
+            {name: jnp.asarray(a) for name, a in (sample_stats or {}).items()},
+        )
         if not self.trains_statistics(model):
             return posterior
         if batches is None:
@@ -261,13 +287,24 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         self, state: ChainState, position: Float[Array, "chains dim"]
     ) -> Float[Array, "chains draws dim"]:
         """Return the ring buffer with the position in it, if this step keeps a draw."""
-        length = state.draws.shape[1]
+        return self._recorded(state, state.draws, position)
+
+    def record_stats(
+        self, state: ChainState, values: Mapping[str, Float[Array, " chains"]]
+    ) -> dict[str, Float[Array, "chains draws"]]:
+        """Return `ChainState.sample_stats` after a transition with these statistics."""
+        return {
+            name: self._recorded(state, state.sample_stats[name], values[name])
+            for name in state.sample_stats
+        }
+
+    def _recorded(self, state, ring, values):
         before = self.schedule.num_kept(state.step)
         due = self.schedule.num_kept(state.step + 1) > before
-        row = before % length
+        row = before % ring.shape[1]
         # A choice of the rows, not of the buffer: that would copy it in every step.
-        rows = jnp.where(due, position, state.draws[:, row])
-        return state.draws.at[:, row].set(rows)
+        rows = jnp.where(due, values, ring[:, row])
+        return ring.at[:, row].set(rows)
 
 
 def check_least(method: eqx.Module, **least: int) -> None:

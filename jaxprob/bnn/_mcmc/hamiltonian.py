@@ -81,6 +81,11 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
         return KeptDraws(self.num_warmup, self.num_draws, self.thin)
 
     @property
+    def stats_names(self) -> tuple[str, ...]:
+        info = ("acceptance", "divergent", "num_leapfrog", "energy")
+        return ("log_density", "step_size", *info)
+
+    @property
     def remedy(self) -> str:
         smaller = "Raise target_acceptance towards 0.99"
         if not self.num_warmup:
@@ -150,6 +155,11 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
             lambda: warmup,
         )
         diverged = jnp.where(warming, 0, info.divergent.astype(jnp.int32))
+        found = {
+            "log_density": after.log_density,
+            "step_size": step_size,
+            **info.by_name,
+        }
         state = ChainState(
             after.position,
             (warmup, after.log_density, after.gradient),
@@ -158,13 +168,9 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
             state.statistics,
             state.step + 1,
             state.model,
+            self.record_stats(state, found),
         )
-        return state, {
-            "loss": -after.log_density / self.log_joint.num_data,
-            **info._asdict(),
-            "log_density": after.log_density,
-            "step_size": step_size,
-        }
+        return state, {"loss": -after.log_density / self.log_joint.num_data, **found}
 
     def _adapt(self, warmup, position, acceptance, step):
         """The warm-up of all chains after one transition."""

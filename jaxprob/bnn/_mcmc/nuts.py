@@ -66,6 +66,10 @@ class NUTS(AbstractHamiltonian):
     def __check_init__(self):
         check_least(self, max_doublings=1)
 
+    @property
+    def stats_names(self) -> tuple[str, ...]:
+        return (*super().stats_names, "tree_depth")
+
     def transition(
         self,
         state: HMCState,

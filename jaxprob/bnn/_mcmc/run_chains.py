@@ -101,11 +101,7 @@ def run_chains(
             checkpoint_every=checkpoint_every,
         )
         check_settings(folder, settings)
-        ring = state.draws[:, :checkpoint_every]
-        if ring.shape[1] < checkpoint_every:
-            short = checkpoint_every - ring.shape[1]
-            ring = jnp.pad(ring, ((0, 0), (0, short), (0, 0)))
-        state = dataclasses.replace(state, draws=ring)
+        state = _with_rings(state, checkpoint_every)
         state, shards = load_state(folder, state) or (state, 0)
     if int(state.step) == 0:
         check_start(method, state, data)
@@ -162,15 +158,29 @@ def load_draws(
 
 
 def _stored(method, model, folder, shards, data, thin=1, num_draws=None):
-    draws = np.concatenate(load_shards(folder, shards), axis=1)
-    draws = draws[:, thin - 1 : num_draws : thin]
+    taken = slice(thin - 1, num_draws, thin)
+    draws, stats = load_shards(folder, shards)
+    draws, stats = jax.tree.map(lambda a: a[:, taken], (draws, stats))
     size = WeightVector.of(model, method.random).vector.size
     if draws.shape[2] != size:
         raise ValueError(
             f"{folder} holds draws of {draws.shape[2]} numbers, and the random leaves "
             f"of this model are {size}"
         )
-    return method.as_posterior(model, draws, None if data is None else [data])
+    batches = None if data is None else [data]
+    return method.as_posterior(model, draws, batches, sample_stats=stats)
+
+
+def _with_rings(state, length):
+    """The state with ring buffers of a stretch, whose draws go to the disk."""
+
+    def ring(array):
+        array = array[:, :length]
+        short = length - array.shape[1]
+        return jnp.pad(array, ((0, 0), (0, short), *[(0, 0)] * (array.ndim - 2)))
+
+    rings = jax.tree.map(ring, (state.draws, state.sample_stats))
+    return dataclasses.replace(state, draws=rings[0], sample_stats=rings[1])
 
 
 def _store(method, folder, before, state, shards):
@@ -178,7 +188,9 @@ def _store(method, folder, before, state, shards):
     first, last = (int(method.schedule.num_kept(int(s.step))) for s in (before, state))
     if last > first:
         places = np.arange(first, last) % state.draws.shape[1]
-        save_shard(folder, shards, np.asarray(state.draws)[:, places])
+        rings = state.draws, state.sample_stats
+        draws, stats = jax.tree.map(lambda a: np.asarray(a)[:, places], rings)
+        save_shard(folder, shards, draws, stats)
         shards += 1
     save_state(folder, state, shards)
     return shards

@@ -134,6 +134,7 @@ class AbstractSGMCMC(AbstractChains, AbstractGradient):
             statistics,
             state.step + 1,
             state.model,
+            state.sample_stats,
         )
         return state, {"loss": -value / self.log_joint.num_data, "log_joint": value}
 

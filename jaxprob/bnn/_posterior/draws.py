@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Integer, PyTree
+from jaxtyping import Array, Integer, PyTree, Shaped
 
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
@@ -20,10 +20,17 @@ class DrawsPosterior(AbstractPosterior):
     - `draws`: the random leaves, `None` elsewhere, with two leading axes: chains and
         draws.
     - `rest`: all other leaves.
+    - `sample_stats`: statistics of the transition that ended in each draw, by name.
+        `NUTS` and `HMC` have `"log_density"`, `"energy"`, `"acceptance"`,
+        `"divergent"` (1 or 0), `"step_size"` and `"num_leapfrog"`, `NUTS` also
+        `"tree_depth"`; the log density is that of `LogJoint`, in nats.
     """
 
     draws: PyTree
     rest: PyTree
+    sample_stats: dict[str, Shaped[Array, "chains draws"]] = eqx.field(
+        default_factory=dict
+    )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -365,8 +365,11 @@ def test_a_leaf_that_is_missing_is_noticed(tmp_path, make, has_bias):
 
 
 def test_a_flipped_bit_of_a_draw_on_disk_is_noticed(tmp_path):
-    save_shard(tmp_path, 0, np.ones((2, 3, 4), np.float32))
-    assert load_shards(tmp_path, 1)[0].shape == (2, 3, 4)
+    stats = {"energy": np.ones((2, 3), np.float32)}
+    save_shard(tmp_path, 0, np.ones((2, 3, 4), np.float32), stats)
+    draws, stored = load_shards(tmp_path, 1)
+    assert draws.shape == (2, 3, 4)
+    assert stored["energy"].shape == (2, 3)
     (path,) = tmp_path.iterdir()
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
