@@ -131,6 +131,24 @@ def samplers(joint, draws):
             thin=12,
             step_size=0.1,
         ),
+        "MCLMC": bnn.MCLMC(
+            joint,
+            num_warmup=0,
+            num_draws=draws,
+            num_chains=1,
+            thin=60,
+            step_size=0.2,
+            trajectory_length=1.5,
+        ),
+        "AdjustedMCLMC": bnn.AdjustedMCLMC(
+            joint,
+            num_steps_each=6,
+            num_warmup=0,
+            num_draws=draws,
+            num_chains=1,
+            thin=12,
+            step_size=0.2,
+        ),
         "SGLD": bnn.SGLD(
             joint, 1e-2, num_warmup=2000, thin=800, num_draws=draws, initial="prior"
         ),

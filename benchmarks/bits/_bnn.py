@@ -143,6 +143,7 @@ METHODS = {
     "NUTS": lambda j: bnn.NUTS(
         j, num_warmup=6, num_draws=4, num_chains=2, max_doublings=3
     ),
+    "MCLMC": lambda j: bnn.MCLMC(j, num_warmup=6, num_draws=4, num_chains=2, thin=2),
     "Blocks": lambda j: bnn.Blocks(
         bnn.MAP(j, ADAM),
         {"layers.0": bnn.FullRankVI(j, ADAM), "layers.1": laplace()(j)},

@@ -117,7 +117,10 @@ from ._laplace.curvature import (
 from ._laplace.low_rank import LowRankCurvature as LowRankCurvature
 from ._ensembles.swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
 from ._mcmc.chains import AbstractChains as AbstractChains, ChainState as ChainState
+from ._mcmc.full_batch import AbstractFullBatch as AbstractFullBatch
 from ._mcmc.hamiltonian import AbstractHamiltonian as AbstractHamiltonian
+from ._mcmc.mclmc import MCLMC as MCLMC
+from ._mcmc.adjusted_mclmc import AdjustedMCLMC as AdjustedMCLMC
 from ._mcmc.nuts import NUTS as NUTS
 from ._mcmc.hmc import HMC as HMC
 from ._mcmc.sgmcmc import AbstractSGMCMC as AbstractSGMCMC

@@ -74,6 +74,24 @@ METHODS = {
         initial="model",
         step_size=1e-3,
     ),
+    "MCLMC": lambda joint: bnn.MCLMC(
+        joint,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+        thin=2,
+    ),
+    "AdjustedMCLMC": lambda joint: bnn.AdjustedMCLMC(
+        joint,
+        num_steps_each=2,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+    ),
     "SGLD": lambda joint: bnn.SGLD(
         joint, 1e-4, num_warmup=0, thin=1, num_draws=2, num_chains=2
     ),

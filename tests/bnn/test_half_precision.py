@@ -57,6 +57,15 @@ METHODS = {
         step_size=1e-3,
         max_doublings=2,
     ),
+    "MCLMC": bnn.MCLMC(
+        JOINT,
+        num_warmup=0,
+        num_draws=1,
+        num_chains=2,
+        initial="model",
+        step_size=1e-3,
+        thin=2,
+    ),
     **{
         f"Laplace, {structure}": bnn.Laplace(bnn.MAP(JOINT, SGD), structure)
         for structure in ("full", "kronecker", "low_rank", "diagonal")

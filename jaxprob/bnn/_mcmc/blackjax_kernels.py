@@ -1,4 +1,4 @@
-"""Transitions and adaptation of blackjax: the only file that imports it.
+"""Transitions and adaptation of blackjax.
 
 It is imported when a sampler runs, because its import takes as long as that of optax.
 Some of its lines mix dtypes and ranks, so it runs under JAX's standard promotion rules
@@ -6,7 +6,7 @@ whatever the user's rules are. The results have the dtypes of the arguments.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,7 +21,8 @@ LogDensity = Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def _standard_promotion():
+def standard_promotion() -> Iterator[None]:
+    """Work under the promotion rules that JAX has by default."""
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
@@ -79,8 +80,8 @@ def hmc_step(
     """Make one transition of Hamiltonian Monte Carlo."""
     from blackjax.mcmc import hmc
 
-    with _standard_promotion():
-        return _transition(
+    with standard_promotion():
+        return transition(
             hmc.build_kernel(),
             (key, state, log_density, step_size, inverse_mass, num_leapfrog),
         )[:2]
@@ -98,8 +99,8 @@ def nuts_step(
     """Make one transition of the no-U-turn sampler."""
     from blackjax.mcmc import nuts
 
-    with _standard_promotion():
-        state, info, found = _transition(
+    with standard_promotion():
+        state, info, found = transition(
             nuts.build_kernel(),
             (key, state, log_density, step_size, inverse_mass, max_doublings),
         )
@@ -107,7 +108,8 @@ def nuts_step(
         return state, info._replace(tree_depth=depth)
 
 
-def _transition(kernel, arguments):
+def transition(kernel: Callable, arguments: tuple) -> tuple[HMCState, HMCInfo, Any]:
+    """Return state and statistics after one call of a kernel, and its own ones."""
     from blackjax.mcmc import hmc
 
     key, state, *rest = arguments
@@ -149,7 +151,7 @@ def warmup_schedule(
 
     if num_warmup == 0:
         return np.zeros(1, np.int32), np.zeros(1, bool)
-    with jax.ensure_compile_time_eval(), _standard_promotion():
+    with jax.ensure_compile_time_eval(), standard_promotion():
         schedule = np.asarray(build_schedule(num_warmup))
     return schedule[:, 0].astype(np.int32), schedule[:, 1].astype(bool)
 
@@ -165,7 +167,7 @@ def warmup_init(
     - `step_size`: where its adaptation starts.
     - `target_acceptance`: acceptance rate that the step size is adapted to.
     """
-    with _standard_promotion():
+    with standard_promotion():
         averaging = _step_size(target_acceptance)[0](step_size)
         mass = _mass()[0](position.size)
         return jax.tree.map(
@@ -196,7 +198,7 @@ def warmup_update(
     """
     start, step, final = _step_size(target_acceptance)
     _, collect, estimate = _mass()
-    with _standard_promotion():
+    with standard_promotion():
         averaging, mass = state
         averaging = step(averaging, acceptance)
         mass = _select(slow == 1, collect(mass, position), mass)
@@ -228,7 +230,7 @@ def langevin_step(
     r"""Return $w + \epsilon g + s \sqrt{2 \epsilon}\, \xi$; s is `noise_scale`."""
     from blackjax.sgmcmc.diffusions import overdamped_langevin
 
-    with _standard_promotion():
+    with standard_promotion():
         step = overdamped_langevin()
         out = step(key, position, gradient, step_size, noise_scale**2)
         return jnp.asarray(out, position.dtype)
@@ -251,7 +253,7 @@ def momentum_step(
     """
     from blackjax.sgmcmc.diffusions import sghmc
 
-    with _standard_promotion():
+    with standard_promotion():
         step = sghmc(alpha=friction / step_size)
         moved = step(key, position, momentum, gradient, step_size, noise_scale**2)
         return (

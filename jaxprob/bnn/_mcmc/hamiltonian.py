@@ -9,9 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._jaxpr.host_errors import checks_give_nan
 from ..._random.keys import example_keys
-from ..._training.batch import Batch, num_rows, unpack
 from ..._training.capabilities import AbstractAcceptReject
-from ..._types import Model, PRNGKey
+from ..._types import PRNGKey
 from .blackjax_kernels import (
     HMCInfo,
     HMCState,
@@ -22,8 +21,8 @@ from .blackjax_kernels import (
     warmup_update,
     warmup_values,
 )
-from .chains import AbstractChains, ChainState
-from .kept_draws import KeptDraws
+from .chains import ChainState
+from .full_batch import AbstractFullBatch
 
 if TYPE_CHECKING:  # see _training/capabilities.py
     from typing import ClassVar as AbstractVar
@@ -31,13 +30,12 @@ else:
     from equinox import AbstractVar
 
 
-class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
-    """Base class of samplers that need the whole data set, with Stan's warm-up.
+class AbstractHamiltonian(AbstractFullBatch, AbstractAcceptReject):
+    """Base class of samplers that reject transitions, with Stan's warm-up.
 
     The data set is the same in each update, so a transition begins with the log density
-    and the gradient that the last one computed. Models are in inference mode: dropout
-    is off, running statistics are constants. A final class says how one transition is
-    made.
+    and the gradient that the last one computed. A final class says how one transition
+    is made.
 
     **Fields:**
 
@@ -77,10 +75,6 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
         """
 
     @property
-    def schedule(self) -> KeptDraws:
-        return KeptDraws(self.num_warmup, self.num_draws, self.thin)
-
-    @property
     def stats_names(self) -> tuple[str, ...]:
         info = ("acceptance", "divergent", "num_leapfrog", "energy")
         return ("log_density", "step_size", *info)
@@ -91,13 +85,6 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
         if not self.num_warmup:
             smaller = f"Lower step_size={self.step_size}, or let num_warmup find one"
         return f"{smaller}; scale inputs and targets to unit variance; narrow the prior"
-
-    def check_num_rows(self, rows: int, *, largest: int = 0) -> None:
-        """Reject rows that are not `num_data`, in the data set or in its batches."""
-        self._check_count(largest or rows)
-
-    def trains_statistics(self, model: Model) -> bool:
-        return False
 
     def init_kernel(
         self, position: Float[Array, "chains dim"], *, key: PRNGKey
@@ -120,7 +107,7 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
     def update_members(
         self, state: ChainState, batch: PyTree, *, key: PRNGKey
     ) -> tuple[ChainState, dict[str, Float[Array, " chains"]]]:
-        self._check_rows(batch)
+        self.check_whole(batch)
 
         def log_density(vector):
             return self.log_density(state.model, vector, batch)
@@ -189,24 +176,3 @@ class AbstractHamiltonian(AbstractChains, AbstractAcceptReject):
             )
 
         return jax.vmap(one)(warmup, position, acceptance)
-
-    def _check_rows(self, batch):
-        data, _ = unpack(batch)
-        rows = num_rows(data)
-        if isinstance(batch, Batch):  # of which some may be padding
-            rows = min(rows, self.log_joint.num_data)
-        self._check_count(rows)
-
-    def _check_count(self, rows):
-        if rows > self.log_joint.num_data:
-            raise ValueError(
-                f"the data have {rows} rows and num_data is {self.log_joint.num_data}: "
-                "it is the number of rows that are trained on, len(x). A smaller one "
-                "would widen the posterior; LogJoint(..., temperature=T) does that"
-            )
-        if rows < self.log_joint.num_data:
-            raise ValueError(
-                f"this batch has {rows} rows and num_data is "
-                f"{self.log_joint.num_data}: the sampler needs the whole data set in "
-                "each step, batch_size=len(x). For minibatches use SGLD."
-            )

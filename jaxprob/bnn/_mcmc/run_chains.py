@@ -19,7 +19,7 @@ from .._posterior.draws import DrawsPosterior
 from .chain_files import load_shards, load_state, save_shard, save_state
 from .chains import AbstractChains
 from .check_run import NEVER, check_start, check_stretch, mean_nll, warn_if_far
-from .hamiltonian import AbstractHamiltonian
+from .full_batch import AbstractFullBatch
 from .run_settings import check_settings, run_settings
 from .weight_vector import WeightVector
 
@@ -50,7 +50,7 @@ def run_chains(
 
     **Arguments:**
 
-    - `method`: NUTS, HMC, SGLD or SGHMC.
+    - `method`: NUTS, HMC, MCLMC, SGLD or SGHMC.
     - `model`: as in `method.init`.
     - `data`: `(x, y)`.
     - `key`: everything random in the run. Transition k has the key `fold_in(key, k)`.
@@ -58,7 +58,7 @@ def run_chains(
     - `checkpoint_every`: draws, or as many warm-up transitions, from one check and
         checkpoint to the next.
     - `batch_size`: rows of a minibatch, drawn with replacement; all rows by default,
-        and always for NUTS and HMC.
+        and always for NUTS, HMC and MCLMC.
     - `progress`: whether to show a progress bar on standard error.
 
     **Returns:** the draws of all chains.
@@ -73,14 +73,14 @@ def run_chains(
     if not isinstance(method, AbstractChains):
         raise TypeError(
             f"method is a {type(method).__name__}: run_chains(method, model, data) "
-            "runs NUTS, HMC, SGLD and SGHMC; jaxprob.fit trains other methods"
+            "runs NUTS, HMC, MCLMC, SGLD and SGHMC; jaxprob.fit trains other methods"
         )
     check_key(key)
     xy(data)
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every}: at least 1 draw")
     rows = num_rows(data)
-    if batch_size is not None and isinstance(method, AbstractHamiltonian):
+    if batch_size is not None and isinstance(method, AbstractFullBatch):
         raise ValueError(
             f"batch_size={batch_size}: {type(method).__name__} needs all rows in each "
             "transition. For minibatches use SGLD or SGHMC."

@@ -73,6 +73,7 @@ LEARNERS: dict[str, Callable[[], bnn.AbstractInference]] = {
     "IVON": lambda: bnn.IVON(joint(), 1e-2, beta2=0.5),
     "SGLD": lambda: bnn.SGLD(joint(), 1e-4, **CHAINS),
     "NUTS": lambda: bnn.NUTS(joint(), **CHAINS),
+    "MCLMC": lambda: bnn.MCLMC(joint(), **CHAINS),
     "ensemble": ensemble,
     "sequential ensemble": lambda: ensemble(members="loop"),
     "Laplace": lambda: bnn.Laplace(point()),

@@ -51,7 +51,12 @@ def assert_moments(draws, mean, covariance):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "make", [bnn.NUTS, lambda j, **k: bnn.HMC(j, num_leapfrog=8, **k)]
+    "make",
+    [
+        bnn.NUTS,
+        lambda j, **k: bnn.HMC(j, num_leapfrog=8, **k),
+        lambda j, **k: bnn.AdjustedMCLMC(j, num_steps_each=4, **k),
+    ],
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_hamiltonian_chains_have_the_exact_moments(problem, getkey, make, temperature):

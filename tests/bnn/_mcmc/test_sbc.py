@@ -17,7 +17,9 @@ def problem():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["NUTS", "HMC", "SGLD", "SGHMC"])
+@pytest.mark.parametrize(
+    "name", ["NUTS", "HMC", "MCLMC", "AdjustedMCLMC", "SGLD", "SGHMC"]
+)
 def test_the_truth_ranks_uniformly_among_the_draws(problem, name):
     """Three parameters: chi-square by five s.e., and all but one inside the band.
 
