@@ -68,8 +68,11 @@ from ._joint.likelihood import (
     NormalLikelihood as NormalLikelihood,
     PoissonLikelihood as PoissonLikelihood,
     StudentTLikelihood as StudentTLikelihood,
+    VonMisesLikelihood as VonMisesLikelihood,
 )
 from ._joint.student_t import StudentT as StudentT
+from ._joint.joint_likelihood import JointLikelihood as JointLikelihood
+from ._joint.target import masked_targets as masked_targets
 from ._weights.learned_noise import LearnedNoise as LearnedNoise
 from ._joint.log_joint import LogJoint as LogJoint
 from ._joint.check_data import check_data as check_data

@@ -8,13 +8,16 @@ concrete; under `jit` they are not checked.
 1. **Proper scores**, minimised in expectation by the true distribution: of a real
    outcome `gaussian_nll`, `gaussian_mixture_nll`, `crps_gaussian`,
    `crps_gaussian_mixture`, `crps_samples`; of an interval `interval_score`; of a class
-   `categorical_nll`, `brier`. With `per_example=True` they give one value per example.
-2. **Errors** of the point prediction: `rmse`, `mae`, `accuracy`.
+   `categorical_nll`, `brier`; of ordered classes `ranked_probability_score`. With
+   `per_example=True` they give one value per example.
+2. **Errors** of the point prediction: `rmse`, `mae`, `accuracy`, `angular_error`.
+   Scores and errors take `sample_weight`, how often each row or element counts: zero
+   for a target that is missing.
 3. **Calibration**, the agreement of probabilities with frequencies:
    `reliability_curve`, `ece`, `adaptive_ece` for classes; `pit_gaussian`,
    `pit_gaussian_mixture`, `pit_samples` and `quantile_calibration_error` for real
-   outcomes; `coverage` of intervals, beside `interval_width`, because wide intervals
-   cover easily.
+   outcomes, `pit_counts` for whole numbers; `coverage` of intervals, beside
+   `interval_width`, because wide intervals cover easily.
 4. **Ranking** of wrong predictions by uncertainty: `risk_coverage`, `aurc`; of inputs
    that are out of distribution: scores `entropy`, `max_probability_uncertainty`,
    `mutual_information`, judged by `auroc` and `fpr_at_tpr`.
@@ -41,7 +44,9 @@ from ._classification import (
     accuracy as accuracy,
     brier as brier,
     categorical_nll as categorical_nll,
+    ranked_probability_score as ranked_probability_score,
 )
+from ._angles import angular_error as angular_error
 from ._calibration import (
     ReliabilityCurve as ReliabilityCurve,
     adaptive_ece as adaptive_ece,
@@ -49,6 +54,7 @@ from ._calibration import (
     reliability_curve as reliability_curve,
 )
 from ._pit import (
+    pit_counts as pit_counts,
     pit_gaussian as pit_gaussian,
     pit_gaussian_mixture as pit_gaussian_mixture,
     pit_samples as pit_samples,

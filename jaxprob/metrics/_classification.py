@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from ._inputs import (
     SUM_TOLERANCE,
+    Weights,
     check_axes,
     floats,
     is_concrete,
@@ -19,6 +20,8 @@ from ._inputs import (
 def accuracy(
     labels: Int[Array | np.ndarray, " rows"],
     probs: Float[Array | np.ndarray, "rows classes"],
+    *,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""]:
     """Fraction of rows whose most probable class is the label.
 
@@ -26,13 +29,15 @@ def accuracy(
 
     - `labels`: in `0, ..., classes - 1`.
     - `probs`: probabilities of the classes.
+    - `sample_weight`: how often each row counts, or which do.
 
     **Raises:** `ValueError` for different lengths, labels outside the classes, NaN,
     or rows that do not sum to one; `TypeError` for labels that are not integers.
     """
     probs = probabilities("probs", probs)
     labels = labels_and(labels, "probs", probs)
-    return jnp.mean(jnp.argmax(probs, axis=-1) == labels, dtype=probs.dtype)
+    correct = (jnp.argmax(probs, axis=-1) == labels).astype(probs.dtype)
+    return reduce(correct, sample_weight=sample_weight)
 
 
 def categorical_nll(
@@ -40,6 +45,7 @@ def categorical_nll(
     log_probs: Float[Array | np.ndarray, "rows classes"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""] | Float[Array, " rows"]:
     """Negative log-probability of the labels, in nats.
 
@@ -53,6 +59,7 @@ def categorical_nll(
     - `labels`: in `0, ..., classes - 1`.
     - `log_probs`: logarithms of the classes' probabilities.
     - `per_example`: return one value per row.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for different lengths, labels outside the classes, NaN,
     or rows whose exponentials do not sum to one.
@@ -71,7 +78,7 @@ def categorical_nll(
                 "probabilities pass jnp.log(probs)."
             )
     values = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-    return reduce(values, per_example)
+    return reduce(values, per_example, sample_weight)
 
 
 def brier(
@@ -79,6 +86,7 @@ def brier(
     probs: Float[Array | np.ndarray, "rows classes"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""] | Float[Array, " rows"]:
     """Brier score sum_k (p_k - 1[label = k])^2, in [0, 2], a bounded proper score.
 
@@ -91,4 +99,28 @@ def brier(
     probs = probabilities("probs", probs)
     labels = labels_and(labels, "probs", probs)
     target = jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype)
-    return reduce(jnp.sum((probs - target) ** 2, axis=-1), per_example)
+    return reduce(jnp.sum((probs - target) ** 2, axis=-1), per_example, sample_weight)
+
+
+def ranked_probability_score(
+    labels: Int[Array | np.ndarray, " rows"],
+    probs: Float[Array | np.ndarray, "rows classes"],
+    *,
+    per_example: bool = False,
+    sample_weight: Weights | None = None,
+) -> Float[Array, ""] | Float[Array, " rows"]:
+    """Ranked probability score sum_k (F_k - 1[label <= k])^2 of ordered classes.
+
+    F_k is the probability of the classes up to k. A prediction that is off by two
+    classes costs more than one that is off by one, which `brier` does not distinguish;
+    for two classes the score is half of `brier`. It is the CRPS of the class number. A
+    Scoring System for Probability Forecasts of Ranked Categories (Epstein, 1969).
+
+    **Arguments:** as for `brier`; the classes are in their order.
+    """
+    probs = probabilities("probs", probs)
+    labels = labels_and(labels, "probs", probs)
+    classes = jnp.arange(probs.shape[-1], dtype=labels.dtype)
+    reached = (labels[:, None] <= classes[None]).astype(probs.dtype)
+    gaps = (jnp.cumsum(probs, axis=-1) - reached) ** 2
+    return reduce(jnp.sum(gaps[:, :-1], axis=-1), per_example, sample_weight)

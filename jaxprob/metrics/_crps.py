@@ -9,7 +9,7 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from ._inputs import check_positive, check_same_shape, floats, mixture, reduce
+from ._inputs import Weights, check_positive, check_same_shape, floats, mixture, reduce
 from ._near_zero import near_zero
 
 
@@ -19,6 +19,7 @@ def crps_gaussian(
     std: Float[Array | np.ndarray, "*shape"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
     """CRPS of a Gaussian: s (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)).
 
@@ -31,6 +32,7 @@ def crps_gaussian(
     - `y`: what was observed.
     - `mean`, `std`: of the prediction, of the same shape; `std > 0`.
     - `per_example`: return one value per element.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for different shapes, NaN, or `std` not above zero.
     """
@@ -39,7 +41,7 @@ def crps_gaussian(
     check_positive("std", std)
     z = (y - mean) / std
     values = std * (z * (2.0 * norm.cdf(z) - 1.0) + 2.0 * norm.pdf(z) - np.pi**-0.5)
-    return reduce(values, per_example)
+    return reduce(values, per_example, sample_weight)
 
 
 def _expected_abs(mean, std):
@@ -55,6 +57,7 @@ def crps_gaussian_mixture(
     *,
     weights: Float[Array | np.ndarray, " components"] | None = None,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
     """CRPS of a mixture of Gaussians, exact.
 
@@ -66,7 +69,9 @@ def crps_gaussian_mixture(
 
     **Arguments:** as for `gaussian_mixture_nll`.
     """
-    return reduce(_mixture(*mixture(y, means, stds, weights)), per_example)
+    return reduce(
+        _mixture(*mixture(y, means, stds, weights)), per_example, sample_weight
+    )
 
 
 # Jitted, because a scan outside of jit is compiled again in every call.
@@ -86,6 +91,7 @@ def crps_samples(
     samples: Float[Array | np.ndarray, "num *shape"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
     """Unbiased ("fair") estimate of the CRPS from n samples, in n log n operations.
 
@@ -98,6 +104,7 @@ def crps_samples(
     - `y`: what was observed.
     - `samples`: at least two draws of the prediction, along a leading axis.
     - `per_example`: return one value per element.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for shapes that do not agree, one sample, or NaN.
     """
@@ -114,4 +121,6 @@ def crps_samples(
     ordered = jnp.sort(difference, axis=0)
     rank = 2.0 * jnp.arange(1, num + 1, dtype=y.dtype) - (num + 1)
     spread = jnp.tensordot(rank / (num * (num - 1)), ordered, axes=1)
-    return reduce(jnp.mean(jnp.abs(difference), axis=0) - spread, per_example)
+    return reduce(
+        jnp.mean(jnp.abs(difference), axis=0) - spread, per_example, sample_weight
+    )

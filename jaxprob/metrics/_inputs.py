@@ -3,15 +3,18 @@
 Values are checked only where they are concrete; a tracer has none.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Real
 
 from .._checks import check_finite, check_labels, check_same_length
 from ._near_zero import near_zero
+
+Weights: TypeAlias = Real[Array | np.ndarray, "..."] | Bool[Array | np.ndarray, "..."]
+"""Weights of rows or of elements, as numbers or as flags."""
 
 # Above the rounding of a softmax in half precision, below any mistake.
 SUM_TOLERANCE = 1e-2
@@ -158,5 +161,46 @@ def two_samples(x: Any, y: Any, *, least: int = 1) -> tuple[Array, Array]:
     return x.reshape(len(x), -1), y.reshape(len(y), -1)
 
 
-def reduce(values: Array, per_example: bool) -> Array:
-    return values if per_example else jnp.mean(values)
+def reduce(
+    values: Array, per_example: bool = False, sample_weight: Weights | None = None
+) -> Array:
+    """Return the (weighted) mean of the values, or the values themselves.
+
+    A weight of 2 counts as the value twice, and one of 0 as if it were not there.
+
+    **Arguments:**
+
+    - `values`: one for each element.
+    - `per_example`: return them as they are.
+    - `sample_weight`: of each element, or of each row.
+    """
+    if per_example and sample_weight is not None:
+        raise ValueError(
+            "per_example=True returns one value for each example, which sample_weight "
+            "does not change: leave one of them out"
+        )
+    if per_example:
+        return values
+    if sample_weight is None:
+        return jnp.mean(values)
+    dtype = values.dtype if jnp.issubdtype(values.dtype, jnp.floating) else float
+    weight = jnp.asarray(sample_weight).astype(dtype)
+    if weight.shape != values.shape[: weight.ndim] or not weight.ndim:
+        raise ValueError(
+            f"sample_weight has shape {weight.shape} and the values {values.shape}: "
+            "give one for each row, or one for each element"
+        )
+    if is_concrete(weight):
+        host = np.asarray(weight)
+        bad = ~(np.isfinite(host) & (host >= 0))
+        if bad.any():
+            raise ValueError(
+                f"sample_weight{_first(bad)} is {host[bad][0]}: give finite weights "
+                "that are not negative"
+            )
+        if not host.any():
+            raise ValueError("sample_weight is zero everywhere: nothing is left")
+    weight = weight.reshape(weight.shape + (1,) * (values.ndim - weight.ndim))
+    weight = jnp.broadcast_to(weight, values.shape)
+    counted = jnp.where(weight > 0, values.astype(dtype), jnp.zeros((), dtype))
+    return jnp.sum(weight * counted) / jnp.sum(weight)

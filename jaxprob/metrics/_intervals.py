@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ._inputs import check_same_shape, floats, is_concrete, reduce
+from ._inputs import Weights, check_same_shape, floats, is_concrete, reduce
 from ._near_zero import near_zero
 
 
@@ -32,6 +32,7 @@ def coverage(
     upper: Float[Array | np.ndarray, "*shape"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""] | Bool[Array, "*shape"]:
     """Fraction of outcomes within their intervals, ends included.
 
@@ -42,12 +43,15 @@ def coverage(
     - `y`: what was observed.
     - `lower`, `upper`: ends of the intervals, of the same shape; they may be infinite.
     - `per_example`: return which are covered.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for different shapes, NaN, or a lower end above its upper.
     """
     y, lower, upper = _interval(y, lower, upper)
     inside = (lower <= y) & (y <= upper)
-    return inside if per_example else jnp.mean(inside, dtype=y.dtype)
+    if per_example:
+        return reduce(inside, True, sample_weight)
+    return reduce(inside.astype(y.dtype), False, sample_weight)
 
 
 def interval_width(
@@ -55,6 +59,7 @@ def interval_width(
     upper: Float[Array | np.ndarray, "*shape"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""] | Float[Array, "*shape"]:
     """Mean width of the intervals (sharpness). Smaller is better at equal coverage.
 
@@ -62,7 +67,7 @@ def interval_width(
     """
     lower, upper = floats(lower=lower, upper=upper, allow_infinite=True)
     _, lower, upper = _interval(jnp.zeros_like(lower), lower, upper)
-    return reduce(upper - lower, per_example)
+    return reduce(upper - lower, per_example, sample_weight)
 
 
 def interval_score(
@@ -72,6 +77,7 @@ def interval_score(
     *,
     level: float,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""] | Float[Array, "*shape"]:
     """Winkler's score of a central interval: its width plus a penalty for each miss.
 
@@ -84,6 +90,7 @@ def interval_score(
     - `y`, `lower`, `upper`: as for `coverage`.
     - `level`: nominal coverage, between 0 and 1.
     - `per_example`: return one value per element.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` as `coverage` does, and for a level outside (0, 1).
     """
@@ -91,4 +98,6 @@ def interval_score(
         raise ValueError(f"level={level}: give a coverage between 0 and 1, such as 0.9")
     y, lower, upper = _interval(y, lower, upper)
     miss = jnp.maximum(lower - y, 0.0) + jnp.maximum(y - upper, 0.0)
-    return reduce(upper - lower + 2.0 / (1.0 - level) * miss, per_example)
+    return reduce(
+        upper - lower + 2.0 / (1.0 - level) * miss, per_example, sample_weight
+    )

@@ -74,6 +74,40 @@ def pit_samples(
     return (below + u * (ties + 1.0)) / (samples.shape[0] + 1.0)
 
 
+def pit_counts(
+    cdf: Float[Array | np.ndarray, "*shape"],
+    cdf_below: Float[Array | np.ndarray, "*shape"],
+    *,
+    key: PRNGKey,
+) -> Float[Array, "*shape"]:
+    """Randomised PIT of whole numbers: F(y - 1) + u (F(y) - F(y - 1)), u uniform.
+
+    F jumps at whole numbers, so that F(y) is not uniform for the true F; this is, for
+    any F. Predictive Model Assessment for Count Data (Czado, Gneiting, Held, 2009).
+
+    ```python
+    pit = pit_counts(predictive.cdf(y), predictive.cdf(y - 1), key=key)
+    error = quantile_calibration_error(pit)
+    ```
+
+    **Arguments:**
+
+    - `cdf`: F(y) of the predictions.
+    - `cdf_below`: F(y - 1).
+    - `key`: key of u.
+
+    **Raises:** `ValueError` for different shapes, NaN, or F(y - 1) above F(y).
+    """
+    cdf, cdf_below = floats(cdf=cdf, cdf_below=cdf_below)
+    check_same_shape(cdf=cdf, cdf_below=cdf_below)
+    if is_concrete(cdf) and is_concrete(cdf_below) and (cdf_below > cdf).any():
+        raise ValueError(
+            "cdf_below is above cdf: give F(y) first and F(y - 1) second, of one F"
+        )
+    u = jax.random.uniform(key, cdf.shape, cdf.dtype)
+    return cdf_below + u * (cdf - cdf_below)
+
+
 def quantile_calibration_error(
     pit: Float[Array | np.ndarray, "*shape"], *, num_levels: int = 99
 ) -> Float[Array, ""]:

@@ -6,12 +6,15 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy import pi
 
-from ._inputs import check_positive, check_same_shape, floats, mixture, reduce
+from ._inputs import Weights, check_positive, check_same_shape, floats, mixture, reduce
 from ._near_zero import near_zero
 
 
 def rmse(
-    y: Float[Array | np.ndarray, "*shape"], mean: Float[Array | np.ndarray, "*shape"]
+    y: Float[Array | np.ndarray, "*shape"],
+    mean: Float[Array | np.ndarray, "*shape"],
+    *,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""]:
     """Root mean squared error, over all elements.
 
@@ -19,17 +22,21 @@ def rmse(
 
     - `y`: what was observed.
     - `mean`: what was predicted, of the same shape.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for different shapes (nothing is broadcast), NaN and
     infinite values; `TypeError` for integers.
     """
     y, mean = floats(**near_zero(y=y, mean=mean))
     check_same_shape(y=y, mean=mean)
-    return jnp.sqrt(jnp.mean((y - mean) ** 2))
+    return jnp.sqrt(reduce((y - mean) ** 2, sample_weight=sample_weight))
 
 
 def mae(
-    y: Float[Array | np.ndarray, "*shape"], mean: Float[Array | np.ndarray, "*shape"]
+    y: Float[Array | np.ndarray, "*shape"],
+    mean: Float[Array | np.ndarray, "*shape"],
+    *,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, ""]:
     """Mean absolute error, over all elements; the best prediction is the median.
 
@@ -37,7 +44,7 @@ def mae(
     """
     y, mean = floats(**near_zero(y=y, mean=mean))
     check_same_shape(y=y, mean=mean)
-    return jnp.mean(jnp.abs(y - mean))
+    return reduce(jnp.abs(y - mean), sample_weight=sample_weight)
 
 
 def _log_normal(y, mean, std):
@@ -50,6 +57,7 @@ def gaussian_nll(
     std: Float[Array | np.ndarray, "*shape"],
     *,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
     """Negative log-density of a Gaussian, in nats, mean over all elements.
 
@@ -61,13 +69,14 @@ def gaussian_nll(
     - `y`: what was observed.
     - `mean`, `std`: of the prediction, of the same shape; `std > 0`.
     - `per_example`: return one value per element.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for different shapes, NaN, or `std` not above zero.
     """
     y, mean, std = floats(**near_zero(y=y, mean=mean), std=std)
     check_same_shape(y=y, mean=mean, std=std)
     check_positive("std", std)
-    return reduce(-_log_normal(y, mean, std), per_example)
+    return reduce(-_log_normal(y, mean, std), per_example, sample_weight)
 
 
 def gaussian_mixture_nll(
@@ -77,6 +86,7 @@ def gaussian_mixture_nll(
     *,
     weights: Float[Array | np.ndarray, " components"] | None = None,
     per_example: bool = False,
+    sample_weight: Weights | None = None,
 ) -> Float[Array, "*shape"] | Float[Array, ""]:
     """Negative log-density of a mixture of Gaussians: -log sum_k w_k N(y | m_k, s_k^2).
 
@@ -89,6 +99,7 @@ def gaussian_mixture_nll(
         leading axis.
     - `weights`: weights of the components, equal by default.
     - `per_example`: return one value per element.
+    - `sample_weight`: how often each element, or each row, counts; or which do.
 
     **Raises:** `ValueError` for shapes that do not agree, NaN, `stds` not above zero,
     or weights that do not sum to one.
@@ -97,4 +108,4 @@ def gaussian_mixture_nll(
     logs = jax.vmap(_log_normal, in_axes=(None, 0, 0))(y, means, stds)
     weights = weights.reshape((-1,) + (1,) * y.ndim)
     values = -jax.nn.logsumexp(logs, axis=0, b=jnp.broadcast_to(weights, logs.shape))
-    return reduce(values, per_example)
+    return reduce(values, per_example, sample_weight)

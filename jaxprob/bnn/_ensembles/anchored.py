@@ -177,9 +177,15 @@ class AnchoredMAP(
         roles = Roles.of(model, self.random, self.point)
         joint = self.log_joint
 
-        def perturbed(p, x, y):
+        def perturbed(p, row):
+            # A row that counts u times has the noise of u rows, of which the score has
+            # u times the variance, and the weight multiplies the term once more.
+            weight = jnp.where(row.weight > 0, row.weight, jnp.ones_like(row.weight))
             return perturbed_log_likelihood(
-                p, y, key=row_key(noise_key, (x, y)), temperature=joint.temperature
+                p,
+                row.y,
+                key=row_key(noise_key, (row.x, row.y)),
+                temperature=joint.temperature / weight,
             )
 
         def loss(

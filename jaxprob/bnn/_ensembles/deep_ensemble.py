@@ -22,7 +22,7 @@ from .._inference.inference import AbstractInference
 from .._inference.members import AbstractMemberInference
 from .._inference.training_batches import as_iterable
 from .._inference.wrapper import AbstractWrapper
-from .._joint.xy import xy
+from .._joint.row import as_row
 from .._weights.scale import is_traced
 from .ensemble_posterior import EnsemblePosterior
 from .member_capabilities import MemberGradients, MemberModels
@@ -102,7 +102,7 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         """Warn of a trained model that would be shuffled."""
         if self.make is not None or self.num_members == 1:
             return
-        if looks_trained(self.log_joint, model, self.trained(model), xy(data)):
+        if looks_trained(self.log_joint, model, self.trained(model), as_row(data)):
             warnings.warn(
                 "the model predicts these data better than shuffles of its weights do, "
                 "so it seems to be trained, and DeepEnsemble shuffles the "

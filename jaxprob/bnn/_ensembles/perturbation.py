@@ -7,11 +7,12 @@ from jaxtyping import Array, Float, PyTree, UInt32
 
 from ..._types import PRNGKey
 from .._joint.families import density_family, unwrapped
-from .._joint.log_joint import log_likelihood_of
+from .._joint.joint_distribution import JointDistribution
+from .._joint.target import log_likelihood_of, observe
 
 
 def perturbed_log_likelihood(
-    p: dist.Distribution, y: Array, *, key: PRNGKey, temperature: float
+    p: dist.Distribution, y: PyTree, *, key: PRNGKey, temperature: Float[Array, ""]
 ) -> Float[Array, ""]:
     r"""Return the log-likelihood of a row, perturbed at random.
 
@@ -33,10 +34,19 @@ def perturbed_log_likelihood(
     - `p`: distribution of the row's target.
     - `y`: the target.
     - `key`: of the row and the member, the same in each epoch.
-    - `temperature`: T of the log joint.
+    - `temperature`: T of the log joint, over the weight of the row.
     """
+    if isinstance(p, JointDistribution):
+        terms = [
+            perturbed_log_likelihood(
+                *part, key=jax.random.fold_in(key, index), temperature=temperature
+            )
+            for index, part in enumerate(p.with_targets(y))
+        ]
+        return sum(terms, start=jnp.zeros((), terms[0].dtype))
     weight_key, noise_key = jax.random.split(key)
     value = log_likelihood_of(p, y)
+    p, y = observe(p, y)
     weight = temperature * jax.random.gamma(weight_key, 1.0 / temperature)
     weight = weight.astype(value.dtype)
     mean = density_family(unwrapped(p)).gaussian_mean
@@ -46,7 +56,8 @@ def perturbed_log_likelihood(
     still = jax.lax.stop_gradient
     # log p(y + e) = log p(y) + e (loc - y) / s^2 + a constant. The score in the mean at
     # y + e is minus the slope of the density in y there, masks and events included.
-    noise = temperature**0.5 * (_frozen(p).sample(noise_key) - still(loc))
+    scale = jnp.sqrt(temperature).astype(value.dtype)
+    noise = scale * (_frozen(p).sample(noise_key) - still(loc))
     slope = jax.grad(lambda y: log_likelihood_of(_frozen(p), y))(still(loc) + noise)
     shifted = value + jnp.sum(-still(slope) * (loc - y))
     # Adds nothing to the value and (weight - 1) times the slope in the scale.

@@ -1,7 +1,6 @@
 """Detection of trained models, by the data."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,6 +10,7 @@ from jaxtyping import PyTree
 
 from ..._types import Model
 from .._joint.log_joint import LogJoint
+from .._joint.row import Row
 from .._weights.random_leaves import mean_leaves
 from .._weights.scale import is_traced
 from .shuffled import shuffled
@@ -22,7 +22,7 @@ _LARGE_SHUFFLES, _LARGE_ROWS = 64, 16
 
 
 def looks_trained(
-    joint: LogJoint, model: Model, trained: PyTree[bool], data: tuple[Any, Any]
+    joint: LogJoint, model: Model, trained: PyTree[bool], data: Row
 ) -> bool:
     """Return whether a model explains data better than shuffles of its weights do.
 
@@ -37,7 +37,7 @@ def looks_trained(
     - `joint`: its likelihood compares the models.
     - `model`: of which is asked.
     - `trained`: the leaves that a method moves.
-    - `data`: `(x, y)`, of which the first rows are used.
+    - `data`: rows, of which the first rows are used.
     """
     leaves = jax.tree.leaves(eqx.filter(mean_leaves(model), trained))
     if any(map(is_traced, leaves)) or _as_initialised(leaves):
@@ -45,7 +45,7 @@ def looks_trained(
     make = shuffled(model, trained)
     large = sum(leaf.size for leaf in leaves) > _LARGE
     num, rows = (_LARGE_SHUFFLES, _LARGE_ROWS) if large else (_SHUFFLES, _ROWS)
-    x, y = jax.tree.map(lambda a: jnp.asarray(a[:rows]), data)
+    x, y, _ = jax.tree.map(lambda a: jnp.asarray(a[:rows]), data)
 
     @jax.jit
     def scores(keys):

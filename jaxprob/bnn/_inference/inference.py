@@ -19,7 +19,8 @@ from ..._training.learner import AbstractLearner
 from ..._training.low_precision import LowPrecisionApply
 from ..._types import Model, PRNGKey, State, Where
 from .._joint.check_data import RowCheck
-from .._joint.log_joint import LogJoint, xy
+from .._joint.log_joint import LogJoint
+from .._joint.row import as_row
 from .._posterior.posterior import AbstractPosterior
 from .._weights.choice import choose, nothing_random
 from .._weights.random_leaves import mean_leaves, random_leaves
@@ -53,10 +54,10 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
 
         **Raises:** as `check_data`.
         """
-        x, y = xy(data)
-        check_tree_values("x", x)
-        check_tree_values("y", y)
-        self._row_check(model)(x, y)
+        row = as_row(data)
+        check_tree_values("x", row.x)
+        check_tree_values("y", row.y)
+        self._row_check(model)(*row)
 
     def check_training(self, model: Model, data: PyTree) -> None:
         """`check`; and warns of a training set that has not `num_data` rows."""
@@ -71,7 +72,7 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
         first = iter((training,))
 
         def check_batch(data: PyTree) -> None:
-            check(*xy(data))
+            check(*as_row(data))
             if next(first, False):
                 self.check_start(model, data)
 

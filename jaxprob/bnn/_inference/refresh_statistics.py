@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ..._random.keys import check_key, example_keys
 from ..._training.batch import num_rows, unpack
 from ..._types import PRNGKey
-from .._joint.xy import xy
+from .._joint.row import as_row
 from .._posterior.draws import DrawsPosterior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.running_statistics import Stateful, copied, statistics
@@ -102,7 +102,7 @@ def refresh_statistics(
 def _rows_that_count(batch):
     data, mask = unpack(batch)
     keep = np.asarray(mask)
-    return jax.tree.map(lambda a: np.asarray(a)[keep], xy(data)[0])
+    return jax.tree.map(lambda a: np.asarray(a)[keep], as_row(data).x)
 
 
 def _equal_batches(parts):

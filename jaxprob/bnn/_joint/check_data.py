@@ -17,13 +17,17 @@ from .._weights.apply import call_model
 from .._weights.random_leaves import mean_leaves
 from .._weights.running_statistics import Stateful
 from .families import base, family_of
+from .joint_distribution import check_names
+from .joint_likelihood import JointLikelihood, PartLikelihood
 from .likelihood import AbstractLikelihood, Likelihood
-from .log_joint import check_target
+from .row import check_weights
+from .target import check_target, is_masked, observe
 
 
 def check_data(
     x: Any,
     y: Any,
+    weight: Any = None,
     *,
     likelihood: Likelihood,
     model: Model | None = None,
@@ -40,7 +44,7 @@ def check_data(
 
     **Arguments:**
 
-    - `x`, `y`: the data set.
+    - `x`, `y`, `weight`: the data set.
     - `likelihood`: that of the model.
     - `model`: the model to be trained; without one fewer checks are possible.
     - `apply`: as in `LogJoint`.
@@ -53,7 +57,7 @@ def check_data(
     """
     check_tree_values("x", x)
     check_tree_values("y", y)
-    RowCheck(likelihood, model, apply)(x, y)
+    RowCheck(likelihood, model, apply)(x, y, weight)
 
 
 class RowCheck:
@@ -76,26 +80,51 @@ class RowCheck:
         self._mean: Model = None
         self._first: Any = None  # the distribution of the first row
         self._target: Any = None  # shape and dtype that it has been compared with
+        self._parts: dict[str, RowCheck] = {}
+        if isinstance(likelihood, JointLikelihood):
+            self._parts = {
+                name: RowCheck(PartLikelihood(likelihood, name), model, apply)
+                for name in likelihood.names
+            }
 
-    def __call__(self, x: Any, y: Any) -> None:
+    def __call__(self, x: Any, y: Any, weight: Any = None) -> None:
         """Check rows.
 
         **Raises:** as `check_data`.
         """
+        if weight is not None:
+            check_weights(weight, num_rows(x))
+        if not self._parts:
+            return self._check(x, y)
+        check_names(y, tuple(self._parts), "y")
+        for name, check in self._parts.items():
+            try:
+                check(x, y[name])
+            except (TypeError, ValueError) as error:
+                error.add_note(f"This is about the target {name!r}.")
+                raise
+
+    def _check(self, x, y):
+        y, observed = self._observed(x, y)
         (y,) = check_arrays(y=y)
         rows = num_rows(x)
         if rows != len(y):
             raise ValueError(
                 f"x has {rows} rows and y has {len(y)}: they have to agree"
             )
+        if observed is not None and not observed.any():
+            return
         for leaf in jax.tree.leaves(x):
             if np.asarray(leaf).dtype.kind in "OSU":
                 raise TypeError(
                     f"x is {np.asarray(leaf).dtype}: an array of numbers is needed, so "
                     "encode strings as integers for an embedding, or one-hot"
                 )
-        if isinstance(self._likelihood, AbstractLikelihood):
-            self._likelihood.check_targets(y)
+        likelihood: Any = self._likelihood
+        if isinstance(likelihood, PartLikelihood):
+            likelihood = likelihood.part
+        if isinstance(likelihood, AbstractLikelihood):
+            likelihood.check_targets(y)
         if self._model is None:
             return
         if self._first is None:
@@ -106,7 +135,24 @@ class RowCheck:
         family = family_of(self._first)
         if family.is_classification and not family.is_binary:
             check_labels("y", y, family.probs(base(self._first)).shape[-1])
-        self._check_support(x, y)
+        self._check_support(x, y, observed)
+
+    def _observed(self, x, y):
+        """Targets with an observed value in place of each missing one, and the mask."""
+        if not is_masked(y):
+            return y, None
+        values, observed = check_arrays(y=y[0], observed=y[1])
+        if self._model is not None:
+            if self._first is None:
+                self._first = self._distribution(x)
+            observe(self._first, (values[0], observed[0]))  # its shape and dtype
+        flat = observed.reshape(-1)
+        if observed.shape != values.shape[: observed.ndim] or not flat.any():
+            return values, observed
+        each = values.reshape(flat.shape + values.shape[observed.ndim :])
+        fill = each[np.argmax(flat)]
+        keep = observed.reshape(observed.shape + (1,) * (values.ndim - observed.ndim))
+        return np.where(keep, values, fill), observed
 
     def _distribution(self, x):
         """The distribution of the first row, after the checks of the model's call."""
@@ -132,7 +178,7 @@ class RowCheck:
         _check_output(mean, output)
         return self._likelihood(output)
 
-    def _check_support(self, x, y):
+    def _check_support(self, x, y, observed):
         support = self._first.support
 
         def distribution(x):
@@ -147,6 +193,8 @@ class RowCheck:
             return  # the values are finite
         else:
             allowed = support(y)
+        if observed is not None:
+            allowed = allowed | ~observed
         inside = np.asarray(allowed).reshape(len(y), -1).all(axis=1)
         if not inside.all():
             row = int(np.flatnonzero(~inside)[0])

@@ -25,6 +25,7 @@ from ..._jaxpr.depends import depends
 from ...tree._single import single
 from .families import density_family
 from .information_roots import Root
+from .joint_distribution import JointDistribution
 from .likelihood import Likelihood
 from .student_t import StudentT
 
@@ -162,7 +163,16 @@ def _enumerated(p, at, moves):
     return jnp.sqrt(weights) * jnp.where(possible, logs, jnp.zeros((), logs.dtype))
 
 
+def _joint(p, at, moves):
+    parts = zip(p.parts, at.parts, moves.parts, strict=True)
+    roots = [expected_root(*part) for part in parts]
+    if any(root is None for root in roots):
+        return None
+    return jnp.concatenate([single(root).reshape(-1) for root in roots])
+
+
 _WRAPPERS: dict[type, Root] = {
+    JointDistribution: _joint,
     dist.Independent: _independent,
     dist.ExpandedDistribution: _expanded,
     dist.MaskedDistribution: _masked,

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from . import information_roots as roots, vector_information_roots as vector_roots
+from . import (
+    distribution_facts as facts,
+    information_roots as roots,
+    vector_information_roots as vector_roots,
+)
 from .family import Family
 from .student_t import StudentT
 
@@ -64,7 +68,7 @@ def register_family(distribution: type[dist.Distribution], family: Family) -> No
 
 
 def family_of(p: Any) -> Family:
-    """Return the facts about a distribution, seen through `to_event`.
+    """Return the facts about a distribution, seen through `to_event` and `mask`.
 
     A subclass of a registered class has the same facts.
     """
@@ -80,9 +84,18 @@ def density_family(p: Any) -> Family:
     return family if kind is None or type(p).log_prob is kind.log_prob else UNKNOWN
 
 
+def cdf_of(p: Any, y: Array) -> Array:
+    """Return the distribution function, of numpyro or registered.
+
+    **Raises:** `NotImplementedError` where there is none.
+    """
+    known = density_family(p).cdf
+    return p.cdf(y) if known is None else known(p, y)
+
+
 def base(p: Any) -> Any:
-    """Return the distribution that `to_event` was applied to."""
-    while isinstance(p, dist.Independent):
+    """Return the distribution that `to_event` and `mask` were applied to."""
+    while isinstance(p, dist.Independent | dist.MaskedDistribution):
         p = p.base_dist
     return p
 
@@ -109,6 +122,11 @@ def _binary_log_probs(p: Any) -> Array:
 def _binary_log_probs_of_probs(p: Any) -> Array:
     probs = jnp.asarray(p.probs)
     return jnp.stack([jnp.log1p(-probs), jnp.log(probs)], -1)
+
+
+def _zero_inflated(p: Any, y: Array) -> Array:
+    gate = jnp.asarray(p.gate)
+    return gate + (1.0 - gate) * cdf_of(p.base_dist, y)
 
 
 def _gaussian(root: roots.Root) -> Family:
@@ -140,8 +158,12 @@ _families: dict[type, Family] = {
     dist.Poisson: Family(roots.poisson_root),
     dist.NegativeBinomialLogits: Family(roots.negative_binomial_logits_root),
     dist.GammaPoisson: Family(roots.negative_binomial_root),
-    dist.GeometricProbs: Family(roots.geometric_probs_root),
-    dist.GeometricLogits: Family(roots.geometric_logits_root),
+    dist.GeometricProbs: Family(roots.geometric_probs_root, cdf=facts.geometric),
+    dist.GeometricLogits: Family(roots.geometric_logits_root, cdf=facts.geometric),
+    dist.ZeroInflatedPoisson: Family(cdf=_zero_inflated),
+    dist.ZeroInflatedProbs: Family(cdf=_zero_inflated),
+    dist.ZeroInflatedLogits: Family(cdf=_zero_inflated),
+    dist.VonMises: Family(roots.von_mises_root, resultant=facts.von_mises_resultant),
     dist.BernoulliLogits: Family(
         roots.bernoulli_logits_root,
         class_log_probs=_binary_log_probs,
@@ -155,8 +177,12 @@ _families: dict[type, Family] = {
         class_probs=lambda p: p.probs,
         is_binary=True,
     ),
-    dist.BinomialLogits: Family(roots.trials(roots.bernoulli_logits_root)),
-    dist.BinomialProbs: Family(roots.trials(roots.bernoulli_probs_root)),
+    dist.BinomialLogits: Family(
+        roots.trials(roots.bernoulli_logits_root), cdf=facts.binomial
+    ),
+    dist.BinomialProbs: Family(
+        roots.trials(roots.bernoulli_probs_root), cdf=facts.binomial
+    ),
     dist.CategoricalLogits: Family(
         vector_roots.categorical_logits_root,
         class_log_probs=lambda p: jax.nn.log_softmax(p.logits),

@@ -36,6 +36,9 @@ class Family:
     - `class_probs`: their probabilities; the exponentials of `class_log_probs` by
         default. For a binary family it is the probability of 1 alone, without the axis.
     - `class_logits`: the argument that is normalised by a softmax or a sigmoid.
+    - `cdf`: `cdf(p, y)`, the distribution function, where numpyro has none.
+    - `resultant`: for angles, the mean of $(\cos y, \sin y)$ along a last axis. Means
+        and variances of a predictive are then circular.
     - `is_binary`: the label is 0 or 1, and `class_log_probs` has two entries.
     """
 
@@ -44,6 +47,8 @@ class Family:
     class_log_probs: OfDistribution | None = None
     class_probs: OfDistribution | None = None
     class_logits: OfDistribution | None = None
+    cdf: Callable[[Any, Array], Array] | None = None
+    resultant: OfDistribution | None = None
     is_binary: bool = False
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import polygamma
+from jax.scipy.special import i0e, i1e, polygamma
 from jaxtyping import Array
 
 from ...tree._single import single
@@ -88,6 +88,31 @@ def asymmetric_laplace_root(p: Any, at: Any, moves: Any) -> Array | None:
         return None
     # The slopes on both sides are 1 / (scale asymmetry) and asymmetry / scale.
     return stack(p.loc / at.scale, p.scale / at.scale)
+
+
+def mean_length(concentration: Array) -> Array:
+    """Return A = I_1 / I_0, the length of the mean vector of a von Mises."""
+    return i1e(concentration) / i0e(concentration)
+
+
+def mean_length_slope(concentration: Array) -> Array:
+    """Return the derivative of `mean_length`, 1 - A / k - A^2.
+
+    The differences cancel for large k, where the asymptotic series has all digits.
+    """
+    k = nonzero(concentration)
+    length = mean_length(k)
+    near = 1.0 - length / k - length**2
+    large = jnp.maximum(k, 1.0)
+    series = jnp.array([2.03125, 0.78125, 0.375, 0.25, 0.5], k.dtype)
+    far = jnp.polyval(series, 1.0 / large) / large**2
+    return jnp.where(k > 20.0, far, near)
+
+
+def von_mises_root(p: Any, at: Any, moves: Any) -> Array | None:
+    k = number(at.concentration)
+    direction = jnp.sqrt(k * mean_length(k)) * p.loc
+    return stack(direction, jnp.sqrt(mean_length_slope(k)) * p.concentration)
 
 
 def gamma_root(p: Any, at: Any, moves: Any) -> Array | None:

@@ -202,6 +202,40 @@ class PoissonLikelihood(AbstractLikelihood):
         return dist.Poisson(jnp.exp(output))
 
 
+class VonMisesLikelihood(AbstractLikelihood):
+    r"""Angles in radians, $y \sim \mathrm{vonMises}(\mu, \kappa)$.
+
+    The output is a vector in the plane for each angle, along the last axis, and $\mu$
+    is its direction: unlike an angle it has no jump at $\pm\pi$. Means and variances
+    of the predictive are circular.
+
+    Reference: *Directional statistics*, Mardia and Jupp, 2000.
+
+    **Arguments:**
+
+    - `concentration`: $\kappa > 0$, one number, or one for each angle; the standard
+        deviation is about $\kappa^{-1/2}$.
+    """
+
+    concentration: Float[Array, "*out"]
+    accepts_any_output: ClassVar[bool] = True
+
+    def __init__(self, concentration: float | Float[Array, "*out"]):
+        self.concentration = positive("concentration", concentration)
+
+    def __call__(self, output: Float[Array, "*out plane"]) -> dist.Distribution:
+        if output.ndim == 0 or output.shape[-1] != 2:
+            raise ValueError(
+                f"the model's output has shape {output.shape}: a vector in the plane "
+                "is needed for each angle, two numbers along the last axis"
+            )
+        direction = jnp.arctan2(output[..., 1], output[..., 0])
+        return dist.VonMises(direction, self.concentration)
+
+    def check_targets(self, y: np.ndarray) -> None:
+        check_floating("y", y)
+
+
 def gaussian_noise(likelihood: Likelihood) -> Float[Array, ""] | None:
     """Return the scale of Gaussian noise, if the likelihood has one for all outputs.
 

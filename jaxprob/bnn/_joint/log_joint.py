@@ -17,25 +17,35 @@ from ..._types import Model, PRNGKey
 from ...tree._single import single
 from .._weights.apply import call_model
 from .._weights.running_statistics import statistics, trains_statistics
-from .families import base, family_of
-from .likelihood import Likelihood, check_likelihood
+from .joint_likelihood import as_likelihood
+from .likelihood import Likelihood
 from .prior import Prior, log_prior
-from .xy import xy
+from .row import Row, as_row, weighted
+from .target import log_likelihood_of
 
-RowTerm: TypeAlias = Callable[[dist.Distribution, PyTree, Array], Array]
-"""`term(p, x, y)`: a scalar for one row with target y under the distribution p."""
+RowTerm: TypeAlias = Callable[[dist.Distribution, Row], Array]
+"""`term(p, row)`: a scalar for a row whose target has the distribution p.
+
+It is multiplied by the weight of the row.
+"""
 
 
 class LogJoint(eqx.Module):
     r"""Log of the (tempered) joint density of data and weights, from one minibatch.
 
     $$\log p_T(\mathcal D, w) = \frac{1}{T} \Big[ \frac{N}{B} \sum_{i=1}^{B}
-      \log p(y_i \mid f_w(x_i)) + \log p(w) \Big]$$
+      u_i \log p(y_i \mid f_w(x_i)) + \log p(w) \Big]$$
 
     For a batch drawn at random this is unbiased for the whole data set, in nats. The
     prior counts once for N rows, whatever the batch size. B is the number of rows
     without padding. Inference methods divide by N, so that learning rates depend on
     neither N nor B.
+
+    A batch is `(x, y)`, or `(x, y, weight)` with a weight $u_i \ge 0$ for each row: a
+    row of weight 2 counts as if it were there twice. N and B are numbers of rows
+    whatever their weights are, so that minibatches are unbiased for the weighted sum.
+    Weights that average to one leave the width of the posterior as it is; weights whose
+    sum is 2 N narrow it as twice the rows would.
 
     $T = 1$ is the posterior, $T < 1$ a *cold* one, $p(w \mid \mathcal D)^{1/T}$: both
     likelihood and prior are raised to $1/T$.
@@ -49,7 +59,8 @@ class LogJoint(eqx.Module):
 
     **Arguments:**
 
-    - `likelihood`: `likelihood(output) -> numpyro distribution over y`, one example.
+    - `likelihood`: `likelihood(output) -> numpyro distribution over y`, one example;
+        or a dict of them for several targets (see `JointLikelihood`).
     - `prior`: a numpyro distribution for all leaves, or `(path, leaf) -> distribution`.
     - `num_data`: N, rows of the training set. It has no default, because a wrong N
         means a wrong temperature.
@@ -66,14 +77,13 @@ class LogJoint(eqx.Module):
 
     def __init__(
         self,
-        likelihood: Likelihood,
+        likelihood: Likelihood | dict[str, Any],
         prior: Prior,
         num_data: int,
         *,
         temperature: float = 1.0,
         apply: Callable[..., Any] = call_model,
     ):
-        check_likelihood(likelihood)
         known = callable(prior) or isinstance(prior, dist.Distribution)
         if not known or isinstance(prior, type):
             raise TypeError(
@@ -88,7 +98,7 @@ class LogJoint(eqx.Module):
             )
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: it has to be positive")
-        self.likelihood = likelihood
+        self.likelihood = as_likelihood(likelihood)
         self.prior = prior
         # JAX computes with integers of 32 bits, and with floats beyond.
         self.num_data = int(num_data) if num_data < 2**31 else float(num_data)
@@ -108,16 +118,16 @@ class LogJoint(eqx.Module):
         **Arguments:**
 
         - `model`: all leaves are arrays.
-        - `batch`: `(x, y)`, or a `jaxprob.Batch` of it.
+        - `batch`: `(x, y)` or `(x, y, weight)`, or a `jaxprob.Batch` of it.
         - `key`: for models that draw noise; example i has `fold_in(key, i)`. Without
             it each call of the model gets `key=None`.
-        - `term`: replaces a row's log-likelihood by `term(p, x, y)`, where p is the
+        - `term`: replaces a row's log-likelihood by `term(p, row)`, where p is the
             likelihood's distribution; $\log p(y)$ by default.
         """
         term = plain_term if term is None else term
 
-        def one(x, y, key):
-            return term(self.likelihood(self.apply(model, x, key=key)), x, y)
+        def one(row, key):
+            return term(self.likelihood(self.apply(model, row.x, key=key)), row)
 
         return self._total(vmap_last(one), batch, key)[0]
 
@@ -147,26 +157,27 @@ class LogJoint(eqx.Module):
                 "model's call, or train it in inference mode"
             )
 
-        def one(x, y, key):
-            out, state = model.advance(x, key=key)
-            return term(self.likelihood(out), x, y), state
+        def one(row, key):
+            out, state = model.advance(row.x, key=key)
+            return term(self.likelihood(out), row), state
 
         mapped = jax.vmap(one, out_axes=(0, None), axis_name=model.axis_name)
         value, state = self._total(mapped, batch, key)
         return value, statistics(eqx.tree_at(lambda m: m.state, model, state))
 
     def _total(self, mapped, batch, key):
-        """N/B times the sum over the rows, and the other result of `mapped`."""
+        """N/B times the weighted sum over the rows, and the rest of `mapped`."""
         data, mask = unpack(batch)
         if isinstance(batch, Batch) and not batch.filled:
             data = fill_padding(data, mask)
-        x, y = xy(data)
+        row = as_row(data)
+        row = row._replace(weight=row.known(mask))
         keys = None if key is None else example_keys(key, num_rows(data))
-        out = mapped(x, y, keys)
+        out = mapped(row, keys)
         values, rest = out if isinstance(out, tuple) else (out, None)
-        mask, values = jnp.asarray(mask), single(values)
-        total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
-        count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+        values = single(values)
+        total = jnp.sum(weighted(row.weight, values))
+        count = jnp.maximum(jnp.sum(jnp.asarray(mask)), 1).astype(values.dtype)
         return self.num_data * (total / count), rest
 
     def log_prior(self, params: PyTree) -> Float[Array, ""]:
@@ -213,52 +224,6 @@ def fill_padding(data: PyTree, mask: Array | np.ndarray) -> PyTree:
     return jax.tree.map(lambda array: jnp.asarray(array)[rows], data)
 
 
-def plain_term(p: Any, x: PyTree, y: Array) -> Float[Array, ""]:
+def plain_term(p: Any, row: Row) -> Float[Array, ""]:
     """Return the row's log-likelihood itself; see `RowTerm`."""
-    return log_likelihood_of(p, y)
-
-
-def log_likelihood_of(p: Any, y: Array) -> Float[Array, ""]:
-    """Return the log-probability of one target, summed over its entries.
-
-    **Raises:** `TypeError` for a value that is not a distribution, or a target of the
-    wrong dtype; `ValueError` when shapes differ. Nothing is broadcast: (1,) against ()
-    would make a matrix of a batch.
-    """
-    check_target(p, y)
-    family = family_of(p)
-    if family.is_binary:
-        y = y.astype(family.probs(base(p)).dtype)
-    elif jnp.issubdtype(y.dtype, jnp.bool_):
-        y = y.astype(jnp.int32)
-    # numpyro mixes bools and floats, which strict promotion rejects.
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.sum(p.log_prob(y))
-
-
-def check_target(p: Any, y: Array) -> None:
-    """Reject a target whose shape or dtype differs from the distribution's."""
-    if not isinstance(p, dist.Distribution):
-        raise TypeError(
-            f"the likelihood returned {type(p).__name__} where a numpyro distribution "
-            "is needed"
-        )
-    shape = p.batch_shape + p.event_shape
-    if shape != jnp.shape(y):
-        raise ValueError(
-            f"for one example the likelihood has shape {shape} and y has shape "
-            f"{jnp.shape(y)}. They have to agree: broadcasting would compare each "
-            "prediction with each target. A model that gives (1,) goes with y of shape "
-            "(rows, 1), y[:, None]; one that gives () with y of shape (rows,)."
-        )
-    floating = jnp.issubdtype(y.dtype, jnp.floating)
-    if p.is_discrete and floating and p.support is not dist.constraints.boolean:
-        raise TypeError(
-            f"y is {y.dtype} and {type(p).__name__} is over integers: write "
-            "y.astype(np.int32)"
-        )
-    if not p.is_discrete and not floating:
-        raise TypeError(
-            f"y is {y.dtype} and {type(p).__name__} is over real numbers: write "
-            "y.astype(np.float32)"
-        )
+    return log_likelihood_of(p, row.y)

@@ -9,14 +9,16 @@ from jaxtyping import Array, Float, PyTree
 from ...tree._ravel import ravel
 from ...tree._single import single
 from .expected_information import information_root
+from .joint_distribution import JointDistribution
 from .likelihood import Likelihood
-from .log_joint import LogJoint, log_likelihood_of
+from .log_joint import LogJoint
+from .target import log_likelihood_of, observe
 
 Kind: TypeAlias = Literal["ggn", "hessian", "fisher"]
 
 
 def output_hessian(
-    joint: LogJoint, output: PyTree, y: Array, kind: Kind
+    joint: LogJoint, output: PyTree, y: PyTree, kind: Kind
 ) -> tuple[Float[Array, "out out"], Float[Array, "2"]]:
     r"""Return H of one row; and $(\log p(y \mid f), |\nabla_f \log p(y \mid f)|^2)$.
 
@@ -34,9 +36,21 @@ def output_hessian(
     values = jnp.stack([-value, jnp.sum(gradient**2)])
     if kind == "fisher":
         return jnp.outer(gradient, gradient), values
-    root = information_root(joint.likelihood, unflatten, flat)
+
+    def observed(output):
+        return _observed(joint.likelihood(output), y)
+
+    root = information_root(observed, unflatten, flat)
     hessian = jax.hessian(negative)(flat) if root is None else root.T @ root
     return hessian, values
+
+
+def _observed(p, y):
+    """The distribution of the entries that the target has."""
+    if not isinstance(p, JointDistribution):
+        return observe(p, y)[0]
+    parts = tuple(_observed(*part) for part in p.with_targets(y))
+    return JointDistribution(p.names, parts)
 
 
 def has_information(likelihood: Likelihood, output: PyTree) -> bool:

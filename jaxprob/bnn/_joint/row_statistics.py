@@ -13,12 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PyTree
 
 from ..._types import PRNGKey
-from .families import base, family_of
+from .families import base, cdf_of, family_of
+from .joint_distribution import JointDistribution
 from .likelihood import Likelihood
-from .log_joint import check_target, log_likelihood_of
-
-_BISECTIONS = 50
-_DOUBLINGS = 100
+from .target import check_target, log_likelihood_of
 
 
 def moments(
@@ -26,8 +24,14 @@ def moments(
 ) -> tuple[Float[Array, "*out"], Float[Array, "*out"], Float[Array, "*out"]]:
     """Return the mean, the variance of the means, and the mean of the variances."""
 
+    first = component(likelihood, outputs)
+    single_target(first)
+    resultant = family_of(first).resultant
+    if resultant is not None:
+        return _circular(each_sample(lambda p: resultant(base(p)), likelihood, outputs))
+
     def one(p):
-        _reject_classes(p, "mean or variance")
+        reject_classes(p, "mean or variance")
         try:
             return p.mean, p.variance
         except NotImplementedError:
@@ -36,15 +40,27 @@ def moments(
                 "sample, cdf or quantile"
             ) from None
 
-    means, variances = _each(one, likelihood, outputs)
+    means, variances = each_sample(one, likelihood, outputs)
     return jnp.mean(means, 0), jnp.var(means, 0), jnp.mean(variances, 0)
 
 
-def log_prob(
-    likelihood: Likelihood, outputs: PyTree, y: Num[Array, "*out"]
-) -> Float[Array, ""]:
+def _circular(resultants):
+    r"""Circular mean and variances of mean resultant vectors, one for each sample.
+
+    The variance is $-2 \log R$, whose root is the circular standard deviation. That of
+    the mixture is split where the directions are averaged: with $\bar R_s$ the mean of
+    the lengths, $-2 \log \bar R_s$ is the noise, and what is left is not negative.
+    """
+    mean = jnp.mean(resultants, 0)
+    length = jnp.linalg.norm(mean, axis=-1)
+    lengths = jnp.mean(jnp.linalg.norm(resultants, axis=-1), 0)
+    epistemic = jnp.maximum(-2.0 * jnp.log(length / lengths), 0.0)
+    return jnp.arctan2(mean[..., 1], mean[..., 0]), epistemic, -2.0 * jnp.log(lengths)
+
+
+def log_prob(likelihood: Likelihood, outputs: PyTree, y: PyTree) -> Float[Array, ""]:
     """Return the log-density of the mixture."""
-    terms = _each(lambda p: log_likelihood_of(p, y), likelihood, outputs)
+    terms = each_sample(lambda p: log_likelihood_of(p, y), likelihood, outputs)
     return jax.nn.logsumexp(terms) - math.log(terms.shape[0])
 
 
@@ -54,7 +70,7 @@ def cdf(
     """Return the distribution function of the mixture, for each output."""
 
     def one(p):
-        _reject_classes(p, "distribution function")
+        reject_classes(p, "distribution function")
         check_target(p, y)
         p = marginal(p)
         try:
@@ -67,106 +83,17 @@ def cdf(
                 "cdf, quantile and interval need: use log_prob, sample or mean"
             ) from None
 
-    return jnp.mean(_each(one, likelihood, outputs), 0)
+    return jnp.mean(each_sample(one, likelihood, outputs), 0)
 
 
 def _cdf(p, y):
     """Distribution function; outside of the support numpyro's may be NaN."""
     low = getattr(p.support, "lower_bound", None)
     high = getattr(p.support, "upper_bound", None)
-    value = p.cdf(y if low is high is None else jnp.clip(y, low, high))
+    value = cdf_of(p, y if low is high is None else jnp.clip(y, low, high))
     if low is not None:
         value = jnp.where(y < low, 0.0, value)
     return value if high is None else jnp.where(y > high, 1.0, value)
-
-
-def quantile(
-    likelihood: Likelihood, outputs: PyTree, q: Float[Array, ""]
-) -> Float[Array, "*out"]:
-    """Return the q-quantile of the mixture, by bisection between two bounds."""
-
-    def bracket(p):
-        _reject_classes(p, "quantile")
-        p = marginal(p)
-        if p.is_discrete:
-            raise ValueError(
-                f"{type(p).__name__} is discrete, so quantiles are steps: use probs, "
-                "cdf or sample"
-            )
-        try:
-            mean, variance = p.mean, p.variance
-        except NotImplementedError:
-            mean = variance = jnp.full(p.batch_shape, jnp.nan)
-        try:
-            level = jnp.broadcast_to(q, p.batch_shape).astype(mean.dtype)
-            return p.icdf(level), mean, variance
-        except (NotImplementedError, ImportError):
-            return None, mean, variance
-
-    values, means, variances = _each(bracket, likelihood, outputs)
-    if values is not None:
-        low, high = jnp.min(values, 0), jnp.max(values, 0)
-    else:
-        # Cantelli's inequality is valid for any distribution with a variance; without
-        # one the interval is doubled until it contains the quantile.
-        mean = jnp.mean(means, 0)
-        std = jnp.sqrt(jnp.var(means, 0) + jnp.mean(variances, 0))
-        known = jnp.isfinite(mean) & jnp.isfinite(std)
-        below = mean - std * jnp.sqrt((1 - q) / q).astype(std.dtype)
-        above = mean + std * jnp.sqrt(q / (1 - q)).astype(std.dtype)
-        low, high = jnp.where(known, below, -1.0), jnp.where(known, above, 1.0)
-    low, high = jax.lax.stop_gradient((low, high))
-    level = q.astype(low.dtype)
-
-    def is_below(y):
-        return cdf(likelihood, outputs, y) < level
-
-    if values is None:
-        low, high = _widened(is_below, low, high)
-
-    def halve(_, ends):
-        low, high = ends
-        middle = low + (high - low) / 2
-        below = is_below(middle)
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
-    return _solution(lambda y: cdf(likelihood, outputs, y), low + (high - low) / 2)
-
-
-def _solution(function, y):
-    """y, with the derivative of the solution of `function(y) = level`.
-
-    Bisection has no derivative. By the implicit function theorem dy = -dF / F'(y).
-    """
-    value, slope = jax.jvp(function, (y,), (jnp.ones_like(y),))
-    slope = jax.lax.stop_gradient(jnp.where(slope > 0, slope, jnp.inf))
-    return y - (value - jax.lax.stop_gradient(value)) / slope
-
-
-def _widened(is_below, low, high):
-    """Intervals doubled at the end beyond which the quantile is."""
-
-    def beyond(ends):
-        low, high = ends
-        return ~is_below(low), is_below(high)
-
-    def go_on(carry):
-        count, ends = carry
-        left, right = beyond(ends)
-        return jnp.any(left | right) & (count < _DOUBLINGS)
-
-    def double(carry):
-        count, (low, high) = carry
-        left, right = beyond((low, high))
-        width = high - low
-        low, high = (
-            jnp.where(left, low - width, low),
-            jnp.where(right, high + width, high),
-        )
-        return count + 1, (low, high)
-
-    return jax.lax.while_loop(go_on, double, (0, (low, high)))[1]
 
 
 def information(
@@ -178,9 +105,8 @@ def information(
         p = marginal(p)
         return _classes(p).probs(p)
 
-    each = _each(probs, likelihood, outputs)
-    first = jax.tree.map(lambda a: a[0], outputs)
-    binary = family_of(likelihood(first)).is_binary
+    each = each_sample(probs, likelihood, outputs)
+    binary = family_of(component(likelihood, outputs)).is_binary
     entropy = _binary_entropy if binary else _entropy
     mixture = jnp.mean(each, 0)
     total = entropy(mixture)
@@ -198,17 +124,21 @@ def class_log_probs(
         p = marginal(p)
         return _classes(p).log_probs(p)
 
-    terms = _each(log_probs, likelihood, outputs)
+    terms = each_sample(log_probs, likelihood, outputs)
     return jax.nn.logsumexp(terms, 0) - math.log(terms.shape[0])
 
 
 def has_quantiles(p: Any) -> bool:
-    """Return whether each output is real and has a distribution function."""
+    """Return whether each output is a number and has a distribution function."""
     p = base(p)
-    if p.is_discrete or p.event_shape:
+    if isinstance(p, JointDistribution) or p.event_shape:
         return False
+    if family_of(p).is_classification:
+        return False
+    y = jnp.zeros(p.batch_shape, int if p.is_discrete else float)
     try:
-        jax.eval_shape(lambda: _cdf(p, jnp.zeros(p.batch_shape)))
+        with jax.numpy_dtype_promotion("standard"):
+            jax.eval_shape(lambda: _cdf(p, y))
     except NotImplementedError:
         return False
     return True
@@ -216,7 +146,7 @@ def has_quantiles(p: Any) -> bool:
 
 def sample(
     likelihood: Likelihood, outputs: PyTree, key: PRNGKey, part: Num[Array, ""]
-) -> Num[Array, "*out"]:
+) -> PyTree:
     """Return a draw of y from the sampled model of index `part`."""
     p: Any = likelihood(jax.tree.map(lambda a: a[part], outputs))
     return p.sample(key)
@@ -224,6 +154,7 @@ def sample(
 
 def marginal(p: Any) -> Any:
     """Return the distribution of each output separately, without `to_event`."""
+    single_target(p)
     p = base(p)
     if p.event_shape and not family_of(p).is_classification:
         raise ValueError(
@@ -233,7 +164,23 @@ def marginal(p: Any) -> Any:
     return p
 
 
-def _each(function: Callable[[Any], Any], likelihood: Likelihood, outputs: PyTree):
+def single_target(p: Any) -> None:
+    """Reject a distribution over several targets, each of which has its statistics."""
+    if isinstance(p, JointDistribution):
+        raise TypeError(
+            f"the likelihood has the targets {', '.join(p.names)}, each with its own "
+            f"statistics: ask for them by name, predictive[{p.names[0]!r}]"
+        )
+
+
+def component(likelihood: Likelihood, outputs: PyTree) -> Any:
+    """Return the distribution of the first sampled model."""
+    return likelihood(jax.tree.map(lambda a: a[0], outputs))
+
+
+def each_sample(
+    function: Callable[[Any], Any], likelihood: Likelihood, outputs: PyTree
+):
     """`function(distribution)` for each sample's output.
 
     It returns arrays, because a distribution that leaves the vmap would have the batch
@@ -244,6 +191,7 @@ def _each(function: Callable[[Any], Any], likelihood: Likelihood, outputs: PyTre
 
 def _classes(p):
     """The family of a distribution over class labels."""
+    single_target(p)
     family = family_of(p)
     if not family.is_classification:
         raise ValueError(
@@ -256,7 +204,9 @@ def _classes(p):
     return family
 
 
-def _reject_classes(p, what):
+def reject_classes(p: Any, what: str) -> None:
+    """Reject labels of more than two classes."""
+    single_target(p)
     family = family_of(p)
     if family.is_classification and not family.is_binary:
         raise ValueError(

@@ -1,6 +1,5 @@
 """Pass over the data that sums the curvature of the log-likelihood at a model."""
 
-import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -9,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._training.batch import Batch, unpack
+from ..._training.batch import Batch, num_rows, unpack
 from ..._types import Model
 from ...tree._ravel import ravel
-from .._joint.log_joint import LogJoint, fill_padding, xy
+from .._joint.log_joint import LogJoint, fill_padding
 from .._joint.output_hessian import Kind, has_information
 from .._joint.output_link import LinkedApply, LinkedLikelihood, output_link
+from .._joint.row import as_row, weighted
+from .._joint.target import num_observed
 from .curvature import (
     AbstractCurvature,
     DiagonalCurvature,
@@ -43,14 +44,14 @@ class Pass(NamedTuple):
 
     - `curvature`: G.
     - `values`: the sum of the values of `output_hessian`.
-    - `num_targets`: numbers in the target of a row.
+    - `num_targets`: how many numbers the targets hold.
     - `is_expected`: whether H was the expected information, which has no negative
         eigenvalues in any row.
     """
 
     curvature: AbstractCurvature
     values: Float[Array, "2"]
-    num_targets: int
+    num_targets: Float[Array, ""]
     is_expected: bool
 
 
@@ -82,15 +83,13 @@ def curvature(
     model = eqx.nn.inference_mode(model)
     layers = factored_layers(model, flags) if structure == "kronecker" else ()
     batches = reiterable(batches)
-    first: list[tuple[LogJoint, int, bool]] = []
+    first: list[tuple[LogJoint, bool]] = []
 
     def whole(columns=None):
         total: Any = None
         for batch in batches:
             if not first:
-                x, y = xy(unpack(batch)[0])
-                linked, known = _linked(joint, model, x)
-                first.append((linked, math.prod(jnp.shape(y)[1:]), known))
+                first.append(_linked(joint, model, as_row(unpack(batch)[0]).x))
             part = _sums(
                 first[0][0], model, flags, layers, batch, columns, structure, kind
             )
@@ -105,7 +104,8 @@ def curvature(
         matrix, values, count = leading_factor(whole, vector.size, rank, tau)
     else:
         matrix, values, count = whole()
-    factor = joint.num_data / count
+    rows, total_weight, targets = count
+    factor = joint.num_data / rows
     result: AbstractCurvature
     if structure == "full":
         result = FullCurvature(factor * matrix)
@@ -115,12 +115,11 @@ def curvature(
         result = matrix.scaled(factor)
     else:
         blocks = [
-            KroneckerBlock(factor * a, b / count, layer.start, layer.bias)
+            KroneckerBlock(factor * a, b / total_weight, layer.start, layer.bias)
             for layer, (a, b) in zip(layers, matrix, strict=True)
         ]
         result = KroneckerCurvature(tuple(blocks))
-    _, num_targets, known = first[0]
-    return Pass(result, factor * values, num_targets, known)
+    return Pass(result, factor * values, factor * targets, first[0][1])
 
 
 def _linked(joint, model, x):
@@ -144,26 +143,30 @@ def _linked(joint, model, x):
 
 @eqx.filter_jit
 def _sums(joint, model, flags, layers, batch, columns, structure, kind):
-    """Matrix, values and rows of one batch. Compiled once for all passes."""
+    """Matrix, values and counts of one batch. Compiled once for all passes."""
     data, mask = unpack(batch)
     if isinstance(batch, Batch):
         data = fill_padding(data, mask)
-    x, y = xy(data)
+    row = as_row(data)
     # The targets of a pair may be a NumPy array.
-    x, y = jax.tree.map(jnp.asarray, (x, y))
+    x, y = jax.tree.map(jnp.asarray, (row.x, row.y))
 
     def some_rows(data, weights):
         x, y = data
         matrix, values = _part(
             joint, model, flags, layers, x, y, weights, columns, structure, kind
         )
-        zero = jnp.zeros((), values.dtype)
-        values = jnp.where(weights[:, None], values, zero)
-        return matrix, jnp.sum(values, 0), jnp.sum(weights).astype(values.dtype)
+        targets = jax.vmap(num_observed)(y).astype(values.dtype)
+        total_weight = jnp.sum(weights).astype(values.dtype)
+        counts = total_weight, jnp.sum(weighted(weights, targets))
+        return matrix, jnp.sum(weighted(weights, values), 0), counts
 
     size = _row_bytes(joint, model, flags, layers, x, structure, kind)
-    batch_size = batch_size_for(size, len(y))
-    return sum_over_rows(some_rows, (x, y), jnp.asarray(mask), batch_size)
+    batch_size = batch_size_for(size, num_rows(y))
+    sums = sum_over_rows(some_rows, (x, y), row.known(mask), batch_size)
+    matrix, values, (total_weight, targets) = sums
+    rows = jnp.sum(jnp.asarray(mask)).astype(values.dtype)
+    return matrix, values, (rows, total_weight, targets)
 
 
 def _part(joint, model, flags, layers, x, y, weights, columns, structure, kind):

@@ -5,12 +5,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._types import Model
 from ...tree._ravel import ravel
-from .._joint.log_joint import LogJoint, log_likelihood_of
+from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
+from .._joint.row import weighted
+from .._joint.target import log_likelihood_of
 from .forward_mode import has_forward_mode
 from .sum_over_rows import batch_size_for
 
@@ -23,8 +25,8 @@ def full_matrix(
     model: Model,
     flags: PyTree[bool],
     x: PyTree,
-    y: Array,
-    weights: Bool[Array, " rows"],
+    y: PyTree,
+    weights: Float[Array, " rows"],
     kind: Kind,
 ) -> tuple[Float[Array, "dim dim"], Float[Array, "rows 2"]]:
     r"""Return $\sum_i J_i^\top H_i J_i$; and the values of `output_hessian`."""
@@ -36,8 +38,7 @@ def full_matrix(
         return jacobian, hessian @ jacobian, value
 
     jacobian, scaled, values = jax.vmap(one)(x, y)
-    zero = jnp.zeros((), scaled.dtype)
-    scaled = jnp.where(weights[:, None, None], scaled, zero)
+    scaled = weighted(weights, scaled)
     dim = vector.size
     return jacobian.reshape(-1, dim).T @ scaled.reshape(-1, dim), values
 
@@ -47,8 +48,8 @@ def diagonal(
     model: Model,
     flags: PyTree[bool],
     x: PyTree,
-    y: Array,
-    weights: Bool[Array, " rows"],
+    y: PyTree,
+    weights: Float[Array, " rows"],
     kind: Kind,
 ) -> tuple[Float[Array, " dim"], Float[Array, "rows 2"]]:
     """Return the diagonal of `full_matrix`; and the values of `output_hessian`.
@@ -71,8 +72,7 @@ def diagonal(
         return jax.lax.scan(add, jnp.zeros_like(vector), pairs)[0], value
 
     diagonals, values = jax.vmap(one)(x, y)
-    zero = jnp.zeros((), diagonals.dtype)
-    return jnp.sum(jnp.where(weights[:, None], diagonals, zero), 0), values
+    return jnp.sum(weighted(weights, diagonals), 0), values
 
 
 def batches_of_outputs(
@@ -104,8 +104,8 @@ def exact_hessian(
     model: Model,
     flags: PyTree[bool],
     x: PyTree,
-    y: Array,
-    weights: Bool[Array, " rows"],
+    y: PyTree,
+    weights: Float[Array, " rows"],
 ) -> tuple[Float[Array, "dim dim"], Float[Array, "rows 2"]]:
     """Return minus the Hessian of the log-likelihood in the weights themselves.
 
@@ -119,7 +119,7 @@ def exact_hessian(
 
     def total(vector):
         values = jax.vmap(lambda x, y: one(vector, x, y))(x, y)
-        return -jnp.sum(jnp.where(weights, values, jnp.zeros((), values.dtype)))
+        return -jnp.sum(weighted(weights, values))
 
     slope = jax.grad(total)
 

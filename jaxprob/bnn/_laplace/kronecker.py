@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ... import tree
 from ..._checks import path_name
@@ -15,6 +15,7 @@ from ...tree._ravel import ravel
 from ...tree._single import single
 from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
+from .._joint.row import weighted
 from .dense import batches_of_outputs
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
@@ -139,8 +140,8 @@ def kronecker_factors(
     model: Model,
     layers: tuple[FactoredLayer, ...],
     x: PyTree,
-    y: Array,
-    weights: Bool[Array, " rows"],
+    y: PyTree,
+    weights: Float[Array, " rows"],
     kind: Kind,
 ) -> tuple[list[tuple[Array, Array]], Float[Array, "rows 2"]]:
     r"""Return sums over rows of $\sum_t a_t a_t^\top$ and of the mean over t of
@@ -169,8 +170,7 @@ def kronecker_factors(
     hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
         out, y
     )
-    zero = jnp.zeros((), hessians.dtype)
-    hessians = jnp.where(weights[:, None, None], hessians, zero)
+    hessians = weighted(weights, hessians)
 
     def add(total, pair):
         (left,), (right,) = jax.vmap(pull)(pair[0]), jax.vmap(pull)(pair[1])
@@ -189,7 +189,7 @@ def kronecker_factors(
         if layer.bias:
             a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), a.dtype)], 2)
         width = a.shape[-1]
-        left = jnp.where(weights[:, None, None], a, jnp.zeros((), a.dtype))
+        left = weighted(weights, a)
         factors.append((left.reshape(-1, width).T @ a.reshape(-1, width), b))
     return factors, values
 

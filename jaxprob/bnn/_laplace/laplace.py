@@ -191,7 +191,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
             joint.likelihood,
             log_likelihood,
             _squares(joint.likelihood, slopes),
-            int(joint.num_data) * found.num_targets,
+            found.num_targets,
             joint.temperature,
             self.kind,
         )

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
 from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
+from .._joint.row import weighted
 from .curvature import AbstractCurvature
 from .dense import as_function
 from .forward_mode import has_forward_mode
@@ -113,8 +114,8 @@ def curvature_product(
     model: Model,
     flags: PyTree[bool],
     x: PyTree,
-    y: Array,
-    weights: Bool[Array, " rows"],
+    y: PyTree,
+    weights: Float[Array, " rows"],
     kind: Kind,
     columns: Float[Array, "dim columns"],
 ) -> tuple[Float[Array, "dim columns"], Float[Array, "rows 2"]]:
@@ -130,8 +131,7 @@ def curvature_product(
     hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
         outputs, y
     )
-    zero = jnp.zeros((), hessians.dtype)
-    hessians = jnp.where(weights[:, None, None], hessians, zero)
+    hessians = weighted(weights, hessians)
     _, forward = jax.linearize(flat, vector)
     if not has_forward_mode(jax.vmap(forward), columns.T):
         # Backwards alone there is the Jacobian, of one row at a time.
@@ -153,11 +153,11 @@ def curvature_product(
 
 
 def leading_factor(
-    product: Callable[[Array], tuple[Array, Array, Array]],
+    product: Callable[[Array], tuple[Array, Array, PyTree]],
     dim: int,
     rank: int,
     tau: Float[Array, " dim"],
-) -> tuple[LowRankCurvature, Float[Array, "2"], Float[Array, ""]]:
+) -> tuple[LowRankCurvature, Float[Array, "2"], PyTree]:
     r"""Return the leading eigenpairs, by randomised subspace iteration.
 
     A Krylov method (Lanczos) needs a pass over the data for each vector, a block needs
@@ -170,11 +170,11 @@ def leading_factor(
 
     **Arguments:**
 
-    - `product`: `product(matrix) -> (G @ matrix, values, rows)`.
+    - `product`: `product(matrix) -> (G @ matrix, values, counts)`.
     - `dim`, `rank`: rows of V, and columns.
     - `tau`: precision of the prior.
 
-    **Returns:** the curvature of the rows, and values and rows of `product`.
+    **Returns:** the curvature of the rows, and values and counts of `product`.
     """
     width = min(dim, rank + OVERSAMPLING)
     start_key, probe_key = jax.random.split(jax.random.key(0))

@@ -46,7 +46,8 @@ class LaplacePosterior(AbstractPosterior):
     - `log_likelihood`: of all data at $\hat w$.
     - `squares`: the sum of squared residuals there, of all data; `None` for likelihoods
         that are not a `NormalLikelihood` of one scale.
-    - `num_targets`: how many numbers all targets hold.
+    - `num_targets`: how many numbers all targets hold, those of a row as often as its
+        weight says.
     - `temperature`: T.
     - `kind`: of the curvature, `"ggn"`, `"hessian"` or `"fisher"`.
     """
@@ -58,7 +59,7 @@ class LaplacePosterior(AbstractPosterior):
     likelihood: Likelihood
     log_likelihood: Float[Array, ""]
     squares: Float[Array, ""] | None
-    num_targets: int = eqx.field(static=True)
+    num_targets: Float[Array, ""]
     temperature: float = eqx.field(static=True)
     kind: Kind = eqx.field(static=True, default="ggn")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Float, PyTree
 
 MAX_BYTES = 2**26
 
@@ -18,17 +18,16 @@ def batch_size_for(bytes_of_one: int, largest: int) -> int:
 def sum_over_rows(
     function: Callable[..., PyTree],
     rows: PyTree,
-    weights: Bool[Array, " rows"],
+    weights: Float[Array, " rows"],
     batch_size: int,
 ) -> PyTree:
     """Return the sum of `function(rows, weights)` over parts of the rows.
 
     **Arguments:**
 
-    - `function`: of some rows and their weights; its result is a sum over those that
-        count.
+    - `function`: of some rows and their weights; its result is a weighted sum.
     - `rows`: arrays with one leading axis.
-    - `weights`: which rows count.
+    - `weights`: how often each row counts.
     - `batch_size`: the largest number of rows in a part.
     """
     num = len(weights)
@@ -43,7 +42,7 @@ def sum_over_rows(
         array = jnp.concatenate([array, jnp.repeat(array[-1:], short, axis=0)])
         return array.reshape(count, size, *array.shape[1:])
 
-    counted = jnp.concatenate([weights, jnp.zeros(count * size - num, bool)])
+    counted = jnp.pad(weights, (0, count * size - num))
     parts = (jax.tree.map(split, rows), counted.reshape(count, size))
     shapes = jax.eval_shape(function, *jax.tree.map(lambda a: a[0], parts))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

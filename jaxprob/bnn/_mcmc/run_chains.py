@@ -14,7 +14,7 @@ from ..._io.paths import local_path
 from ..._random.keys import check_key, step_key
 from ..._training.batch import num_rows
 from ..._types import Model, PRNGKey
-from .._joint.xy import xy
+from .._joint.row import as_row
 from .._posterior.draws import DrawsPosterior
 from .chain_files import load_shards, load_state, save_shard, save_state
 from .chains import AbstractChains
@@ -76,7 +76,7 @@ def run_chains(
             "runs NUTS, HMC, MCLMC, SGLD and SGHMC; jaxprob.fit trains other methods"
         )
     check_key(key)
-    xy(data)
+    as_row(data)
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every}: at least 1 draw")
     rows = num_rows(data)

@@ -9,6 +9,8 @@ from ..._random.keys import check_key
 from ..._types import PRNGKey
 from ...recalibrate import AdaptiveSets, ConformalQuantiles, TemperatureScaling
 from ...recalibrate._best_logarithm import best_logarithm
+from .._joint.row_statistics import single_target
+from .._joint.target import is_masked
 from .moments import AbstractMoments
 from .predictive import Predictive
 
@@ -181,12 +183,18 @@ def calibrate(
     **Raises:** `ValueError` for counts, for targets of another shape, and where the
     likelihood of the held-out rows has no maximum in the scale.
     """
+    single_target(predictive._kind)
+    if is_masked(y):
+        raise TypeError(
+            "y is a pair (values, observed): calibrate needs every target, so give the "
+            "rows whose target was observed, and the predictive of their inputs"
+        )
     if not predictive.is_classification and predictive.is_discrete:
         raise ValueError(
             f"{predictive} is of whole numbers, which no factor stretches: calibrate "
             "is for classes and for real outcomes"
         )
-    y = held_out.check_targets(y)
+    y = jnp.asarray(held_out.check_targets(y))
     scale = (_temperature if predictive.is_classification else _scale)(held_out, y)
     return CalibratedPredictive(predictive, held_out, y, scale)
 

@@ -12,7 +12,8 @@ from ..._checks import check_tree_values
 from ..._random.keys import check_key
 from ..._training.batch import num_rows
 from ..._types import PRNGKey
-from .._joint.likelihood import Likelihood, check_likelihood
+from .._joint.joint_likelihood import as_likelihood
+from .._joint.likelihood import Likelihood
 from .._joint.log_joint import LogJoint
 from .._posterior.posterior import AbstractPosterior
 from .._weights.apply import call_model
@@ -29,7 +30,7 @@ BATCH_BYTES = 2**20
 
 def predict(
     posterior: AbstractPosterior,
-    likelihood: Likelihood,
+    likelihood: Likelihood | dict[str, Any],
     x: PyTree,
     *,
     key: PRNGKey,
@@ -56,7 +57,8 @@ def predict(
     **Arguments:**
 
     - `posterior`: of any inference method.
-    - `likelihood`: that of training.
+    - `likelihood`: that of training. With a dict of them the result is asked by name,
+        `predictive["price"]`.
     - `x`: rows to predict.
     - `key`: sample s is drawn with `fold_in(key, s)`, whatever the batch sizes are.
     - `num_samples`: S. By default 100; a posterior of finitely many models (a point,
@@ -81,7 +83,7 @@ def predict(
         )
     if isinstance(likelihood, LogJoint):
         raise TypeError("likelihood is a LogJoint: give log_joint.likelihood")
-    check_likelihood(likelihood)
+    likelihood = as_likelihood(likelihood)
     check_key(key)
     x = _checked_rows(x)
     sizes = {

@@ -1,5 +1,7 @@
 """The posterior predictive distribution, a mixture over sampled models."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from ..._random.keys import check_key, example_keys
 from ..._types import PRNGKey
 from .._joint import row_statistics as row_statistics
 from .._joint.likelihood import Likelihood
+from .._joint.quantiles import quantile
 from .outputs import AbstractOutputs, KeptOutputs
 from .row_mixture import AbstractRowMixture
 from .static import Static
@@ -24,7 +27,8 @@ class Predictive(AbstractRowMixture):
     $f_{w_s}(x)$, so it passes through `jax.jit` as an argument and as a result, and
     `jax.vmap` maps over several. Statistics are computed when they are asked for, in
     batches of rows. With several outputs, everything but `log_prob` is for each output
-    separately.
+    separately. With a dict of likelihoods the statistics are asked by name,
+    `predictive["price"].mean`; `log_prob` and `sample` are joint, of dicts.
 
     - Regression: `mean`, `variance` = `aleatoric` + `epistemic`, `std`, `quantile`,
       `interval`, `cdf`.
@@ -60,7 +64,7 @@ class Predictive(AbstractRowMixture):
 
     @property
     def mean(self) -> Float[Array, "rows *out"]:
-        """Mean of y."""
+        """Mean of y; of angles the circular mean, the direction of the mean vector."""
         return self._moments[0]
 
     @property
@@ -76,9 +80,7 @@ class Predictive(AbstractRowMixture):
         r"""Mean of the variance, $\mathbb E_s[\mathrm{Var}[y \mid w_s]]$: the noise."""
         return self._moments[2]
 
-    def log_prob(
-        self, y: Num[Array | np.ndarray, "rows *out"]
-    ) -> Float[Array, " rows"]:
+    def log_prob(self, y: Any) -> Float[Array, " rows"]:
         r"""Log-density of the mixture itself, $\log \frac 1 S \sum_s p(y \mid w_s)$.
 
         It differs from that of the Gaussian with the same mean and variance, and is
@@ -86,7 +88,8 @@ class Predictive(AbstractRowMixture):
 
         **Arguments:**
 
-        - `y`: a target for each row.
+        - `y`: a target for each row; a pair `(values, observed)` where entries are
+            missing, and a dict for several targets.
         """
         return self._map(row_statistics.log_prob, self.check_targets(y))
 
@@ -94,11 +97,12 @@ class Predictive(AbstractRowMixture):
         """Distribution function of the mixture at a target for each row."""
         return self._map(row_statistics.cdf, self.check_targets(y))
 
-    def quantile(self, q: float) -> Float[Array, "rows *out"]:
+    def quantile(self, q: float) -> Num[Array, "rows *out"]:
         """The q-quantile of the mixture, by bisection of its distribution function.
 
         The quantile of a mixture is not the mean of its components' quantiles; it lies
-        between the smallest and the largest of them.
+        between the smallest and the largest of them. Of counts it is the smallest whole
+        number whose distribution function is q or more.
 
         **Arguments:**
 
@@ -108,12 +112,15 @@ class Predictive(AbstractRowMixture):
             raise ValueError(
                 f"q={q}: one number inside (0, 1) is required, such as q=0.9"
             )
-        return self._map(row_statistics.quantile, shared=(jnp.asarray(q),))
+        return self._map(quantile, shared=(jnp.asarray(q),))
 
     def interval(
         self, level: float = 0.9
-    ) -> tuple[Float[Array, "rows *out"], Float[Array, "rows *out"]]:
+    ) -> tuple[Num[Array, "rows *out"], Num[Array, "rows *out"]]:
         """The central interval with probability `level`, as (lower, upper).
+
+        Ends of counts are whole numbers, both in the interval, and its probability is
+        `level` or more; `probability(lower, upper)` is what it comes to.
 
         **Arguments:**
 
@@ -124,6 +131,22 @@ class Predictive(AbstractRowMixture):
                 f"level={level}: one probability inside (0, 1) is required"
             )
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
+
+    def probability(
+        self,
+        lower: Num[Array | np.ndarray, "rows *out"],
+        upper: Num[Array | np.ndarray, "rows *out"],
+    ) -> Float[Array, "rows *out"]:
+        r"""Return $P(\text{lower} \le y \le \text{upper})$, for each output.
+
+        **Arguments:**
+
+        - `lower`, `upper`: ends of the intervals, both inside.
+        """
+        below = jnp.asarray(lower)
+        if self.is_discrete:
+            below = below - 1
+        return self.cdf(upper) - self.cdf(below)
 
     @property
     def _information(self):
@@ -151,7 +174,7 @@ class Predictive(AbstractRowMixture):
         """
         return self._information[2]
 
-    def sample(self, *, key: PRNGKey) -> Num[Array, "rows *out"]:
+    def sample(self, *, key: PRNGKey) -> Any:
         """Draw a target for each row jointly: all rows share the sampled model.
 
         So differences between rows have the model's own uncertainty. For independent

@@ -7,13 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Num, PyTree, Shaped
 
 from ..._checks import check_classes, check_finite
 from ..._training.batch import num_rows
 from .._joint import row_statistics as row_statistics
 from .._joint.families import base, family_of
+from .._joint.joint_distribution import JointDistribution, check_names
+from .._joint.joint_likelihood import PartLikelihood
 from .._joint.likelihood import Likelihood
+from .._joint.target import is_masked, observe
 from .._weights.scale import is_traced
 from .moments import AbstractMoments
 from .outputs import AbstractOutputs
@@ -39,6 +42,20 @@ class AbstractRowMixture(AbstractMoments):
     def likelihood(self) -> Likelihood:
         """The likelihood of the components."""
         return self._likelihood.value
+
+    def __getitem__(self, name: str) -> "AbstractRowMixture":
+        """The predictive of one of several targets, a mixture over the same models.
+
+        **Raises:** `TypeError` where there is one target, `KeyError` for another name.
+        """
+        if not isinstance(self._kind, JointDistribution):
+            raise TypeError(
+                f"predictive[{name!r}]: this likelihood has one target, so that its "
+                "statistics are those of the predictive itself"
+            )
+        self._kind.part(name)
+        part = PartLikelihood(self.likelihood, name)
+        return eqx.tree_at(lambda p: p._likelihood, self, Static.of(part))
 
     @property
     def num_rows(self) -> int:
@@ -76,8 +93,8 @@ class AbstractRowMixture(AbstractMoments):
         return row_statistics.has_quantiles(self._kind)
 
     def check_rows(
-        self, name: str, array: Num[Array | np.ndarray, "..."]
-    ) -> Num[Array, "..."]:
+        self, name: str, array: Shaped[Array | np.ndarray, "..."]
+    ) -> Shaped[Array, "..."]:
         """Return the array; raise if an entry is not finite or rows are missing."""
         array = jnp.asarray(array)
         if array.shape[:1] != (self.num_rows,):
@@ -89,11 +106,18 @@ class AbstractRowMixture(AbstractMoments):
             check_finite(name, np.asarray(array))
         return array
 
-    def check_targets(self, y: Num[Array | np.ndarray, "..."]) -> Num[Array, "..."]:
-        """Return the targets as an array, after checking shape, values and labels.
+    def check_targets(self, y: Any) -> Any:
+        """Return the targets as arrays, after checking shape, values and labels.
 
         Any other shape than that of the predictions would broadcast against them.
         """
+        if isinstance(self._kind, JointDistribution):
+            check_names(y, self._kind.names, "y")
+            return {k: self[k].check_targets(v) for k, v in y.items()}
+        if is_masked(y):
+            values = self.check_targets(_filled(*y))
+            observe(self._component, (values[0], y[1][0]))
+            return values, self.check_rows("observed", y[1])
         y = self.check_rows("y", y)
         expected = (self.num_rows, *self._shape)
         if y.shape != expected:
@@ -152,6 +176,13 @@ class AbstractRowMixture(AbstractMoments):
             if not any(map(is_traced, jax.tree.leaves(stored))):
                 object.__setattr__(self, name, stored)  # the dataclass is frozen
         return stored
+
+
+def _filled(values, observed):
+    """Zeros where nothing was observed: zero is a label of any classes."""
+    values, observed = jnp.asarray(values), jnp.asarray(observed)
+    keep = observed.reshape(observed.shape + (1,) * (values.ndim - observed.ndim))
+    return jnp.where(keep, values, jnp.zeros((), values.dtype))
 
 
 @eqx.filter_jit
