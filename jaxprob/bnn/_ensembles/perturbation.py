@@ -12,7 +12,11 @@ from .._joint.target import log_likelihood_of, observe
 
 
 def perturbed_log_likelihood(
-    p: dist.Distribution, y: PyTree, *, key: PRNGKey, temperature: Float[Array, ""]
+    p: dist.Distribution,
+    y: PyTree,
+    *,
+    key: PRNGKey,
+    temperature: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     r"""Return the log-likelihood of a row, perturbed at random.
 
