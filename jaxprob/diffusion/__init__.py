@@ -29,6 +29,10 @@ the flow as a map between data and noise. `map_examples` applies them to many ex
 `Guided` and `Thresholded` take a denoiser and are denoisers, so all of the above works
 with them.
 
+**Flow matching** carries any source to the data: a velocity field (`VelocityField`),
+its loss (`FlowMatchingLoss`, with couplings such as `OTCoupling`), its sampler
+(`FlowSampler`) and its density (`flow_log_prob`).
+
 All levels are in units of the data's standard deviation: a schedule adds noise to
 standardised data, and a denoiser has the scale of its data (`standardised`).
 
@@ -49,6 +53,23 @@ from ._denoiser.units import Units as Units
 from ._denoiser.denoiser import AbstractDenoiser as AbstractDenoiser
 from ._denoiser.wrapper import AbstractDenoiserWrapper as AbstractDenoiserWrapper
 from ._denoiser.preconditioned import Preconditioned as Preconditioned
+from ._velocity.source import (
+    AbstractSource as AbstractSource,
+    EmpiricalSource as EmpiricalSource,
+    NormalSource as NormalSource,
+    PairedSource as PairedSource,
+    SampledSource as SampledSource,
+)
+from ._velocity.velocity_field import (
+    AbstractVelocityField as AbstractVelocityField,
+    VelocityField as VelocityField,
+)
+from ._velocity.coupling import (
+    AbstractCoupling as AbstractCoupling,
+    IndependentCoupling as IndependentCoupling,
+    OTCoupling as OTCoupling,
+    SinkhornCoupling as SinkhornCoupling,
+)
 from ._loss.times import (
     AbstractTimes as AbstractTimes,
     LogitNormalTimes as LogitNormalTimes,
@@ -68,6 +89,10 @@ from ._loss.loss import (
     DenoisingLoss as DenoisingLoss,
     denoising_error as denoising_error,
 )
+from ._loss.flow_matching import (
+    FlowMatchingLoss as FlowMatchingLoss,
+    flow_matching_error as flow_matching_error,
+)
 from ._sampler.grid import AbstractGrid as AbstractGrid
 from ._sampler.grids import (
     CustomGrid as CustomGrid,
@@ -79,6 +104,7 @@ from ._sampler.grids import (
 from ._sampler.sampler import AbstractSampler as AbstractSampler, Draw as Draw
 from ._sampler.sample import sample as sample
 from ._sampler.ode import ODESampler as ODESampler
+from ._sampler.flow_sampler import FlowSampler as FlowSampler
 from ._sampler.sde import SDESampler as SDESampler
 from ._sampler.grid_sampler import AbstractGridSampler as AbstractGridSampler
 from ._sampler.multistep import AbstractMultistep as AbstractMultistep
@@ -95,6 +121,7 @@ from ._density.trace import (
 )
 from ._density.density_flow import LogProb as LogProb
 from ._density.log_prob import log_prob as log_prob
+from ._density.flow_log_prob import flow_log_prob as flow_log_prob
 from ._density.bits import bits_per_dim as bits_per_dim, dequantise as dequantise
 from ._density.latent import (
     decode as decode,

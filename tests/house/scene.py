@@ -136,6 +136,10 @@ def unconditional() -> Any:
     return diffusion.Preconditioned(net, diffusion.VP.linear())
 
 
+def velocity_field() -> Any:
+    return diffusion.VelocityField(nn.ResidualMLP(2, width=8, depth=1, key=key()))
+
+
 def image_denoiser(**condition: int) -> Any:
     net = nn.UNet((1, 8, 8), widths=(4,), key=key(), **condition)
     return diffusion.Preconditioned(net, diffusion.VP.linear())
@@ -250,6 +254,17 @@ SPECIAL: dict[str, Names] = {
     "diffusion/_sampler/exponential.py:ExpAB": IMAGES,
     "diffusion/_sampler/sample.py:sample": IMAGES,
     "diffusion/_loss/loss.py:DenoisingLoss": {"denoiser": unconditional},
+    "diffusion/_velocity/velocity_field.py:VelocityField": {"net": POINTS["net"]},
+    "diffusion/_loss/flow_matching.py:FlowMatchingLoss": {
+        "field": velocity_field,
+        "x_source": lambda: rows()[0],
+    },
+    "diffusion/_sampler/flow_sampler.py:FlowSampler": {"field": velocity_field},
+    "diffusion/_density/flow_log_prob.py:flow_log_prob": {
+        "field": velocity_field,
+        "x": lambda: rows()[0][0],
+        "rows": lambda: rows()[0][:2],
+    },
     "plot/_plane.py:trajectories": {"denoiser": unconditional},
     "lightning/_module/diffusion.py:DiffusionModule": {
         "class_denoiser": lambda: guidable(image_denoiser(num_classes=10)),

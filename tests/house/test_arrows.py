@@ -38,6 +38,7 @@ DIFFUSION: tuple[Row, ...] = (
     "nn",
     "_schedule",
     "_denoiser",
+    "_velocity",
     "_loss",
     "_sampler",
     "_density",

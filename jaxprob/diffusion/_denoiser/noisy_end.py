@@ -51,7 +51,7 @@ def check_noisy_end(
             "should hardly differ, and samples can come out far too wide. Train with "
             'Preconditioned(net, schedule, predict="edm"), or "v"; or train this '
             "network longer",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

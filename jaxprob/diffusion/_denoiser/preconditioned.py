@@ -13,7 +13,7 @@ from ..._types import PRNGKey
 from ...tree._single import single
 from .._schedule.schedule import AbstractSchedule, check_schedule
 from .._types import Cond, Level, Scalar
-from ..nn import AbstractReader, read_condition, reader_of, with_checked_tables
+from ..nn import AbstractReader, evaluate_network, reader_of
 from .data_scale import mean_and_scale, per_column_values
 from .denoiser import AbstractDenoiser
 from .parameterisation import PARAMETERISATIONS, to_x0, unknown
@@ -171,19 +171,8 @@ class Preconditioned(AbstractDenoiser):
         """Return the posterior mean of the standardised data."""
         level = jnp.asarray(level, y.dtype)
         square = 1.0 + level**2
-        net = with_checked_tables(self.net)
-        dtype = _dtype(net) or y.dtype
-        y_in, c = (y * jax.lax.rsqrt(square)).astype(dtype), self._noise_input(level)
-        # Never in half precision: its digits do not tell nearby noise levels apart.
-        c = c.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
-        out = single(
-            read_condition(lambda cond: net(y_in, c, cond, key=key), cond)
-        ).astype(y.dtype)
-        if out.shape != y.shape:
-            raise ValueError(
-                f"the network turned shape {y.shape} into {out.shape}; a denoiser's "
-                "network gives back the shape it gets"
-            )
+        y_in, c = y * jax.lax.rsqrt(square), self._noise_input(level)
+        out = evaluate_network(self.net, y_in, c, cond, key=key)
         if self.predict == "edm":
             return y / square + level * jax.lax.rsqrt(square) * out
         return to_x0(self.predict, out, self.schedule, x=y, level=level)
@@ -229,15 +218,3 @@ class Standardised(AbstractDenoiser):
 
     def output_gain(self, level: Level) -> Scalar:
         return self.denoiser.output_gain(level)
-
-
-def _dtype(net):
-    """Return the dtype of a network's parameters if all have the same one.
-
-    Convolutions take no operands of two dtypes: a network of float32 under
-    `jax_enable_x64` is given float32, and one in half precision (as inside
-    `LowPrecisionLoss`) half precision.
-    """
-    kinds = {leaf.dtype for leaf in jax.tree.leaves(net) if eqx.is_inexact_array(leaf)}
-    kind = kinds.pop() if len(kinds) == 1 else None
-    return kind if kind is not None and jnp.issubdtype(kind, jnp.floating) else None

@@ -69,7 +69,7 @@ class DensityFlow(eqx.Module):
         unit, units = denoiser.standardised()
         high, _ = self.levels
         if key is not None:
-            key = jax.random.fold_in(key, _bits_hash(x))
+            key = jax.random.fold_in(key, bits_hash(x))
         volume, x = units.log_volume(x), units.to_unit(x)
         start = last_level(
             unit, high, x.shape, cond, known=units.known, rank=_RANK, dtype=x.dtype
@@ -95,7 +95,7 @@ class DensityFlow(eqx.Module):
         mismatch = start.mismatch((x_0 - ends) / high**2 - score)
         return LogProb(
             value,
-            _standard_error(values, self.trace),
+            standard_error(values, self.trace),
             solver_error,
             mismatch,
             count,
@@ -147,7 +147,7 @@ class DensityFlow(eqx.Module):
         return end, change + dim * growth, solution.stats["num_steps"], failed
 
 
-def _bits_hash(x):
+def bits_hash(x):
     """Return a number from the bits of an example, for `fold_in`.
 
     For a given x, a key folded with it is as random as the key was, so estimates stay
@@ -160,7 +160,7 @@ def _bits_hash(x):
     return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
-def _standard_error(values, trace):
+def standard_error(values, trace):
     if isinstance(trace, ExactTrace):
         return jnp.zeros_like(values[0])
     if trace.num_replicates == 1:

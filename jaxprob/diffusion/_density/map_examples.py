@@ -16,12 +16,13 @@ from .._sampler.rows import check_rows, over_rows
 from .._schedule.argument_checks import as_example
 from .._schedule.constants import hold_schedules
 from .._types import Numbers
+from .._velocity.velocity_field import AbstractVelocityField
 from ..nn import check_condition
 
 
 def map_examples(
     function: Callable[..., PyTree],
-    denoiser: AbstractDenoiser,
+    denoiser: AbstractDenoiser | AbstractVelocityField,
     x: Numbers,
     *,
     cond: PyTree = None,
@@ -33,8 +34,8 @@ def map_examples(
 ) -> PyTree:
     """Return `function(denoiser, x[i], cond=cond[i], **settings)` for each example.
 
-    The function is `log_prob`, `encode`, `decode` or a user's. The program is compiled
-    once for denoisers of one structure and one set of settings.
+    The function is `log_prob`, `encode`, `decode`, `flow_log_prob` or a user's. The
+    program is compiled once for models of one structure and one set of settings.
 
     ```python
     out = map_examples(log_prob, denoiser, images, trace=Hutchinson(8), key=key)
@@ -46,7 +47,7 @@ def map_examples(
 
     - `function`: a function of a file, so that a second call finds the program of the
         first. It returns a tree of arrays.
-    - `denoiser`: the model.
+    - `denoiser`: the model, a denoiser or a velocity field.
     - `x`: examples, or latents for `decode`, along a leading axis.
     - `cond`: one condition for each, along the leading axis of every leaf.
     - `key`: if given, the function gets `key=fold_in(key, i)` for row i, which does not
@@ -61,7 +62,8 @@ def map_examples(
 
     **Raises:** `ValueError` for no examples, or a `cond` of another length.
     """
-    check_denoiser(denoiser)
+    if not isinstance(denoiser, AbstractVelocityField):
+        check_denoiser(denoiser)
     if key is not None:
         check_key(key)
     x = as_example("x", x)

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._denoiser.denoiser import at_level
 from .._schedule.constants import free_schedules
 
 
@@ -32,8 +31,8 @@ def check_finite_draws(draws, held, sampler, key, cond, shape) -> None:
         raise RuntimeError(
             f"{(failed | ~finite).sum()} of {finite.size} samples are not finite, "
             f"first sample {first}: the denoiser gave NaN or infinity, there at step "
-            f"{step} of {steps}, noise level {level:.3g}. Look at its parameters and "
-            f"at the last training losses.{_about(cond)}"
+            f"{step} of {steps}, {sampler.coordinate} {level:.3g}. Look at its "
+            f"parameters and at the last training losses.{_about(cond)}"
         )
     raise RuntimeError(
         f"the solver reached its maximum of steps for {failed.sum()} of {failed.size} "
@@ -64,10 +63,9 @@ def _first_bad(held, sampler, key, cond, shape, failed):
     def follow(held, key, cond):
         denoiser = free_schedules(held)
         out = sampler.draw(denoiser, shape, key=key, cond=cond, trajectory=True)
-        unit, units = denoiser.standardised()
-        outputs = jax.vmap(
-            lambda x, level: at_level(unit, units.to_unit(x), level, cond)
-        )(out.path, out.levels)
+        outputs = jax.vmap(lambda x, level: sampler.answer(denoiser, x, level, cond))(
+            out.path, out.levels
+        )
         return out.path, outputs, out.levels
 
     path, outputs, levels = (np.asarray(a) for a in follow(held, key, cond))

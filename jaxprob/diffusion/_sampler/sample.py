@@ -9,10 +9,11 @@ from jaxtyping import PyTree
 from ..._engine.layout import Layout
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
+from .._denoiser.denoiser import AbstractDenoiser
 from .._denoiser.noisy_end import check_noisy_end
 from .._schedule.argument_checks import as_shape, check_count, check_kind
 from .._schedule.constants import hold_schedules
+from .._velocity.velocity_field import AbstractVelocityField
 from ..nn import check_condition, check_given
 from .not_finite import check_finite_draws
 from .rows import check_rows, over_rows
@@ -21,7 +22,7 @@ from .start_checks import check_start
 
 
 def sample(
-    denoiser: AbstractDenoiser,
+    denoiser: AbstractDenoiser | AbstractVelocityField,
     sampler: AbstractSampler,
     *,
     key: PRNGKey,
@@ -45,7 +46,8 @@ def sample(
 
     **Arguments:**
 
-    - `denoiser`, `sampler`: model and method.
+    - `denoiser`, `sampler`: model and method; a velocity field and `FlowSampler`, or a
+        denoiser and any other sampler.
     - `key`: all randomness.
     - `num_samples`: number of samples.
     - `shape`: of one example.
@@ -63,8 +65,8 @@ def sample(
     finite, with the step at which that began; `ValueError` for a `cond` of another
     length or shape, or an unknown class.
     """
-    check_denoiser(denoiser)
     check_kind("sampler", sampler, AbstractSampler, "give a sampler, e.g. ExpAB(18)")
+    sampler.check_model(denoiser)
     check_key(key)
     check_count("num_samples", num_samples, "draw at least one sample")
     shape = as_shape(shape)
@@ -73,10 +75,8 @@ def sample(
     check_condition(denoiser, cond)
     check_given(denoiser, cond)
     held = hold_schedules(denoiser)
-    levels = sampler.levels(denoiser, shape)
-    if levels is not None:
-        check_start(denoiser, held, float(levels[0]), shape, cond)
-        check_noisy_end(denoiser, held, float(levels[0]), shape, cond)
+    if isinstance(denoiser, AbstractDenoiser):
+        _check_beginning(denoiser, held, sampler, shape, cond)
     draws = over_rows(
         _Draws(sampler, key, shape, trajectory),
         held,
@@ -87,6 +87,13 @@ def sample(
     )
     check_finite_draws(draws, held, sampler, key, cond, shape)
     return draws
+
+
+def _check_beginning(denoiser, held, sampler, shape, cond):
+    levels = sampler.levels(denoiser, shape)
+    if levels is not None:
+        check_start(denoiser, held, float(levels[0]), shape, cond)
+        check_noisy_end(denoiser, held, float(levels[0]), shape, cond)
 
 
 class _Draws(eqx.Module):

@@ -1,6 +1,7 @@
 """The contract of a sampler."""
 
 import abc
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from ..._random.keys import check_key
-from ..._types import PRNGKey
-from .._denoiser.denoiser import AbstractDenoiser
+from ..._types import Model, PRNGKey
+from .._denoiser.denoiser import AbstractDenoiser, at_level, check_denoiser
 from .._types import Cond
+from .._velocity.velocity_field import AbstractVelocityField
 
 
 class Draw(eqx.Module):
@@ -24,7 +26,8 @@ class Draw(eqx.Module):
         the first level, which samples of one condition share.
     - `failed`: whether the solver gave up, at its maximum of steps.
     - `path`: $x_t/\alpha_t$ at the noise levels `levels`, from noise to data, if it
-        was asked for. Levels are in units of the data's standard deviation.
+        was asked for. Levels are in units of the data's standard deviation. Of a
+        velocity field, $x_t$ at the times `levels`, from the source to the data.
     """
 
     x_0: Float[Array, "..."]
@@ -39,6 +42,9 @@ class AbstractSampler(eqx.Module):
 
     For more samples, map over keys with `jax.vmap`, or call `sample`.
     """
+
+    coordinate: ClassVar[str] = "noise level"
+    """Name of the coordinate in `Draw.levels`, for errors."""
 
     @abc.abstractmethod
     def draw(
@@ -61,6 +67,25 @@ class AbstractSampler(eqx.Module):
         - `trajectory`: whether to return the path from noise to data too.
         """
 
+    def check_model(self, model: Model) -> None:
+        """Check that a model is of the kind that the sampler takes, a denoiser.
+
+        **Raises:** `TypeError` with the call that makes one.
+        """
+        if isinstance(model, AbstractVelocityField):
+            raise TypeError(
+                f"{type(self).__name__} samples denoisers, and the model is a "
+                f"{type(model).__name__}: write FlowSampler(source)"
+            )
+        check_denoiser(model)
+
+    def answer(
+        self, model: Model, x: Float[Array, "*shape"], level: Any, cond: Cond
+    ) -> Float[Array, "*shape"]:
+        """Return the model's answer at a point of a path, to find where NaN began."""
+        unit, units = model.standardised()
+        return at_level(unit, units.to_unit(x), level, cond)
+
     def levels(
         self, denoiser: AbstractDenoiser, shape: tuple[int, ...]
     ) -> np.ndarray | None:
@@ -73,7 +98,7 @@ class AbstractSampler(eqx.Module):
 
     def draw_many(
         self,
-        denoiser: AbstractDenoiser,
+        denoiser: Model,
         shape: tuple[int, ...],
         *,
         keys: Key[Array, " num"],
@@ -89,7 +114,7 @@ class AbstractSampler(eqx.Module):
 
     def __call__(
         self,
-        denoiser: AbstractDenoiser,
+        denoiser: Model,
         shape: tuple[int, ...],
         *,
         key: PRNGKey,

@@ -48,7 +48,7 @@ def _check_scale(denoiser, std):
         f"a standard deviation of {std:.2g}. Noise levels are then those of data of "
         f"standard deviation 1: define {name}.standardised(), or give "
         "Preconditioned(net, schedule, sigma_data=...)",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
@@ -61,7 +61,7 @@ def _check_level(denoiser, level, nats):
         "mean and covariance of the denoiser's answers, and the distribution of the "
         f"denoiser is up to {nats:.2g} nats from it: samples will be biased as much. "
         "Take a schedule that ends at a higher level",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

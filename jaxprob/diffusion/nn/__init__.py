@@ -31,6 +31,7 @@ from ._condition_checks import (
     check_given as check_given,
 )
 from ._entrance import (
+    evaluate_network as evaluate_network,
     read_condition as read_condition,
     with_checked_tables as with_checked_tables,
 )

@@ -6,9 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from ..._types import Model
+from ..._types import Model, PRNGKey
+from ...tree._single import single
+from .._types import Cond
 from ._condition import is_condition
 
 
@@ -38,6 +40,35 @@ def with_checked_tables(net: Model) -> Model:
         return _CheckedTable(num, size, node.weight)
 
     return jax.tree.map(check, net, is_leaf=is_table)
+
+
+def evaluate_network(
+    net: Callable[..., Array],
+    x: Float[Array, "*shape"],
+    c: Float[Array, ""],
+    cond: Cond,
+    *,
+    key: PRNGKey | None,
+) -> Float[Array, "*shape"]:
+    """Return `net(x, c, cond, key=key)` in the dtype of `x`.
+
+    A network whose parameters all have one dtype gets its input in that dtype.
+
+    **Raises:** `ValueError` for an output of another shape.
+    """
+    net = with_checked_tables(net)
+    dtype = _dtype(net) or x.dtype
+    # Never in half precision: its digits do not tell nearby noise levels apart.
+    c = c.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
+    out = single(
+        read_condition(lambda cond: net(x.astype(dtype), c, cond, key=key), cond)
+    ).astype(x.dtype)
+    if out.shape != x.shape:
+        raise ValueError(
+            f"the network turned shape {x.shape} into {out.shape}; a denoiser's "
+            "network gives back the shape it gets"
+        )
+    return out
 
 
 def read_condition(call: Callable[[Any], Array], cond: PyTree) -> Array:
@@ -75,3 +106,15 @@ def _works(call, cond):
     except Exception:
         return False
     return True
+
+
+def _dtype(net):
+    """Return the dtype of a network's parameters if all have the same one.
+
+    Convolutions take no operands of two dtypes: a network of float32 under
+    `jax_enable_x64` is given float32, and one in half precision (as inside
+    `LowPrecisionLoss`) half precision.
+    """
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(net) if eqx.is_inexact_array(leaf)}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return kind if kind is not None and jnp.issubdtype(kind, jnp.floating) else None
