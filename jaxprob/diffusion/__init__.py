@@ -103,6 +103,7 @@ from ._sampler.grids import (
 )
 from ._sampler.sampler import AbstractSampler as AbstractSampler, Draw as Draw
 from ._sampler.sample import sample as sample
+from ._sampler.start import add_noise as add_noise
 from ._sampler.ode import ODESampler as ODESampler
 from ._sampler.flow_sampler import FlowSampler as FlowSampler
 from ._sampler.sde import SDESampler as SDESampler
@@ -119,8 +120,11 @@ from ._density.trace import (
     Hutchinson as Hutchinson,
     HutchPP as HutchPP,
 )
-from ._density.density_flow import LogProb as LogProb
-from ._density.log_prob import log_prob as log_prob
+from ._density.density_flow import Decoded as Decoded, LogProb as LogProb
+from ._density.log_prob import (
+    decode_with_log_prob as decode_with_log_prob,
+    log_prob as log_prob,
+)
 from ._density.flow_log_prob import flow_log_prob as flow_log_prob
 from ._density.bits import bits_per_dim as bits_per_dim, dequantise as dequantise
 from ._density.latent import (

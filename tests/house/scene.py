@@ -250,6 +250,10 @@ SPECIAL: dict[str, Names] = {
         "denoiser": lambda: guidable(denoiser())
     },
     "diffusion/_density/log_prob.py:log_prob": IMAGES,
+    "diffusion/_density/log_prob.py:decode_with_log_prob": {
+        "denoiser": unconditional,
+    },
+    "diffusion/_sampler/start.py:add_noise": {"denoiser": unconditional},
     "diffusion/_density/map_examples.py:map_examples": IMAGES,
     "diffusion/_sampler/exponential.py:ExpAB": IMAGES,
     "diffusion/_sampler/sample.py:sample": IMAGES,

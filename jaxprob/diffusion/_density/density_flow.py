@@ -53,6 +53,23 @@ class LogProb(eqx.Module):
     failed: Bool[Array, "..."]
 
 
+class Decoded(eqx.Module):
+    """Data that the flow pairs with noise, and their log-density in nats.
+
+    **Fields:**
+
+    - `x`: the data, with the noise of `level_min` in them.
+    - `value`: the log-density there, which is `log_prob(denoiser, x).value`.
+    - `trace_error`, `num_evaluations`, `failed`: as in `LogProb`.
+    """
+
+    x: Float[Array, "..."]
+    value: Float[Array, "..."]
+    trace_error: Float[Array, "..."]
+    num_evaluations: Int[Array, "..."]
+    failed: Bool[Array, "..."]
+
+
 class DensityFlow(eqx.Module):
     """Settings of a density: those that are arrays or objects, and static ones."""
 
@@ -65,9 +82,30 @@ class DensityFlow(eqx.Module):
     estimate_error: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
 
+    def decode(self, denoiser, latent, cond, key):
+        """Return the data of a latent and their density, in one solve."""
+        unit, units = denoiser.standardised()
+        high, low = self.levels
+        if key is not None:
+            key = jax.random.fold_in(key, bits_hash(latent))
+        shape, dtype = latent.shape, latent.dtype
+        start = last_level(
+            unit, high, shape, cond, known=units.known, rank=_RANK, dtype=dtype
+        )
+        x = start.decode(latent)
+        end, change, steps, failed = self._solve(unit, x, cond, key, 1.0, (high, low))
+        values = start.log_prob(x) - change - units.log_volume(x)
+        return Decoded(
+            jnp.where(failed, jnp.nan, units.to_data(end)),
+            jnp.where(failed, jnp.nan, jnp.mean(values)),
+            standard_error(values, self.trace),
+            num_evaluations(self.solver, steps),
+            failed,
+        )
+
     def __call__(self, denoiser, x, cond, key):
         unit, units = denoiser.standardised()
-        high, _ = self.levels
+        high, low = self.levels
         if key is not None:
             key = jax.random.fold_in(key, bits_hash(x))
         volume, x = units.log_volume(x), units.to_unit(x)
@@ -80,13 +118,14 @@ class DensityFlow(eqx.Module):
                 return start.log_prob(end)
             return self.prior(units.to_data(end)) + volume
 
-        ends, change, steps, failed = self._solve(unit, x, cond, key, 1.0)
+        way = low, high
+        ends, change, steps, failed = self._solve(unit, x, cond, key, 1.0, way)
         values = log_prior(ends) + change
         value = jnp.where(failed, jnp.nan, jnp.mean(values) - volume)
         count = num_evaluations(self.solver, steps)
         solver_error = jnp.full_like(value, jnp.nan)
         if self.estimate_error:
-            rough, rough_change, more, _ = self._solve(unit, x, cond, key, 10.0)
+            rough, rough_change, more, _ = self._solve(unit, x, cond, key, 10.0, way)
             rough_value = jnp.mean(log_prior(rough) + rough_change) - volume
             solver_error = jnp.abs(rough_value - value)
             count = count + num_evaluations(self.solver, more)
@@ -103,11 +142,11 @@ class DensityFlow(eqx.Module):
             failed,
         )
 
-    def _solve(self, denoiser, x, cond, key, scale):
+    def _solve(self, denoiser, x, cond, key, scale, way):
         """Return the end of the flow, changes of log-density, steps, and a failure."""
-        high, low = self.levels
+        first, final = way
         shape, dim = x.shape, x.size
-        begin, last = bent(-math.log(low)), bent(-math.log(high))
+        begin, last = bent(-math.log(first)), bent(-math.log(final))
 
         @in_bent
         def right_hand_side(u, state):
@@ -120,13 +159,13 @@ class DensityFlow(eqx.Module):
             return value.reshape(shape), self.trace(product, dim, x.dtype, key=key)
 
         zeros = jnp.zeros((self.trace.num_replicates,), x.dtype)
-        t0, y0 = jnp.asarray(begin, x.dtype), (x / math.hypot(1.0, low), zeros)
+        t0, y0 = jnp.asarray(begin, x.dtype), (x / math.hypot(1.0, first), zeros)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(lambda w, state, args: right_hand_side(w, state)),
             self.solver,
             t0=t0,
             t1=jnp.asarray(last, x.dtype),
-            dt0=-LARGEST_STEP,
+            dt0=math.copysign(LARGEST_STEP, last - begin),
             y0=y0,
             stepsize_controller=dfx.PIDController(
                 # Steps of a method of order five grow like the fifth root of these.
@@ -141,9 +180,9 @@ class DensityFlow(eqx.Module):
         assert solution.ys is not None  # SaveAt(t1=True) is the default
         y, change = solution.ys[0][0], solution.ys[1][0]
         # Densities of y and of x differ by the volume of the scaling.
-        growth = math.log(math.hypot(1.0, high)) - math.log(math.hypot(1.0, low))
+        growth = math.log(math.hypot(1.0, final)) - math.log(math.hypot(1.0, first))
         failed = solution.result != dfx.RESULTS.successful
-        end = y * math.hypot(1.0, high)
+        end = y * math.hypot(1.0, final)
         return end, change + dim * growth, solution.stats["num_steps"], failed
 
 

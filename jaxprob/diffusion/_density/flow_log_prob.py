@@ -5,7 +5,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._random.keys import check_key
 from ..._types import PRNGKey
 from ...tree._inference_mode import inference_mode
 from .._denoiser.units import along_leading
@@ -16,7 +15,7 @@ from .._velocity.source import AbstractSource, NormalSource
 from .._velocity.velocity_field import AbstractVelocityField, check_field
 from ..nn import check_given
 from .density_flow import LogProb, bits_hash, standard_error
-from .trace import AbstractTrace, ExactTrace
+from .trace import AbstractTrace, checked_trace
 
 
 def flow_log_prob(
@@ -67,13 +66,7 @@ def flow_log_prob(
     check_given(field, cond)
     source = NormalSource() if source is None else source
     check_kind("source", source, AbstractSource, "give that of the loss")
-    trace = ExactTrace() if trace is None else trace
-    if key is None and not isinstance(trace, ExactTrace):
-        raise ValueError(
-            f"{type(trace).__name__} draws probes: give flow_log_prob a key"
-        )
-    if key is not None:
-        check_key(key)
+    trace = checked_trace("flow_log_prob", trace, key)
     solver = dfx.Tsit5() if solver is None else solver
     flow = FieldDensity(source, trace, solver, rtol, atol, estimate_error, max_steps)
     return _compiled(flow, field, as_example("x", x), cond, key)

@@ -6,7 +6,6 @@ import diffrax as dfx
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..._random.keys import check_key
 from ..._types import PRNGKey
 from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
 from .._sampler.grid import level_range
@@ -14,8 +13,8 @@ from .._schedule.argument_checks import as_example
 from .._schedule.constants import free_schedules, hold_schedules
 from .._types import Cond, Numbers
 from ..nn import check_given
-from .density_flow import DensityFlow, LogProb
-from .trace import AbstractTrace, ExactTrace
+from .density_flow import Decoded, DensityFlow, LogProb
+from .trace import AbstractTrace, checked_trace
 
 
 def log_prob(
@@ -79,12 +78,7 @@ def log_prob(
     """
     check_denoiser(denoiser)
     check_given(denoiser, cond)
-    x = as_example("x", x)
-    trace = ExactTrace() if trace is None else trace
-    if key is None and not isinstance(trace, ExactTrace):
-        raise ValueError(f"{type(trace).__name__} draws probes: give log_prob a key")
-    if key is not None:
-        check_key(key)
+    x, trace = as_example("x", x), checked_trace("log_prob", trace, key)
     flow = DensityFlow(
         trace,
         dfx.Tsit5() if solver is None else solver,
@@ -101,3 +95,49 @@ def log_prob(
 @eqx.filter_jit
 def _compiled(flow, held, x, cond, key):
     return flow(free_schedules(held), x, cond, key)
+
+
+def decode_with_log_prob(
+    denoiser: AbstractDenoiser,
+    latent: Numbers,
+    *,
+    cond: Cond = None,
+    trace: AbstractTrace | None = None,
+    key: PRNGKey | None = None,
+    solver: dfx.AbstractSolver | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    level_min: float = 0.002,
+    level_max: float | None = None,
+    max_steps: int = 4096,
+) -> Decoded:
+    r"""Return a sample and its log-density, by one solve of the probability flow.
+
+    The sample is the flow's end at `level_min`, where `log_prob` begins, so that its
+    density is the one of `log_prob`. `sample` and `decode` return the denoiser's answer
+    there instead, which is without the noise of that level.
+
+    ```python
+    latents = jax.random.normal(key, (16, 2))
+    out = map_examples(decode_with_log_prob, denoiser, latents)
+    samples, nats = out.x, out.value
+    ```
+
+    **Arguments:**
+
+    - `latent`: standard normal noise, of the shape of an example.
+    - the others: as in `log_prob`. Random probes depend on the latent.
+    """
+    check_denoiser(denoiser)
+    check_given(denoiser, cond)
+    latent = as_example("latent", latent)
+    trace = checked_trace("decode_with_log_prob", trace, key)
+    levels = level_range(denoiser.schedule, level_min, level_max)
+    solver = dfx.Tsit5() if solver is None else solver
+    flow = DensityFlow(trace, solver, rtol, atol, levels, None, False, max_steps)
+    return _decoded(flow, hold_schedules(denoiser), latent, cond, key)
+
+
+@eqx.filter_jit
+def _decoded(flow, held, latent, cond, key):
+    return flow.decode(free_schedules(held), latent, cond, key)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._random.keys import check_key
 from ..._types import PRNGKey
 
 
@@ -118,3 +119,18 @@ class HutchPP(AbstractTrace):
         probes = jax.random.rademacher(probe_key, (self.num_replicates, dim), dtype)
         rest = probes - (probes @ basis.T) @ basis
         return main + jax.vmap(lambda v: v @ product(v))(rest)
+
+
+def checked_trace(
+    function: str, trace: AbstractTrace | None, key: PRNGKey | None
+) -> AbstractTrace:
+    """Return the estimator of a density, exact by default.
+
+    **Raises:** `ValueError` for random probes without a key.
+    """
+    trace = ExactTrace() if trace is None else trace
+    if key is None and not isinstance(trace, ExactTrace):
+        raise ValueError(f"{type(trace).__name__} draws probes: give {function} a key")
+    if key is not None:
+        check_key(key)
+    return trace

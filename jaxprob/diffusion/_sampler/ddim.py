@@ -1,9 +1,16 @@
 """Ancestral sampling and its deterministic limit."""
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from ..._types import PRNGKey
+from .._denoiser.denoiser import AbstractDenoiser, at_level, in_noise_units
+from .._types import Cond, Level
 from .grid import AbstractGrid, as_grid
+from .grid_sampler import needed
 from .grids import LogLevelGrid
 from .multistep import AbstractMultistep, Table
 
@@ -39,6 +46,40 @@ class DDIM(AbstractMultistep):
             raise ValueError(f"eta={eta}: give a number between 0 (DDIM) and 1 (DDPM)")
         self.grid = as_grid(grid, LogLevelGrid)
         self.eta = eta
+
+    def step(
+        self,
+        denoiser: AbstractDenoiser,
+        x: Float[Array, "*shape"],
+        level: Level,
+        next_level: Level,
+        *,
+        key: PRNGKey | None = None,
+        cond: Cond = None,
+    ) -> Float[Array, "*shape"]:
+        r"""Return one $x_t/\alpha_t$ a step further, a pure function of arrays.
+
+        Unlike those of `steps`, the levels may be traced, so that loops of a user's are
+        a `jax.lax.scan` over levels: RePaint's, or steps with a constraint between.
+
+        **Arguments:**
+
+        - `denoiser`: the model.
+        - `x`: at the noise level `level`, as in `steps`.
+        - `level`, `next_level`: the latter may be 0, which is the data.
+        - `key`: of the noise, if `eta` is above 0.
+        - `cond`: what the denoiser is conditioned on.
+        """
+        unit, units = in_noise_units(denoiser)
+        x = units.to_unit(x)
+        a, b = jnp.asarray(level, x.dtype), jnp.asarray(next_level, x.dtype)
+        d = at_level(unit, x, a, cond)
+        noise = self.eta * b / a * jnp.sqrt(jnp.maximum(a**2 - b**2, 0.0))
+        keep = jnp.sqrt(jnp.maximum(b**2 - noise**2, 0.0)) / a
+        x = keep * x + (1.0 - keep) * d
+        if self.eta > 0.0:
+            x = x + noise * jax.random.normal(needed(key), x.shape, x.dtype)
+        return units.to_data(x)
 
     def table(self, levels: np.ndarray) -> Table:
         a, b = levels[:-1], levels[1:]

@@ -19,8 +19,9 @@ def begin(
     cond: Cond,
     *,
     key: PRNGKey,
+    start: Float[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
-    """Draw one standardised example from its distribution at the first level.
+    """Return one standardised example at the first level: a draw, or the one given.
 
     **Arguments:**
 
@@ -28,8 +29,10 @@ def begin(
     - the others: as in `AbstractSampler.draw`.
     """
     unit, units = denoiser.standardised()
-    start = last_level(unit, level, shape, cond, known=units.known)
-    return start.decode(jax.random.normal(key, shape))
+    if start is not None:
+        return units.to_unit(start)
+    last = last_level(unit, level, shape, cond, known=units.known)
+    return last.decode(jax.random.normal(key, shape))
 
 
 def finish(

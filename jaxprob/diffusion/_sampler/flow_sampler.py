@@ -42,11 +42,13 @@ class FlowSampler(AbstractSampler):
         best taken by `diffrax.Heun()` or, along straight paths, `diffrax.Euler()`.
     - `rtol`, `atol`: tolerances of adaptive steps, in units of the field's scale.
     - `max_steps`: number of adaptive steps after which the solver gives up.
+    - `t_from`: time of the examples at which samples begin, 0 at the source. Those of a
+        later time are given, `sample(..., start=(x, t))`, which sets it.
 
     `Draw.levels` are the times of `Draw.path`, from 0 to 1.
     """
 
-    coordinate: ClassVar[str] = "time"
+    level_name: ClassVar[str] = "time"
 
     source: AbstractSource
     num_steps: int | None = eqx.field(static=True)
@@ -54,6 +56,7 @@ class FlowSampler(AbstractSampler):
     rtol: float = eqx.field(static=True)
     atol: float = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
+    t_from: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class FlowSampler(AbstractSampler):
         rtol: float = 1e-4,
         atol: float = 1e-4,
         max_steps: int = 4096,
+        t_from: float = 0.0,
     ):
         self.source = NormalSource() if source is None else source
         check_kind("source", self.source, AbstractSource, "give that of the loss")
@@ -74,6 +78,14 @@ class FlowSampler(AbstractSampler):
         self.rtol = rtol
         self.atol = atol
         self.max_steps = max_steps
+        self.t_from = t_from
+        check_times(t_from, 1.0)
+
+    def beginning_at(self, level: float) -> AbstractSampler:
+        settings = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
+        return FlowSampler(
+            self.source, self.num_steps, self.solver, t_from=float(level), **settings
+        )
 
     def check_model(self, model: Model) -> None:
         check_field(model)
@@ -91,10 +103,17 @@ class FlowSampler(AbstractSampler):
         key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
+        start: Float[Array, "..."] | None = None,
     ) -> Draw:
         self.check_model(denoiser)
-        x = check_source_shape(self.source.draw(shape, key=key), shape)
-        times = np.linspace(0.0, 1.0, 1 + (self.num_steps or _NUM_SAVED))
+        if start is None and self.t_from > 0.0:
+            raise ValueError(
+                f"t_from={self.t_from}: give the examples of that time at which the "
+                "samples begin, sample(..., start=(x, t))"
+            )
+        x = self.source.draw(shape, key=key) if start is None else start
+        x = check_source_shape(x, shape)
+        times = np.linspace(self.t_from, 1.0, 1 + (self.num_steps or _NUM_SAVED))
         path, count, failed = self._solve(denoiser, x, times, cond, save=trajectory)
         if not trajectory:
             return Draw(path[-1], count, failed)

@@ -1,6 +1,7 @@
 """The argument object of a sampler that says at which noise levels it steps."""
 
 import abc
+import dataclasses
 import math
 from typing import Any
 
@@ -8,7 +9,13 @@ import equinox as eqx
 import numpy as np
 
 from .._schedule.argument_checks import check_count
-from .._schedule.level_checks import ROUNDING, check_within, falling, schedule_levels
+from .._schedule.level_checks import (
+    ROUNDING,
+    check_within,
+    falling,
+    positive,
+    schedule_levels,
+)
 from .._schedule.schedule import AbstractSchedule
 
 
@@ -75,6 +82,19 @@ class AbstractGrid(eqx.Module):
         check_within(schedule, **{"the first level": levels[0], "the last": levels[-1]})
         return levels
 
+    def beginning_at(self, level: float) -> "AbstractGrid":
+        """Return the grid of as many steps that begins at another level.
+
+        **Raises:** `ValueError` for a level that is not above the last one.
+        """
+        level = positive("start[1]", level)
+        if level <= self.level_min:
+            raise ValueError(
+                f"start[1] = {level:g} is not above the level at which the sampler "
+                f"stops, level_min={self.level_min:g}"
+            )
+        return dataclasses.replace(self, level_max=level)
+
     def levels_of_flow(
         self,
         level_from: float,
@@ -96,6 +116,16 @@ class AbstractGrid(eqx.Module):
                 "with those ends, or another grid"
             )
         return levels if level_from > level_to else levels[::-1]
+
+
+def with_grid(sampler: Any, grid: AbstractGrid) -> Any:
+    """Return a sampler with another grid."""
+    return eqx.tree_at(
+        lambda sampler: sampler.grid,
+        sampler,
+        grid,
+        is_leaf=lambda node: isinstance(node, AbstractGrid),
+    )
 
 
 def as_grid(grid: Any, default: type[AbstractGrid]) -> AbstractGrid:

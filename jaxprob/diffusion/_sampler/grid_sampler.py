@@ -14,7 +14,7 @@ from .._denoiser.denoiser import AbstractDenoiser, at_level, in_noise_units
 from .._schedule.level_checks import check_coordinate, check_within, falling
 from .._types import Cond, Numbers
 from .ends import begin, finish
-from .grid import AbstractGrid
+from .grid import AbstractGrid, with_grid
 from .sampler import AbstractSampler, Draw
 
 
@@ -51,16 +51,20 @@ class AbstractGridSampler(AbstractSampler):
         key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
+        start: Float[Array, "..."] | None = None,
     ) -> Draw:
         start_key, noise_key = jax.random.split(key)
         levels = self.levels(denoiser, shape)
-        x = begin(denoiser, float(levels[0]), shape, cond, key=start_key)
+        x = begin(denoiser, float(levels[0]), shape, cond, key=start_key, start=start)
         unit, _ = denoiser.standardised()
         x, path = self._walk(unit, x, levels, noise_key, cond, trajectory)
         if path is not None:
             path = jnp.concatenate([path, x[None]])
         count = self.evaluations_per_step * (len(levels) - 1) + 1
         return finish(denoiser, x, levels, path, cond, count)
+
+    def beginning_at(self, level: float) -> AbstractSampler:
+        return with_grid(self, self.grid.beginning_at(level))
 
     def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
         return self.grid.levels(denoiser.schedule, shape)

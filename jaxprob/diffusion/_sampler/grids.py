@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._schedule.level_checks import falling
+from .._schedule.level_checks import ROUNDING, falling, positive
 from .._schedule.schedule import AbstractSchedule
 from .grid import AbstractGrid
 
@@ -175,6 +175,17 @@ class CustomGrid(AbstractGrid):
         self.values = tuple(float(level) for level in array)
         self.num_steps = len(array) - 1
         self.level_max, self.level_min = self.values[0], self.values[-1]
+
+    def beginning_at(self, level: float) -> "CustomGrid":
+        """Return the levels below another one, and that before them."""
+        level = positive("start[1]", level)
+        below = [value for value in self.values if value < level * (1.0 - ROUNDING)]
+        if not below:
+            raise ValueError(
+                f"start[1] = {level:g} is not above the last level of the grid, "
+                f"{self.values[-1]:g}"
+            )
+        return CustomGrid([level, *below])
 
     def between(
         self,

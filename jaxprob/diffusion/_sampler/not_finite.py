@@ -8,12 +8,13 @@ import numpy as np
 from .._schedule.constants import free_schedules
 
 
-def check_finite_draws(draws, held, sampler, key, cond, shape) -> None:
+def check_finite_draws(draws, held, sampler, key, rows, shape) -> None:
     """Check that all samples are finite and that the solver came to their ends.
 
     A sample that is not is drawn once more on its own, with its path.
 
-    **Arguments:** those of `sample`; `held` is what `hold_schedules` returns.
+    **Arguments:** those of `sample`; `held` is what `hold_schedules` returns, and
+    `rows` are conditions and first points.
 
     **Raises:** `RuntimeError` with the step and the level at which it began.
     """
@@ -24,14 +25,14 @@ def check_finite_draws(draws, held, sampler, key, cond, shape) -> None:
         return
     first = int(np.argmax(failed | ~finite))
     key = jax.random.fold_in(key, first)
-    cond = jax.tree.map(lambda leaf: leaf[first], cond)
-    place = _first_bad(held, sampler, key, cond, shape, failed[first])
+    cond, start = jax.tree.map(lambda leaf: leaf[first], rows)
+    place = _first_bad(held, sampler, key, (cond, start), shape, failed[first])
     if place is not None:
         step, steps, level = place
         raise RuntimeError(
             f"{(failed | ~finite).sum()} of {finite.size} samples are not finite, "
             f"first sample {first}: the denoiser gave NaN or infinity, there at step "
-            f"{step} of {steps}, {sampler.coordinate} {level:.3g}. Look at its "
+            f"{step} of {steps}, {sampler.level_name} {level:.3g}. Look at its "
             f"parameters and at the last training losses.{_about(cond)}"
         )
     raise RuntimeError(
@@ -56,19 +57,21 @@ def _about(cond):
     )
 
 
-def _first_bad(held, sampler, key, cond, shape, failed):
+def _first_bad(held, sampler, key, row, shape, failed):
     """Step, steps and noise level at which values are first not finite."""
 
     @eqx.filter_jit
-    def follow(held, key, cond):
-        denoiser = free_schedules(held)
-        out = sampler.draw(denoiser, shape, key=key, cond=cond, trajectory=True)
+    def follow(held, key, row):
+        denoiser, (cond, start) = free_schedules(held), row
+        settings = {} if start is None else {"start": start}
+        settings |= {"key": key, "cond": cond, "trajectory": True}
+        out = sampler.draw(denoiser, shape, **settings)
         outputs = jax.vmap(lambda x, level: sampler.answer(denoiser, x, level, cond))(
             out.path, out.levels
         )
         return out.path, outputs, out.levels
 
-    path, outputs, levels = (np.asarray(a) for a in follow(held, key, cond))
+    path, outputs, levels = (np.asarray(a) for a in follow(held, key, row))
     for step, level in enumerate(levels):
         if not np.isfinite(path[step]).all():
             # A solver that gave up saves no more, and that reads as infinity.

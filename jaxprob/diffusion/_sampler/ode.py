@@ -20,7 +20,7 @@ from .flow import (
     in_bent,
     num_evaluations,
 )
-from .grid import AbstractGrid, as_grid
+from .grid import AbstractGrid, as_grid, with_grid
 from .grids import LogLevelGrid
 from .sampler import AbstractSampler, Draw
 
@@ -98,9 +98,10 @@ class ODESampler(AbstractSampler):
         key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
+        start: Float[Array, "..."] | None = None,
     ) -> Draw:
         levels = self.levels(denoiser, shape)
-        x = begin(denoiser, float(levels[0]), shape, cond, key=key)
+        x = begin(denoiser, float(levels[0]), shape, cond, key=key, start=start)
         unit, _ = denoiser.standardised()
         x, evaluations, failed, path = self._solve(
             x, levels, lambda u, y: flow_field(unit, y, u, cond), save=trajectory
@@ -115,15 +116,18 @@ class ODESampler(AbstractSampler):
         keys: Key[Array, " num"],
         cond: PyTree = None,
         trajectory: bool = False,
+        start: Float[Array, "num ..."] | None = None,
     ) -> Draw:
         if not self.shared_steps:
-            return super().draw_many(
-                denoiser, shape, keys=keys, cond=cond, trajectory=trajectory
-            )
+            settings = {"cond": cond, "trajectory": trajectory, "start": start}
+            return super().draw_many(denoiser, shape, keys=keys, **settings)
         levels = self.levels(denoiser, shape)
-        x = jax.vmap(
-            lambda key, cond: begin(denoiser, float(levels[0]), shape, cond, key=key)
-        )(keys, cond)
+        high = float(levels[0])
+
+        def first(key, cond, start):
+            return begin(denoiser, high, shape, cond, key=key, start=start)
+
+        x = jax.vmap(first)(keys, cond, start)
         unit, _ = denoiser.standardised()
 
         def field(u, y):
@@ -183,6 +187,9 @@ class ODESampler(AbstractSampler):
             x, levels, lambda u, y: flow_field(unit, y, u, cond)
         )
         return units.to_data(x), evaluations, failed
+
+    def beginning_at(self, level: float) -> AbstractSampler:
+        return with_grid(self, self.grid.beginning_at(level))
 
     def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
         """Return the levels of fixed steps, or of an adaptive solve's trajectory."""

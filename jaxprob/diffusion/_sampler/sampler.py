@@ -43,7 +43,7 @@ class AbstractSampler(eqx.Module):
     For more samples, map over keys with `jax.vmap`, or call `sample`.
     """
 
-    coordinate: ClassVar[str] = "noise level"
+    level_name: ClassVar[str] = "noise level"
     """Name of the coordinate in `Draw.levels`, for errors."""
 
     @abc.abstractmethod
@@ -55,8 +55,9 @@ class AbstractSampler(eqx.Module):
         key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
+        start: Float[Array, "..."] | None = None,
     ) -> Draw:
-        """Draw one sample.
+        r"""Draw one sample.
 
         **Arguments:**
 
@@ -65,7 +66,19 @@ class AbstractSampler(eqx.Module):
         - `key`: all of the sample's randomness.
         - `cond`: what the sample is conditioned on.
         - `trajectory`: whether to return the path from noise to data too.
+        - `start`: $x_t/\alpha_t$ at the first level, in the data's units, where the
+            sample begins; by default it is drawn.
         """
+
+    def beginning_at(self, level: float) -> "AbstractSampler":
+        """Return the sampler that begins at a level, with all of its steps below it.
+
+        **Raises:** `TypeError` for a sampler that does not define it.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not define beginning_at(level), and cannot "
+            "begin at given examples: sample without start, or take ExpAB(18)"
+        )
 
     def check_model(self, model: Model) -> None:
         """Check that a model is of the kind that the sampler takes, a denoiser.
@@ -104,13 +117,18 @@ class AbstractSampler(eqx.Module):
         keys: Key[Array, " num"],
         cond: PyTree = None,
         trajectory: bool = False,
+        start: Float[Array, "num ..."] | None = None,
     ) -> Draw:
-        """Draw one sample for each key, and for each row of `cond`."""
+        """Draw one sample for each key, and for each row of `cond` and `start`."""
 
-        def one(key, cond):
-            return self.draw(denoiser, shape, key=key, cond=cond, trajectory=trajectory)
+        def one(key, cond, start):
+            # A sampler of a user's may have no such argument.
+            given = {} if start is None else {"start": start}
+            return self.draw(
+                denoiser, shape, key=key, cond=cond, trajectory=trajectory, **given
+            )
 
-        return jax.vmap(one)(keys, cond)
+        return jax.vmap(one)(keys, cond, start)
 
     def __call__(
         self,

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
 from .._denoiser.denoiser import AbstractDenoiser, at_level
 from .._types import Cond
 from .ends import begin, finish
-from .grid import AbstractGrid, as_grid
+from .grid import AbstractGrid, as_grid, with_grid
 from .grids import LogLevelGrid
 from .sampler import AbstractSampler, Draw
 
@@ -82,10 +83,11 @@ class SDESampler(AbstractSampler):
         key: PRNGKey,
         cond: Cond = None,
         trajectory: bool = False,
+        start: Float[Array, "..."] | None = None,
     ) -> Draw:
         start_key, path_key = jax.random.split(key)
         levels = self.levels(denoiser, shape)
-        x = begin(denoiser, float(levels[0]), shape, cond, key=start_key)
+        x = begin(denoiser, float(levels[0]), shape, cond, key=start_key, start=start)
         unit, _ = denoiser.standardised()
         points = jnp.asarray(-np.log(levels), x.dtype)
 
@@ -126,6 +128,9 @@ class SDESampler(AbstractSampler):
             growth = jnp.asarray(np.hypot(1.0, levels), x.dtype)
             path = jax.vmap(jnp.multiply)(solution.ys[:-1], growth)
         return finish(denoiser, x, levels, path, cond, count, failed)
+
+    def beginning_at(self, level: float) -> AbstractSampler:
+        return with_grid(self, self.grid.beginning_at(level))
 
     def levels(self, denoiser: AbstractDenoiser, shape: tuple[int, ...]) -> np.ndarray:
         return self.grid.levels(denoiser.schedule, shape)
