@@ -119,6 +119,7 @@ from ._laplace.curvature import (
 )
 from ._laplace.low_rank import LowRankCurvature as LowRankCurvature
 from ._ensembles.swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
+from ._mcmc.multi_start import MultiStart as MultiStart
 from ._mcmc.chains import AbstractChains as AbstractChains, ChainState as ChainState
 from ._mcmc.full_batch import AbstractFullBatch as AbstractFullBatch
 from ._mcmc.hamiltonian import AbstractHamiltonian as AbstractHamiltonian
@@ -131,14 +132,13 @@ from ._mcmc.sgld import SGLD as SGLD
 from ._mcmc.sghmc import SGHMC as SGHMC
 from ._mcmc.cosine_cycles import CosineCycles as CosineCycles
 from ._mcmc.check_run import ChainError as ChainError
+from ._mcmc.bridge import Evidence as Evidence, log_evidence as log_evidence
 from ._mcmc.run_chains import load_draws as load_draws, run_chains as run_chains
 from ._posterior.draws import DrawsPosterior as DrawsPosterior
-from ._predictive.diagnose import (
-    Diagnosis as Diagnosis,
-    diagnose as diagnose,
-    ess as ess,
-    rhat as rhat,
-)
+from ._posterior.mixing import ess as ess, rhat as rhat
+from ._predictive.diagnose import Diagnosis as Diagnosis, diagnose as diagnose
+from ._predictive.loo import PredictiveFit as PredictiveFit, loo as loo, waic as waic
+from ._predictive.summarise import Summary as Summary, summarise as summarise
 from ._weights.running_statistics import Stateful as Stateful
 from ._inference.refresh_statistics import refresh_statistics as refresh_statistics
 from ._posterior.correlated import (

@@ -236,6 +236,31 @@ def refreshed() -> Any:
     return method.posterior(state)
 
 
+def exact_chains() -> Any:
+    """Draws from the posterior of a linear regression, as chains."""
+    problem = regression()
+    factor = np.linalg.cholesky(problem.covariance)
+    noise = np.random.default_rng(0).normal(size=(4, 200, len(factor)))
+    draws = np.asarray(problem.mean) + noise @ factor.T
+    model = problem.model(key=key())
+    unravel = tree.ravel(model)[1]
+    drawn = jax.vmap(jax.vmap(unravel))(jnp.asarray(draws, jnp.float32))
+    return bnn.DrawsPosterior(drawn, eqx.filter(model, False))
+
+
+@functools.cache
+def regression() -> testing.LinearGaussian:
+    return testing.LinearGaussian.random(key=key(), num_data=24, dim=2, noise=1.0)
+
+
+REGRESSION: Names = {
+    "posterior": exact_chains,
+    "log_joint": lambda: regression().log_joint(),
+    "method": lambda: bnn.NUTS(regression().log_joint()),
+    "x": lambda: regression().x,
+    "y": lambda: regression().y,
+}
+
 IMAGES: Names = {
     "denoiser": image_denoiser,
     "x": lambda: images()[0],
@@ -308,6 +333,10 @@ SPECIAL: dict[str, Names] = {
         "make_model": lambda: lambda key: network(),
     },
     "bnn/_predictive/diagnose.py:diagnose": {"posterior": run_of_chains},
+    "bnn/_predictive/summarise.py:summarise": {"posterior": run_of_chains},
+    "bnn/_predictive/loo.py:loo": REGRESSION,
+    "bnn/_predictive/loo.py:waic": REGRESSION,
+    "bnn/_mcmc/bridge.py:log_evidence": REGRESSION,
     "bnn/_variational/ivon_optimizer.py:ivon": {"loss": lambda: mean_squares},
     "bnn/_weights/layers.py:BayesianLinear": {
         "batch": lambda: np.ones((4, 3), np.float32),

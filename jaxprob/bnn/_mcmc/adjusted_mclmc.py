@@ -38,8 +38,8 @@ class AdjustedMCLMC(AbstractHamiltonian):
     **Arguments:**
 
     - `log_joint`, `num_warmup`, `num_draws`, `thin`, `num_chains`, `random`, `initial`,
-        `step_size`, `target_acceptance`: as in `NUTS`. A step size of 1 is the root of
-        the dimension times smaller than one of `HMC`.
+        `step_size`, `target_acceptance`, `forward_mode`: as in `NUTS`. A step size of 1
+        is the root of the dimension times smaller than one of `HMC`.
     - `num_steps_each`: steps of a trajectory, each of two gradients.
     - `jitter`: step sizes are uniform in (1 - jitter, 1 + jitter) times the adapted
         one; 0 for one step size.
@@ -55,6 +55,7 @@ class AdjustedMCLMC(AbstractHamiltonian):
     initial: Initial = "prior"
     step_size: float = 0.1
     target_acceptance: float = 0.9
+    forward_mode: bool = False
     num_steps_each: int = 16
     jitter: float = 0.5
 

@@ -21,9 +21,10 @@ from .._inference.training_batches import TrainingBatches
 from .._joint.check_prior import check_prior
 from .._posterior.draws import DrawsPosterior
 from .._weights.running_statistics import statistics, trains_statistics
-from .check_draws import check_divergences, check_draws
+from .check_draws import check_draws, check_num_divergences
 from .initial import Initial, check_initial, initial_positions, warn_of_fixed_noise
 from .kept_draws import KeptDraws
+from .ring_buffer import in_order, put
 from .weight_vector import WeightVector
 
 if TYPE_CHECKING:  # see _training/capabilities.py
@@ -72,7 +73,8 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
     - `num_chains`: chains side by side in one program.
     - `random`: leaves to sample (see `jaxprob.tree`).
     - `initial`: where chains start: at draws from the `"prior"`, all at the `"model"`,
-        or at a posterior: chain i at its model i, or at a draw from it.
+        at modes (`"map"`, see `MultiStart`), or at a posterior: chain i at its model i,
+        or at a draw from it.
     """
 
     num_warmup: AbstractVar[int]
@@ -104,7 +106,7 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
 
     @property
     def stats_names(self) -> tuple[str, ...]:
-        """Names of what `record_stats` stores of each transition with a draw."""
+        """Names of what `record` stores of each transition with a draw."""
         return ()
 
     @property
@@ -228,27 +230,10 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
                 f"kept after {self.schedule.first}. Train for "
                 f"num_steps={self.num_steps}."
             )
-        self.check_divergences(state)
-        length = state.draws.shape[1]
-
-        def in_order(ring):
-            rows = ring[:, :num_kept]
-            return (
-                jnp.roll(rows, -(num_kept % length), 1) if num_kept > length else rows
-            )
-
-        stats = jax.tree.map(in_order, state.sample_stats)
-        return self.as_posterior(
-            state.model, in_order(state.draws), batches, sample_stats=stats
-        )
-
-    def check_divergences(self, state: ChainState) -> None:
-        """Raise `ValueError` for a chain that always diverged; warn of divergences."""
-        check_divergences(
-            np.asarray(state.divergences),
-            int(state.step) - self.num_warmup,
-            self.remedy,
-        )
+        check_divergences(self, state)
+        rings = state.draws, state.sample_stats
+        draws, stats = jax.tree.map(lambda ring: in_order(ring, num_kept), rings)
+        return self.as_posterior(state.model, draws, batches, sample_stats=stats)
 
     def as_posterior(
         self,
@@ -283,28 +268,32 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         """
         return trains_statistics(model)
 
-    def record(
-        self, state: ChainState, position: Float[Array, "chains dim"]
-    ) -> Float[Array, "chains draws dim"]:
-        """Return the ring buffer with the position in it, if this step keeps a draw."""
-        return self._recorded(state, state.draws, position)
 
-    def record_stats(
-        self, state: ChainState, values: Mapping[str, Float[Array, " chains"]]
-    ) -> dict[str, Float[Array, "chains draws"]]:
-        """Return `ChainState.sample_stats` after a transition with these statistics."""
-        return {
-            name: self._recorded(state, state.sample_stats[name], values[name])
-            for name in state.sample_stats
-        }
+def check_divergences(method: AbstractChains, state: ChainState) -> None:
+    """Raise `ValueError` for a chain that always diverged; warn of divergences."""
+    num_transitions = int(state.step) - method.num_warmup
+    check_num_divergences(np.asarray(state.divergences), num_transitions, method.remedy)
 
-    def _recorded(self, state, ring, values):
-        before = self.schedule.num_kept(state.step)
-        due = self.schedule.num_kept(state.step + 1) > before
-        row = before % ring.shape[1]
-        # A choice of the rows, not of the buffer: that would copy it in every step.
-        rows = jnp.where(due, values, ring[:, row])
-        return ring.at[:, row].set(rows)
+
+def record(
+    method: AbstractChains,
+    state: ChainState,
+    position: Float[Array, "chains dim"],
+    stats: Mapping[str, Float[Array, " chains"]],
+) -> tuple[Float[Array, "chains draws dim"], dict[str, Float[Array, "chains draws"]]]:
+    """Return the ring buffers of draws and of statistics after a transition.
+
+    **Arguments:**
+
+    - `method`: of the chains.
+    - `state`: before the transition.
+    - `position`: after it.
+    - `stats`: of the transition; those of `AbstractChains.stats_names` are recorded.
+    """
+    rings = state.draws, state.sample_stats
+    values = position, {name: stats[name] for name in state.sample_stats}
+    schedule, step = method.schedule, state.step
+    return jax.tree.map(lambda *a: put(*a, schedule=schedule, step=step), rings, values)
 
 
 def check_least(method: eqx.Module, **least: int) -> None:

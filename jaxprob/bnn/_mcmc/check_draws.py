@@ -81,7 +81,7 @@ def check_moved(draws: Float[np.ndarray, "chains draws dim"]) -> None:
         )
 
 
-def check_divergences(
+def check_num_divergences(
     divergences: Int[np.ndarray, " chains"], num_transitions: int, remedy: str
 ) -> None:
     """Raise `ValueError` for a chain that always diverged; warn of divergences.

@@ -55,9 +55,9 @@ def check_start(method: AbstractChains, state: ChainState, data: PyTree) -> None
             path = leaves.path(int(np.argmin(np.isfinite(grad))))
             found = f"a gradient that is not finite at {path}"
         raise ValueError(
-            f"chain {chain} starts with {found}. Start elsewhere (initial='model', or "
-            "the posterior of an ensemble), or look at the model and the scale of "
-            "the data there."
+            f"chain {chain} starts with {found}. Start elsewhere (initial='model', "
+            "'map' or the posterior of an ensemble), or look at the model and the "
+            "scale of the data there."
         )
 
 

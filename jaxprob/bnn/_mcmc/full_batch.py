@@ -1,18 +1,42 @@
 """Samplers that need the whole data set in each transition."""
 
-from jaxtyping import PyTree
+from typing import TYPE_CHECKING
+
+from jaxtyping import Array, Float, PyTree
 
 from ..._training.batch import Batch, num_rows, unpack
 from ..._types import Model
 from .chains import AbstractChains
+from .forward_mode import forward_gradient
 from .kept_draws import KeptDraws
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractFullBatch(AbstractChains):
     """Base class of samplers whose target is the same density in each update.
 
     Models are in inference mode: dropout is off, running statistics are constants.
+
+    **Fields:**
+
+    - `forward_mode`: whether gradients are computed by forward-mode differentiation.
     """
+
+    forward_mode: AbstractVar[bool]
+
+    def log_density(
+        self, model: Model, vector: Float[Array, " dim"], data: PyTree
+    ) -> Float[Array, ""]:
+        """Return the log joint, whose gradient is computed as `forward_mode` says."""
+
+        def density(vector):
+            return super(AbstractFullBatch, self).log_density(model, vector, data)
+
+        return (forward_gradient(density) if self.forward_mode else density)(vector)
 
     @property
     def schedule(self) -> KeptDraws:

@@ -21,7 +21,7 @@ from .blackjax_kernels import (
     warmup_update,
     warmup_values,
 )
-from .chains import ChainState
+from .chains import ChainState, record
 from .full_batch import AbstractFullBatch
 
 if TYPE_CHECKING:  # see _training/capabilities.py
@@ -147,15 +147,16 @@ class AbstractHamiltonian(AbstractFullBatch, AbstractAcceptReject):
             "step_size": step_size,
             **info.by_name,
         }
+        draws, stats = record(self, state, after.position, found)
         state = ChainState(
             after.position,
             (warmup, after.log_density, after.gradient),
-            self.record(state, after.position),
+            draws,
             state.divergences + diverged,
             state.statistics,
             state.step + 1,
             state.model,
-            self.record_stats(state, found),
+            stats,
         )
         return state, {"loss": -after.log_density / self.log_joint.num_data, **found}
 

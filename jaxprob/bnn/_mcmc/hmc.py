@@ -40,7 +40,7 @@ class HMC(AbstractHamiltonian):
     **Arguments:**
 
     - `log_joint`, `num_warmup`, `num_draws`, `thin`, `num_chains`, `random`, `initial`,
-        `step_size`, `target_acceptance`: as in `NUTS`.
+        `step_size`, `target_acceptance`, `forward_mode`: as in `NUTS`.
     - `num_leapfrog`: L.
     - `jitter`: step sizes are uniform in (1 - jitter, 1 + jitter) times the adapted
         one; 0 for one step size.
@@ -56,6 +56,7 @@ class HMC(AbstractHamiltonian):
     initial: Initial = "prior"
     step_size: float = 0.1
     target_acceptance: float = 0.8
+    forward_mode: bool = False
     num_leapfrog: int = 32
     jitter: float = 0.2
 

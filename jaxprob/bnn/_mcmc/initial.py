@@ -16,21 +16,31 @@ from .._joint.prior import Prior
 from .._joint.sample_prior import sample_prior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.learned_noise import LearnedNoise
+from .multi_start import MultiStart
 from .weight_vector import WeightVector
 
-Initial: TypeAlias = Literal["prior", "model"] | AbstractPosterior
-"""Chains start at draws from the prior, all at the model, or at a posterior: chain i at
-its model i, or at a draw where it has no finite list of models."""
+Initial: TypeAlias = Literal["prior", "model", "map"] | MultiStart | AbstractPosterior
+"""Chains start at draws from the prior, all at the model, at the best of several modes,
+or at a posterior: chain i at its model i, or at a draw where it has no finite list of
+models."""
 
 
 def check_initial(initial: Any) -> None:
     """Raise `ValueError` unless chains can start there."""
-    names = ("prior", "model")
-    if not isinstance(initial, AbstractPosterior) and initial not in names:
+    if isinstance(initial, AbstractPosterior | MultiStart):
+        return
+    if initial not in ("prior", "model", "map"):
         raise ValueError(
-            f"initial={initial!r}: it is 'prior', 'model' or a posterior, such as that "
-            "of an ensemble"
+            f"initial={initial!r}: it is 'prior', 'model', 'map', a MultiStart or a "
+            "posterior, such as that of an ensemble"
         )
+
+
+def search_of(initial: Initial) -> MultiStart | None:
+    """Return the search for modes that a start needs; `None` without one."""
+    if isinstance(initial, MultiStart):
+        return initial
+    return MultiStart() if isinstance(initial, str) and initial == "map" else None
 
 
 def initial_positions(
@@ -53,8 +63,15 @@ def initial_positions(
     - `num_chains`: how many chains start.
     - `key`: of the draws.
 
-    **Raises:** `ValueError` for a posterior over another model.
+    **Raises:** `ValueError` for a posterior over another model, and for a search, which
+    needs the data.
     """
+    if search_of(initial) is not None:
+        raise ValueError(
+            f"initial={initial!r} searches for modes, for which it needs the data: "
+            "run_chains(method, model, data) does that. For other loops give "
+            "the posterior of an ensemble, DeepEnsemble(MAP(...), 4)"
+        )
     flags = Roles.of(model, random, False).random
     if isinstance(initial, AbstractPosterior):
         _check_same_model(initial, model)

@@ -11,7 +11,7 @@ from ..._random.keys import example_keys
 from ..._types import PRNGKey, Where
 from .._joint.log_joint import LogJoint
 from .blackjax_kernels import hmc_init
-from .chains import ChainState
+from .chains import ChainState, record
 from .full_batch import AbstractFullBatch
 from .initial import Initial
 from .microcanonical_kernels import (
@@ -57,7 +57,8 @@ class MCLMC(AbstractFullBatch):
 
     **Arguments:**
 
-    - `log_joint`, `num_draws`, `num_chains`, `random`, `initial`: as in `NUTS`.
+    - `log_joint`, `num_draws`, `num_chains`, `random`, `initial`, `forward_mode`: as in
+        `NUTS`.
     - `num_warmup`: steps in which step size, mass and L are tuned.
     - `thin`: steps for each kept draw.
     - `step_size`: the first one; with `num_warmup=0` it is not tuned.
@@ -85,6 +86,7 @@ class MCLMC(AbstractFullBatch):
     initial_energy_variance: float | None = None
     diagonal: bool = True
     trajectory_length: float | None = None
+    forward_mode: bool = False
 
     def __check_init__(self):
         for name, value in (
@@ -172,15 +174,16 @@ class MCLMC(AbstractFullBatch):
             "step_size": tuning.step_size,
             **info._asdict(),
         }
+        draws, stats = record(self, state, after.position, found)
         state = ChainState(
             after.position,
             (tuned, after.momentum, after.log_density, after.gradient),
-            self.record(state, after.position),
+            draws,
             state.divergences + diverged,
             state.statistics,
             state.step + 1,
             state.model,
-            self.record_stats(state, found),
+            stats,
         )
         return state, {"loss": -after.log_density / self.log_joint.num_data, **found}
 

@@ -44,10 +44,14 @@ class NUTS(AbstractHamiltonian):
     - `num_chains`: chains side by side in one program.
     - `random`: leaves to sample (see `jaxprob.tree`), as in `MAP`; all others stay as
         they are.
-    - `initial`: chains start at draws from the `"prior"`, all at the `"model"`, or at a
-        posterior: chain i at its i-th model, such as member i of an ensemble.
+    - `initial`: chains start at draws from the `"prior"`; all at the `"model"`; at the
+        best of several optimisations, `"map"` or a `MultiStart`; or at a posterior:
+        chain i at its i-th model, such as member i of an ensemble.
     - `step_size`: where its adaptation starts; with `num_warmup=0` it is not adapted.
     - `target_acceptance`: acceptance rate that the step size is adapted to.
+    - `forward_mode`: gradients by forward-mode differentiation, which is several times
+        faster for a model with few random numbers and a long loop, such as an ODE that
+        is solved with `adjoint=diffrax.ForwardMode()`.
     - `max_doublings`: a trajectory has at most 2 to this power steps.
     """
 
@@ -61,6 +65,7 @@ class NUTS(AbstractHamiltonian):
     initial: Initial = "prior"
     step_size: float = 0.1
     target_acceptance: float = 0.8
+    forward_mode: bool = False
     max_doublings: int = 10
 
     def __check_init__(self):

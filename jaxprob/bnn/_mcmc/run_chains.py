@@ -17,9 +17,12 @@ from ..._types import Model, PRNGKey
 from .._joint.row import as_row
 from .._posterior.draws import DrawsPosterior
 from .chain_files import load_shards, load_state, save_shard, save_state
-from .chains import AbstractChains
+from .chains import AbstractChains, check_divergences
+from .check_mixing import warn_if_apart
 from .check_run import NEVER, check_start, check_stretch, mean_nll, warn_if_far
 from .full_batch import AbstractFullBatch
+from .initial import search_of
+from .multi_start import at_modes
 from .run_settings import check_settings, run_settings
 from .weight_vector import WeightVector
 
@@ -68,7 +71,9 @@ def run_chains(
     stretch of at least ten;
     `ValueError` for a start without a finite density or gradient (with the leaf), and
     for a folder that holds another run. Warns of divergences, and of chains of SGLD or
-    SGHMC that end where the data are far less probable than where they started.
+    SGHMC that end where the data are far less probable than where they started, and,
+    with 50 draws of each chain or more, of an R-hat of outputs or log density above
+    1.1.
     """
     if not isinstance(method, AbstractChains):
         raise TypeError(
@@ -88,7 +93,10 @@ def run_chains(
     method.check_training(model, data)
     init_key, run_key = jax.random.split(key)
     data = jax.tree.map(jnp.asarray, data)
-    state = eqx.filter_jit(method.init)(model, key=init_key)
+    start = method
+    if (search := search_of(method.initial)) is not None:
+        start = dataclasses.replace(method, initial="model")
+    state = eqx.filter_jit(start.init)(model, key=init_key)
     shards = 0
     if folder is not None:
         folder = local_path("folder", folder)
@@ -103,6 +111,9 @@ def run_chains(
         check_settings(folder, settings)
         state = _with_rings(state, checkpoint_every)
         state, shards = load_state(folder, state) or (state, 0)
+    if int(state.step) == 0 and search is not None:
+        position = at_modes(search, method, model, data, key=init_key)
+        state = dataclasses.replace(state, position=position)
     if int(state.step) == 0:
         check_start(method, state, data)
     nll = mean_nll(method, data, batch_size or rows)
@@ -124,9 +135,13 @@ def run_chains(
             bar.set_postfix(divergences=int(state.divergences.sum()), refresh=False)
     warn_if_far(method, before_run, nll(state))
     if folder is None:
-        return method.posterior(state, [data])
-    method.check_divergences(state)
-    return _stored(method, model, folder, shards, data, num_draws=method.num_draws)
+        posterior = method.posterior(state, [data])
+    else:
+        check_divergences(method, state)
+        num = method.num_draws
+        posterior = _stored(method, model, folder, shards, data, num_draws=num)
+    warn_if_apart(posterior, method.log_joint, xy(data)[0])
+    return posterior
 
 
 def load_draws(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._random.keys import example_keys
 from ..._training.capabilities import AbstractGradient
 from ..._types import PRNGKey
-from .chains import AbstractChains, ChainState
+from .chains import AbstractChains, ChainState, record
 from .cosine_cycles import CosineCycles
 from .kept_draws import KeptDraws
 from .weight_vector import WeightVector
@@ -126,15 +126,16 @@ class AbstractSGMCMC(AbstractChains, AbstractGradient):
         position, momentum, value, statistics = jax.vmap(chain)(
             state.position, state.kernel, state.statistics, keys
         )
+        draws, stats = record(self, state, position, {})
         state = ChainState(
             position,
             momentum,
-            self.record(state, position),
+            draws,
             state.divergences,
             statistics,
             state.step + 1,
             state.model,
-            state.sample_stats,
+            stats,
         )
         return state, {"loss": -value / self.log_joint.num_data, "log_joint": value}
 

@@ -7,59 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 from ... import tree
 from .._posterior.draws import DrawsPosterior
+from .._posterior.mixing import ess, rhat
 from .._weights.apply import call_model
 from .predict import predict
-
-
-def rhat(values: Any) -> Float[np.ndarray, "*shape"]:
-    r"""Return split $\hat R$: the difference between chains, where 1 means none.
-
-    Weights of a network have symmetries that chains need not explore, so compare the
-    outputs of the network as well, by `diagnose`.
-
-    Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.4.
-
-    **Arguments:**
-
-    - `values`: chains and draws are the two leading axes; 4 draws of each at least.
-    """
-    from numpyro.diagnostics import split_gelman_rubin
-
-    return np.asarray(split_gelman_rubin(_chains(values, least=4)))
-
-
-def ess(values: Any) -> Float[np.ndarray, "*shape"]:
-    """Return the effective sample size: independent draws of the same accuracy.
-
-    Reference: *Bayesian data analysis*, Gelman et al., third edition, 2013, 11.5.
-
-    **Arguments:**
-
-    - `values`: chains and draws are the two leading axes; 2 draws of each at least.
-    """
-    from numpyro.diagnostics import effective_sample_size
-
-    values = _chains(values, least=2)
-    size = np.asarray(effective_sample_size(values))
-    # The estimate is unbounded, with a random sign, for chains that alternate. Stan
-    # bounds it by this limit.
-    total = values.shape[0] * values.shape[1]
-    limit = total * np.log10(max(total, 10))
-    return np.where((size <= 0) | (size > limit), limit, size)
-
-
-def _chains(values, least):
-    values = np.asarray(values)
-    if values.ndim < 2 or values.shape[1] < least:
-        raise ValueError(
-            f"values has shape {values.shape}: its two leading axes are chains and "
-            f"draws, and {least} draws of each chain are needed"
-        )
-    return values
 
 
 class Diagnosis(eqx.Module):
@@ -67,7 +21,7 @@ class Diagnosis(eqx.Module):
 
     **Fields:**
 
-    - `weights`: largest split R-hat and smallest effective sample size of each leaf.
+    - `weights`: largest R-hat and smallest effective sample size of each leaf.
     - `function`: the same of the outputs at the given inputs.
     - `num_draws`: of all chains together.
     """

@@ -328,7 +328,7 @@ def test_exchanged_hidden_units_spoil_the_weights_and_not_the_function():
     )
     posterior = bnn.DrawsPosterior(stacked, rest)
     found = bnn.diagnose(posterior, jnp.linspace(-2.0, 2.0, 7)[:, None])
-    assert found.weights["layers.0.bias"][0] > 2.0
+    assert found.weights["layers.0.bias"][0] > 1.5
     assert found.weights["layers.0.bias"][1] < 10
     assert found.function[0] < 1.02
     # Independent draws: 800, as it is estimated within a tenth or two.
