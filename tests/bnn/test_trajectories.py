@@ -34,8 +34,7 @@ class Decay(eqx.Module):
     rate: jax.Array
     start: jax.Array
 
-    def __call__(self, x):
-        times, mask = x
+    def __call__(self, times):
         solution = dfx.diffeqsolve(
             dfx.ODETerm(lambda t, y, rate: -rate * y),
             dfx.Tsit5(),
@@ -48,12 +47,7 @@ class Decay(eqx.Module):
             stepsize_controller=dfx.PIDController(rtol=1e-6, atol=1e-6),
             max_steps=64,
         )
-        return solution.ys, mask
-
-
-def masked_normal(output):
-    states, mask = output
-    return dist.Normal(states, 0.1).mask(mask[:, None])
+        return solution.ys
 
 
 @pytest.fixture
@@ -128,7 +122,7 @@ def test_padding_leaves_density_and_gradient_as_they_are():
     parts = [(TIMES, long), (TIMES[:4], long[:4] + 0.1), (TIMES[2:3], long[:1])]
     x, y = pad_trajectories(parts)
     model = Decay(jnp.asarray(0.7), jnp.asarray(1.2))
-    joint = bnn.LogJoint(masked_normal, dist.Normal(), num_data=3)
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.1), dist.Normal(), num_data=3)
     value, slope = eqx.filter_value_and_grad(joint)(model, (x, y))
     prior = joint.log_prior(model)
     alone = 0.0
@@ -150,12 +144,14 @@ def test_padding_leaves_density_and_gradient_as_they_are():
 
 
 def test_padded_trajectories():
-    values = np.arange(3.0)[:, None]
-    (times, mask), y = pad_trajectories([(np.arange(3.0), values), ([5.0], values[:1])])
-    assert times.dtype == y.dtype == np.float64
+    long = np.array([[0.0], [np.nan], [2.0]])
+    times, (values, observed) = pad_trajectories(
+        [(np.arange(3.0), long), ([5.0], [[7.0]])]
+    )
+    assert times.dtype == values.dtype == np.float64
     assert np.array_equal(times, [[0, 1, 2], [5, 5, 5]])
-    assert np.array_equal(mask, [[True, True, True], [True, False, False]])
-    assert np.array_equal(y[:, :, 0], [[0, 1, 2], [0, 0, 0]])
+    assert np.array_equal(observed[..., 0], [[True, False, True], [True, False, False]])
+    assert np.array_equal(values[..., 0], [[0, 0, 2], [7, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +160,8 @@ def test_padded_trajectories():
         (([1.0, 0.5], [0.0, 0.0]), "trajectory 1 goes back in time: 0.5 follows 1.0"),
         (([1.0], [0.0, 0.0]), "trajectory 1 has 1 times and 2 values"),
         (([], []), "trajectory 1 has times of shape"),
-        (([1.0], [np.nan]), "trajectory 1 has times or values that are not finite"),
+        (([np.nan], [1.0]), "trajectory 1 has times that are not finite or values"),
+        (([1.0], [np.inf]), "write NaN for a value that is missing"),
         (([1.0], [[0.0]]), r"trajectory 1 has values of shape \(1,\)"),
     ],
 )

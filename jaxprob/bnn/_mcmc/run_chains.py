@@ -140,7 +140,7 @@ def run_chains(
         check_divergences(method, state)
         num = method.num_draws
         posterior = _stored(method, model, folder, shards, data, num_draws=num)
-    warn_if_apart(posterior, method.log_joint, xy(data)[0])
+    warn_if_apart(posterior, method.log_joint, as_row(data).x)
     return posterior
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float, PyTree
 
 from ..._random.keys import check_key, example_keys
 from ..._types import PRNGKey
-from .._joint.families import base
-from .._joint.log_joint import LogJoint, check_target, log_likelihood_of
-from .._joint.xy import xy
+from .._joint.joint_distribution import JointDistribution
+from .._joint.log_joint import LogJoint
+from .._joint.row import as_row
+from .._joint.target import check_target, log_likelihood_of, observe, values_of
 from .._posterior.draws import DrawsPosterior
 from .._posterior.posterior import AbstractPosterior
 
@@ -38,7 +39,7 @@ def pointwise_log_likelihood(
     - `log_joint`: likelihood and `apply`.
     - `data`: `(x, y)`.
     - `unit`: `"row"`, or `"entry"` for targets whose entries are independent given the
-        model, such as the times of a trajectory. Entries under a mask are left out.
+        model, such as the times of a trajectory; those not observed are left out.
     - `num_samples`, `key`: draws from a posterior that is not one of chains.
 
     **Raises:** `ValueError` for a posterior of a few models, such as a point or an
@@ -46,7 +47,13 @@ def pointwise_log_likelihood(
     """
     if unit not in ("row", "entry"):
         raise ValueError(f"unit={unit!r}: it is 'row' or 'entry'")
-    x, y = jax.tree.map(jnp.asarray, xy(data))
+    row = as_row(data)
+    if row.weight is not None:
+        raise ValueError(
+            "data are (x, y, weight): what is left out is a row that counts once, so "
+            "give (x, y) of a posterior that was trained without weights"
+        )
+    x, y = jax.tree.map(jnp.asarray, (row.x, row.y))
 
     def of_model(model):
         model = eqx.nn.inference_mode(model)
@@ -89,10 +96,17 @@ def pointwise_log_likelihood(
 
 def _entries(p, y):
     """Log-densities of the entries of a target, and whether each counts."""
-    check_target(p, y)
-    p, mask = base(p), True
-    while isinstance(p, dist.MaskedDistribution):
-        mask, p = mask & jnp.asarray(p._mask), base(p.base_dist)
+    if isinstance(p, JointDistribution):
+        raise ValueError(
+            f"the target is a dict of {', '.join(p.names)}: write unit='row'"
+        )
+    check_target(p, values_of(y))
+    p, y = observe(p, y)
+    mask = True
+    while isinstance(p, dist.Independent | dist.MaskedDistribution):
+        if isinstance(p, dist.MaskedDistribution):
+            mask = mask & jnp.asarray(p._mask)
+        p = p.base_dist
     if p.event_shape:
         raise ValueError(
             f"{type(p).__name__} has a joint density of {p.event_shape} entries: they "
