@@ -56,6 +56,8 @@ class Comparison:
         """Collect what differs at `path` and below."""
         if self._inside == "part" and file is None:
             return  # the posterior's other parts hold it
+        if self._inside and _is(file, _UNCONSTRAINED) and not _is(tree, _UNCONSTRAINED):
+            file = _constrained(file)
         if self._inside and isinstance(file, dict) and "mean" in file.get("fields", {}):
             random = file["class"] == _GAUSSIAN
             if random and not (
@@ -226,7 +228,22 @@ def render(spec: Spec) -> str:
 
 
 _GAUSSIAN = "jaxprob.bnn.Gaussian"
+_UNCONSTRAINED = "jaxprob.bnn.Unconstrained"
 _ORDER = ("array", "class", "partial", "method", "function", "type", "object", "node")
+
+
+def _is(spec, name):
+    return isinstance(spec, dict) and spec.get("class") == name
+
+
+def _constrained(spec):
+    """Array that a leaf in unconstrained coordinates stands for; `None` without it."""
+    inner = spec["fields"]["coordinates"]
+    if _is(inner, _GAUSSIAN):
+        inner = inner["fields"]["mean"]
+    if inner is None:
+        return None
+    return {**inner, "shape": list(spec["fields"]["shape"]["tuple"])}
 
 
 def _kind(spec):

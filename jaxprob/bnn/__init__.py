@@ -50,6 +50,11 @@ from ._joint.normal_priors import (
 )
 from ._joint.scale_mixture import ScaleMixtureNormal as ScaleMixtureNormal
 from ._joint.prior_by_path import PriorByPath as PriorByPath
+from ._joint.unconstrain import unconstrained as unconstrained
+from ._weights.unconstrained import (
+    Unconstrained as Unconstrained,
+    constrained as constrained,
+)
 from ._joint.check_prior import check_prior as check_prior
 from ._joint.sample_prior import sample_prior as sample_prior
 from ._joint.hierarchical import (

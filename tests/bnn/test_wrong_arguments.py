@@ -117,27 +117,6 @@ def over(prior):
     return bnn.LogJoint(LIKELIHOOD, prior, num_data=8)
 
 
-@pytest.mark.parametrize("prior", [dist.HalfNormal(1.0), dist.Beta(2.0, 2.0)])
-def test_what_reaches_all_numbers_needs_a_prior_without_an_edge(prior):
-    model, joint = Slope(jnp.asarray(0.5)), over(prior)
-    point = bnn.MAP(joint, optax.sgd(1e-3))
-    for method in (
-        bnn.SGLD(joint, 1e-3, num_warmup=0, thin=1, num_draws=2),
-        bnn.SGHMC(joint, 1e-3, num_warmup=0, thin=1, num_draws=2),
-        bnn.Laplace(point),
-        bnn.SWAG(point, num_warmup=0, thin=1),
-    ):
-        with pytest.raises(ValueError, match=r"prior of w, .* let the leaf be its log"):
-            method.init(model, key=KEY)
-    with pytest.raises(ValueError, match=r"prior of w, .* Laplace's Gaussian reaches"):
-        bnn.Laplace(point).posterior(point.init(model), [(X, Y)])
-    for method in (
-        point,
-        bnn.NUTS(joint, num_warmup=2, num_draws=2, num_chains=1, initial="model"),
-    ):
-        method.init(model, key=KEY)
-
-
 def test_a_complex_leaf_has_no_prior():
     model = Slope(jnp.asarray(0.5 + 0.5j))
     with pytest.raises(TypeError, match="w is complex64, and a prior is over real"):

@@ -158,8 +158,10 @@ class AnchoredMAP(
             p = prior_at(self.log_joint.prior, path, leaf)
             if not isinstance(p, dist.Normal):
                 raise TypeError(
-                    f"the prior of {path} is {type(p).__name__}: AnchoredMAP needs "
-                    "numpyro's Normal, for which anchors are exact"
+                    f"the prior of {path} is {type(p).__name__} with support "
+                    f"{p.support}: AnchoredMAP needs numpyro's Normal, for which "
+                    "anchors are exact. Write DeepEnsemble(MAP(...), num_members) for "
+                    "other priors; or let a positive leaf be its logarithm"
                 )
 
         def prior(path, leaf):

@@ -102,7 +102,8 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         """Warn of a trained model that would be shuffled."""
         if self.make is not None or self.num_members == 1:
             return
-        if looks_trained(self.log_joint, model, self.trained(model), as_row(data)):
+        free = self.unconstrained(model)
+        if looks_trained(self.log_joint, free, self.trained(free), as_row(data)):
             warnings.warn(
                 "the model predicts these data better than shuffles of its weights do, "
                 "so it seems to be trained, and DeepEnsemble shuffles the "
@@ -120,7 +121,9 @@ class DeepEnsemble(AbstractWrapper, AbstractMemberInference, AbstractSequentialM
         elif self.make == "model":
             make = functools.partial(_given, model)
         else:
-            make = shuffled(model, self.trained(model))
+            # Shuffled coordinates are in the support, and shuffled values may not be.
+            free = self.unconstrained(model)
+            make = shuffled(free, self.trained(free))
 
         def one(key):
             start_key, init_key = jax.random.split(key)

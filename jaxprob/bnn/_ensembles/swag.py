@@ -26,9 +26,9 @@ from .._inference.map import MAP
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractWrapper
-from .._joint.check_prior import check_prior
-from .._posterior.posterior import AbstractPosterior, chosen
+from .._posterior.posterior import AbstractPosterior
 from .._weights.running_statistics import trains_statistics
+from .._weights.unconstrained import constrained, coordinates_of, log_volume
 
 _ONE_PATH = "SWAG follows one model: write DeepEnsemble(SWAG(...), num_members)"
 
@@ -79,14 +79,18 @@ class SWAGPosterior(AbstractPosterior):
         step = jnp.sqrt(self.variance) * independent / 2**0.5
         if rank > 1:
             step = step + shared @ self.deviations / (2 * (rank - 1)) ** 0.5
-        return eqx.combine(unravel(vector + step), self.rest)
+        return constrained(eqx.combine(unravel(vector + step), self.rest))
 
     def mean(self) -> Model:
-        return eqx.combine(self.params, self.rest)
+        return constrained(eqx.combine(self.params, self.rest))
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
         """Log-density, by the matrix determinant lemma: no dense matrix is formed."""
-        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
+        values = coordinates_of(self.params, model)
+        delta = ravel(values)[0] - ravel(self.params)[0]
+        return self._gaussian(delta) - log_volume(values)
+
+    def _gaussian(self, delta):
         rank = len(self.deviations)
         if rank < 2:
             scale = jnp.sqrt(0.5 * self.variance)
@@ -106,7 +110,8 @@ class SWAG(AbstractWrapper):
 
     D holds the last K deviations $w_t - \bar w_t$. The spread is that of SGD's noise,
     so it depends on learning rate and batch size: a schedule that ends in a constant,
-    fairly high learning rate is part of the method.
+    fairly high learning rate is part of the method. Leaves whose prior has an edge are
+    averaged in unconstrained coordinates.
 
     Reference: *A simple baseline for Bayesian uncertainty in deep learning*, Maddox,
     Garipov, Izmailov, Vetrov and Wilson, 2019, https://arxiv.org/abs/1902.02476.
@@ -151,8 +156,6 @@ class SWAG(AbstractWrapper):
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> SWAGState:
         train = self.method.init(model, key=key)
-        params = self._split(train.model)[0]
-        check_prior(self.log_joint.prior, params, reach="SWAG's Gaussian")
         vector = self._vector(train.model)
         zeros = jnp.zeros_like(vector)
         deviations = jnp.zeros((self.rank, vector.size), vector.dtype)
@@ -191,6 +194,9 @@ class SWAG(AbstractWrapper):
 
     def model(self, state: SWAGState) -> Model:
         """Return the mean of the iterates, or the last model while there is none."""
+        return constrained(self._averaged(state))
+
+    def _averaged(self, state):
         vector = self._vector(state.train.model)
         params, rest = self._split(state.train.model)
         mean = jnp.where(state.count > 0, state.mean, vector)
@@ -219,8 +225,8 @@ class SWAG(AbstractWrapper):
                 f"every {self.thin} steps after step {self.num_warmup}, and training "
                 f"ended at step {int(state.train.step)}"
             )
+        params, rest = self._split(self._averaged(state))
         model = self.model(state)
-        params, rest = self._split(model)
         posterior = SWAGPosterior(
             params,
             rest,

@@ -186,7 +186,8 @@ class Blocks(AbstractPostHoc):
         """
         self._chosen(model)
         for block in self.blocks:
-            eqx.filter_eval_shape(block.init, eqx.nn.inference_mode(model), key=key)
+            free = block.unconstrained(eqx.nn.inference_mode(model))
+            eqx.filter_eval_shape(block.init, free, key=key)
         return self.method.init(model, key=key)
 
     def posterior(

@@ -11,6 +11,7 @@ from ..._training.ema import EMA
 from ..._training.gradient_descent import GradientDescent, TrainState
 from ..._training.optimizer_update import check_optimizer
 from ..._types import Info, Model, PRNGKey, Where
+from .._joint.unconstrain import unconstrained
 from .._posterior.posterior import AbstractPosterior
 from .capabilities import AbstractConditional, infer_by_steps, restricted_leaves
 from .inference import AbstractInference, check_state, random_or_point
@@ -47,6 +48,9 @@ class AbstractDescent(
 
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, self.point)
+
+    def unconstrained(self, model: Model) -> Model:
+        return unconstrained(model, self.log_joint.prior, self.random)
 
     def restricted(self, where: Where) -> AbstractInference:
         return restricted_leaves(self, where)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike, PyTree
 
-from ... import tree
 from ..._checks import check_tree_values
 from ..._training.batch import num_rows
 from ..._training.capabilities import AbstractDataCheck, AbstractLowPrecision
@@ -22,7 +21,7 @@ from .._joint.check_data import RowCheck
 from .._joint.log_joint import LogJoint
 from .._joint.row import as_row
 from .._posterior.posterior import AbstractPosterior
-from .._weights.choice import choose, nothing_random
+from .._weights.choice import choose, nothing_random, select
 from .._weights.random_leaves import mean_leaves, random_leaves
 
 if TYPE_CHECKING:  # see _training/capabilities.py
@@ -109,7 +108,15 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
 
     def trained(self, model: Model) -> PyTree[bool]:
         """Return which leaves `update` moves: a flag for each array, or random leaf."""
-        return tree.select(mean_leaves(model), True)
+        return select(mean_leaves(model), True)
+
+    def unconstrained(self, model: Model) -> Model:
+        """Return the model in the coordinates in which the method moves.
+
+        By default it is the model itself; methods with random leaves put those whose
+        prior has an edge into unconstrained coordinates (see `bnn.unconstrained`).
+        """
+        return model
 
     @abc.abstractmethod
     def posterior(
@@ -141,7 +148,7 @@ def check_state(method: AbstractInference, state: Any, kind: type) -> None:
 def random_or_point(model: Model, random: Where | None, point: Where) -> PyTree[bool]:
     """Return flags of leaves that are random or points, of any model."""
     means = mean_leaves(model)
-    return jax.tree.map(operator.or_, choose(means, random), tree.select(means, point))
+    return jax.tree.map(operator.or_, choose(means, random), select(means, point))
 
 
 class Roles(eqx.Module):
@@ -173,7 +180,7 @@ class Roles(eqx.Module):
         chosen = choose(model, random)
         if not any(jax.tree.leaves(chosen)):
             raise nothing_random("random", random, model)
-        rest = jax.tree.map(lambda p, r: p and not r, tree.select(model, point), chosen)
+        rest = jax.tree.map(lambda p, r: p and not r, select(model, point), chosen)
         return cls(random=chosen, point=rest)
 
     @property

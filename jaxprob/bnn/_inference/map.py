@@ -13,6 +13,7 @@ from ..._types import Info, Model, PRNGKey, Where
 from .._joint.check_prior import check_prior
 from .._joint.log_joint import LogJoint
 from .._posterior.point import PointPosterior
+from .._weights.unconstrained import constrained
 from .capabilities import AbstractTrainedModels
 from .descent import AbstractDescent
 from .inference import Roles
@@ -24,6 +25,13 @@ class MAP(AbstractDescent, AbstractTrainedModels):
     The loss is $-\frac 1 N \log p_T(\mathcal D, w)$, in nats per row of data. The
     result is one model without any uncertainty of its weights: the start of
     `DeepEnsemble`, `Laplace` and `SWAG`, and the baseline for everything else.
+
+    A leaf whose prior has an edge moves in unconstrained coordinates $u$,
+    $w = T(u)$, and the mode is that of the density of u, $\log p(\mathcal D, T(u)) +
+    \log |T'(u)|$. It exists where the density of w grows towards its edge, as that of
+    a scale often does, and it is the point around which `Laplace` is Gaussian. The mode
+    of the density of w lies elsewhere: of a Gamma(a, b) the first is a / b, the second
+    (a - 1) / b.
 
     ```python
     method = MAP(log_joint, optax.adam(1e-3))
@@ -51,11 +59,12 @@ class MAP(AbstractDescent, AbstractTrainedModels):
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
         roles = Roles.of(model, self.random, self.point)
+        model = self.unconstrained(model)
         check_prior(self.log_joint.prior, eqx.filter(model, roles.random))
         return self._descent(model).init(model)
 
     def models(self, state: TrainState) -> tuple[Model, ...]:
-        return (self._trained(state),)
+        return (constrained(self._trained(state)),)
 
     def posterior(
         self,
@@ -64,7 +73,7 @@ class MAP(AbstractDescent, AbstractTrainedModels):
         *,
         key: PRNGKey | None = None,
     ) -> PointPosterior:
-        return PointPosterior(self._trained(state))
+        return PointPosterior(*self.models(state))
 
     def _descent(self, model: Model) -> GradientDescent:
         roles = Roles.of(model, self.random, self.point)

@@ -87,6 +87,9 @@ class AbstractWrapper(AbstractLearnerWrapper, AbstractInference):
     def trained(self, model: Model) -> PyTree[bool]:
         return self.method.trained(model)
 
+    def unconstrained(self, model: Model) -> Model:
+        return self.method.unconstrained(model)
+
 
 class AbstractPostHoc(AbstractWrapper):
     """Base class of a method that trains as the one inside, in its state.

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, PyTree
 from ..._random.keys import example_keys
 from ..._types import PRNGKey
 from .._weights.joined import group_small, join
-from .._weights.random_leaves import Gaussian, random_leaves
-from .prior import Prior, density, prior_at
+from .._weights.random_leaves import Gaussian, is_random
+from .prior import Prior, density, with_priors
 
 
 def kl(
@@ -34,7 +34,8 @@ def kl(
     **Arguments:**
 
     - `tree`: a model with random leaves, such as Bayesian layers; other leaves do not
-        contribute.
+        contribute. Of a leaf in unconstrained coordinates it is the divergence there,
+        which is that of the constrained leaf.
     - `prior`: one distribution, or one for each leaf.
     - `temperature`: $T$ of a tempered prior $p^{1/T}$; then the result is
         $\mathbb E_q[\log q - \log p / T]$, without the normaliser of $p^{1/T}$.
@@ -46,7 +47,7 @@ def kl(
     **Raises:** `ValueError` when a leaf's prior has no closed form and there is no key.
     """
     total = 0.0
-    for index, (path, leaf, p) in enumerate(_with_priors(tree, prior)):
+    for index, (path, leaf, p) in enumerate(_with_priors(tree, prior, temperature)):
         entropy = leaf.entropy()
         try:
             # E_q[log p] = -KL - H, so that at T = 1 the entropy cancels.
@@ -65,10 +66,15 @@ def kl(
     return jnp.asarray(total)
 
 
-def _with_priors(tree, prior):
+def _with_priors(tree, prior, temperature):
     """Path, leaf and prior; small leaves under Normal priors as one, for speed."""
-    leaves = {path: leaf.single() for path, leaf in random_leaves(tree).items()}
-    found = [(path, leaf, prior_at(prior, path, leaf)) for path, leaf in leaves.items()]
+    random = jax.tree.map(
+        lambda node: node if is_random(node) else None, tree, is_leaf=is_random
+    )
+    found = [
+        (path, leaf.single(), p)
+        for path, leaf, p in with_priors(prior, random, temperature=temperature)
+    ]
     normal = [item for item in found if type(item[2]) is dist.Normal]
     others = [item for item in found if type(item[2]) is not dist.Normal]
     for group in group_small([leaf for _, leaf, _ in normal]):

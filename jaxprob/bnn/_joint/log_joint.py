@@ -17,6 +17,7 @@ from ..._types import Model, PRNGKey
 from ...tree._single import single
 from .._weights.apply import call_model
 from .._weights.running_statistics import statistics, trains_statistics
+from .._weights.unconstrained import constrained
 from .joint_likelihood import as_likelihood
 from .likelihood import Likelihood
 from .prior import Prior, log_prior
@@ -117,7 +118,7 @@ class LogJoint(eqx.Module):
 
         **Arguments:**
 
-        - `model`: all leaves are arrays.
+        - `model`: all leaves are arrays, or in unconstrained coordinates.
         - `batch`: `(x, y)` or `(x, y, weight)`, or a `jaxprob.Batch` of it.
         - `key`: for models that draw noise; example i has `fold_in(key, i)`. Without
             it each call of the model gets `key=None`.
@@ -125,6 +126,7 @@ class LogJoint(eqx.Module):
             likelihood's distribution; $\log p(y)$ by default.
         """
         term = plain_term if term is None else term
+        model = constrained(model)
 
         def one(row, key):
             return term(self.likelihood(self.apply(model, row.x, key=key)), row)
@@ -157,8 +159,10 @@ class LogJoint(eqx.Module):
                 "model's call, or train it in inference mode"
             )
 
+        used = constrained(model)
+
         def one(row, key):
-            out, state = model.advance(row.x, key=key)
+            out, state = used.advance(row.x, key=key)
             return term(self.likelihood(out), row), state
 
         mapped = jax.vmap(one, out_axes=(0, None), axis_name=model.axis_name)
@@ -181,8 +185,13 @@ class LogJoint(eqx.Module):
         return self.num_data * (total / count), rest
 
     def log_prior(self, params: PyTree) -> Float[Array, ""]:
-        """Return the log prior density of all floating-point arrays, in nats."""
-        return log_prior(self.prior, params)
+        """Return the log prior density of all floating-point arrays, in nats.
+
+        Leaves in unconstrained coordinates (see `unconstrained`) have the density of
+        their coordinates. Its Jacobian is multiplied by the temperature, by which the
+        joint density is divided.
+        """
+        return log_prior(self.prior, params, temperature=self.temperature)
 
     def __call__(
         self,

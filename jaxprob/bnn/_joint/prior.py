@@ -1,6 +1,5 @@
 """Priors: one numpyro distribution for each leaf of a model."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -10,8 +9,13 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree as trees
+from ..._checks import path_name
 from ...tree._single import single
+from .._weights.edge import bijection
+from .._weights.promotion import lenient_promotion
+from .._weights.random_leaves import is_random
+from .._weights.unconstrained import is_unconstrained
+from .unconstrained_prior import unconstrained_prior
 
 Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
 """One distribution for all leaves, or a function `(path, leaf) -> distribution`."""
@@ -54,24 +58,62 @@ def density(p: dist.Distribution, leaf: Array) -> Float[Array, ""]:
         return jnp.sum(p.log_prob(single(leaf)))
 
 
-@contextlib.contextmanager
-def lenient_promotion() -> Iterator[None]:
-    """Allow implicit promotion: numpyro's mixtures mix dtypes and ranks."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+def is_prior_leaf(node: Any) -> bool:
+    """Return whether a node of a tree has one prior: a random or unconstrained leaf."""
+    return is_random(node) or is_unconstrained(node)
 
 
-def log_prior(prior: Prior, params: PyTree) -> Float[Array, ""]:
-    """Return the log prior density of all floating-point arrays of a tree, in nats.
+def leaf_prior(
+    prior: Prior, path: str, node: Any, *, temperature: float = 1.0
+) -> dist.Distribution:
+    """Return the prior of a leaf in the coordinates in which the tree holds it.
 
     **Arguments:**
 
     - `prior`: one distribution, or one for each leaf.
-    - `params`: a model, or the part of it that has a prior (`None` elsewhere).
+    - `path`: of the leaf.
+    - `node`: an array, a random leaf, or one in unconstrained coordinates.
+    - `temperature`: of the joint density.
+    """
+    if not is_unconstrained(node):
+        return prior_at(prior, path, node)
+    value = jax.ShapeDtypeStruct(node.shape, node.coordinates.dtype)
+    p = prior_at(prior, path, value)
+    with lenient_promotion():
+        return unconstrained_prior(p, bijection(node.edge), temperature)
+
+
+def with_priors(
+    prior: Prior, params: PyTree, *, temperature: float = 1.0
+) -> Iterator[tuple[str, Any, dist.Distribution]]:
+    """Yield path, coordinates and prior of all arrays and random leaves of a tree.
+
+    **Arguments:** as in `leaf_prior`.
+    """
+    nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_prior_leaf)
+    for place, node in nodes:
+        held = node.coordinates if is_unconstrained(node) else node
+        if is_random(held) or eqx.is_inexact_array(held):
+            path = path_name(place)
+            yield path, held, leaf_prior(prior, path, node, temperature=temperature)
+
+
+def log_prior(
+    prior: Prior, params: PyTree, *, temperature: float = 1.0
+) -> Float[Array, ""]:
+    r"""Return the log prior density of all floating-point arrays of a tree, in nats.
+
+    **Arguments:**
+
+    - `prior`: one distribution, or one for each leaf.
+    - `params`: a model, or the part of it that has a prior (`None` elsewhere). Of a
+        leaf in unconstrained coordinates it is their density, with the Jacobian.
+    - `temperature`: $T$ of a joint density that is divided by T afterwards; the
+        Jacobian is multiplied by it, so that it is left as it is.
     """
     terms = [
-        density(prior_at(prior, path, leaf), leaf)
-        for path, leaf in trees.paths(params).items()
-        if eqx.is_inexact_array(leaf)
+        density(p, leaf)
+        for _, leaf, p in with_priors(prior, params, temperature=temperature)
+        if not is_random(leaf)
     ]
     return jnp.asarray(sum(terms, start=0.0))

@@ -16,6 +16,7 @@ from .._joint.output_hessian import Kind, has_information
 from .._joint.output_link import LinkedApply, LinkedLikelihood, output_link
 from .._joint.row import as_row, weighted
 from .._joint.target import num_observed
+from .._weights.unconstrained import constrained
 from .curvature import (
     AbstractCurvature,
     DiagonalCurvature,
@@ -128,7 +129,7 @@ def _linked(joint, model, x):
 
     def shape(joint):
         return jax.eval_shape(
-            lambda x: joint.apply(model, x, key=jax.random.key(0)), row
+            lambda x: joint.apply(constrained(model), x, key=jax.random.key(0)), row
         )
 
     link = output_link(joint.likelihood, shape(joint))

@@ -13,6 +13,7 @@ from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
 from .._joint.row import weighted
 from .._joint.target import log_likelihood_of
+from .._weights.unconstrained import constrained
 from .forward_mode import has_forward_mode
 from .sum_over_rows import batch_size_for
 
@@ -144,6 +145,7 @@ def as_function(joint: LogJoint, model: Model, flags: PyTree[bool]) -> tuple[Any
     vector, unravel = ravel(params)
 
     def output(vector, x):
-        return joint.apply(eqx.combine(unravel(vector), rest), x, key=jax.random.key(0))
+        model = constrained(eqx.combine(unravel(vector), rest))
+        return joint.apply(model, x, key=jax.random.key(0))
 
     return vector, output

@@ -16,6 +16,7 @@ from ...tree._single import single
 from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
 from .._joint.row import weighted
+from .._weights.edge import constraint_of
 from .dense import batches_of_outputs
 
 CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
@@ -116,6 +117,15 @@ def factored_layers(model: Model, flags: PyTree[bool]) -> tuple[FactoredLayer, .
         start += node.weight.size + (node.bias.size if bias else 0)
         covered |= {prefix + "weight", prefix + "bias"}
     missing = [path for path in chosen if path not in covered]
+    if missing and missing[0].endswith(".coordinates"):
+        path = missing[0].removesuffix(".coordinates")
+        edge = constraint_of(tree.get(model, path).edge)
+        raise ValueError(
+            f"no Kronecker factor for {path}, whose prior has an edge ({edge}): a "
+            "layer is not linear in the unconstrained coordinates of its weights. "
+            "Leave the leaf out by `where`, or use structure='full', 'low_rank' or "
+            "'diagonal'."
+        )
     if missing:
         raise ValueError(
             f"no Kronecker factor for {missing[0]}: each eqx.nn.Linear and each "

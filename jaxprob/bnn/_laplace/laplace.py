@@ -24,6 +24,7 @@ from .._inference.wrapper import AbstractPostHoc
 from .._joint.check_prior import check_prior
 from .._joint.likelihood import gaussian_noise
 from .._joint.output_hessian import Kind
+from .._joint.unconstrain import unconstrained
 from .._weights.choice import choose, nothing_random
 from .._weights.running_statistics import Stateful
 from .._weights.scale import is_traced
@@ -55,6 +56,10 @@ class Laplace(AbstractPostHoc, AbstractConditional):
     zero-inflated counts and user-defined distributions have no known information; their
     H is the negative Hessian at y, and negative eigenvalues of the sum over the rows
     are set to zero, with a warning that gives their fraction.
+
+    Of a leaf whose prior has an edge this is the Gaussian of its unconstrained
+    coordinates u, at the mode of their density (see `MAP`): $J$ and $\tau$ are
+    derivatives in u, and draws are mapped back to the support.
 
     `predict` uses the network linearised at the mode, the model whose posterior this
     approximates; `linearized=False` there samples weights instead, which underfits
@@ -112,7 +117,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
-        self._flags(model)
+        self._flags(self._unconstrained(model))
         return self.method.init(model, key=key)
 
     def restricted(self, where: Where) -> "Laplace":
@@ -159,11 +164,12 @@ class Laplace(AbstractPostHoc, AbstractConditional):
         _check_no_batch_statistics(model)
         batches = TrainingBatches(self, model, batches)
         joint = self.method.log_joint
+        model = self._unconstrained(model)
         flags = self._flags(model)
         params, rest = eqx.partition(model, flags)
         # GPUs round the factors of a product to ten bits by default. Where the largest
         # eigenvalue is a million times the precision of the prior, no digit is left.
-        tau = prior_precision(joint.prior, params)
+        tau = prior_precision(joint.prior, params, temperature=joint.temperature)
         with jax.default_matmul_precision("highest"):
             found = curvature(
                 joint,
@@ -205,13 +211,19 @@ class Laplace(AbstractPostHoc, AbstractConditional):
                 check_columns(matrix, tau)
         return posterior
 
+    def _unconstrained(self, model):
+        return unconstrained(model, self.log_joint.prior, self._where)
+
+    @property
+    def _where(self):
+        return self.method.random if self.where is None else self.where
+
     def _flags(self, model):
-        where = self.method.random if self.where is None else self.where
+        where = self._where
         flags = choose(model, where)
         if not any(jax.tree.leaves(flags)):
             raise nothing_random("where", where, model)
-        params = eqx.filter(model, flags)
-        check_prior(self.log_joint.prior, params, reach="Laplace's Gaussian")
+        check_prior(self.log_joint.prior, eqx.filter(model, flags))
         if self.structure == "kronecker":
             factored_layers(model, flags)
         return flags

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from ...tree._ravel import ravel
+from .._weights.unconstrained import constrained
 from .curvature import AbstractCurvature
 from .sum_over_rows import batch_size_for
 
@@ -37,14 +38,15 @@ class LinearisedNetwork(eqx.Module):
         rest = eqx.nn.inference_mode(self.rest)
 
         def output(vector):
-            model = eqx.combine(unravel(vector), rest)
+            model = constrained(eqx.combine(unravel(vector), rest))
             return ravel(self.apply(model, x, key=jax.random.key(0)))[0]
 
         return output(vector), jax.jacrev(output)(vector)
 
     def output_shapes(self, x: PyTree) -> Any:
         """Return the shapes of the output for the first row."""
-        model = eqx.nn.inference_mode(eqx.combine(self.params, self.rest))
+        model = constrained(eqx.combine(self.params, self.rest))
+        model = eqx.nn.inference_mode(model)
         return eqx.filter_eval_shape(
             lambda row: self.apply(model, row, key=jax.random.key(0)), _first(x)
         )

@@ -9,17 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
 from .._joint.likelihood import Likelihood
 from .._joint.output_hessian import Kind
 from .._joint.output_link import output_link
-from .._joint.prior import Prior, density, prior_at
-from .._posterior.posterior import AbstractPosterior, chosen
+from .._joint.prior import Prior, log_prior
+from .._posterior.posterior import AbstractPosterior
 from .._weights.apply import call_model
 from .._weights.scale import is_traced
+from .._weights.unconstrained import (
+    constrained,
+    coordinates_of,
+    log_volume,
+    tangent,
+)
 from .class_probs import class_probs
 from .curvature import AbstractCurvature
 from .output_gaussian import (
@@ -81,6 +86,14 @@ class LaplacePosterior(AbstractPosterior):
         """
         return self.factorised().sample(key=key)
 
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
+        """Return a draw and the mode, around which the network is linearised.
+
+        The draw has moved along the tangent at the mode where the prior has an edge,
+        so that the network is linear in the unconstrained coordinates.
+        """
+        return self.factorised().linearisation_point(key=key)
+
     def factorised(self) -> "FactorisedLaplace":
         root = _root(self.curvature, self.tau())
         return FactorisedLaplace(
@@ -93,17 +106,17 @@ class LaplacePosterior(AbstractPosterior):
         )
 
     def mean(self) -> Model:
-        return eqx.combine(self.params, self.rest)
+        return constrained(eqx.combine(self.params, self.rest))
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
+        values = coordinates_of(self.params, model)
+        delta = ravel(values)[0] - ravel(self.params)[0]
         tau = self.tau()
         normaliser = self.curvature.log_det(tau) - delta.size * jnp.log(
             2 * jnp.pi * self.temperature
         )
-        return 0.5 * (
-            normaliser - self.curvature.quadratic(tau, delta) / self.temperature
-        )
+        quadratic = self.curvature.quadratic(tau, delta) / self.temperature
+        return 0.5 * (normaliser - quadratic) - log_volume(values)
 
     def log_evidence(self) -> Float[Array, ""]:
         r"""Return Laplace's approximation of $\log p(\mathcal D)$, in nats.
@@ -114,7 +127,7 @@ class LaplacePosterior(AbstractPosterior):
         Differentiable in the prior; in the likelihood and in the weights too if the
         pass over the data is inside the derivative. It is that of $T = 1$.
         """
-        return _log_evidence(self, self.tau())
+        return _log_evidence(self, prior_precision(self.prior, self.params))
 
     def output_distribution(
         self, x: PyTree, *, apply: Any = call_model
@@ -209,7 +222,7 @@ class LaplacePosterior(AbstractPosterior):
 
     def tau(self) -> Float[Array, " dim"]:
         r"""Return $\tau$, minus the second derivatives of the log prior at the mode."""
-        return prior_precision(self.prior, self.params)
+        return prior_precision(self.prior, self.params, temperature=self.temperature)
 
 
 class FactorisedLaplace(AbstractPosterior):
@@ -238,13 +251,20 @@ class FactorisedLaplace(AbstractPosterior):
         return self.likelihood
 
     def sample(self, *, key: PRNGKey) -> Model:
+        return constrained(eqx.combine(self._coordinates(key), self.rest))
+
+    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
+        moved = tangent(self.params, self._coordinates(key))
+        return eqx.combine(moved, constrained(self.rest)), self.mean()
+
+    def _coordinates(self, key):
         vector, unravel = ravel(self.params)
         check_key(key)
         draw = self.curvature.draw(self.root, key=key)
-        return eqx.combine(unravel(vector + self.temperature**0.5 * draw), self.rest)
+        return unravel(vector + self.temperature**0.5 * draw)
 
     def mean(self) -> Model:
-        return eqx.combine(self.params, self.rest)
+        return constrained(eqx.combine(self.params, self.rest))
 
 
 @eqx.filter_jit
@@ -254,13 +274,7 @@ def _root(curvature, tau):
 
 @eqx.filter_jit
 def _log_evidence(posterior, tau):
-    log_prior = sum(
-        (
-            density(prior_at(posterior.prior, path, leaf), leaf)
-            for path, leaf in tree.paths(posterior.params).items()
-        ),
-        start=0.0,
-    )
+    prior = log_prior(posterior.prior, posterior.params)
     volume = 0.5 * tau.size * jnp.log(2 * jnp.pi)
     log_det = posterior.curvature.log_det(tau)
-    return posterior.log_likelihood + log_prior + volume - 0.5 * log_det
+    return posterior.log_likelihood + prior + volume - 0.5 * log_det

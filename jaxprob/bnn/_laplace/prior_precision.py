@@ -4,25 +4,45 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree
 from ..._checks import path_name
 from ...tree._ravel import ravel
 from ...tree._single import single
-from .._joint.prior import Prior, density, prior_at
+from .._joint.prior import Prior, density, is_prior_leaf, leaf_prior, prior_at
 from .._weights.scale import is_traced
+from .._weights.unconstrained import is_unconstrained
+
+CORRELATED = 1e-3
+"""Size of an entry off the diagonal, relative to it, that counts as a correlation."""
 
 
-def prior_precision(prior: Prior, params: PyTree) -> Float[Array, " dim"]:
+def prior_precision(
+    prior: Prior, params: PyTree, *, temperature: float = 1.0
+) -> Float[Array, " dim"]:
     """Return minus the second derivatives of the log prior in all weights.
 
-    **Raises:** `ValueError` where one is not positive.
+    Of a leaf in unconstrained coordinates they are those of the density there. A
+    Dirichlet or LKJ prior correlates the entries of its leaf and not its coordinates.
+
+    **Arguments:**
+
+    - `prior`, `params`: as in `log_prior`.
+    - `temperature`: of the joint density.
+
+    **Raises:** `ValueError` where one is not positive, or for a prior that correlates
+    entries or coordinates.
     """
-    vector, leaves = _precisions(prior, params)
-    for name, tau in tree.paths(leaves).items():
-        if not is_traced(tau) and (np.asarray(tau) <= 0).any():
-            p = prior_at(prior, name, tree.get(params, name))
+    vector, parts = _precisions(prior, params, temperature)
+    for (path, node), (tau, correlation) in zip(_leaves(params), parts, strict=True):
+        name = path_name(path)
+        if is_traced(tau):
+            continue
+        if np.asarray(correlation) > CORRELATED:
+            raise _correlates(name, "coordinates")
+        if (np.asarray(tau) <= 0).any():
+            p = prior_at(prior, name, node)
             raise ValueError(
                 f"the log prior of {name}, {type(p).__name__}, is not concave at "
                 "the mode: Laplace needs one that is, such as a Normal"
@@ -30,25 +50,51 @@ def prior_precision(prior: Prior, params: PyTree) -> Float[Array, " dim"]:
     return vector
 
 
+def _leaves(params):
+    return jax.tree_util.tree_leaves_with_path(params, is_leaf=is_prior_leaf)
+
+
 @eqx.filter_jit
-def _precisions(prior, params):
-    """Minus the second derivatives of the log prior: as one vector, and by leaf."""
-
-    def one(path, leaf):
+def _precisions(prior, params, temperature):
+    """Minus the second derivatives: as one vector, and by leaf with the largest
+    correlation in it.
+    """
+    parts = []
+    for path, node in _leaves(params):
         name = path_name(path)
-        p = prior_at(prior, name, leaf)
-        if p.event_dim:
-            raise ValueError(
-                f"the prior of {name} correlates its entries: Laplace needs a prior "
-                "that is independent in each entry, such as a Normal"
-            )
-        leaf = single(leaf)
+        p = leaf_prior(prior, name, node, temperature=temperature)
+        if is_unconstrained(node):
+            parts.append(_in_coordinates(p, single(node.coordinates)))
+        elif p.event_dim:
+            raise _correlates(name, "entries")
+        else:
+            parts.append((_of_entries(p, single(node)), jnp.zeros(())))
+    return ravel([tau for tau, _ in parts])[0], parts
 
-        def slope(leaf):
-            return jax.grad(lambda leaf: density(p, leaf))(leaf)
 
-        # Entries are independent, so the Hessian times ones is its diagonal.
-        return -jax.jvp(slope, (leaf,), (jnp.ones_like(leaf),))[1]
+def _of_entries(p: dist.Distribution, leaf: Array) -> Array:
+    def slope(leaf):
+        return jax.grad(lambda leaf: density(p, leaf))(leaf)
 
-    leaves = jax.tree_util.tree_map_with_path(one, params)
-    return ravel(leaves)[0], leaves
+    # Entries are independent, so the Hessian times ones is its diagonal.
+    return -jax.jvp(slope, (leaf,), (jnp.ones_like(leaf),))[1]
+
+
+def _in_coordinates(p: dist.Distribution, u: Array) -> tuple[Array, Array]:
+    """The diagonal, and the largest entry off it relative to the diagonal."""
+    if not p.event_dim:
+        return _of_entries(p, u), jnp.zeros(())
+    flat, shape = u.ravel(), u.shape
+    matrix = -jax.hessian(lambda flat: density(p, flat.reshape(shape)))(flat)
+    tau = jnp.diag(matrix)
+    scale = jnp.sqrt(jnp.abs(tau[:, None] * tau[None]))
+    off = jnp.abs(matrix - jnp.diag(tau)) / jnp.maximum(scale, jnp.finfo(u.dtype).tiny)
+    return tau.reshape(shape), jnp.max(off)
+
+
+def _correlates(name: str, what: str) -> ValueError:
+    return ValueError(
+        f"the prior of {name} correlates its {what}: Laplace needs a prior that is "
+        "independent in each of them, such as a Normal, a Dirichlet or an LKJ; NUTS, "
+        "HMC and FullRankVI take any"
+    )

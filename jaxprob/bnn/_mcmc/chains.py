@@ -11,16 +11,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._random.keys import example_keys
-from ..._training.capabilities import AbstractAcceptReject
 from ..._types import Info, Model, PRNGKey, Where
 from .._inference.capabilities import AbstractConditional, replaced
-from .._inference.inference import check_state, random_or_point
+from .._inference.inference import Roles, check_state, random_or_point
 from .._inference.members import AbstractMemberInference
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._joint.check_prior import check_prior
+from .._joint.unconstrain import unconstrained
 from .._posterior.draws import DrawsPosterior
 from .._weights.running_statistics import statistics, trains_statistics
+from .._weights.unconstrained import constrained
 from .check_draws import check_draws, check_num_divergences
 from .initial import Initial, check_initial, initial_positions, warn_of_fixed_noise
 from .kept_draws import KeptDraws
@@ -115,10 +116,10 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         return self.schedule.num_steps
 
     def init(self, model: Model, *, key: PRNGKey) -> ChainState:
-        rejects = isinstance(self, AbstractAcceptReject)
-        reach = None if rejects else "a chain whose steps are always accepted"
+        Roles.of(model, self.random, False)
+        model = self.unconstrained(model)
         leaves = WeightVector.of(model, self.random)
-        check_prior(self.log_joint.prior, leaves.params, reach=reach)
+        check_prior(self.log_joint.prior, leaves.params)
         start_key, kernel_key = jax.random.split(key)
         position = initial_positions(
             model,
@@ -172,6 +173,9 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
     def trained(self, model: Model) -> PyTree[bool]:
         return random_or_point(model, self.random, False)
 
+    def unconstrained(self, model: Model) -> Model:
+        return unconstrained(model, self.log_joint.prior, self.random)
+
     def evaluate(self, state: ChainState, batch: PyTree, *, key: PRNGKey) -> Info:
         """Return the mean over chains of the negative log-likelihood per row."""
         leaves = WeightVector.of(state.model, self.random)
@@ -192,6 +196,8 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
     ) -> Float[Array, ""]:
         """Return the log joint of a whole data set at ravelled random leaves.
 
+        It is a density of their coordinates: `model` is that of a state, in which
+        leaves whose prior has an edge are in unconstrained ones.
         The model is in inference mode: dropout is off and running statistics are
         constants.
         """
@@ -204,7 +210,7 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         """Return the model at the first chain's position: one draw."""
         first = jax.tree.map(lambda a: a[0], state.statistics)
         leaves = WeightVector.of(state.model, self.random)
-        return leaves.model(leaves.unravel(state.position[0]), first)
+        return constrained(leaves.model(leaves.unravel(state.position[0]), first))
 
     def posterior(
         self,
@@ -244,12 +250,12 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
         sample_stats: Mapping[str, Array | np.ndarray] | None = None,
     ) -> DrawsPosterior:
         """Return ravelled draws as a posterior; `posterior` and `load_draws` use it."""
-        leaves = WeightVector.of(model, self.random)
+        leaves = WeightVector.of(self.unconstrained(model), self.random)
         check_draws(np.asarray(draws), leaves, self.remedy)
-        unravel = jax.vmap(jax.vmap(leaves.unravel))
+        values = jax.vmap(jax.vmap(lambda v: constrained(leaves.unravel(v))))
         posterior = DrawsPosterior(
-            unravel(jnp.asarray(draws)),
-            leaves.rest,
+            values(jnp.asarray(draws)),
+            constrained(leaves.rest),
             {name: jnp.asarray(a) for name, a in (sample_stats or {}).items()},
         )
         if not self.trains_statistics(model):

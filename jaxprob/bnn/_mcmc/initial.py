@@ -11,11 +11,13 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import example_keys
 from ..._types import Model, PRNGKey, Where
+from ...tree._ravel import ravel
 from .._inference.inference import Roles
 from .._joint.prior import Prior
 from .._joint.sample_prior import sample_prior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.learned_noise import LearnedNoise
+from .._weights.unconstrained import constrained, coordinates_of
 from .multi_start import MultiStart
 from .weight_vector import WeightVector
 
@@ -56,7 +58,7 @@ def initial_positions(
 
     **Arguments:**
 
-    - `model`: gives the structure, and the start for `"model"`.
+    - `model`: gives the structure and the coordinates, and the start for `"model"`.
     - `random`: leaves that the chains move.
     - `initial`: see `Initial`.
     - `prior`: of the random leaves.
@@ -72,9 +74,11 @@ def initial_positions(
             "run_chains(method, model, data) does that. For other loops give "
             "the posterior of an ensemble, DeepEnsemble(MAP(...), 4)"
         )
-    flags = Roles.of(model, random, False).random
+    params = WeightVector.of(model, random).params
+    plain = constrained(model)
+    flags = Roles.of(plain, random, False).random
     if isinstance(initial, AbstractPosterior):
-        _check_same_model(initial, model)
+        _check_same_model(initial, plain)
 
     def start(index, key):
         if isinstance(initial, AbstractPosterior):
@@ -86,8 +90,8 @@ def initial_positions(
         elif initial == "model":
             drawn = model
         else:
-            drawn = sample_prior(model, prior, key=key, where=flags)
-        return WeightVector(*eqx.partition(drawn, flags)).vector
+            drawn = sample_prior(plain, prior, key=key, where=flags)
+        return ravel(coordinates_of(params, drawn))[0]
 
     return jax.vmap(start)(jnp.arange(num_chains), example_keys(key, num_chains))
 

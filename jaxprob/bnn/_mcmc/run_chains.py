@@ -96,7 +96,9 @@ def run_chains(
     start = method
     if (search := search_of(method.initial)) is not None:
         start = dataclasses.replace(method, initial="model")
-    state = eqx.filter_jit(start.init)(model, key=init_key)
+    # Outside of jit, where values can be checked against the edges of the prior.
+    free = start.unconstrained(model)
+    state = eqx.filter_jit(start.init)(free, key=init_key)
     shards = 0
     if folder is not None:
         folder = local_path("folder", folder)
@@ -176,7 +178,8 @@ def _stored(method, model, folder, shards, data, thin=1, num_draws=None):
     taken = slice(thin - 1, num_draws, thin)
     draws, stats = load_shards(folder, shards)
     draws, stats = jax.tree.map(lambda a: a[:, taken], (draws, stats))
-    size = WeightVector.of(model, method.random).vector.size
+    free = method.unconstrained(model)
+    size = WeightVector.of(free, method.random).vector.size
     if draws.shape[2] != size:
         raise ValueError(
             f"{folder} holds draws of {draws.shape[2]} numbers, and the random leaves "

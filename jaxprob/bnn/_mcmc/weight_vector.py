@@ -1,12 +1,14 @@
 """Random leaves of a model as one vector."""
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree
+from ..._checks import path_name
 from ..._types import Model, Where
 from ...tree._ravel import ravel
 from .._inference.inference import Roles
+from .._weights.unconstrained import is_unconstrained
 
 
 class WeightVector(eqx.Module):
@@ -51,8 +53,12 @@ class WeightVector(eqx.Module):
     def path(self, index: int) -> str:
         """Return the path of the leaf that holds an entry of the vector."""
         end = 0
-        for path, leaf in tree.paths(self.params).items():
-            end += leaf.size
+        nodes = jax.tree_util.tree_leaves_with_path(
+            self.params, is_leaf=is_unconstrained
+        )
+        for path, node in nodes:
+            leaf = node.coordinates if is_unconstrained(node) else node
+            end += 0 if leaf is None else leaf.size
             if index < end:
-                return path
+                return path_name(path)
         raise IndexError(f"index={index}: the random leaves hold {end} numbers")

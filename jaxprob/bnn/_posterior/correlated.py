@@ -15,11 +15,15 @@ from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
 from .._weights.random_leaves import MIN_SCALE, Gaussian
 from .._weights.scale import inverse_softplus
-from .posterior import AbstractPosterior, chosen
+from .._weights.unconstrained import constrained, coordinates_of, log_volume
+from .posterior import AbstractPosterior
 
 
 class AbstractCorrelatedPosterior(AbstractPosterior):
     r"""Base class of $q(w) = \mathcal N(\mu, \Sigma)$ over all random leaves.
+
+    Of a leaf whose prior has an edge it is the Gaussian of its unconstrained
+    coordinates.
 
     **Fields:**
 
@@ -51,25 +55,34 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
         r"""Return $\delta^\top \Sigma^{-1} \delta$."""
 
     def sample(self, *, key: PRNGKey) -> Model:
+        return constrained(eqx.combine(self.coordinates(key=key), self.rest))
+
+    def coordinates(self, *, key: PRNGKey) -> PyTree:
+        """Draw the random leaves, in the coordinates of `params`."""
         check_key(key)
         vector, unravel = ravel(self.params)
-        return eqx.combine(unravel(vector + self.deviation(key=key)), self.rest)
+        return unravel(vector + self.deviation(key=key))
 
     def mean(self) -> Model:
-        return eqx.combine(self.params, self.rest)
+        return constrained(eqx.combine(self.params, self.rest))
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        delta = ravel(chosen(self.params, model))[0] - ravel(self.params)[0]
+        values = coordinates_of(self.params, model)
+        return self.log_density(values) - log_volume(values)
+
+    def log_density(self, values: PyTree) -> Float[Array, ""]:
+        """Return the log-density of coordinates, a tree like `params`."""
+        delta = ravel(values)[0] - ravel(self.params)[0]
         constant = delta.size * math.log(2 * math.pi)
         return -0.5 * (constant + self.log_det() + self.quadratic(delta))
 
     def entropy(self) -> Float[Array, ""]:
-        """Return the entropy in nats."""
+        """Return the entropy of the coordinates in nats."""
         dim = ravel(self.params)[0].size
         return 0.5 * (dim * math.log(2 * math.pi * math.e) + self.log_det())
 
     def marginals(self) -> PyTree:
-        """Return the marginal distribution of each leaf as a `Gaussian`.
+        """Return the marginal distribution of each leaf's coordinates as a `Gaussian`.
 
         It determines the divergence from a prior that is independent in each entry.
         """

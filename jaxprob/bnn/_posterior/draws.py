@@ -7,6 +7,7 @@ from jaxtyping import Array, Integer, PyTree, Shaped
 
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
+from .._weights.unconstrained import constrained
 from .posterior import AbstractPosterior
 
 
@@ -48,7 +49,7 @@ class DrawsPosterior(AbstractPosterior):
         _, draws = self.shape
         chain, draw = index // draws, index % draws
         params = jax.tree.map(lambda a: a[chain, draw], self.draws)
-        return eqx.combine(params, self.rest)
+        return constrained(eqx.combine(params, self.rest))
 
     def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
@@ -57,7 +58,7 @@ class DrawsPosterior(AbstractPosterior):
     def mean(self) -> Model:
         """Return the average of the weights, meaningful for a posterior of one mode."""
         params = jax.tree.map(_mean, self.draws)
-        return eqx.combine(params, self.rest)
+        return constrained(eqx.combine(params, self.rest))
 
 
 def _mean(draws):

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey, Where
@@ -13,6 +13,7 @@ from .._joint.kl import kl
 from .._joint.prior import Prior
 from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
 from .._weights.randomise import randomise
+from .._weights.unconstrained import constrained, coordinates_of, log_volume
 from .posterior import AbstractPosterior
 
 
@@ -30,10 +31,10 @@ class MeanFieldPosterior(AbstractPosterior):
 
     def sample(self, *, key: PRNGKey) -> Model:
         check_key(key)
-        return sample_leaves(self.tree, key=key)
+        return constrained(sample_leaves(self.tree, key=key))
 
     def mean(self) -> Model:
-        return mean_leaves(self.tree)
+        return constrained(mean_leaves(self.tree))
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
         if jax.tree.structure(model) != jax.tree.structure(self.mean()):
@@ -42,17 +43,22 @@ class MeanFieldPosterior(AbstractPosterior):
                 "of leaves differ from those of the posterior's models: give a model "
                 "such as posterior.sample(key=key) returns"
             )
+        values = coordinates_of(mean_leaves(self.tree), model)
+        return self.log_density(values) - log_volume(values)
+
+    def log_density(self, values: PyTree) -> Float[Array, ""]:
+        """Return the log-density of coordinates, a tree as `sample_leaves` returns."""
         terms = jax.tree.map(
             lambda node, value: node.log_prob(value) if is_random(node) else None,
             self.tree,
-            model,
+            values,
             is_leaf=is_random,
         )
         return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
 
-    def kl(self, prior: Prior) -> Float[Array, ""]:
+    def kl(self, prior: Prior, *, key: PRNGKey | None = None) -> Float[Array, ""]:
         """Return the KL divergence from the prior in nats: `bnn.kl` of the tree."""
-        return kl(self.tree, prior)
+        return kl(self.tree, prior, key=key)
 
 
 def bayesianize(

@@ -4,7 +4,6 @@ import abc
 from collections.abc import Callable, Iterable
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float, Integer, PyTree
 
 from ..._types import Model, PRNGKey
@@ -26,10 +25,19 @@ class AbstractPosterior(eqx.Module):
 
     @abc.abstractmethod
     def mean(self) -> Model:
-        """Return the model whose random leaves are their posterior means."""
+        """Return the model whose random leaves are their posterior means.
+
+        Of a Gaussian over unconstrained coordinates it is the model at the mean of
+        these: the median of a positive or bounded number. Of finitely many models it is
+        their average.
+        """
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
-        """Return the log-density of the random leaves of a model, in nats."""
+        """Return the log-density of the random leaves of a model, in nats.
+
+        It is a density of the constrained values, and so contains the Jacobian of a
+        leaf that the posterior holds in unconstrained coordinates.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no density")
 
     @property
@@ -101,11 +109,3 @@ def part_linearisation_point(
         draw = part.sample(key=key)
         return draw, draw
     return part.linearisation_point(key=key)
-
-
-def chosen(params: PyTree, model: Model) -> PyTree:
-    """Return the leaves of a model that are in `params`; `None` elsewhere."""
-    flags = jax.tree.map(
-        lambda leaf: leaf is not None, params, is_leaf=lambda leaf: leaf is None
-    )
-    return eqx.filter(model, flags)

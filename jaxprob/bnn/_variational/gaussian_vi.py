@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree
 from ..._checks import path_name
 from ..._random.keys import example_keys
 from ..._training.gradient_descent import GradientDescent, TrainState
@@ -19,9 +18,9 @@ from .._inference.descent import AbstractDescent
 from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
-from .._joint.prior import prior_at
+from .._joint.prior import is_prior_leaf, leaf_prior
 from .._posterior.correlated import AbstractCorrelatedPosterior
-from .._posterior.posterior import chosen
+from .._weights.choice import select
 from .._weights.random_leaves import is_random, mean_leaves
 from .._weights.randomise import randomise
 
@@ -73,7 +72,8 @@ class AbstractGaussianVI(AbstractDescent):
         """
 
     def init(self, model: Model, *, key: PRNGKey) -> TrainState:
-        placed = randomise(model, self.random, scale=self.scale)
+        free = self.unconstrained(model)
+        placed = randomise(free, self.random, scale=self.scale)
         flags = jax.tree.map(is_random, placed, is_leaf=is_random)
         nodes = jax.tree.map(
             lambda node: node if is_random(node) else None, placed, is_leaf=is_random
@@ -94,7 +94,8 @@ class AbstractGaussianVI(AbstractDescent):
         return self._trained(state)
 
     def _descent(self, posterior: AbstractCorrelatedPosterior) -> GradientDescent:
-        points = tree.select(posterior.mean(), self.point)
+        model = eqx.combine(posterior.params, posterior.rest)
+        points = select(model, self.point)
         trained = jax.tree.map(eqx.is_inexact_array, posterior)
         rest = jax.tree.map(
             lambda leaf, flag: None if leaf is None else flag,
@@ -113,9 +114,10 @@ class AbstractGaussianVI(AbstractDescent):
 
         def terms(key):
             weight_key, call_key = jax.random.split(key)
-            drawn = posterior.sample(key=weight_key)
+            values = posterior.coordinates(key=weight_key)
+            drawn = eqx.combine(values, posterior.rest)
             log_likelihood = joint.log_likelihood(drawn, batch, key=call_key)
-            return log_likelihood, self._log_ratio(posterior, drawn)
+            return log_likelihood, self._log_ratio(posterior, values)
 
         keys = example_keys(sample_key, self.num_samples)
         log_likelihoods, log_ratios = jax.vmap(terms)(keys)
@@ -147,7 +149,7 @@ class AbstractGaussianVI(AbstractDescent):
         )
         return divergence + separate - posterior.entropy()
 
-    def _log_ratio(self, posterior, drawn):
+    def _log_ratio(self, posterior, values):
         """The part of the divergence that is estimated from a draw.
 
         It is all of it with `stick_the_landing`, where the parameters of q are held
@@ -155,11 +157,12 @@ class AbstractGaussianVI(AbstractDescent):
         priors that correlate entries.
         """
         joint = self.log_joint
-        values = chosen(posterior.params, drawn)
         if self.stick_the_landing:
             fixed = jax.lax.stop_gradient(eqx.filter(posterior, eqx.is_inexact_array))
             fixed = eqx.combine(fixed, posterior)
-            return fixed.log_prob(drawn) - joint.log_prior(values) / joint.temperature
+            return (
+                fixed.log_density(values) - joint.log_prior(values) / joint.temperature
+            )
         correlated = _keep(values, lambda p: p.event_dim, joint)
         return -joint.log_prior(correlated) / joint.temperature
 
@@ -169,6 +172,6 @@ def _keep(params, condition, joint):
 
     def one(path, leaf):
         name = path_name(path)
-        return leaf if condition(prior_at(joint.prior, name, leaf)) else None
+        return leaf if condition(leaf_prior(joint.prior, name, leaf)) else None
 
-    return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_random)
+    return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_prior_leaf)

@@ -33,11 +33,14 @@ from .._inference.inference import (
 from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
-from .._joint.prior import prior_at
+from .._joint.prior import with_priors
+from .._joint.unconstrain import unconstrained
+from .._joint.unconstrained_prior import UnconstrainedPrior
 from .._posterior.mean_field import MeanFieldPosterior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.random_leaves import Gaussian, is_random
 from .._weights.scale import is_traced
+from .._weights.unconstrained import constrained
 from .ivon_optimizer import ivon, sample_ivon
 
 
@@ -60,7 +63,8 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
 
     **Arguments:**
 
-    - `log_joint`: the prior of every random leaf is a numpyro `Normal`.
+    - `log_joint`: the prior of every random leaf is a numpyro `Normal`, or a
+        `LogNormal`, which is one in the logarithm of the leaf.
     - `learning_rate`: a number or a schedule. Decay it to zero: the mean then settles.
     - `random`: leaves that get a Gaussian, as in `MAP`.
     - `point`: of the others, those that are optimised, by `point_optimizer`.
@@ -95,6 +99,7 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
+        model = self.unconstrained(model)
         params, points, _ = self._split(model)
         check_prior(self.log_joint.prior, params)
         if jax.tree.leaves(points) and self.point_optimizer is None:
@@ -109,6 +114,9 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
             None if self.point_optimizer is None else self.point_optimizer.init(points),
         )
         return TrainState(model, opt_state, None, jnp.zeros((), jnp.int32))
+
+    def unconstrained(self, model: Model) -> Model:
+        return unconstrained(model, self.log_joint.prior, self.random)
 
     def restricted(self, where: Where) -> "IVON":
         return restricted_leaves(self, where)
@@ -170,7 +178,7 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
 
     def model(self, state: TrainState) -> Model:
         """Return the model whose random leaves are their posterior means."""
-        return state.model
+        return constrained(state.model)
 
     def posterior(
         self,
@@ -241,12 +249,16 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
     def _ivon(self, params) -> optax.GradientTransformationExtraArgs:
         joint = self.log_joint
         centers, decays = {}, {}
-        for name, leaf in tree.paths(params).items():
-            p = prior_at(joint.prior, name, leaf)
+        for name, leaf, p in with_priors(
+            joint.prior, params, temperature=joint.temperature
+        ):
             if not isinstance(p, dist.Normal):
+                given = p.base if isinstance(p, UnconstrainedPrior) else p
                 raise TypeError(
-                    f"the prior of {name} is {type(p).__name__}: IVON needs numpyro's "
-                    "Normal. Write MeanFieldVI for other priors."
+                    f"the prior of {name} is {type(given).__name__}, on the support "
+                    f"{given.support}: IVON needs numpyro's Normal, or a LogNormal at "
+                    "temperature 1, which is Normal in the logarithm. Write "
+                    "MeanFieldVI for other priors."
                 )
             dtype = single(leaf).dtype
             precision = 1.0 / jnp.asarray(p.scale, dtype) ** 2

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree
 from ..._random.keys import example_keys
 from ..._random.standard_normal import like, philox
 from ..._training.ema import EMA
@@ -21,6 +20,7 @@ from .._joint.check_prior import check_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._posterior.mean_field import MeanFieldPosterior
+from .._weights.choice import select
 from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
 from .._weights.randomise import randomise
 from .estimators import Estimator, per_example, prepare
@@ -100,7 +100,8 @@ class MeanFieldVI(AbstractDescent):
             )
 
     def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
-        random_model = randomise(model, self.random, scale=self.scale)
+        free = self.unconstrained(model)
+        random_model = randomise(free, self.random, scale=self.scale)
         check_prior(self.log_joint.prior, _only_random(random_model))
         return self._descent(random_model).init(random_model)
 
@@ -114,7 +115,7 @@ class MeanFieldVI(AbstractDescent):
         return MeanFieldPosterior(self._trained(state))
 
     def _descent(self, model: Model) -> GradientDescent:
-        flags = tree.select(mean_leaves(model), self.point)
+        flags = select(mean_leaves(model), self.point)
         trained = jax.tree.map(
             lambda node, flag: (
                 jax.tree.map(lambda _: True, node) if is_random(node) else flag
@@ -178,7 +179,7 @@ class MeanFieldVI(AbstractDescent):
         fixed = MeanFieldPosterior(jax.lax.stop_gradient(_only_random(model)))
         flags = jax.tree.map(is_random, model, is_leaf=is_random)
         values = eqx.filter(drawn, flags)
-        return fixed.log_prob(values) - joint.log_prior(values) / joint.temperature
+        return fixed.log_density(values) - joint.log_prior(values) / joint.temperature
 
 
 def _only_random(model: Model) -> PyTree:

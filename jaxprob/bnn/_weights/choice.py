@@ -7,6 +7,7 @@ from jaxtyping import PyTree
 from ... import tree
 from ..._types import Model, Where
 from .learned_noise import LearnedNoise
+from .unconstrained import constrained, is_unconstrained
 
 NORMALISATION = (
     eqx.nn.LayerNorm,
@@ -40,8 +41,23 @@ def weights(model: Model) -> PyTree[bool]:
 
 
 def choose(model: Model, where: Where | None) -> PyTree[bool]:
-    """Return `jaxprob.tree.select`, where `None` means the default, `weights`."""
-    return tree.select(model, weights(model) if where is None else where)
+    """Return `select`, where `None` means the default, `weights`."""
+    return select(model, weights(constrained(model)) if where is None else where)
+
+
+def select(model: Model, where: Where) -> PyTree[bool]:
+    """Return `jaxprob.tree.select` of the constrained model, for a model in any
+    coordinates.
+
+    A leaf in unconstrained coordinates is chosen by its own path and value.
+    """
+    flags = tree.select(constrained(model), where)
+    return jax.tree.map(
+        lambda node, flag: jax.tree.map(lambda _: flag, node),
+        model,
+        flags,
+        is_leaf=is_unconstrained,
+    )
 
 
 def nothing_random(name: str, where: Where | None, model: Model) -> ValueError:

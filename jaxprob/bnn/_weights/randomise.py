@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -12,6 +13,7 @@ from ..._types import Model, Where
 from .choice import choose, nothing_random
 from .initial_scale import initial_scale
 from .random_leaves import Gaussian, is_random, mean_leaves, random_leaves
+from .unconstrained import is_unconstrained
 
 
 def randomise(
@@ -30,6 +32,9 @@ def randomise(
     flags = choose(mean_leaves(model), where)
 
     def place(path, node, flag):
+        if is_unconstrained(node):
+            inner = place(path, node.coordinates, any(jax.tree.leaves(flag)))
+            return eqx.tree_at(lambda n: n.coordinates, node, inner)
         if is_random(node) or not flag:
             return node
         name = path_name(path)
@@ -42,7 +47,9 @@ def randomise(
         node = jnp.asarray(node)
         return Gaussian.of(node, initial_scale(scale, name, node))
 
-    out = jax.tree_util.tree_map_with_path(place, model, flags, is_leaf=is_random)
+    out = jax.tree_util.tree_map_with_path(
+        place, model, flags, is_leaf=lambda n: is_random(n) or is_unconstrained(n)
+    )
     if not random_leaves(out):
         raise nothing_random("where", where, model)
     return out
