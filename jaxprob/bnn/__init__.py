@@ -78,6 +78,7 @@ from ._joint.likelihood import (
 from ._joint.student_t import StudentT as StudentT
 from ._joint.joint_likelihood import JointLikelihood as JointLikelihood
 from ._joint.target import masked_targets as masked_targets
+from ._joint.class_weights import class_weights as class_weights
 from ._weights.learned_noise import LearnedNoise as LearnedNoise
 from ._joint.log_joint import LogJoint as LogJoint
 from ._joint.check_data import check_data as check_data

@@ -7,7 +7,11 @@ import jax
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
 
 from .. import bnn
 from .._engine.fit import fit as fit_learner
@@ -100,6 +104,7 @@ def train(
     likelihood: bnn.Likelihood,
     wrap: Any,
     num_outputs: int,
+    sample_weight: Any = None,
 ) -> Fitted:
     """Standardise the inputs, build the network and train it."""
     seed = check_random_state(estimator.random_state).randint(2**31 - 1)
@@ -120,6 +125,9 @@ def train(
         learning_rate=estimator.learning_rate,
     )
     data = (inputs, targets)
+    if sample_weight is not None:
+        weight = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
+        data = (inputs, targets, weight.astype(np.float32))
     state, history = fit_learner(
         method,
         wrap(network),

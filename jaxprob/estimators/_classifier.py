@@ -25,13 +25,17 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
     After `fit`: `classes_`, `posterior_`, `history_`, `n_features_in_`.
     """
 
-    def fit(self, X: Any, y: Any) -> "BNNClassifier":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BNNClassifier":
         """Train on a table.
 
         **Arguments:**
 
         - `X`: `(rows, features)`.
         - `y`: `(rows,)`, labels of any type.
+        - `sample_weight`: `(rows,)`, how often each row counts in the likelihood. A
+            weight of 2 is the row twice, so weights whose mean is not 1 widen or narrow
+            the posterior. For rare classes give those of `bnn.class_weights`. The
+            standardisation does not see them.
         """
         check_settings(self)
         X, y = validate_data(self, X, y, ensure_min_samples=2)
@@ -48,6 +52,7 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
             bnn.CategoricalLikelihood(),
             lambda network: network,
             len(self.classes_),
+            sample_weight,
         )
         return self
 

@@ -44,13 +44,16 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
     After `fit`: `posterior_`, `history_`, `n_features_in_`.
     """
 
-    def fit(self, X: Any, y: Any) -> "BNNRegressor":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BNNRegressor":
         """Train on a table.
 
         **Arguments:**
 
         - `X`: `(rows, features)`.
         - `y`: `(rows,)`, or `(rows, targets)`.
+        - `sample_weight`: `(rows,)`, how often each row counts in the likelihood. A
+            weight of 2 is the row twice, so weights whose mean is not 1 widen or narrow
+            the posterior. The standardisation does not see them.
         """
         check_settings(self)
         X, y = validate_data(
@@ -67,6 +70,7 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
             bnn.HeteroscedasticNormal(),
             lambda network: bnn.LearnedNoise(network, shape=(num_outputs,)),
             num_outputs,
+            sample_weight,
         )
         return self
 

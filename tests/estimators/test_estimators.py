@@ -8,6 +8,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxprob import bnn
@@ -16,12 +17,20 @@ from jaxprob.estimators import BNNClassifier, BNNRegressor
 SMALL = {"hidden": (16,), "random_state": 0}
 
 
+def not_equivalent(estimator):
+    """Weights and repeated rows have one posterior, and other numbers of updates."""
+    reason = "the number of updates and the standardisation depend on the rows"
+    kinds = "dense", "sparse"
+    return {f"check_sample_weight_equivalence_on_{k}_data": reason for k in kinds}
+
+
 @pytest.mark.slow
 @parametrize_with_checks(
     [
         BNNRegressor("map", num_epochs=60, batch_size=64, **SMALL),
         BNNClassifier("map", num_epochs=20, batch_size=64, **SMALL),
-    ]
+    ],
+    expected_failed_checks=not_equivalent,
 )
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
@@ -175,3 +184,31 @@ def test_an_offset_changes_nothing():
         (moved.predict_interval(X + 2.0**27), plain.predict_interval(X)),
     ):
         np.testing.assert_allclose(np.asarray(found) - 2.0**30, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_rows_without_weight_change_nothing():
+    """Two lines, of which one has no weight: the prediction is the other."""
+    x = np.linspace(-1.0, 1.0, 40)[:, None]
+    X, y = np.concatenate([x, x]), np.concatenate([2.0 * x[:, 0], -2.0 * x[:, 0]])
+    weight = np.repeat([1.0, 0.0], 40)
+    model = BNNRegressor("map", hidden=(), num_epochs=200, random_state=0)
+    fitted = model.fit(X, y, sample_weight=weight)
+    assert fitted.score(X, y, sample_weight=weight) > 0.98
+    other = model.fit(X, y, sample_weight=1.0 - weight)
+    np.testing.assert_allclose(other.predict(X), -2.0 * X[:, 0], atol=0.25)
+
+
+@pytest.mark.slow
+def test_balanced_classes_move_the_boundary():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [380, 20])
+    X = rng.normal(size=(400, 1)) + 2.0 * labels[:, None]
+    weight = bnn.class_weights(labels)
+    np.testing.assert_allclose(weight, compute_sample_weight("balanced", labels))
+    model = BNNClassifier("map", hidden=(), num_epochs=30, random_state=0)
+    plain = model.fit(X, labels).predict_proba([[1.0]])[0, 1]
+    balanced = model.fit(X, labels, sample_weight=weight).predict_proba([[1.0]])[0, 1]
+    # Halfway between two equally frequent classes of equal spread.
+    assert plain < 0.2
+    assert abs(balanced - 0.5) < 0.15

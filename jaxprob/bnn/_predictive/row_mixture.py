@@ -83,13 +83,18 @@ class AbstractRowMixture(AbstractMoments):
         return self._kind.is_discrete
 
     @property
+    def is_angle(self) -> bool:
+        """True where y is an angle; then mean and variances are circular."""
+        return family_of(self._kind).resultant is not None
+
+    @property
     def is_binary(self) -> bool:
         """True where y is zero or one; then `probs` is the probability of one."""
         return family_of(self._kind).is_binary
 
     @property
     def has_quantiles(self) -> bool:
-        """True where `quantile` and `interval` exist: for independent real outputs."""
+        """True where `quantile` and `interval` exist: for independent numbers."""
         return row_statistics.has_quantiles(self._kind)
 
     def check_rows(

@@ -25,7 +25,7 @@ class ArrayDataModule(pl.LightningDataModule):
     **Arguments:**
 
     - `train`, `validation`, `test`, `predict`: the arrays of each stage; those that
-        are missing leave their stage out.
+        are missing leave their stage out. With weights of rows `train=(x, y, weight)`.
     - `batch_size`: rows in a batch.
     - `seed`: of the order; by default that of `pl.seed_everything` if it was called,
         else 0.

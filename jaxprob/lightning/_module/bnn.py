@@ -33,12 +33,14 @@ class BNNModule(LearnerModule):
 
     Beside the learner's own metrics, validation and test log those of the mixture over
     posterior samples: `val_predictive_nll` (nats per row), `val_accuracy` for labels,
-    `val_rmse` and `val_coverage_90` for real targets.
+    `val_rmse` and `val_coverage_90` for real targets and counts. Rows of a batch
+    `(x, y, weight)` enter by their weight, and missing entries of `(values, observed)`
+    not at all; with several targets the names end in theirs, `val_rmse_price`.
 
     **Arguments:**
 
     - `inference`: any method of `jaxprob.bnn`.
-    - `model`: the network; batches are `(x, y)`.
+    - `model`: the network; batches are `(x, y)` or `(x, y, weight)`.
     - `likelihood`: that of training by default, `inference.log_joint.likelihood`.
     - `num_samples`: posterior samples in validation, test and predict.
     - `level`: probability of the interval whose coverage is logged.

@@ -55,10 +55,13 @@ class PosteriorJudge(AbstractJudge):
     def judge(self, batch: PyTree, index: int, loader: int) -> None:
         if self.held is None:
             return
-        (x, y), mask = unpack(host_batch(batch))
+        (x, y, *weight), mask = unpack(host_batch(batch))
         metrics = self._metrics.setdefault(loader, PredictiveMetrics(self._level))
         predictive = self._module.predictive(x, index=index)
-        metrics.add(predictive, np.asarray(y), np.asarray(mask))
+        counts = np.asarray(mask, np.float64)
+        if weight:
+            counts = counts * np.asarray(weight[0], np.float64)
+        metrics.add(predictive, jax.tree.map(np.asarray, y), counts)
 
     def end_evaluation(self) -> dict[int, dict[str, float]]:
         self.held = None

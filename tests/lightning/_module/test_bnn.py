@@ -94,7 +94,7 @@ def test_every_likelihood_is_judged_by_what_it_has(name):
         num_samples=1,
     )
     metrics = PredictiveMetrics()
-    metrics.add(predictive, y, np.array([True, True, True, False]))
+    metrics.add(predictive, y, np.array([1.0, 1.0, 1.0, 0.0]))
     found = metrics.means()
     classes = figure == "accuracy"
     assert ("rmse" in found) is not classes
