@@ -69,6 +69,7 @@ from ._joint.likelihood import (
     BernoulliLikelihood as BernoulliLikelihood,
     CategoricalLikelihood as CategoricalLikelihood,
     HeteroscedasticNormal as HeteroscedasticNormal,
+    KnownNoiseLikelihood as KnownNoiseLikelihood,
     Likelihood as Likelihood,
     NormalLikelihood as NormalLikelihood,
     PoissonLikelihood as PoissonLikelihood,
@@ -80,6 +81,7 @@ from ._joint.joint_likelihood import JointLikelihood as JointLikelihood
 from ._joint.target import masked_targets as masked_targets
 from ._joint.class_weights import class_weights as class_weights
 from ._weights.learned_noise import LearnedNoise as LearnedNoise
+from ._weights.known_noise import KnownNoise as KnownNoise
 from ._joint.log_joint import LogJoint as LogJoint
 from ._joint.check_data import check_data as check_data
 from ._inference.inference import AbstractInference as AbstractInference

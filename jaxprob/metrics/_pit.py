@@ -86,8 +86,8 @@ def pit_counts(
     any F. Predictive Model Assessment for Count Data (Czado, Gneiting, Held, 2009).
 
     ```python
-    pit = pit_counts(predictive.cdf(y), predictive.cdf(y - 1), key=key)
-    error = quantile_calibration_error(pit)
+    y, p = jnp.array([0, 3, 1]), dist.Poisson(2.0)  # or a predictive of counts
+    pit = pit_counts(p.cdf(y), p.cdf(y - 1), key=key)
     ```
 
     **Arguments:**

@@ -22,7 +22,8 @@ class JointLikelihood(AbstractLikelihood):
     ```python
     likelihood = {"price": NormalLikelihood(0.3), "kind": CategoricalLikelihood()}
     log_joint = LogJoint(likelihood, FanInNormal(), num_data=len(x))
-    predictive = predict(posterior, log_joint.likelihood, x_test, key=key)
+    outputs = {"price": jnp.zeros((5, 8)), "kind": jnp.zeros((5, 8, 3))}
+    predictive = Predictive(outputs, log_joint.likelihood)  # as `predict` makes it
     predictive["price"].interval(0.9), predictive["kind"].probs
     ```
 
@@ -56,7 +57,7 @@ class JointLikelihood(AbstractLikelihood):
         parts = self.parts.values()
         return all(getattr(part, "accepts_any_output", False) for part in parts)
 
-    def __call__(self, output: dict[str, Any]) -> dist.Distribution:
+    def __call__(self, output: Any) -> dist.Distribution:
         check_names(output, self.names, "the output of the model")
         parts = tuple(part(output[name]) for name, part in self.parts.items())
         return JointDistribution(self.names, parts)

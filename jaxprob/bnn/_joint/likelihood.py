@@ -134,6 +134,28 @@ class HeteroscedasticNormal(AbstractLikelihood):
         check_floating("y", y)
 
 
+class KnownNoiseLikelihood(AbstractLikelihood):
+    r"""Gaussian noise of a given scale, $y_i \sim \mathcal N(f(x_i), s_i^2)$.
+
+    The output is the pair $(f, s)$, as `KnownNoise(model)` returns it, which takes the
+    scale as a part of x.
+    """
+
+    accepts_any_output: ClassVar[bool] = True
+
+    def __call__(self, output: Any) -> dist.Distribution:
+        if not isinstance(output, tuple | list) or len(output) != 2:
+            raise ValueError(
+                "the output is no pair (mean, scale): wrap the model in KnownNoise, "
+                "and give it x = (inputs, scale)"
+            )
+        mean, scale = output
+        return dist.Normal(mean, scale)
+
+    def check_targets(self, y: np.ndarray) -> None:
+        check_floating("y", y)
+
+
 class CategoricalLikelihood(AbstractLikelihood):
     r"""Classes, $p(y = k) \propto e^{f_k(x)}$: the outputs are the logits.
 

@@ -10,6 +10,7 @@ from ..._training.non_finite import not_finite
 from ..._types import Model, PRNGKey
 from .._inference.run_steps import run_steps
 from .laplace import Laplace
+from .noise_by_output import has_scale_by_output, noise_by_output
 from .posterior import LaplacePosterior
 from .tune_prior import tune_prior
 
@@ -55,7 +56,8 @@ def train_by_evidence(
     - `key`: everything random in the run.
     - `num_rounds`: how often the prior is tuned.
     - `num_steps`: updates of the weights in each round.
-    - `noise`: whether the scale of a `NormalLikelihood` is tuned too.
+    - `noise`: whether the scale of a `NormalLikelihood` is tuned too; one for each
+        output by a step of MacKay's fixed point in each round.
     - `batch_size`: rows of a minibatch, which is drawn with replacement, and of a batch
         of the pass for the evidence; all rows by default.
 
@@ -90,7 +92,16 @@ def train_by_evidence(
                 f"{broken[0]} is not finite after the training of round {index}: lower "
                 "the learning rate, or look at the scale of the data"
             )
-        posterior = tune_prior(method.posterior(state, batches), noise=noise)
+        posterior = method.posterior(state, batches)
+        by_output = noise and has_scale_by_output(posterior.likelihood)
+        if by_output:
+            apply = method.log_joint.apply
+            scale = noise_by_output(posterior, batches, apply)
+            method = eqx.tree_at(
+                lambda m: m.method.log_joint.likelihood.scale, method, scale
+            )
+            posterior = method.posterior(state, batches)
+        posterior = tune_prior(posterior, noise=noise and not by_output)
         history.append(float(posterior.log_evidence()))
         method = eqx.tree_at(
             lambda m: (m.method.log_joint.prior, m.method.log_joint.likelihood),

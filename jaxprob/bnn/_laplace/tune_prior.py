@@ -55,7 +55,8 @@ def with_noise(
     if posterior.squares is None or scale_before is None:
         raise ValueError(
             "the scale of the noise can be changed for a NormalLikelihood with one "
-            f"scale; this posterior has {type(likelihood).__name__}. For other "
+            f"scale; this posterior has {type(likelihood).__name__}. For a scale of "
+            "each output write train_by_evidence(..., noise=True); for other "
             "likelihoods train the noise, as LearnedNoise does"
         )
     if posterior.kind != "ggn":
