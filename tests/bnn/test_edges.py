@@ -115,6 +115,29 @@ def test_a_cold_posterior_is_a_power_of_the_density_of_the_values():
     assert_gamma(posterior.draws.value, 2 * (SHAPE - 1) + 1, 2 * RATE)
 
 
+@pytest.mark.filterwarnings("ignore:the chains have not mixed")
+@pytest.mark.slow
+def test_an_edge_that_a_prior_does_not_declare_is_named():
+    """numpyro declares the support of a shifted Gamma as all real numbers."""
+    shift = dist.transforms.AffineTransform(1.0, 1.0)
+    prior = dist.TransformedDistribution(dist.Gamma(1.0, 1.0), shift)
+    joint = bnn.LogJoint(lambda r: dist.Poisson(r), prior, 6)
+    method = bnn.HMC(
+        joint,
+        num_leapfrog=4,
+        num_warmup=100,
+        num_draws=200,
+        num_chains=2,
+        initial="model",
+    )
+    data = X, np.zeros(6, np.int32)
+    model = Constant(jnp.asarray(1.5))
+    with pytest.warns(
+        UserWarning, match=r"prior of value.* next to the draws.*domain="
+    ):
+        bnn.run_chains(method, model, data, key=KEY, progress=False)
+
+
 def test_map_is_the_mode_of_the_coordinates(trained):
     state = trained
     assert point().model(state).value == pytest.approx(SHAPE / RATE, rel=1e-5)
@@ -357,3 +380,110 @@ def test_a_correlation_matrix_has_its_posterior_by_quadrature():
     sd = np.sqrt((weights * (r - mean) ** 2).sum())
     assert np.mean(draws[..., 0, 1]) == pytest.approx(mean, abs=0.06 * sd)
     assert np.std(draws[..., 0, 1]) == pytest.approx(sd, rel=0.08)
+
+
+class Hybrid(eqx.Module):
+    """A network between a positive and a simplex-valued parameter."""
+
+    layer: eqx.nn.Linear
+    scale: jax.Array
+    share: jax.Array
+
+    def __call__(self, x):
+        return self.scale * jnp.tanh(self.layer(x)) @ self.share
+
+
+SGD = optax.sgd(1e-3)
+SHORT = {"num_warmup": 0, "num_draws": 2, "num_chains": 2}
+METHODS = {
+    "MAP": lambda joint: bnn.MAP(joint, SGD),
+    "MeanFieldVI": lambda joint: bnn.MeanFieldVI(joint, SGD, stick_the_landing=True),
+    "MeanFieldVI, local": lambda joint: bnn.MeanFieldVI(joint, SGD, estimator="local"),
+    "FullRankVI": lambda joint: bnn.FullRankVI(joint, SGD, stick_the_landing=False),
+    "DeepEnsemble": lambda joint: bnn.DeepEnsemble(bnn.MAP(joint, SGD), 2),
+    "Laplace": lambda joint: bnn.Laplace(bnn.MAP(joint, SGD)),
+    "SWAG": lambda joint: bnn.SWAG(bnn.MAP(joint, SGD), num_warmup=0, thin=1, rank=2),
+    "HMC": lambda joint: bnn.HMC(joint, num_leapfrog=2, step_size=1e-3, **SHORT),
+    "SGLD": lambda joint: bnn.SGLD(joint, 1e-4, thin=1, **SHORT),
+    "Blocks": lambda joint: bnn.Blocks(
+        bnn.MAP(joint, SGD),
+        {
+            "scale": bnn.Laplace(bnn.MAP(joint, SGD)),
+            "share": bnn.FullRankVI(joint, SGD),
+        },
+        num_steps=3,
+    ),
+    "low precision": lambda joint: bnn.MAP(joint, SGD).in_low_precision(jnp.bfloat16),
+}
+
+
+def hybrid():
+    x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    prior = bnn.PriorByPath(
+        {
+            "scale": dist.HalfNormal(1.0),
+            "share": dist.Dirichlet(jnp.ones(3)),
+            "*": bnn.FanInNormal(),
+        }
+    )
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), prior, 8)
+    layer = eqx.nn.Linear(2, 3, key=KEY)
+    return joint, Hybrid(layer, jnp.array(1.0), jnp.ones(3) / 3), (x, np.sin(x[:, 0]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(moved in|further apart).*:UserWarning")
+def test_models_that_are_handed_back_are_constrained(name, tmp_path):
+    joint, model, data = hybrid()
+    method = METHODS[name](joint)
+    state = method.init(model, key=KEY)
+    update = eqx.filter_jit(method.update)
+    for key in jax.random.split(KEY, 2):
+        state, info = update(state, data, key=key)
+    assert np.isfinite(info["loss"])
+    posterior = method.posterior(state, [data], key=KEY)
+    draw, mean = posterior.sample(key=KEY), posterior.mean()
+    for found in (draw, mean, method.model(state)):
+        assert jax.tree.structure(found) == jax.tree.structure(model)
+        assert found.share.shape == (3,)
+        assert np.sum(found.share) == pytest.approx(1.0, abs=1e-5)
+        assert found.scale > 0
+    assert np.all(np.isfinite(jax.vmap(posterior.sample_function(key=KEY))(data[0])))
+    bnn.save_posterior(tmp_path / "q.safetensors", posterior)
+    again = bnn.load_posterior(tmp_path / "q.safetensors", model=model)
+    assert eqx.tree_equal(again.sample(key=KEY), draw)
+    for wrapped in (bnn.Mixture([posterior, posterior]), again):
+        assert np.sum(wrapped.mean().share) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_what_a_method_cannot_do_with_an_edge_is_named():
+    joint, model, _ = hybrid()
+    point = bnn.MAP(joint, SGD)
+    with pytest.raises(ValueError, match=r"factor for scale, whose prior has an edge"):
+        bnn.Laplace(point, "kronecker").init(model, key=KEY)
+    with pytest.raises(TypeError, match=r"scale is HalfNormal.*or a LogNormal"):
+        bnn.IVON(joint, 1e-2).init(model, key=KEY)
+    with pytest.raises(TypeError, match=r"scale is HalfNormal.*DeepEnsemble"):
+        bnn.AnchoredMAP(joint, SGD).init(model, key=KEY)
+    random = eqx.tree_at(lambda m: m.scale, model, bnn.Gaussian.of(model.scale, 0.1))
+    with pytest.raises(ValueError, match=r"scale, HalfNormal.*reaches all real"):
+        bnn.MeanFieldVI(joint, SGD).init(random, key=KEY)
+    below = eqx.tree_at(lambda m: m.scale, model, -model.scale)
+    for method in (point, bnn.NUTS(joint), bnn.SWAG(point, num_warmup=0, thin=1)):
+        with pytest.raises(ValueError, match=r"prior of scale.*Start inside"):
+            method.init(below, key=KEY)
+    correlated = bnn.PriorByPath({"share": CORRELATED, "*": bnn.IsotropicNormal(1.0)})
+    joint = eqx.tree_at(lambda j: j.prior, joint, correlated)
+    ordered = eqx.tree_at(lambda m: m.share, model, jnp.array([0.1, 0.5, 0.9]))
+    laplace = bnn.Laplace(bnn.MAP(joint, SGD))
+    state = laplace.init(ordered, key=KEY)
+    data = hybrid()[2]
+    with pytest.raises(ValueError, match="prior of share correlates its coordinates"):
+        laplace.posterior(state, [data])
+
+
+CORRELATED = dist.TransformedDistribution(
+    dist.MultivariateNormal(jnp.zeros(3), 0.5 * jnp.eye(3) + 0.5),
+    dist.transforms.OrderedTransform(),
+)

@@ -26,6 +26,7 @@ from .check_draws import check_draws, check_num_divergences
 from .initial import Initial, check_initial, initial_positions, warn_of_fixed_noise
 from .kept_draws import KeptDraws
 from .ring_buffer import in_order, put
+from .undeclared_edge import undeclared_edge
 from .weight_vector import WeightVector
 
 if TYPE_CHECKING:  # see _training/capabilities.py
@@ -278,7 +279,17 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
 def check_divergences(method: AbstractChains, state: ChainState) -> None:
     """Raise `ValueError` for a chain that always diverged; warn of divergences."""
     num_transitions = int(state.step) - method.num_warmup
-    check_num_divergences(np.asarray(state.divergences), num_transitions, method.remedy)
+    divergences, remedy = np.asarray(state.divergences), method.remedy
+    if divergences.any():
+        num_kept = int(method.schedule.num_kept(int(state.step)))
+        draws = in_order(state.draws, num_kept) if num_kept else state.position
+        edge = undeclared_edge(
+            method.log_joint.prior,
+            WeightVector.of(state.model, method.random).params,
+            draws.reshape(-1, draws.shape[-1]),
+        )
+        remedy = edge or remedy
+    check_num_divergences(divergences, num_transitions, remedy)
 
 
 def record(

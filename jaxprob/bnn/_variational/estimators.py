@@ -21,6 +21,7 @@ from ..._random.standard_normal import standard_normal
 from ..._types import Model, PRNGKey
 from .._weights.layers import AbstractBayesianLayer, variance_leaves
 from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
+from .._weights.unconstrained import is_unconstrained
 
 Estimator: TypeAlias = Literal["weight", "local", "flipout"]
 
@@ -193,13 +194,15 @@ def _is_linear(node):
         type(node) is eqx.nn.Linear
         and is_random(node.weight)
         and (len(node.weight.shape) == 2)
+        and not is_unconstrained(node.bias)
     )
 
 
 def _is_affine(node):
     if type(node) in (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d):
         rank = node.num_spatial_dims + 2
-        return is_random(node.weight) and len(node.weight.shape) == rank
+        random = is_random(node.weight) and not is_unconstrained(node.bias)
+        return random and len(node.weight.shape) == rank
     return _is_linear(node)
 
 
