@@ -274,6 +274,14 @@ SPECIAL: dict[str, Names] = {
     "diffusion/_denoiser/guidance.py:Guided": {
         "denoiser": lambda: guidable(denoiser())
     },
+    "diffusion/_denoiser/autoguidance.py:Autoguided": {
+        "denoiser": unconditional,
+        "weak": unconditional,
+    },
+    "diffusion/nn/_condition.py:GuidedCondition": {
+        "denoiser": lambda: guidable(denoiser()),
+        "labels": POINTS["labels"],
+    },
     "diffusion/_density/log_prob.py:log_prob": IMAGES,
     "diffusion/_density/log_prob.py:decode_with_log_prob": {
         "denoiser": unconditional,

@@ -1,5 +1,6 @@
 """Flow matching: the loss whose minimum is the velocity of a flow between two ends."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -21,7 +22,8 @@ from .._types import ARRAYS, Cond, Scalar, Time
 from .._velocity.coupling import AbstractCoupling, IndependentCoupling
 from .._velocity.source import AbstractSource, NormalSource, PairedSource
 from .._velocity.velocity_field import AbstractVelocityField, check_field
-from ..nn import as_condition, check_condition
+from ..nn import check_condition
+from .cond_dropout import Rates, as_rates, check_rates, drop_conditions
 from .mean_in_batches import mean_in_batches
 from .stratified import uniforms
 from .times import AbstractTimes, UniformTimes
@@ -84,7 +86,7 @@ class FlowMatchingLoss(AbstractCheckedLoss):
     - `stratified`: as in `DenoisingLoss`.
     - `batch_size`: rows that go through the network at a time, as in `DenoisingLoss`.
         Coupled are all rows of a batch.
-    - `cond_dropout`: as in `DenoisingLoss`.
+    - `cond_dropout`, `null`: as in `DenoisingLoss`.
 
     `loss(field, batch, key=key)` takes a batch `x` or `(x, cond)`, with `PairedSource`
     `(x_source, x)` or `(x_source, x, cond)`, plain or a `jaxprob.Batch`. It returns the
@@ -96,7 +98,8 @@ class FlowMatchingLoss(AbstractCheckedLoss):
     times: AbstractTimes
     stratified: bool = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
-    cond_dropout: float = eqx.field(static=True)
+    cond_dropout: Rates = eqx.field(static=True)
+    null: PyTree
 
     def __init__(
         self,
@@ -106,7 +109,8 @@ class FlowMatchingLoss(AbstractCheckedLoss):
         *,
         stratified: bool = True,
         batch_size: int | None = None,
-        cond_dropout: float = 0.0,
+        cond_dropout: float | Mapping[str, float] = 0.0,
+        null: PyTree = None,
     ):
         self.source = NormalSource() if source is None else source
         self.coupling = IndependentCoupling() if coupling is None else coupling
@@ -119,11 +123,10 @@ class FlowMatchingLoss(AbstractCheckedLoss):
         check_kind("times", self.times, AbstractTimes, remedy)
         if batch_size is not None:
             check_count("batch_size", batch_size, "at least one row")
-        if not 0.0 <= cond_dropout <= 1.0:
-            raise ValueError(f"cond_dropout={cond_dropout} is a probability, in [0, 1]")
         self.stratified = stratified
         self.batch_size = batch_size
-        self.cond_dropout = cond_dropout
+        self.cond_dropout = as_rates(cond_dropout)
+        self.null = null
 
     def check(self, field: AbstractVelocityField, data: PyTree) -> None:
         """Check the rows of both ends and of the conditions.
@@ -138,6 +141,7 @@ class FlowMatchingLoss(AbstractCheckedLoss):
             if rows is not None:
                 check_finite(name, np.asarray(rows))
         check_condition(field, cond)
+        check_rates(self.cond_dropout, cond)
 
     def __call__(
         self, field: AbstractVelocityField, batch: PyTree, *, key: PRNGKey
@@ -168,9 +172,7 @@ class FlowMatchingLoss(AbstractCheckedLoss):
             # A schedule's time runs from the data to the source.
             t = 1.0 - self.times.quantile(RectifiedFlow(), u.astype(x.dtype))
             drop_key, key = jax.random.split(key)
-            if self.cond_dropout > 0.0:
-                drop = jax.random.bernoulli(drop_key, self.cond_dropout)
-                cond = as_condition(cond, ~drop)
+            cond = drop_conditions(cond, self.cond_dropout, self.null, key=drop_key)
             return flow_matching_error(field, x_source, x, t, cond, key=key)
 
         return jax.vmap(one)(*rows)

@@ -1,5 +1,6 @@
 """Denoising score matching: the loss whose minimum is the posterior mean."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,8 @@ from ...tree._single import single
 from .._denoiser.denoiser import AbstractDenoiser, check_denoiser
 from .._schedule.argument_checks import check_kind
 from .._types import ARRAYS, Cond, Level, Scalar
-from ..nn import as_condition, check_condition
+from ..nn import check_condition
+from .cond_dropout import Rates, as_rates, check_rates, drop_conditions
 from .condition_rows import check_readable
 from .mean_in_batches import mean_in_batches
 from .stratified import before_the_end, uniforms
@@ -92,7 +94,11 @@ class DenoisingLoss(AbstractCheckedLoss):
         library there. Such a loss cannot be differentiated twice or forwards.
     - `cond_dropout`: probability with which a row's condition is left out, for
         classifier-free guidance (`Guided`); 0.1 is usual. The network then gets an
-        `nn.Condition`, which says whether it is there.
+        `nn.Condition`, which says whether it is there. For a dictionary of conditions,
+        a dictionary of probabilities leaves each out independently of the others.
+    - `null`: value that stands for a condition that is left out, of the structure of
+        one example's; the network then gets plain conditions, and `Guided(null=...)`
+        the same value.
 
     Noise, weights and errors are in float32 for data in half precision.
 
@@ -105,7 +111,8 @@ class DenoisingLoss(AbstractCheckedLoss):
     stratified: bool = eqx.field(static=True)
     unbiased: bool = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
-    cond_dropout: float = eqx.field(static=True)
+    cond_dropout: Rates = eqx.field(static=True)
+    null: PyTree
 
     def __init__(
         self,
@@ -115,12 +122,11 @@ class DenoisingLoss(AbstractCheckedLoss):
         stratified: bool = True,
         unbiased: bool = False,
         batch_size: int | None = None,
-        cond_dropout: float = 0.0,
+        cond_dropout: float | Mapping[str, float] = 0.0,
+        null: PyTree = None,
     ):
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: at least one row")
-        if not 0.0 <= cond_dropout <= 1.0:
-            raise ValueError(f"cond_dropout={cond_dropout} is a probability, in [0, 1]")
         times = UniformTimes() if times is None else times
         check_kind(
             "times", times, AbstractTimes, "give a distribution, e.g. UniformTimes()"
@@ -131,7 +137,8 @@ class DenoisingLoss(AbstractCheckedLoss):
         self.stratified = stratified
         self.unbiased = unbiased
         self.batch_size = batch_size
-        self.cond_dropout = cond_dropout
+        self.cond_dropout = as_rates(cond_dropout)
+        self.null = null
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
         """Warn of data, or columns of them, far from the scale the denoiser expects.
@@ -145,6 +152,7 @@ class DenoisingLoss(AbstractCheckedLoss):
         check_denoiser(denoiser)
         x_0, cond = split_batch(data)
         check_condition(denoiser, cond)
+        check_rates(self.cond_dropout, cond)
         check_readable(denoiser, single(x_0), cond)
         check_units(denoiser, x_0)
         check_times(self.times, denoiser, x_0)
@@ -176,9 +184,7 @@ class DenoisingLoss(AbstractCheckedLoss):
             if self.unbiased:
                 weight = weight / self.times.density(denoiser.schedule, t)
             drop_key, key = jax.random.split(key)
-            if self.cond_dropout > 0.0:
-                drop = jax.random.bernoulli(drop_key, self.cond_dropout)
-                cond = as_condition(cond, ~drop)
+            cond = drop_conditions(cond, self.cond_dropout, self.null, key=drop_key)
             level = denoiser.schedule.level(t)
             return weight * denoising_error(denoiser, x_0, level, cond, key=key)
 

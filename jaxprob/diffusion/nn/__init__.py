@@ -20,6 +20,7 @@ from ._condition import (
     AbstractConditioned as AbstractConditioned,
     AbstractReader as AbstractReader,
     Condition as Condition,
+    GuidedCondition as GuidedCondition,
     as_condition as as_condition,
     no_condition as no_condition,
     null_is_untrained as null_is_untrained,

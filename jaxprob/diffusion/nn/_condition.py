@@ -63,6 +63,44 @@ class Condition(eqx.Module):
         self.present = present
 
 
+class GuidedCondition(eqx.Module):
+    """A condition with the guidance of each sample, for `Guided`.
+
+    ```python
+    cond = nn.GuidedCondition(labels, strength=jnp.linspace(0.0, 4.0, len(labels)))
+    draws = sample(
+        Guided(denoiser, None), ExpAB(4), key=key, num_samples=24, shape=(2,), cond=cond
+    )
+    ```
+
+    **Arguments:**
+
+    - `value`: the condition; with a leading axis, of several samples.
+    - `strength`: guidance strength of each sample, for `Guided(denoiser, None)`.
+    - `negative`: the condition of each sample to guide away from, of the structure of
+        `value`; by default no condition, or the `null` of `Guided`.
+    """
+
+    value: PyTree
+    strength: Any
+    negative: PyTree
+
+    def __init__(self, value: PyTree, *, strength: Any = None, negative: PyTree = None):
+        if isinstance(value, GuidedCondition):
+            raise TypeError("value is a GuidedCondition already: give its value")
+        if strength is not None:
+            kind = strength.dtype if isinstance(strength, ARRAYS) else type(strength)
+            if not (
+                isinstance(strength, ARRAYS) and jnp.issubdtype(kind, jnp.floating)
+            ):
+                raise TypeError(
+                    f"strength is {kind}: give an array of floats, one for each sample"
+                )
+        self.value = value
+        self.strength = strength
+        self.negative = negative
+
+
 def is_condition(node: Any) -> bool:
     """Return whether this is a `Condition`."""
     return isinstance(node, Condition)

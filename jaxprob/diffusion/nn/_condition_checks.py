@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from ..._types import Model
 from .._types import ARRAYS
-from ._condition import is_condition, null_is_untrained, reader_of
+from ._condition import GuidedCondition, is_condition, null_is_untrained, reader_of
 
 
 def check_given(model: Model, cond: PyTree) -> None:
@@ -40,6 +40,10 @@ def check_condition(model: Model, cond: PyTree) -> None:
     **Raises:** `ValueError` that names the row; `TypeError` for Booleans and for
     classes that are not integers.
     """
+    if isinstance(cond, GuidedCondition):
+        check_condition(model, cond.value)
+        check_condition(model, cond.negative)
+        return
     reader = reader_of(model)
     rows, present = cond, None
     if is_condition(cond):

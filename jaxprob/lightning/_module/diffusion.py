@@ -194,7 +194,7 @@ def _check_dropped(learner, denoiser, guidance):
     loss = learner.loss if isinstance(learner, GradientDescent) else None
     while isinstance(loss, LowPrecisionLoss):
         loss = loss.loss
-    if not isinstance(loss, DenoisingLoss) or loss.cond_dropout > 0.0:
+    if not isinstance(loss, DenoisingLoss) or loss.cond_dropout != 0.0:
         return
     problem = (
         f"guidance={guidance} needs the denoiser without its condition, which "

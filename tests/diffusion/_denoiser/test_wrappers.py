@@ -11,6 +11,7 @@ from jaxprob.diffusion import (
     AbstractDenoiser,
     AbstractDenoiserWrapper,
     AbstractSchedule,
+    Autoguided,
     Guided,
     Preconditioned,
     Thresholded,
@@ -64,6 +65,12 @@ def network(predict="eps"):
 ONE = {
     "guided": lambda d: Guided(d, 1.5),
     "guided in an interval": lambda d: Guided(d, 1.5, interval=(0.1, 2.0)),
+    "guided from a null": lambda d: Guided(d, 1.5, null=jnp.asarray(0), rescale=0.5),
+    "autoguided": lambda d: Autoguided(
+        d,
+        eqx.tree_at(lambda d: d.net.linear.bias, d, replace_fn=lambda b: b + 0.1),
+        1.5,
+    ),
     "thresholded": lambda d: Thresholded(d, -3.02, 110.0),
     "thresholded by quantile": lambda d: Thresholded(d, -3.02, 110.0, quantile=0.9),
     "a user's": Averaged,
