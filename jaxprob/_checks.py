@@ -42,7 +42,8 @@ def reject_masked(name: str, value: Any) -> None:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
             f"{name} is a masked array, {np.ma.count_masked(value)} of whose entries "
-            "are masked: leave those rows out, or impute them"
+            "are masked: leave those rows out, or impute them; targets that are "
+            "missing go in as bnn.masked_targets(y)"
         )
 
 
@@ -64,9 +65,11 @@ def check_finite(name: str, array: np.ndarray) -> None:
         place = f"row {where[0]}"
         if len(where) > 1:
             place += f", column {', '.join(map(str, where[1:]))}"
+        missing = np.isnan(array[where]) and name in ("y", "data[1]")
+        remedy = " Missing targets go in as bnn.masked_targets(y)." if missing else ""
         raise ValueError(
             f"{name} holds {bad.sum()} non-finite value(s), the first at {place}: "
-            f"{array[where]}. Remove or impute those rows."
+            f"{array[where]}. Remove or impute those rows.{remedy}"
         )
 
 

@@ -166,3 +166,43 @@ def test_a_likelihood_that_masks_keeps_its_statistics(getkey):
     np.testing.assert_array_equal(reals.cdf(y), known.cdf(y))
     first = bnn.Predictive(logits[..., :1, 0], bnn.NormalLikelihood(1.0))
     np.testing.assert_allclose(reals.log_prob(y), first.log_prob(y[:, :1]), rtol=1e-6)
+
+
+def test_the_error_about_nan_says_how_targets_can_be_missing():
+    x = np.zeros((3, 2), np.float32)
+    y = np.array([0.0, NAN, 1.0], np.float32)
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), dist.Normal(0.0, 1.0), num_data=3)
+    method = bnn.MAP(joint, optax.sgd(0.1))
+    net = eqx.nn.Linear(2, "scalar", key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"row 1: nan.*bnn\.masked_targets\(y\)"):
+        jaxprob.fit(method, net, (x, y), key=jax.random.key(0), num_steps=1)
+    masked = np.ma.masked_invalid(y)
+    with pytest.raises(ValueError, match=r"masked array.*bnn\.masked_targets\(y\)"):
+        jaxprob.fit(method, net, (x, masked), key=jax.random.key(0), num_steps=1)
+
+
+@pytest.mark.slow
+def test_posteriors_of_several_targets_are_saved(tmp_path, getkey):
+    likelihood = {"a": bnn.KnownNoiseLikelihood(), "b": bnn.VonMisesLikelihood(2.0)}
+
+    class Both(eqx.Module):
+        net: eqx.nn.Linear
+
+        def __call__(self, x):
+            out = self.net(x)
+            return {"a": (out[0], jnp.asarray(0.3)), "b": out[1:]}
+
+    x = np.asarray(jax.random.normal(getkey(), (6, 2)))
+    y = {"a": x[:, 0], "b": bnn.masked_targets(np.clip(x[:, 1], -1.0, 1.0))}
+    joint = bnn.LogJoint(likelihood, dist.Normal(0.0, 1.0), num_data=6)
+    method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)))
+    model = Both(eqx.nn.Linear(2, 3, key=getkey()))
+    posterior = method.posterior(method.init(model), [(x, y)])
+    bnn.save_posterior(tmp_path / "p.safetensors", posterior)
+    loaded = bnn.load_posterior(tmp_path / "p.safetensors", model=model)
+    key = getkey()
+    found, expected = (
+        bnn.predict(p, p.likelihood, x, key=key, num_samples=3).log_prob(y)
+        for p in (loaded, posterior)
+    )
+    np.testing.assert_array_equal(found, expected)

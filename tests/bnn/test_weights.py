@@ -157,3 +157,26 @@ def test_a_batch_of_four_is_rejected():
     method = bnn.MAP(log_joint(), optax.sgd(0.1))
     with pytest.raises(TypeError, match=r"or \(x, y, weight\).* length 4"):
         method.check(net(), (x, y, ONES, ONES))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+def test_twice_the_weight_of_all_rows_is_twice_the_curvature(structure, x64):
+    """The sum of these weights is not the number of rows, unlike in the table."""
+    x, y = problem()
+    method = bnn.Laplace(bnn.MAP(log_joint(), optax.sgd(0.1)), structure)
+    state = method.init(net())
+
+    @eqx.filter_jit
+    def posterior(weight):
+        return method.posterior(state, [(x, y, weight)])
+
+    once, twice = posterior(WEIGHTS), posterior(2.0 * WEIGHTS)
+    tau = once.tau()
+    delta = jnp.linspace(-1.0, 1.0, tau.size)
+    prior = jnp.sum(tau * delta**2)
+    quadratics = [p.curvature.quadratic(tau, delta) - prior for p in (once, twice)]
+    np.testing.assert_allclose(quadratics[1], 2.0 * quadratics[0], rtol=1e-9)
+    np.testing.assert_allclose(twice.log_likelihood, 2.0 * once.log_likelihood)
+    assert once.num_targets == 8.0
+    assert twice.num_targets == 16.0
