@@ -143,7 +143,8 @@ def test_anchored_members_are_draws_of_the_weighted_posterior(getkey, x64):
     [
         (-ONES, r"weight row 0 is -1\.0: .* not negative"),
         (np.ones((8, 1)), r"weight has shape \(8, 1\) and x has 8 rows"),
-        (np.array(["a"] * 8), "weight is <U1 where numbers"),
+        (np.arange(8), "weight is int64 where .* leave out what is no weight"),
+        (np.array(["a"] * 8), "weight is <U1 where floating-point numbers"),
     ],
 )
 def test_wrong_weights_are_rejected(weight, message):

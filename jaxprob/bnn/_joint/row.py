@@ -68,10 +68,12 @@ def check_weights(weight: Any, rows: int) -> None:
             f"weight has shape {array.shape} and x has {rows} rows: in (x, y, weight) "
             "it is one number for each row, such as weight.reshape(-1)"
         )
-    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        # Whole numbers in a third place are more often the numbers of the rows.
         raise TypeError(
-            f"weight is {array.dtype} where numbers are needed: write "
-            "weight.astype(np.float32)"
+            f"weight is {array.dtype} where floating-point numbers are needed: in "
+            "(x, y, weight) it says how often a row counts. Write "
+            "weight.astype(np.float32), or leave out what is no weight"
         )
     bad = ~(np.isfinite(array) & (array >= 0))
     if bad.any():
