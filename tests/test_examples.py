@@ -26,6 +26,7 @@ FEW = {
     "09_resnet": {"num_epochs": 8},
     "10_language_model": {"num_steps": 150, "pattern": "[a-c]*.py"},
     "11_bands": {"num_epochs": 2},
+    "12_ode": {"num_draws": 20},
 }
 
 # What they reach even so.
