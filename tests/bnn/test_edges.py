@@ -144,6 +144,21 @@ def test_map_is_the_mode_of_the_coordinates(trained):
     assert point().posterior(state).mean().value == point().model(state).value
 
 
+def test_averages_of_the_weights_are_those_of_the_coordinates():
+    method = dataclasses.replace(point(), ema=jaxprob.EMA(0.5))
+    state = method.init(MODEL, key=KEY)
+    path = []
+    for _ in range(3):
+        state, _ = eqx.filter_jit(method.update)(state, (X, COUNTS), key=KEY)
+        path.append(state.model.value.coordinates)
+    found = np.log(method.model(state).value)
+    last = point().model(dataclasses.replace(state, ema=None)).value
+    assert np.log(last) == pytest.approx(float(path[-1]), abs=1e-5)
+    average = method._trained(state).value.coordinates
+    assert found == pytest.approx(float(average), abs=1e-5)
+    assert min(path) - 1e-6 < found < max(path)
+
+
 def test_members_of_an_ensemble_start_and_end_inside():
     joint = bnn.LogJoint(lambda r: dist.Poisson(r[0]), PRIOR, 6)
     model = Constant(jnp.array([0.5, 1.0, 4.0]))  # shuffled for each member

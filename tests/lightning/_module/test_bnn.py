@@ -226,3 +226,37 @@ def test_a_broken_step_is_named_and_the_state_before_it_kept(tmp_path):
     # In the last step of a run no metric shows it.
     with pytest.warns(UserWarning, match="step 11 broke the run"):
         make_trainer(tmp_path, max_epochs=1).fit(module(), data(11))
+
+
+class Scaled(eqx.Module):
+    net: eqx.nn.Linear
+    scale: jax.Array
+
+    def __call__(self, x):
+        return self.scale * self.net(x)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_a_prior_with_an_edge_resumes_inside_the_support(tmp_path):
+    prior = bnn.PriorByPath({"scale": dist.Gamma(2.0, 2.0), "*": bnn.FanInNormal()})
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), prior, num_data=100)
+    method = bnn.MeanFieldVI(joint, optax.adam(1e-2))
+
+    def module():
+        net = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+        return BNNModule(method, Scaled(net, jnp.asarray(0.7)), num_samples=4, seed=0)
+
+    def fit(module, folder, epochs, **kwargs):
+        trainer = make_trainer(tmp_path / folder, max_epochs=epochs)
+        trainer.fit(module, regression_data(), **kwargs)
+        trainer.save_checkpoint(tmp_path / folder / "last.ckpt")
+        return module
+
+    whole = fit(module(), "whole", 2)
+    fit(module(), "first", 1)
+    path = tmp_path / "first" / "last.ckpt"
+    resumed = fit(module(), "second", 2, ckpt_path=path)
+    assert bits(resumed) == bits(whole)
+    assert isinstance(resumed.model.scale, jax.Array)
+    assert resumed.model.scale > 0
+    assert resumed.model.scale != 0.7
