@@ -116,7 +116,7 @@ def saved():
 def regressor(method):
     """Return predictions of a regressor."""
     x, y = regression()
-    model = BNNRegressor(method, hidden=(4,), num_epochs=3, random_state=0)
+    model = BNNRegressor(method, hidden=(4,), num_steps=6, random_state=0)
     model.fit(x, y)
     mean, std = model.predict(x, return_std=True)
     return {
@@ -130,7 +130,7 @@ def regressor(method):
 def classifier(method):
     """Return class probabilities of a classifier."""
     x, y = regression()
-    model = BNNClassifier(method, hidden=(4,), num_epochs=3, random_state=0)
+    model = BNNClassifier(method, hidden=(4,), num_steps=6, random_state=0)
     return model.fit(x, (y > 0).astype(int)).predict_proba(x)
 
 

@@ -84,8 +84,10 @@ class _Describer:
                 "of jit, grad and vmap"
             )
         kind = value.dtype.kind if isinstance(value.dtype, np.dtype) else "key"
-        if kind in "US":
-            texts = np.asarray(value).reshape(-1).tolist()
+        items = value.reshape(-1).tolist() if kind in "USO" else []
+        # Names of columns and classes from pandas are arrays of objects, all texts.
+        if kind in "US" or (kind == "O" and all(type(item) is str for item in items)):
+            texts = items
             if kind == "S":
                 texts = [text.decode("latin-1") for text in texts]
             return {"texts": texts, "kind": kind, "shape": list(value.shape)}

@@ -107,6 +107,8 @@ class Rebuilder:
         texts = spec["texts"]
         if spec["kind"] == "S":
             texts = [text.encode("latin-1") for text in texts]
+        elif not all(type(text) is str for text in texts):
+            raise TypeError("an array of texts holds something else")
         return np.array(texts, spec["kind"]).reshape(spec["shape"])
 
     def _sequence(self, spec, template):

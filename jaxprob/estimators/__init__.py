@@ -4,7 +4,7 @@
 methods of `jaxprob.bnn` and predict with uncertainty; they go into scikit-learn's
 pipelines, searches and cross-validation.
 
-    model = BNNRegressor(method="ensemble", random_state=0).fit(X, y)
+    model = BNNRegressor(effort="fast", random_state=0).fit(X, y)
     mean, std = model.predict(X_test, return_std=True)
     lower, upper = model.predict_interval(X_test, level=0.9)
 

@@ -5,6 +5,7 @@ from typing import Any, no_type_check
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
@@ -16,7 +17,9 @@ from sklearn.utils.validation import (
 from .. import bnn
 from .._engine.fit import fit as fit_learner
 from ..datasets import Standardizer
-from ._methods import Method, make_method
+from ._columns import Columns, is_frame, needs_columns
+from ._effort import Effort, chosen_method, recipe_of
+from ._methods import Method, make_chains, make_joint, make_method
 
 CHUNK = 256
 """Rows predicted at a time. The last batch is padded to the same size, so that the
@@ -56,27 +59,30 @@ class AbstractEstimator(BaseEstimator):
 
     history_: Any
     _fitted: Fitted
+    _columns: Columns | None
 
     @no_type_check  # scikit-learn: nothing is checked before `fit`
     def __init__(
         self,
-        method: Method = "ensemble",
+        method: Method = "auto",
         *,
-        hidden: tuple[int, ...] = (50,),
+        effort: Effort = "default",
+        hidden: tuple[int, ...] = (16, 16, 16, 16),
         network: Any = None,
-        prior_scale: float = 2.0,
-        num_epochs: int = 200,
-        batch_size: int = 32,
+        prior_scale: float = 3.0,
+        num_steps: int | None = None,
+        batch_size: int = 128,
         learning_rate: float = 1e-2,
         num_samples: int | None = None,
         random_state: Any = None,
         verbose: bool = False,
     ):
         self.method = method
+        self.effort = effort
         self.hidden = hidden
         self.network = network
         self.prior_scale = prior_scale
-        self.num_epochs = num_epochs
+        self.num_steps = num_steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.num_samples = num_samples
@@ -93,8 +99,54 @@ class AbstractEstimator(BaseEstimator):
     def _predictive(self, X):
         """Return the padded predictive of a table and its number of rows."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
-        return self._fitted.predictive(np.asarray(X, np.float64)), len(X)
+        X = numbers_of(self, X)
+        return self._fitted.predictive(X), len(X)
+
+
+def read_columns(estimator: AbstractEstimator, X: Any) -> Any:
+    """Return a table as numbers and remember how its columns became such.
+
+    A table of numbers alone is returned as it is, for scikit-learn's own checks.
+    """
+    estimator._columns = Columns.fit(X) if needs_columns(X) else None
+    return X if estimator._columns is None else check_infinite(estimator._columns(X), X)
+
+
+def keep_names(estimator: AbstractEstimator, table: Any) -> None:
+    """Remember number and names of the columns of the table that `fit` was given."""
+    if estimator._columns is not None:
+        validate_data(estimator, table, reset=True, skip_check_array=True)
+
+
+def numbers_of(
+    estimator: AbstractEstimator, X: Any
+) -> Float[np.ndarray, "rows features"]:
+    """Return rows to be predicted as numbers, with the columns of `fit`."""
+    if estimator._columns is None:
+        return np.asarray(validate_data(estimator, X, reset=False), np.float64)
+    if not is_frame(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}, and fit was given a DataFrame with columns of "
+            "categories or missing values: give a DataFrame with the same columns"
+        )
+    validate_data(estimator, X, reset=False, skip_check_array=True)
+    return check_infinite(estimator._columns(X), X)
+
+
+def check_infinite(
+    numbers: Float[np.ndarray, "rows features"], X: Any
+) -> Float[np.ndarray, "rows features"]:
+    """Raise `ValueError` for infinite numbers, with the row and the column."""
+    bad = np.argwhere(~np.isfinite(numbers))
+    if len(bad):
+        row = int(bad[0, 0])
+        names = [str(n) for n in X.columns if np.isinf(_floats(X[n].iloc[row]))]
+        raise ValueError(f"row {row} of X is infinite in the column {names[0]!r}")
+    return numbers
+
+
+def _floats(value):
+    return value if isinstance(value, int | float | np.number) else 0.0
 
 
 def train(
@@ -114,32 +166,57 @@ def train(
     scaler = Standardizer.fit(x, constant="keep")
     inputs = scaler(x).astype(np.float32)
     network = _network(estimator, x.shape[1], num_outputs, model_key)
-    batch_size = min(estimator.batch_size, len(x))
-    num_steps = estimator.num_epochs * -(-len(x) // batch_size)
-    method = make_method(
-        estimator.method,
-        likelihood,
-        prior_scale=estimator.prior_scale,
-        num_data=len(x),
-        num_steps=num_steps,
-        learning_rate=estimator.learning_rate,
-    )
     data = (inputs, targets)
     if sample_weight is not None:
         weight = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
         data = (inputs, targets, weight.astype(np.float32))
+    posterior, estimator.history_ = _infer(
+        estimator,
+        wrap(network),
+        data,
+        likelihood,
+        (fit_key, posterior_key),
+    )
+    return Fitted(posterior, likelihood, scaler, predict_key, estimator.num_samples)
+
+
+def _infer(estimator, model, data, likelihood, keys):
+    """Return the posterior over models, and the history of the training."""
+    rows, (fit_key, posterior_key) = len(data[0]), keys
+    recipe = recipe_of(estimator.effort)
+    name = chosen_method(estimator.method, estimator.effort, rows)
+    num_steps = estimator.num_steps or recipe.num_steps
+    method = make_method(
+        name,
+        likelihood,
+        prior_scale=estimator.prior_scale,
+        num_data=rows,
+        num_steps=num_steps,
+        num_members=recipe.num_members,
+        learning_rate=estimator.learning_rate,
+    )
     state, history = fit_learner(
         method,
-        wrap(network),
+        model,
         data,
         key=fit_key,
         num_steps=num_steps,
-        batch_size=batch_size,
+        batch_size=min(estimator.batch_size, rows),
         progress=estimator.verbose,
     )
     posterior = method.posterior(state, [data], key=posterior_key)
-    estimator.history_ = history
-    return Fitted(posterior, likelihood, scaler, predict_key, estimator.num_samples)
+    if name == "chains":
+        joint = make_joint(likelihood, estimator.prior_scale, rows)
+        chains = make_chains(joint, posterior, num_transitions=recipe.transitions(rows))
+        posterior = bnn.run_chains(
+            chains,
+            model,
+            data,
+            key=posterior_key,
+            progress=estimator.verbose,
+            check_mixing=False,  # each chain explores the mode of its network
+        )
+    return posterior, history
 
 
 def _network(estimator, num_features, num_outputs, key):
@@ -165,9 +242,11 @@ def silu(x: jax.Array) -> jax.Array:
 
 def check_settings(estimator: AbstractEstimator) -> None:
     """Reject settings that are out of range, by name."""
-    for name in ("num_epochs", "batch_size"):
-        if getattr(estimator, name) < 1:
-            raise ValueError(f"{name}={getattr(estimator, name)}: give at least 1")
+    recipe_of(estimator.effort)
+    for name in ("num_steps", "batch_size"):
+        value = getattr(estimator, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
     for name in ("learning_rate", "prior_scale"):
         if not getattr(estimator, name) > 0:
             raise ValueError(

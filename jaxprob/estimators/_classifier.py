@@ -8,7 +8,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from .. import bnn
-from ._base import AbstractEstimator, check_settings, train
+from ._base import (
+    AbstractEstimator,
+    check_settings,
+    keep_names,
+    read_columns,
+    train,
+)
 
 
 class BNNClassifier(ClassifierMixin, AbstractEstimator):
@@ -30,7 +36,7 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
 
         **Arguments:**
 
-        - `X`: `(rows, features)`.
+        - `X`: as in `BNNRegressor`.
         - `y`: `(rows,)`, labels of any type.
         - `sample_weight`: `(rows,)`, how often each row counts in the likelihood. A
             weight of 2 is the row twice, so weights whose mean is not 1 widen or narrow
@@ -38,7 +44,9 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
             standardisation does not see them.
         """
         check_settings(self)
+        table, X = X, read_columns(self, X)
         X, y = validate_data(self, X, y, ensure_min_samples=2)
+        keep_names(self, table)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:

@@ -1,6 +1,6 @@
 """Regression with scikit-learn's interface."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -8,15 +8,26 @@ from sklearn.utils.validation import validate_data
 
 from .. import bnn
 from ..datasets import Standardizer
-from ._base import AbstractEstimator, check_settings, train
+from ._base import (
+    AbstractEstimator,
+    check_settings,
+    keep_names,
+    read_columns,
+    train,
+)
+from ._effort import Effort
+from ._methods import Method
+
+NOISE = ("heteroscedastic", "constant")
 
 
 class BNNRegressor(RegressorMixin, AbstractEstimator):
     """A Bayesian neural network for tables with real-valued targets.
 
     Inputs and targets are standardised on the rows that `fit` is given, and all
-    predictions are in the units of `y`. The noise level is learned, one for each
-    target.
+    predictions are in the units of `y`. By default ten networks are trained and are the
+    starts of ten chains of `bnn.MCLMC`, whose draws are the posterior; the noise level
+    depends on the inputs.
 
     ```python
     model = BNNRegressor(random_state=0).fit(X, y)
@@ -29,47 +40,99 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
 
     **Arguments:**
 
-    - `method`: `"ensemble"` (five networks), `"map"`, `"laplace"`, `"mean_field_vi"`,
-        or a function `(log_joint, num_steps) -> inference method` of `jaxprob.bnn`. A
-        sampler with `random=True` samples the noise too; without it the noise is fixed.
+    - `method`: `"auto"`, by the effort; `"chains"`; `"ensemble"`; `"map"`;
+        `"laplace"`; `"mean_field_vi"`; or a function `(log_joint, num_steps) ->
+        inference method` of `jaxprob.bnn`, where a sampler with `random=True` samples
+        the noise level too.
+    - `effort`: `"fast"`, an ensemble of five networks, takes seconds for 1,000 rows;
+        `"default"`, ten networks and short chains, about a minute on two cores;
+        `"best"`, seven times longer chains, some minutes. Tables of more than 10,000
+        rows get an ensemble by `"default"`, because each step of a chain reads all
+        rows.
+    - `noise`: `"heteroscedastic"`, a function of the inputs, or `"constant"`, one level
+        for each target.
     - `hidden`: widths of the hidden layers, all equal.
     - `network`: a function `(num_features, num_outputs, key=key) -> module` that
-        replaces `hidden`.
+        replaces `hidden`. With heteroscedastic noise there are two outputs for each
+        target: the means, then the raw scales of `bnn.HeteroscedasticNormal`.
     - `prior_scale`: scale of the Gaussian prior before division by the root of fan-in.
-    - `num_epochs`, `batch_size`, `learning_rate`: settings of the training by Adam.
-    - `num_samples`: models in the predictive; by default all of an ensemble, else 100.
+    - `num_steps`: training steps of each network; by default 20,000, and 4,000 and
+        30,000 for the efforts `"fast"` and `"best"`.
+    - `batch_size`, `learning_rate`: of the training by Adam.
+    - `num_samples`: models in the predictive; by default all of an ensemble and all
+        draws of chains, else 100.
     - `random_state`: an integer makes the results reproducible.
     - `verbose`: whether to show a progress bar.
 
     After `fit`: `posterior_`, `history_`, `n_features_in_`.
     """
 
+    @no_type_check  # scikit-learn: nothing is checked before `fit`
+    def __init__(
+        self,
+        method: Method = "auto",
+        *,
+        effort: Effort = "default",
+        noise: str = "heteroscedastic",
+        hidden: tuple[int, ...] = (16, 16, 16, 16),
+        network: Any = None,
+        prior_scale: float = 3.0,
+        num_steps: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 1e-2,
+        num_samples: int | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        super().__init__(
+            method,
+            effort=effort,
+            hidden=hidden,
+            network=network,
+            prior_scale=prior_scale,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            num_samples=num_samples,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.noise = noise
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BNNRegressor":
         """Train on a table.
 
         **Arguments:**
 
-        - `X`: `(rows, features)`.
+        - `X`: `(rows, features)`. The columns of a DataFrame may be categories, text or
+            booleans, and values may be missing.
         - `y`: `(rows,)`, or `(rows, targets)`.
         - `sample_weight`: `(rows,)`, how often each row counts in the likelihood. A
             weight of 2 is the row twice, so weights whose mean is not 1 widen or narrow
             the posterior. The standardisation does not see them.
         """
         check_settings(self)
+        if self.noise not in NOISE:
+            raise ValueError(f"noise={self.noise!r}: give one of {', '.join(NOISE)}")
+        table, X = X, read_columns(self, X)
         X, y = validate_data(
             self, X, y, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
+        keep_names(self, table)
         targets = np.asarray(y, np.float64).reshape(len(X), -1)
         self._single = np.ndim(y) == 1
         self._units = Standardizer.fit(targets, constant="keep")
         num_outputs = targets.shape[1]
+        varies = self.noise == "heteroscedastic"
         self._fitted = train(
             self,
             np.asarray(X, np.float64),
             self._units(targets).astype(np.float32),
-            bnn.HeteroscedasticNormal(),
-            lambda network: bnn.LearnedNoise(network, shape=(num_outputs,)),
-            num_outputs,
+            bnn.HeteroscedasticNormal(1e-3),
+            lambda network: (
+                network if varies else bnn.LearnedNoise(network, shape=(num_outputs,))
+            ),
+            2 * num_outputs if varies else num_outputs,
             sample_weight,
         )
         return self
@@ -85,6 +148,26 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
             return mean
         std = self._units.inverse_scale(np.asarray(predictive.std))
         return mean, self._shaped(std, rows)
+
+    def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> Any:
+        """Return quantiles of y: one row each, one column for each level.
+
+        **Arguments:**
+
+        - `X`: `(rows, features)`.
+        - `quantiles`: levels in (0, 1).
+
+        **Returns:** `(rows, levels)`, or `(rows, levels, targets)`.
+        """
+        levels = np.atleast_1d(np.asarray(quantiles, np.float64))
+        if levels.ndim != 1 or not np.all((levels > 0.0) & (levels < 1.0)):
+            raise ValueError(f"quantiles={quantiles}: give levels between 0 and 1")
+        predictive, rows = self._predictive(X)
+        columns = [
+            self._shaped(self._units.inverse(np.asarray(predictive.quantile(q))), rows)
+            for q in levels.tolist()
+        ]
+        return np.stack(columns, axis=1)
 
     def predict_interval(
         self, X: Any, level: float = 0.9

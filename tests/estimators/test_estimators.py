@@ -27,8 +27,8 @@ def not_equivalent(estimator):
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        BNNRegressor("map", num_epochs=60, batch_size=64, **SMALL),
-        BNNClassifier("map", num_epochs=20, batch_size=64, **SMALL),
+        BNNRegressor("map", noise="constant", num_steps=200, **SMALL),
+        BNNClassifier("map", num_steps=100, **SMALL),
     ],
     expected_failed_checks=not_equivalent,
 )
@@ -39,7 +39,10 @@ def test_scikit_learns_own_checks(estimator, check):
 @pytest.fixture(scope="module")
 def regression():
     X, y = load_diabetes(return_X_y=True)
-    model = BNNRegressor("mean_field_vi", hidden=(20,), num_epochs=150, random_state=0)
+    model = BNNRegressor(
+        "mean_field_vi", noise="constant", hidden=(20,), prior_scale=2.0,
+        num_steps=1650, batch_size=32, random_state=0,
+    )  # fmt: skip
     return model.fit(X[:350], y[:350]), X[350:], y[350:]
 
 
@@ -61,7 +64,7 @@ def test_predictions_are_in_the_units_of_y(regression):
 @pytest.mark.slow
 def test_the_epistemic_variance_of_one_network_is_zero():
     X, y = load_diabetes(return_X_y=True)
-    model = BNNRegressor("map", num_epochs=2, **SMALL).fit(X, y)
+    model = BNNRegressor("map", num_steps=20, **SMALL).fit(X, y)
     epistemic, aleatoric = model.predict_variances(X[:5])
     np.testing.assert_array_equal(epistemic, 0.0)
     assert (aleatoric > 1.0).all()
@@ -79,7 +82,7 @@ def test_several_targets_have_their_own_units():
     X = rng.normal(size=(120, 3))
     y = np.stack([X[:, 0], 1000.0 * X[:, 1]], axis=1)
     y += rng.normal(size=y.shape) * [0.1, 100.0]
-    model = BNNRegressor("map", hidden=(), num_epochs=200, random_state=0).fit(X, y)
+    model = BNNRegressor("map", hidden=(), num_steps=800, random_state=0).fit(X, y)
     mean, std = model.predict(X, return_std=True)
     assert mean.shape == std.shape == (120, 2)
     # A standard deviation of 120 rows: five standard errors are a third.
@@ -92,7 +95,10 @@ def test_several_targets_have_their_own_units():
 def test_classes_keep_their_names_and_probabilities_are_calibrated(method):
     X, y = load_breast_cancer(return_X_y=True)
     names = np.asarray(["malignant", "benign"])[y]
-    model = BNNClassifier(method, hidden=(10,), num_epochs=30, random_state=0)
+    model = BNNClassifier(
+        method, hidden=(10,), prior_scale=2.0, num_steps=390, batch_size=32,
+        random_state=0,
+    )  # fmt: skip
     model.fit(X[:400], names[:400])
     assert set(model.predict(X[400:])) == {"malignant", "benign"}
     assert model.score(X[400:], names[400:]) > 0.93
@@ -110,7 +116,7 @@ def test_classes_keep_their_names_and_probabilities_are_calibrated(method):
 def test_it_goes_into_pipelines_and_searches():
     X, y = load_diabetes(return_X_y=True)
     X, y = X[:150], y[:150]
-    model = BNNRegressor("map", hidden=(8,), num_epochs=20, random_state=0)
+    model = BNNRegressor("map", hidden=(8,), num_steps=60, random_state=0)
     scores = cross_val_score(make_pipeline(StandardScaler(), model), X, y, cv=2)
     assert scores.shape == (2,)
     search = GridSearchCV(model, {"prior_scale": [0.1, 2.0]}, cv=2).fit(X, y)
@@ -128,7 +134,10 @@ def test_a_method_of_ones_own():
             log_joint, 1e-4, num_warmup=start, thin=10, num_draws=20, random=True
         )
 
-    model = BNNRegressor(chain, hidden=(8,), num_epochs=30, random_state=0)
+    model = BNNRegressor(
+        chain, noise="constant", hidden=(8,), num_steps=210, batch_size=32,
+        random_state=0,
+    )  # fmt: skip
     model.fit(X[:200], y[:200])
     assert model.posterior_.num_atoms == 10
 
@@ -138,7 +147,9 @@ def test_a_method_of_ones_own():
     ("settings", "match"),
     [
         ({"method": "magic"}, "method='magic'"),
-        ({"num_epochs": 0}, "num_epochs=0"),
+        ({"num_steps": 0}, "num_steps=0"),
+        ({"effort": "heroic"}, "effort='heroic'"),
+        ({"noise": "loud"}, "noise='loud'"),
         ({"learning_rate": 0.0}, "learning_rate=0"),
         ({"hidden": (8, 9)}, "hidden="),
     ],
@@ -146,7 +157,7 @@ def test_a_method_of_ones_own():
 def test_bad_settings_are_named(settings, match):
     X, y = load_diabetes(return_X_y=True)
     with pytest.raises(ValueError, match=match):
-        BNNRegressor(**{"num_epochs": 1, **settings}).fit(X[:20], y[:20])
+        BNNRegressor(**{"num_steps": 1, **settings}).fit(X[:20], y[:20])
 
 
 @pytest.mark.slow
@@ -158,7 +169,7 @@ def test_one_class_is_refused():
 @pytest.mark.slow
 def test_the_folds_of_a_cross_validation_share_what_is_compiled(caplog):
     X, y = load_diabetes(return_X_y=True)
-    model = BNNRegressor("mean_field_vi", num_epochs=2, **SMALL)
+    model = BNNRegressor("mean_field_vi", num_steps=20, **SMALL)
 
     def compiled(score):
         caplog.clear()
@@ -176,7 +187,7 @@ def test_an_offset_changes_nothing():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 2))
     y = X[:, 0] + 0.1 * rng.normal(size=40)
-    settings = {"method": "map", "hidden": (), "num_epochs": 3, "random_state": 0}
+    settings = {"method": "map", "hidden": (), "num_steps": 6, "random_state": 0}
     plain = BNNRegressor(**settings).fit(X, y)
     moved = BNNRegressor(**settings).fit(X + 2.0**27, y + 2.0**30)
     for found, expected in (
@@ -192,7 +203,7 @@ def test_rows_without_weight_change_nothing():
     x = np.linspace(-1.0, 1.0, 40)[:, None]
     X, y = np.concatenate([x, x]), np.concatenate([2.0 * x[:, 0], -2.0 * x[:, 0]])
     weight = np.repeat([1.0, 0.0], 40)
-    model = BNNRegressor("map", hidden=(), num_epochs=200, random_state=0)
+    model = BNNRegressor("map", hidden=(), num_steps=800, random_state=0)
     fitted = model.fit(X, y, sample_weight=weight)
     assert fitted.score(X, y, sample_weight=weight) > 0.98
     other = model.fit(X, y, sample_weight=1.0 - weight)
@@ -206,7 +217,7 @@ def test_balanced_classes_move_the_boundary():
     X = rng.normal(size=(400, 1)) + 2.0 * labels[:, None]
     weight = bnn.class_weights(labels)
     np.testing.assert_allclose(weight, compute_sample_weight("balanced", labels))
-    model = BNNClassifier("map", hidden=(), num_epochs=30, random_state=0)
+    model = BNNClassifier("map", hidden=(), num_steps=500, random_state=0)
     plain = model.fit(X, labels).predict_proba([[1.0]])[0, 1]
     balanced = model.fit(X, labels, sample_weight=weight).predict_proba([[1.0]])[0, 1]
     # Halfway between two equally frequent classes of equal spread.

@@ -20,6 +20,7 @@ SHORTER = {
     r"num_draws=[\d *]+": "num_draws=8",
     r"num_leapfrog=\d+": "num_leapfrog=2",
     r"NUTS\(log_joint\)": "NUTS(log_joint, num_warmup=50, num_draws=8)",
+    r"BNN(\w+)\((effort=.fast., )?random": r"BNN\1('map', num_steps=20, random",
     r"length=\d+": "length=8",
     r"thin=\d+": "thin=1",
     r"\(1, 28, 28\)": "(1, 8, 8)",

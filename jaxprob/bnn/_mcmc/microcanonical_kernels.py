@@ -1,6 +1,6 @@
 """Steps of microcanonical Langevin dynamics, by blackjax."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -71,10 +71,11 @@ def microcanonical_step(
 
     with standard_promotion():
         dtype = state.position.dtype
-        start = IntegratorState(
-            state.position, state.momentum, state.log_density, state.gradient
-        )
-        end, info = mclmc.build_kernel()(
+        # blackjax says `float` where it takes arrays too.
+        make: Any = IntegratorState
+        kernel: Any = mclmc.build_kernel()
+        start = make(state.position, state.momentum, state.log_density, state.gradient)
+        end, info = kernel(
             key, start, log_density, inverse_mass, trajectory_length, step_size
         )
         found = info.energy_change, jnp.logical_not(info.nonans)

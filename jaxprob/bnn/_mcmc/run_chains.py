@@ -37,6 +37,7 @@ def run_chains(
     checkpoint_every: int = 50,
     batch_size: int | None = None,
     progress: bool = True,
+    check_mixing: bool = True,
 ) -> DrawsPosterior:
     """Return all draws of a sampler, on data that lie in memory.
 
@@ -63,6 +64,9 @@ def run_chains(
     - `batch_size`: rows of a minibatch, drawn with replacement; all rows by default,
         and always for NUTS, HMC and MCLMC.
     - `progress`: whether to show a progress bar on standard error.
+    - `check_mixing`: whether to warn of chains with a large R-hat. `False` for chains
+        each of which is meant to explore its own mode, as those from an ensemble's
+        members are.
 
     **Returns:** the draws of all chains.
 
@@ -142,7 +146,8 @@ def run_chains(
         check_divergences(method, state)
         num = method.num_draws
         posterior = _stored(method, model, folder, shards, data, num_draws=num)
-    warn_if_apart(posterior, method.log_joint, as_row(data).x)
+    if check_mixing:
+        warn_if_apart(posterior, method.log_joint, as_row(data).x)
     return posterior
 
 
