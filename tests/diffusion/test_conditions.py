@@ -214,6 +214,14 @@ def test_the_entrance_of_a_network_is_found_through_what_wraps_it(name):
         nn.check_condition(wrapped, np.array([0, 7]))
 
 
+def test_classes_are_sampled_on_several_devices():
+    """A gather inside `shard_map` rejects a table that is closed over."""
+    denoiser, labels = small(num_classes=3), jnp.asarray(LABELS)
+    alone = draw(denoiser, labels)
+    shared = draw(denoiser, labels, layout=jaxprob.Layout(data=2))
+    assert jnp.allclose(alone, shared, atol=1e-5)
+
+
 def test_a_condition_is_needed_where_none_was_never_trained():
     denoiser, x = small(num_classes=3), jnp.ones(2)
     for call in (

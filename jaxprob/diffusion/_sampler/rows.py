@@ -89,32 +89,44 @@ def check_rows(cond: PyTree, num: int) -> None:
 
 @eqx.filter_jit
 def _program(many, held, rows, batch_size, mesh):
-    def some(rows):
-        return many(free_schedules(held), rows)
+    arrays, rest = eqx.partition((many, held), eqx.is_array)
 
-    def all_of_them(rows):
-        num = num_rows(rows)
-        if batch_size >= num:
-            return some(rows)
-        whole = num // batch_size * batch_size
-        full = jax.tree.map(
-            lambda leaf: leaf[:whole].reshape(-1, batch_size, *leaf.shape[1:]), rows
+    def all_of_them(arrays, rows):
+        many, held = eqx.combine(arrays, rest)
+        return _in_batches(
+            lambda part: many(free_schedules(held), part), rows, batch_size
         )
-        out = jax.tree.map(
-            lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
-        )
-        if whole == num:
-            return out
-        return _joined([out, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
 
     fast = with_fast_convolutions(all_of_them)
     if mesh is None:
-        return fast(rows)
-    # Each device runs its own loop and does not wait for adaptive solves of others.
+        return fast(arrays, rows)
+    # Each device runs its own loop and does not wait for adaptive solves of others. The
+    # arrays of the model are an argument: one that is closed over keeps the sharding of
+    # the outside, which a gather from a table of classes rejects.
     spec = PartitionSpec("data")
     return jax.shard_map(
-        fast, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
-    )(rows)
+        fast,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), spec),
+        out_specs=spec,
+        check_vma=False,
+    )(arrays, rows)
+
+
+def _in_batches(some, rows, batch_size):
+    num = num_rows(rows)
+    if batch_size >= num:
+        return some(rows)
+    whole = num // batch_size * batch_size
+    full = jax.tree.map(
+        lambda leaf: leaf[:whole].reshape(-1, batch_size, *leaf.shape[1:]), rows
+    )
+    out = jax.tree.map(
+        lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), jax.lax.map(some, full)
+    )
+    if whole == num:
+        return out
+    return _joined([out, some(jax.tree.map(lambda leaf: leaf[whole:], rows))])
 
 
 def _everywhere(tree: Any, layout: Layout):

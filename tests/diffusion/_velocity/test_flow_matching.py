@@ -13,6 +13,8 @@ import pytest
 
 import jaxprob
 from jaxprob.diffusion import (
+    AbstractTimes,
+    AbstractVelocityField,
     EmpiricalSource,
     ExpAB,
     FlowMatchingLoss,
@@ -278,6 +280,44 @@ def test_the_plan_of_sinkhorn_has_its_marginals_and_its_limits(x64):
     assert np.mean(np.asarray(sharp).argmax(axis=1) == order) > 0.9
     flat = jnp.exp(SinkhornCoupling(1e4).log_plan(y, x, allowed))
     assert jnp.allclose(flat, 1.0 / 16.0, rtol=1e-2)
+
+
+def bent(x, c, cond=None, *, key=None):
+    return jnp.tanh(x + c)
+
+
+def test_the_loss_does_not_depend_on_the_units_of_columns(x64):
+    """Errors, and distances of a coupling, are in units of the field's scale."""
+    _, y, x, _ = shuffled()
+    units = np.array([1.0, 1000.0])
+    other = VelocityField(bent, sigma_source=units, sigma_data=units)
+    for coupling in (OTCoupling(), SinkhornCoupling()):
+        loss = FlowMatchingLoss(PairedSource(), coupling)
+        one, _ = loss(VelocityField(bent), (y, x), key=KEY)
+        two, _ = loss(other, (y * units[None], x * units[None]), key=KEY)
+        assert jnp.allclose(one, two)
+
+
+class Quarter(AbstractTimes):
+    """All times are a quarter of the way from the data to the source."""
+
+    def quantile(self, schedule, u):
+        return jnp.full_like(u, 0.25)
+
+    def density(self, schedule, t):
+        return jnp.ones_like(t)
+
+
+def test_times_of_a_schedule_run_from_the_data():
+    class Time(AbstractVelocityField):
+        def velocity(self, x, t, cond=None, *, key=None):
+            return jnp.full_like(x, t)
+
+    x = jnp.zeros((4, 2))
+    value, _ = FlowMatchingLoss(PairedSource(), times=Quarter())(
+        Time(), (x, x), key=KEY
+    )
+    assert value == 0.75**2
 
 
 class Reads(eqx.Module):
