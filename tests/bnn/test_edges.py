@@ -502,3 +502,32 @@ CORRELATED = dist.TransformedDistribution(
     dist.MultivariateNormal(jnp.zeros(3), 0.5 * jnp.eye(3) + 0.5),
     dist.transforms.OrderedTransform(),
 )
+
+
+class Normalised(eqx.Module):
+    norm: eqx.nn.BatchNorm
+    scale: jax.Array
+
+    def __init__(self):
+        self.norm = eqx.nn.BatchNorm(2, axis_name="batch", mode="ema")
+        self.scale = jnp.asarray(0.7)
+
+    def __call__(self, x, state, key=None):
+        x, state = self.norm(x, state)
+        return self.scale * jnp.sum(x), state
+
+
+@pytest.mark.parametrize("name", ["SWAG", "SGLD"])
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(moved in|further apart).*:UserWarning")
+def test_running_statistics_beside_an_edge(name):
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), dist.HalfNormal(1.0), 8)
+    model = bnn.Stateful(*eqx.nn.make_with_state(Normalised)())
+    data = hybrid()[2]
+    method = METHODS[name](joint)
+    state = method.init(model, key=KEY)
+    for key in jax.random.split(KEY, 2):
+        state, _ = eqx.filter_jit(method.update)(state, data, key=key)
+    posterior = method.posterior(state, [data], key=KEY)
+    assert posterior.sample(key=KEY).net.scale > 0
+    assert np.allclose(posterior.mean().net.scale, 0.7, atol=0.2)

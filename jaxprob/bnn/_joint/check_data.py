@@ -16,6 +16,7 @@ from ..._types import Model
 from .._weights.apply import call_model
 from .._weights.random_leaves import mean_leaves
 from .._weights.running_statistics import Stateful
+from .._weights.unconstrained import constrained
 from .families import base, family_of
 from .joint_distribution import check_names
 from .joint_likelihood import JointLikelihood, PartLikelihood
@@ -157,7 +158,7 @@ class RowCheck:
     def _distribution(self, x):
         """The distribution of the first row, after the checks of the model's call."""
         first = jax.tree.map(lambda a: jnp.asarray(a[0]), x)
-        self._mean = mean = eqx.nn.inference_mode(mean_leaves(self._model))
+        self._mean = mean = eqx.nn.inference_mode(constrained(mean_leaves(self._model)))
         apply = self._apply
         try:
             _check_numbers(x, first, lambda x: apply(mean, x, key=jax.random.key(0)))
