@@ -4,9 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
+from scipy.special import gammaln
 
 from jaxprob import bnn, tree
+from jaxprob.bnn._mcmc.multi_start import at_modes
 from jaxprob.testing import LinearGaussian, LogisticRegression
 
 
@@ -75,3 +78,36 @@ def test_what_has_no_evidence(linear, getkey):
     cold = bnn.NUTS(linear.log_joint(temperature=0.5))
     with pytest.raises(ValueError, match=r"temperature=0\.5"):
         bnn.log_evidence(cold, few, data, key=key)
+
+
+class Rate(eqx.Module):
+    """A rate of counts, with an edge at zero."""
+
+    rate: jax.Array
+
+    def __call__(self, x):
+        return jnp.log(self.rate) + 0.0 * x
+
+
+def test_evidence_with_an_edge_is_that_of_gamma_and_poisson(getkey):
+    """Draws of the conjugate posterior; the bridge is in unconstrained coordinates."""
+    shape, rate, counts = 2.0, 0.5, np.array([3, 5, 2, 4], np.int32)
+    total, num = counts.sum(), len(counts)
+    joint = bnn.LogJoint(bnn.PoissonLikelihood(), dist.Gamma(shape, rate), num)
+    draws = jax.random.gamma(getkey(), shape + total, (4, 500)) / (rate + num)
+    posterior = bnn.DrawsPosterior(Rate(draws), Rate(None))
+    data = np.zeros(num, np.float32), counts
+    exact = (
+        shape * np.log(rate)
+        - gammaln(shape)
+        + gammaln(shape + total)
+        - (shape + total) * np.log(rate + num)
+        - gammaln(counts + 1.0).sum()
+    )
+    found = bnn.log_evidence(bnn.NUTS(joint), posterior, data, key=getkey())
+    assert abs(found.value - exact) < 0.05
+    start = at_modes(
+        bnn.MultiStart(4), bnn.NUTS(joint), Rate(jnp.ones(())), data, key=getkey()
+    )
+    # The mode of the logarithm of a Gamma variable.
+    assert np.allclose(np.exp(start), (shape + total) / (rate + num), rtol=1e-2)
