@@ -252,7 +252,8 @@ class VonMisesLikelihood(AbstractLikelihood):
                 "is needed for each angle, two numbers along the last axis"
             )
         direction = jnp.arctan2(output[..., 1], output[..., 0])
-        return dist.VonMises(direction, self.concentration)
+        # numpyro's Bessel functions take arguments of one dtype only.
+        return dist.VonMises(direction, self.concentration.astype(direction.dtype))
 
     def check_targets(self, y: np.ndarray) -> None:
         check_floating("y", y)

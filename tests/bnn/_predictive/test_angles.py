@@ -67,10 +67,17 @@ def test_errors_go_the_short_way_round():
     np.testing.assert_allclose(found, [2 * np.pi - 6.2, 0.5], rtol=1e-5)
 
 
-def test_the_information_of_the_direction_is_the_mean_squared_score(x64):
+LIKELIHOODS = {
+    "known concentration": bnn.VonMisesLikelihood(2.5),
+    "concentration of the model": lambda f: dist.VonMises(f[0], jnp.exp(1.0 + f[1])),
+}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_information_is_the_mean_squared_score(name, x64):
     """By a sum over a fine grid of angles."""
     output = jnp.array([0.3, -0.8])
-    likelihood = bnn.VonMisesLikelihood(2.5)
+    likelihood = LIKELIHOODS[name]
     grid = jnp.linspace(-jnp.pi, jnp.pi, 401)[:-1]
 
     def log_prob(output, y):
