@@ -171,6 +171,20 @@ def test_members_of_an_ensemble_start_and_end_inside():
     assert np.allclose(posterior.mean().value, values.mean(0), rtol=1e-5)
 
 
+def test_members_start_at_shuffled_coordinates():
+    """Shuffled ordered numbers would be in no order."""
+    ordered = dist.TransformedDistribution(
+        dist.Normal(0.0, 1.0).expand([3]).to_event(1),
+        dist.transforms.OrderedTransform(),
+    )
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), ordered, 8)
+    ensemble = bnn.DeepEnsemble(bnn.MAP(joint, SGD), 8)
+    state = ensemble.init(Constant(jnp.array([0.1, 0.5, 2.0])), key=KEY)
+    values = bnn.constrained(state.model).value
+    assert np.all(np.diff(values, axis=1) > 0)
+    assert len(np.unique(values[:, 0])) > 1
+
+
 @pytest.fixture(scope="module")
 def trained():
     return fitted(point(), 400)

@@ -131,6 +131,17 @@ def test_the_prior_of_coordinates_draws_coordinates():
     assert np.var(draws) == pytest.approx(np.pi**2 / 3, rel=0.1)
 
 
+def test_an_event_has_one_density():
+    """Also where the support is declared for each entry."""
+    gamma = dist.Gamma(2.0, 1.0)
+    event = gamma.expand([3]).to_event(1)
+    u = jnp.array([0.1, 0.2, 0.3])
+    found = UnconstrainedPrior(event, dist.transforms.ExpTransform()).log_prob(u)
+    expected = jnp.sum(gamma.log_prob(jnp.exp(u)) + u)
+    assert found.shape == ()
+    assert np.allclose(found, expected, rtol=1e-5)
+
+
 def test_the_tangent_is_linear_in_the_coordinates():
     free = bnn.unconstrained(
         {"w": jnp.asarray(2.0), "v": jnp.ones(2)},
