@@ -15,6 +15,7 @@ FENCE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SHORTER = {
     r"num_epochs=\d+": "num_epochs=1",
     r"max_epochs=\d+": "max_epochs=1",
+    r"Trainer\(callbacks=\[Save": "Trainer(max_epochs=1, callbacks=[Save",
     r"num_steps=\d[\d_]*": "num_steps=2",
     r"num_warmup=[1-9]\d*": "num_warmup=50",
     r"num_draws=[\d *]+": "num_draws=8",
