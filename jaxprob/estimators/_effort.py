@@ -1,4 +1,4 @@
-"""What each effort does, and what it costs.
+"""Recipes of the efforts: numbers of networks and steps, and how they were chosen.
 
 The settings were chosen on inner validation rows of `airfoil` and of the UCI sets
 `bostonHousing`, `concrete`, `energy` and `yacht`, never on their test rows.

@@ -192,24 +192,11 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
         Warns where most of the curvature is `hess_init` still.
         """
         check_state(self, state, TrainState)
-        self._warn_of_initial_curvature(state.step)
+        if not is_traced(state.step):
+            _warn_of_initial_curvature(self, int(state.step))
         params, points, rest = self._split(state.model)
         nodes = _gaussians(params, state.opt_state[0].scale)
         return MeanFieldPosterior(eqx.combine(nodes, points, rest, is_leaf=is_random))
-
-    def _warn_of_initial_curvature(self, step):
-        if is_traced(step):
-            return
-        left = self.beta2 ** int(step)
-        if left > 0.5:
-            remedy = 1 - 5 / max(int(step), 10)
-            warnings.warn(
-                f"after {int(step)} steps with beta2={self.beta2} the curvature that "
-                f"sets the posterior's scales is {left:.0%} hess_init="
-                f"{self.hess_init} and not that of the loss: train longer, or write "
-                f"IVON(..., beta2={remedy:.5g})",
-                stacklevel=3,
-            )
 
     def _split(self, model):
         roles = Roles.of(model, self.random, self.point)
@@ -280,3 +267,15 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
 
 def _gaussians(params, scales):
     return jax.tree.map(Gaussian.of, params, scales)
+
+
+def _warn_of_initial_curvature(method, step):
+    left = method.beta2**step
+    if left > 0.5:
+        remedy = 1 - 5 / max(step, 10)
+        warnings.warn(
+            f"after {step} steps with beta2={method.beta2} the curvature that sets the "
+            f"posterior's scales is {left:.0%} hess_init={method.hess_init} and not "
+            f"that of the loss: train longer, or write IVON(..., beta2={remedy:.5g})",
+            stacklevel=3,
+        )
