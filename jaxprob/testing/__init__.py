@@ -5,7 +5,18 @@
   calibration.
 - Diffusion: mixtures of Gaussians with their exact densities, denoisers and flows, and
   velocity fields between two of them.
+- Contracts: `check_method`, `check_likelihood`, `check_schedule`, `check_denoiser` and
+  `check_sampler` for classes outside of the package.
 """
+
+from ._contract import ContractError as ContractError
+from ._check_method import check_method as check_method
+from ._check_likelihood import check_likelihood as check_likelihood
+from ._check_denoiser import (
+    check_denoiser as check_denoiser,
+    check_sampler as check_sampler,
+    check_schedule as check_schedule,
+)
 
 from ._gaussian_mixture import (
     GaussianMixture as GaussianMixture,

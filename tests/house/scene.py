@@ -287,6 +287,12 @@ SPECIAL: dict[str, Names] = {
         "denoiser": unconditional,
     },
     "diffusion/_sampler/start.py:add_noise": {"denoiser": unconditional},
+    "testing/_check_denoiser.py:check_denoiser": {
+        "denoiser": lambda: testing.GaussianMixtureDenoiser(
+            testing.eight_gaussians(), diffusion.VP.linear()
+        ),
+        "x": lambda: jnp.asarray([[1.0, 0.0]]),
+    },
     "diffusion/_density/map_examples.py:map_examples": IMAGES,
     "diffusion/_sampler/exponential.py:ExpAB": IMAGES,
     "diffusion/_sampler/sample.py:sample": IMAGES,
