@@ -61,7 +61,8 @@ class Columns:
     def __call__(self, table: Any) -> Float[np.ndarray, "rows features"]:
         """Return the numbers of a table with the same columns.
 
-        Warns of values that the training rows do not have: they are treated as missing.
+        Warns of values that the training rows do not have, which are treated as
+        missing, and of missing numbers in a column that had none.
 
         **Raises:** `ValueError` for text in a column of numbers.
         """
@@ -85,6 +86,13 @@ class Columns:
             )
         column = column.astype(np.float64)
         missing = np.isnan(column)
+        if missing.any() and not self.gaps[index]:
+            warnings.warn(
+                f"column {self.names[index]!r} of X has missing values, and in fit it "
+                "had none: they are replaced by the column's mean, and these rows are "
+                "less certain than their predictions say",
+                stacklevel=5,
+            )
         filled = np.where(missing, self.means[index], column)
         return [filled, missing.astype(np.float64)] if self.gaps[index] else [filled]
 

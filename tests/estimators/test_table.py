@@ -51,6 +51,9 @@ def test_what_a_table_cannot_mean_is_named(table):
     with pytest.warns(UserWarning, match="column 'city' of X .* has not seen: bonn"):
         found = columns(table.assign(city="bonn"))
     np.testing.assert_array_equal(found[:, :2], 0.0)
+    with pytest.warns(UserWarning, match="column 'rent' of X has missing values"):
+        found = columns(table.assign(rent=np.nan))
+    np.testing.assert_array_equal(found[:, -1], 2.5)
     with pytest.raises(ValueError, match="column 'rent' of X was numbers in fit"):
         columns(table.assign(rent="cheap"))
     with pytest.raises(ValueError, match="column 'area' of X has no value"):
