@@ -70,7 +70,7 @@ def recorder():
         # loops would call again with the keys of chains that are done.
         def transition(key, place, *args, **kwargs):
             uses.note("transition", key)
-            return place, HMCInfo(*[jnp.zeros_like(place.log_density)] * 3)
+            return place, HMCInfo(*[jnp.zeros_like(place.log_density)] * 4)
 
         patch.setattr(_hmc, "hmc_step", transition)
         eqx.clear_caches()

@@ -83,7 +83,10 @@ SLIPS = {
     "sample a network": (lambda: draw(net), r"Preconditioned\(net, schedule\)"),
     "sample a class": (lambda: draw(Preconditioned), "is the class Preconditioned"),
     "sampler's class": (lambda: draw(sampler=ExpAB), r"make one, ExpAB\(...\)"),
-    "swapped": (lambda: draw(ExpAB(5), denoiser()), "denoiser is a ExpAB"),
+    "swapped": (
+        lambda: draw(ExpAB(5), denoiser()),
+        "sampler is a Preconditioned: give",
+    ),
     "guide a network": (lambda: Guided(net, 1.0), r"Preconditioned\(net, schedule\)"),
     "threshold a network": (lambda: Thresholded(net, -1, 1), r"Preconditioned\(net"),
     "guide by NaN": (lambda: Guided(denoiser(), float("nan")), "strength=nan"),
