@@ -282,7 +282,13 @@ SPECIAL: dict[str, Names] = {
         "denoiser": lambda: guidable(denoiser()),
         "labels": POINTS["labels"],
     },
-    "diffusion/_density/log_prob.py:log_prob": IMAGES,
+    # Exact on a vector, which an image would take a minute for.
+    "diffusion/_density/log_prob.py:log_prob": {
+        "denoiser": unconditional,
+        "x": lambda: rows()[0][0],
+        "image": lambda: rows()[0][0],
+        "images": lambda: rows()[0],
+    },
     "diffusion/_density/log_prob.py:decode_with_log_prob": {
         "denoiser": unconditional,
     },

@@ -77,7 +77,7 @@ JUDGED = {
         bnn.BernoulliLikelihood(), BITS.astype("f"), "accuracy"
     ),
     "booleans": (bnn.BernoulliLikelihood(), BITS > 0, "accuracy"),
-    "counts": (bnn.PoissonLikelihood(), np.stack([WHOLE, WHOLE], 1), "rmse"),
+    "counts": (bnn.PoissonLikelihood(), np.stack([WHOLE, WHOLE], 1), "coverage_90"),
     "correlated": (lambda f: dist.MultivariateNormal(f, jnp.eye(2)), REAL, "rmse"),
     "log-normal": (lambda f: dist.LogNormal(f, 0.3), np.exp(REAL), "coverage_90"),
 }  # fmt: skip
