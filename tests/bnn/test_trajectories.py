@@ -8,12 +8,10 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
-import pytorch_lightning as pl
 
 import jaxprob
 from jaxprob import bnn
 from jaxprob.datasets import pad_trajectories
-from jaxprob.lightning import ArrayDataModule, BNNModule
 from jaxprob.testing import LinearGaussian
 
 TIMES = np.linspace(0.0, 2.0, 9, dtype=np.float32)
@@ -102,18 +100,6 @@ def test_laplace_of_one_row_is_the_exact_posterior(problem, scene, getkey):
     mean = jaxprob.tree.ravel(posterior.mean())[0]
     assert np.allclose(mean, problem.mean, atol=1e-3)
     assert np.allclose(posterior.log_evidence(), problem.log_evidence, atol=1e-2)
-
-
-@pytest.mark.slow
-def test_lightning_takes_one_row(scene):
-    model, row, joint = scene
-    options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(max_steps=2, **options, **quiet)
-    module = BNNModule(bnn.MAP(joint, optax.sgd(1e-2)), model)
-    data = ArrayDataModule(train=tuple(map(np.asarray, row)), batch_size=1)
-    trainer.fit(module, data)
-    assert module.model.line.weight != model.line.weight
 
 
 @pytest.mark.slow
