@@ -49,9 +49,9 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         the noise level too.
     - `effort`: `"fast"`, an ensemble of five networks, takes seconds for 1,000 rows;
         `"default"`, ten networks and short chains, about a minute on two cores;
-        `"best"`, seven times longer chains, some minutes. Tables of more than 10,000
-        rows get an ensemble by `"default"`, because each step of a chain reads all
-        rows.
+        `"best"`, seven times longer chains, by estimate some minutes. Tables of more
+        than 10,000 rows get an ensemble by `"default"`, because each step of a chain
+        reads all rows.
     - `noise`: `"heteroscedastic"`, a function of the inputs, or `"constant"`, one level
         for each target.
     - `hidden`: widths of the hidden layers, all equal.

@@ -54,8 +54,10 @@ class JointLikelihood(AbstractLikelihood):
 
     @property
     def accepts_any_output(self) -> bool:  # pyright: ignore
-        parts = self.parts.values()
-        return all(getattr(part, "accepts_any_output", False) for part in parts)
+        return all(
+            isinstance(part, AbstractLikelihood) and part.accepts_any_output
+            for part in self.parts.values()
+        )
 
     def __call__(self, output: Any) -> dist.Distribution:
         check_names(output, self.names, "the output of the model")

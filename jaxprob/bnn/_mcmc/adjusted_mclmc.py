@@ -2,7 +2,6 @@
 
 from dataclasses import KW_ONLY
 
-import jax
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey, Where
@@ -11,6 +10,7 @@ from .blackjax_kernels import HMCInfo, HMCState, LogDensity
 from .chains import check_least
 from .hamiltonian import AbstractHamiltonian
 from .initial import Initial
+from .jitter import check_jitter, jittered
 from .microcanonical_kernels import adjusted_step
 
 
@@ -61,8 +61,7 @@ class AdjustedMCLMC(AbstractHamiltonian):
 
     def __check_init__(self):
         check_least(self, num_steps_each=1)
-        if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter={self.jitter}: a fraction of the step in [0, 1)")
+        check_jitter(self.jitter)
 
     def transition(
         self,
@@ -74,11 +73,7 @@ class AdjustedMCLMC(AbstractHamiltonian):
         key: PRNGKey,
     ) -> tuple[HMCState, HMCInfo]:
         """Make one transition with a step size that is jittered at random."""
-        if self.jitter:
-            jitter_key, key = jax.random.split(key)
-            low, high = 1.0 - self.jitter, 1.0 + self.jitter
-            factor = jax.random.uniform(jitter_key, (), step_size.dtype, low, high)
-            step_size = step_size * factor
+        step_size, key = jittered(step_size, self.jitter, key=key)
         return adjusted_step(
             key,
             state,

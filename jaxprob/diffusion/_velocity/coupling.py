@@ -53,9 +53,10 @@ class IndependentCoupling(AbstractCoupling):
 class OTCoupling(AbstractCoupling):
     r"""The permutation of least $\sum_i |y_{\pi(i)} - x_i|^2$ in the batch.
 
-    It is found on the host by SciPy's `linear_sum_assignment`, in about 10 ms for 256
-    rows and half a second for 1,024. The flow of a batch of B rows approaches that of
-    optimal transport, whose paths are straight, as B grows: slowly in many dimensions.
+    It is found on the host by SciPy's `linear_sum_assignment`, whose time grows as the
+    cube of the rows: keep batches to some hundred. The flow of a batch of B rows
+    approaches that of optimal transport, whose paths are straight, as B grows: slowly
+    in many dimensions.
 
     Reference: *Improving and Generalizing Flow-Based Generative Models with Minibatch
     Optimal Transport*, Tong et al., 2024; *Multisample Flow Matching*, Pooladian et
