@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Literal
 
 import jax
@@ -11,13 +11,14 @@ from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from .._random.keys import as_seed, check_key
+from .._training.carry_over import carry_over
 from .._training.divergence import warn_of_divergence
-from .._training.host_batch import host_batch
 from .._training.learner import AbstractLearner
 from .._training.loader import ArrayLoader
 from .._training.non_finite import NonFiniteError
 from .._types import Model, PRNGKey, State
 from .data_sets import as_loader, first_pass_check
+from .epochs import dispatches, place_of
 from .evaluate import Evaluator
 from .held_signals import HELD
 from .layout import Layout
@@ -37,6 +38,9 @@ def fit(
     num_epochs: int | None = None,
     batch_size: int = 32,
     validation: PyTree | Iterable[PyTree] | None = None,
+    state: State | None = None,
+    step: int | None = None,
+    reset: str | Sequence[str] = (),
     steps_per_dispatch: int | Literal["auto"] = "auto",
     layout: Layout | None = None,
     progress: bool = True,
@@ -59,9 +63,15 @@ def fit(
         each epoch; or any re-iterable of batches, such as a list of pairs or
         torch's `DataLoader`, used as it is.
     - `key`: everything random in the run.
-    - `num_steps`, `num_epochs`: how long; one of the two.
+    - `num_steps`, `num_epochs`: how long; one of the two. They count from the beginning
+        of the run, also where it goes on from a state.
     - `batch_size`: rows in a batch, when `data` are arrays.
     - `validation`: arrays or batches to evaluate after each epoch.
+    - `state`, `step`: of an earlier run with the same `key` and `data`, from which this
+        one goes on with the bits of one longer run (see below).
+    - `reset`: paths of parts of the state that begin anew, such as `"opt_state"` for
+        another optimiser. The learner may have another learning rate, clipping or
+        schedule in any case: its settings are those of now.
     - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
     - `progress`: whether to show a progress bar on standard error.
 
@@ -87,25 +97,24 @@ def fit(
     except KeyboardInterrupt as error:  # later, in a notebook: sys.last_value.state
         state = error.state
     ```
+
+    A run goes on from a state and its number of steps:
+
+    ```python
+    run = dict(model=model, data=(x, y), key=key)
+    state, history = jaxprob.fit(learner, num_epochs=10, **run)
+    step = int(history[-1]["step"])
+    run |= {"state": state, "step": step}
+    state, more = jaxprob.fit(learner, num_epochs=2 * 10, **run)
+    ```
+
+    The state and `history + more` are those of one run of 20 epochs. Where the first
+    run ends in the middle of an epoch, both histories have an entry for it, the means
+    over their parts. An iterable has to yield the same batches again.
     """
     check_key(key)
-    if (num_steps is None) == (num_epochs is None):
-        raise ValueError(
-            "say how long to train: give num_steps or num_epochs, not both"
-        )
-    if not isinstance(learner, AbstractLearner):
-        raise TypeError(
-            f"learner is a {type(learner).__name__}: fit(learner, model, data), where "
-            "the learner is a method such as MAP(log_joint, optimizer)"
-        )
-    for name, value in (
-        ("num_steps", num_steps),
-        ("num_epochs", num_epochs),
-        ("batch_size", batch_size),
-    ):
-        whole = isinstance(value, int | np.integer)
-        if value is not None and not (whole and value >= 1):
-            raise ValueError(f"{name}={value}: a whole number, at least 1")
+    _check_arguments(learner, num_steps, num_epochs, batch_size, state, step)
+    begin = 0 if step is None else step
     init_key, train_key, data_key, eval_key = jax.random.split(key, 4)
     loader = as_loader(data, batch_size, shuffle=True, seed=as_seed(data_key))
     held_out = None
@@ -116,16 +125,25 @@ def fit(
             rows.process_rows = (layout or Layout()).process_rows()
     training_check = first_pass_check(loader, learner, model, training=True)
     validation_check = first_pass_check(held_out, learner, model, training=False)
+    fresh = learner.init(model, key=init_key)
     stepper = Stepper(
         learner,
-        learner.init(model, key=init_key),
+        fresh if state is None else carry_over(state, fresh, reset=reset),
         key=train_key,
+        step=begin,
         steps_per_dispatch=steps_per_dispatch,
         layout=layout,
     )
     if isinstance(loader, Sized):
         stepper.bound(len(loader))
     total = num_steps if num_steps is not None else _total(loader, num_epochs)
+    place = place_of(loader, begin)
+    if _finished(begin, place[0], num_steps, num_epochs):
+        length = "num_steps" if num_epochs is None else "num_epochs"
+        raise ValueError(
+            f"{length}={num_epochs or num_steps}, and the state has made {begin} steps "
+            f"already: {length} counts from the beginning of the run, so give more"
+        )
     shown = progress and jax.process_index() == 0
     history: History = []
     evaluator = Evaluator(learner, layout)
@@ -139,12 +157,13 @@ def fit(
 
     HELD.install()
     try:
-        with tqdm(total=total, disable=not shown, unit="step") as bar:
+        with tqdm(total=total, initial=begin, disable=not shown, unit="step") as bar:
             _train(
                 stepper,
                 loader,
                 training_check,
                 history,
+                place=place,
                 num_steps=num_steps,
                 num_epochs=num_epochs,
                 evaluate=evaluate,
@@ -160,20 +179,51 @@ def fit(
         HELD.uninstall()
 
 
-def _train(stepper, loader, check, history, *, num_steps, num_epochs, evaluate, bar):
-    done = 0
-    for epoch in itertools.count():
+def _check_arguments(learner, num_steps, num_epochs, batch_size, state, step):
+    if (num_steps is None) == (num_epochs is None):
+        raise ValueError(
+            "say how long to train: give num_steps or num_epochs, not both"
+        )
+    if not isinstance(learner, AbstractLearner):
+        raise TypeError(
+            f"learner is a {type(learner).__name__}: fit(learner, model, data), where "
+            "the learner is a method such as MAP(log_joint, optimizer)"
+        )
+    for name, value in (
+        ("num_steps", num_steps),
+        ("num_epochs", num_epochs),
+        ("batch_size", batch_size),
+        ("step", step),
+    ):
+        whole = isinstance(value, int | np.integer)
+        least = 0 if name == "step" else 1
+        if value is not None and not (whole and value >= least):
+            raise ValueError(f"{name}={value}: a whole number, at least {least}")
+    if (state is None) != (step is None):
+        given, other = ("step", "state") if state is None else ("state", "step")
+        raise ValueError(
+            f"{given} is given without {other}: a run goes on from a state and the "
+            "number of steps that made it, state=state, step=int(history[-1]['step'])"
+        )
+
+
+def _train(
+    stepper, loader, check, history, *, place, num_steps, num_epochs, evaluate, bar
+):
+    done, (first, skip) = stepper.step, place
+    for epoch in itertools.count(first):
         if _finished(done, epoch, num_steps, num_epochs):
             return
-        if isinstance(loader, ArrayLoader):
-            loader.set_epoch(epoch)
         stepper.reset_totals()
         before = done
         limit = math.inf if num_steps is None else num_steps - done
-        for batches in _dispatches(loader, stepper, limit, check):
+        for batches in dispatches(
+            loader, stepper, check, limit=limit, epoch=epoch, skip=skip
+        ):
             stepper(batches)
             done += len(batches)
             bar.update(len(batches))
+        skip = 0
         if done == before:
             raise ValueError(
                 f"data gave no batch in epoch {epoch}: is it a generator? Give "
@@ -217,42 +267,6 @@ def _total(loader, num_epochs):
 
 def _finished(done, epoch, num_steps, num_epochs):
     return epoch >= num_epochs if num_steps is None else done >= num_steps
-
-
-def _dispatches(loader, stepper, limit, check):
-    """Batches of one dispatch after the other, as many as it takes, `limit` in all."""
-    if isinstance(loader, ArrayLoader):
-        yield from _stacks(iter(loader), stepper, limit)
-        return
-    batches = []
-    index = -1
-    for index, batch in enumerate(loader):
-        if index >= limit:
-            check.end(whole=False)
-            break
-        batch = host_batch(batch)
-        check(batch)
-        batches.append(batch)
-        if len(batches) >= stepper.capacity:
-            yield batches
-            batches = []
-    else:
-        if index >= 0:
-            check.end()
-    if batches:
-        yield batches
-
-
-def _stacks(iterator, stepper, limit):
-    """The same of an `ArrayLoader`, each gathered in one go."""
-    while limit > 0:
-        most = int(min(stepper.capacity, limit))
-        try:
-            stack = iterator.take(most, stepper.slots)
-        except StopIteration:
-            return
-        limit -= stack.num
-        yield stack
 
 
 def _check_loss(entry, stepper):
