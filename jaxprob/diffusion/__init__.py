@@ -1,7 +1,8 @@
 r"""Score-based diffusion: schedule -> denoiser -> loss -> sampler.
 
 A **schedule** turns data into noise, $x_t = \alpha_t x_0 + \sigma_t z$: `VP`,
-`SubVP`, `Cosine`, `RectifiedFlow`, `VE`, `EDM`, and any of them `Shifted`.
+`SubVP`, `Cosine`, `RectifiedFlow`, `VE`, `EDM`, any of them `Shifted`, and
+`CustomSchedule(alpha, sigma)`.
 
 A **denoiser** is the posterior mean $D(x_t, t) = E[x_0 \mid x_t]$, from which the
 score, the noise, v and the flow's velocity follow. `Preconditioned` makes one from any
@@ -48,6 +49,7 @@ from ._schedule.rectified import RectifiedFlow as RectifiedFlow
 from ._schedule.ve import VE as VE
 from ._schedule.edm import EDM as EDM
 from ._schedule.shifted import Shifted as Shifted
+from ._schedule.custom import CustomSchedule as CustomSchedule
 from ._denoiser.parameterisation import from_x0 as from_x0, to_x0 as to_x0
 from ._denoiser.units import Units as Units
 from ._denoiser.denoiser import AbstractDenoiser as AbstractDenoiser

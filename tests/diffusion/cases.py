@@ -2,7 +2,16 @@
 
 import jax.numpy as jnp
 
-from jaxprob.diffusion import EDM, VE, VP, Cosine, RectifiedFlow, Shifted, SubVP
+from jaxprob.diffusion import (
+    EDM,
+    VE,
+    VP,
+    Cosine,
+    CustomSchedule,
+    RectifiedFlow,
+    Shifted,
+    SubVP,
+)
 
 SCHEDULES = {
     "vp_linear": lambda: VP.linear(),
@@ -16,7 +25,15 @@ SCHEDULES = {
     "cosine": lambda: Cosine(),
     "rectified": lambda: RectifiedFlow(),
     "shifted": lambda: Shifted(Cosine(), 4.0),
+    "custom_cosine": lambda: like(Cosine()),
+    "custom_ve": lambda: like(VE(0.01, 50.0)),
 }
+
+
+def like(schedule):
+    """A schedule given by the alpha and sigma of another, and nothing else of it."""
+    ends = {"t_max": schedule.t_max, "t_min": schedule.t_min}
+    return CustomSchedule(schedule.alpha, schedule.sigma, **ends)
 
 
 def times(schedule, num=17):

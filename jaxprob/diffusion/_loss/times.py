@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from .._denoiser.denoiser import AbstractDenoiser
 from .._denoiser.spectrum import unit_rows, variances
+from .._schedule.inverse import inverse_increasing
 from .._schedule.schedule import AbstractSchedule
 from .._types import Scalar
 from .stratified import MARGIN
@@ -20,15 +21,30 @@ class AbstractTimes(eqx.Module):
     """Base class of distributions of training times, given by a quantile function.
 
     All randomness is in one uniform number, so any distribution can be stratified.
+
+    ```python
+    class EarlyTimes(AbstractTimes):
+        def quantile(self, schedule, u):
+            return schedule.t_min + (schedule.t_max - schedule.t_min) * u**2
+    ```
     """
 
     @abc.abstractmethod
     def quantile(self, schedule: AbstractSchedule, u: Scalar) -> Scalar:
         """Return the time with probability `u` below it, u in (0, 1)."""
 
-    @abc.abstractmethod
     def density(self, schedule: AbstractSchedule, t: Scalar) -> Scalar:
-        """Return the density at t, the derivative of the inverse of `quantile`."""
+        """Return the density at t, the derivative of the inverse of `quantile`.
+
+        `DenoisingLoss(unbiased=True)` alone needs it. By default it is found
+        numerically, so that a subclass defines it only to save time.
+        """
+
+        def quantile(u):
+            return self.quantile(schedule, u)
+
+        u = inverse_increasing(quantile, t, 0.0, 1.0)
+        return 1.0 / jax.jvp(quantile, (u,), (jnp.ones_like(u),))[1]
 
 
 class UniformTimes(AbstractTimes):

@@ -51,5 +51,8 @@ class EDM(AbstractSchedule):
     def squared_diffusion(self, t: Time) -> Scalar:
         return 2.0 * jnp.asarray(t)
 
+    def alpha_dot(self, t: Time) -> Scalar:
+        return jnp.zeros_like(jnp.asarray(t))
+
     def sigma_dot(self, t: Time) -> Scalar:
         return jnp.ones_like(jnp.asarray(t))

@@ -5,6 +5,7 @@ $g^2 = d\sigma^2/dt - 2 f \sigma^2$. A schedule that breaks one of them gives sa
 and densities that are finite and wrong.
 """
 
+import copy
 from typing import Any
 
 import jax
@@ -37,16 +38,18 @@ def check_equations(schedule: Any) -> None:
     t_min, t_max = _ends(schedule, name)
     times = t_min + (t_max - t_min) * _TIMES
     with jax.ensure_compile_time_eval():
-        at = _Values(schedule, name, times)
-        if at.traced:
-            return
-        at_ends = _Values(schedule, name, np.array([t_min, t_max]))
+        # In one array: operations compile for each shape.
+        all_times = _Values(schedule, name, np.array([t_min, *times, t_max]))
+    if all_times.traced:
+        return
+    at, at_ends = all_times.part(slice(1, -1)), all_times.part(np.array([0, -1]))
     _check_values(name, at, at_ends)
     _check_log_snr(name, at)
     # Before what is derived from the inverse.
     _check_inverse(name, at)
     _check_level(name, at)
     _check_beginning(name, at_ends)
+    _check_digits(schedule, name, t_min, t_max)
     _check_rates(name, at)
 
 
@@ -88,6 +91,16 @@ class _Values:
             k: None if v is None else np.asarray(v, np.float64)
             for k, v in self.slopes.items()
         }
+
+    def part(self, places):
+        """Return the values at some of the times."""
+        part = copy.copy(self)
+        part.times = self.times[places]
+        part.values = {k: v[places] for k, v in self.values.items()}
+        part.slopes = {
+            k: None if v is None else v[places] for k, v in self.slopes.items()
+        }
+        return part
 
     def __getitem__(self, method):
         return self.values[method]
@@ -227,6 +240,30 @@ def _check_beginning(name, at_ends):
             f"the noise level of {name} is {first:.3g} at t_min={t_min:g}, where the "
             f"data must be clean (below {limit:.2g}): whatever is finer is lost. Begin "
             "the schedule at sigma = 0, or at a smaller t_min"
+        )
+
+
+def _check_digits(schedule, name, t_min, t_max):
+    """Check that sigma does not underflow where its power law says that it is there."""
+    parts = np.array([1e-2, 1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9])
+    times = t_min + (t_max - t_min) * parts
+    times = times[(times > t_min * (1.0 + 1e-5)) | (parts > 1e-4)]
+    with jax.ensure_compile_time_eval():
+        t = jnp.asarray(times, jnp.result_type(float))
+        sigma = np.asarray(jax.vmap(schedule.sigma)(t), np.float64)
+    if not (sigma[0] > sigma[1] > 0.0):
+        return
+    power = np.log(sigma[0] / sigma[1]) / np.log(10.0)
+    expected = sigma[1] * (parts[: len(times)] / 1e-3) ** power
+    lost = (sigma <= 0.0) & (expected > 1e-30)
+    if lost.any():
+        i = int(np.argmax(lost))
+        raise ValueError(
+            f"{name}.sigma({times[i]:.3g}) = {sigma[i]:g} in {t.dtype}, where about "
+            f"{expected[i]:.2g} is expected: a difference of numbers near 1, such as "
+            "1 - alpha**2, has no digits left there. Write it in another form, e.g. "
+            "jnp.sqrt(-jnp.expm1(-b)) for alpha = exp(-b / 2), or begin at a later "
+            "t_min"
         )
 
 

@@ -1,4 +1,4 @@
-"""The contract of a schedule: five abstract methods and what follows from them."""
+"""The contract of a schedule: two abstract methods and what follows from them."""
 
 import abc
 from typing import Any
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from .._types import Scalar, Time
 from .argument_checks import check_kind
 from .equations import check_equations
+from .inverse import inverse_increasing
 
 
 class AbstractSchedule(eqx.Module):
@@ -25,9 +26,23 @@ class AbstractSchedule(eqx.Module):
     differ only in the level of each time. $x_0$ are standardised data: a denoiser of
     other data measures the noise in units of their scale.
 
-    Times are scalars; `jax.vmap` the methods over several. A subclass gives closed
-    forms that keep their relative precision at both ends, in float32 too. It is checked
-    against these equations when it is made (`check`).
+    Times are scalars; `jax.vmap` the methods over several. A subclass gives `alpha` and
+    `sigma`, in forms that keep their relative precision at both ends, in float32 too.
+    The rest is derived, by automatic differentiation and a numerical inverse, and
+    closed forms may replace it. A schedule is checked against these equations when it
+    is made (`check`).
+
+    ```python
+    class Polynomial(AbstractSchedule):
+        t_min: float = 0.0
+        t_max: float = 1.0
+
+        def alpha(self, t):
+            return 1.0 - t**2
+
+        def sigma(self, t):
+            return t * jnp.sqrt(2.0 - t**2)
+    ```
     """
 
     t_min: eqx.AbstractVar[float]
@@ -53,30 +68,35 @@ class AbstractSchedule(eqx.Module):
     def sigma(self, t: Time) -> Scalar:
         r"""Return the standard deviation of the noise, $\sigma_t$."""
 
-    @abc.abstractmethod
     def log_snr(self, t: Time) -> Scalar:
         r"""Return the log signal-to-noise ratio $\log(\alpha_t^2 / \sigma_t^2)$."""
+        return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
-    @abc.abstractmethod
     def time_of_log_snr(self, log_snr: Time) -> Scalar:
         """Return the inverse of `log_snr`; values beyond the ends give the ends."""
 
-    @abc.abstractmethod
+        def log_level(t):
+            return -self.log_snr(t) / 2.0
+
+        target = -jnp.asarray(log_snr) / 2.0
+        return inverse_increasing(log_level, target, self.t_min, self.t_max)
+
     def drift(self, t: Time) -> Scalar:
         r"""Return $f_t = d \log \alpha_t / dt$."""
+        return self.alpha_dot(t) / self.alpha(t)
 
-    @abc.abstractmethod
     def squared_diffusion(self, t: Time) -> Scalar:
         r"""Return $g_t^2 = d\sigma_t^2/dt - 2 f_t \sigma_t^2$."""
+        t = self._inside(t)
+        return 2.0 * self.sigma(t) * (self.sigma_dot(t) - self.drift(t) * self.sigma(t))
 
     def alpha_dot(self, t: Time) -> Scalar:
         r"""Return $d\alpha_t/dt$."""
-        return self.drift(t) * self.alpha(t)
+        return _slope(self.alpha, t)
 
     def sigma_dot(self, t: Time) -> Scalar:
         r"""Return $d\sigma_t/dt$, infinite where $\sigma$ starts like a square root."""
-        sigma = self.sigma(t)
-        return self.drift(t) * sigma + self.squared_diffusion(t) / (2.0 * sigma)
+        return _slope(self.sigma, t)
 
     def level(self, t: Time) -> Scalar:
         r"""Return the noise level $\sigma_t / \alpha_t$ of a time."""
@@ -110,6 +130,22 @@ class AbstractSchedule(eqx.Module):
     def scaled(self, x: Float[Array, "*shape"], t: Time) -> Float[Array, "*shape"]:
         r"""Return $x_t = \alpha_t x$, the inverse of `unscaled`."""
         return self.alpha(t) * x
+
+    def _inside(self, t):
+        """Return a time after the first: at the data sigma times its rate is 0 inf."""
+        first = max(1e-30 * (self.t_max - self.t_min), 1e-7 * abs(self.t_min))
+        return jnp.maximum(_floating(t), self.t_min + first)
+
+
+def _floating(t):
+    """Return a time as a float: integers have no derivative."""
+    t = jnp.asarray(t)
+    return t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(float)
+
+
+def _slope(function, t):
+    t = _floating(t)
+    return jax.jvp(lambda t: jnp.asarray(function(t)), (t,), (jnp.ones_like(t),))[1]
 
 
 def clip_time(schedule: AbstractSchedule, t: Scalar) -> Scalar:

@@ -64,6 +64,9 @@ class SubVP(AbstractSchedule):
         t = jnp.asarray(t)
         return self.vp.beta(t) * -jnp.expm1(-2.0 * self.vp.int_beta(t))
 
+    def alpha_dot(self, t: Time) -> Scalar:
+        return self.drift(t) * self.alpha(t)
+
     def sigma_dot(self, t: Time) -> Scalar:
         # The general form is 0/0 at t = 0.
         t = jnp.asarray(t)

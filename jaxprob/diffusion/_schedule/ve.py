@@ -70,3 +70,9 @@ class VE(AbstractSchedule):
     def squared_diffusion(self, t: Time) -> Scalar:
         rate = self._rate
         return 2.0 * rate * self.scale_min**2 * jnp.exp(2.0 * rate * jnp.asarray(t))
+
+    def alpha_dot(self, t: Time) -> Scalar:
+        return jnp.zeros_like(jnp.asarray(t))
+
+    def sigma_dot(self, t: Time) -> Scalar:
+        return self.squared_diffusion(t) / (2.0 * self.sigma(t))

@@ -133,6 +133,13 @@ class VP(AbstractSchedule):
     def squared_diffusion(self, t: Time) -> Scalar:
         return self.beta(t)
 
+    def alpha_dot(self, t: Time) -> Scalar:
+        return self.drift(t) * self.alpha(t)
+
+    def sigma_dot(self, t: Time) -> Scalar:
+        sigma = self.sigma(t)
+        return self.drift(t) * sigma + self.squared_diffusion(t) / (2.0 * sigma)
+
 
 class _LinearRate(eqx.Module):
     beta_min: float = eqx.field(static=True)

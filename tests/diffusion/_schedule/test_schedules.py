@@ -1,14 +1,25 @@
 """Every schedule: its moments, its inverse, its ends."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprob.diffusion import EDM, VE, VP, Shifted
+from jaxprob.diffusion import (
+    EDM,
+    VE,
+    VP,
+    AbstractSchedule,
+    Cosine,
+    CustomSchedule,
+    RectifiedFlow,
+    Shifted,
+)
 from jaxprob.diffusion._schedule.inverse import inverse_integral
+from tests.unhooked import unhooked
 
-from ..cases import SCHEDULES, times
+from ..cases import SCHEDULES, like, times
 
 schedules = pytest.mark.parametrize("name", SCHEDULES)
 
@@ -178,3 +189,96 @@ def test_an_inverse_that_is_not_given_has_no_loop():
     step = 1e-2
     finite = (vp.time_of_level(0.5 + step) - vp.time_of_level(0.5 - step)) / (2 * step)
     assert jnp.allclose(slope, finite, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "schedule",
+    [VP.linear(), VE(), EDM(), Cosine(), RectifiedFlow()],
+    ids=lambda s: type(s).__name__,
+)
+def test_what_is_derived_from_alpha_and_sigma_is_the_closed_form(schedule, x64):
+    levels = jnp.asarray(np.geomspace(0.003, 60.0, 31))
+
+    @jax.jit
+    def everything(t):
+        def of(schedule):
+            methods = (
+                schedule.log_snr,
+                schedule.drift,
+                schedule.squared_diffusion,
+                schedule.alpha_dot,
+                schedule.sigma_dot,
+            )
+            at_levels = schedule.time_of_level, schedule.alpha_of_level
+            return [jax.vmap(m)(t) for m in methods] + [
+                jax.vmap(m)(levels) for m in at_levels
+            ]
+
+        return of(schedule), of(like(schedule))
+
+    for closed, derived in zip(*everything(times(schedule)), strict=True):
+        np.testing.assert_allclose(derived, closed, rtol=1e-9, atol=1e-12)
+
+
+class Polynomial(AbstractSchedule):
+    """A user's schedule of two methods, with a singular beginning and end."""
+
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def alpha(self, t):
+        return 1.0 - t**2
+
+    def sigma(self, t):
+        return jnp.sqrt(t)
+
+
+def test_two_methods_are_a_schedule():
+    schedule = Polynomial()
+    t = jnp.asarray([1e-12, 1e-4, 0.3, 0.99])
+    back = jax.jit(jax.vmap(lambda t: schedule.time_of_level(schedule.level(t))))(t)
+    np.testing.assert_allclose(back, t, rtol=2e-5)
+    # g^2 = 1 - 2 f t, at time 0 too, where sigma has an infinite slope.
+    assert schedule.squared_diffusion(0.0) == 1.0
+    assert jnp.isinf(schedule.sigma_dot(0.0))
+
+
+def test_a_schedule_of_functions_is_trainable(x64):
+    class Power(eqx.Module):
+        p: jax.Array
+
+        def __call__(self, t):
+            return t**self.p
+
+    def time(p):
+        schedule = CustomSchedule(lambda t: 1.0, Power(p), 50.0)
+        return schedule.time_of_level(4.0)
+
+    # t = 4^(1/p)
+    value, slope = jax.jit(jax.value_and_grad(time))(jnp.asarray(2.0))
+    assert jnp.allclose(value, 2.0, rtol=1e-12)
+    assert jnp.allclose(slope, -2.0 * np.log(4.0) / 4.0, rtol=1e-9)
+
+
+IMPOSSIBLE = {
+    "rise": (lambda t: t, lambda t: 1.0 - t, "must rise with time"),
+    "begin": (lambda t: 1.0 - 0.9 * t, lambda t: 0.1 + t, "must be clean"),
+    "digits": (
+        lambda t: jnp.exp(-5.0 * t),
+        lambda t: jnp.sqrt(1.0 - jnp.exp(-10.0 * t)),
+        r"no digits left there.*expm1",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", IMPOSSIBLE)
+def test_functions_that_are_no_schedule_are_named(slip):
+    alpha, sigma, message = IMPOSSIBLE[slip]
+    with pytest.raises(ValueError, match=message):
+        CustomSchedule(alpha, sigma)
+
+
+def test_a_schedule_is_made_of_functions():
+    with unhooked(), pytest.raises(TypeError, match=r"alpha=1\.0 is a float"):
+        CustomSchedule(1.0, lambda t: t)
