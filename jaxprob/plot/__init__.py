@@ -12,7 +12,8 @@ images: the figure). Nothing is shown or saved, and pyplot is not imported.
 1. Before training: `prior_draws`, functions drawn from the prior.
 2. Regression: `predictive_band` with its epistemic part, `quantile_band`; in the plane
    `plane_grid` and `epistemic_map`.
-3. Calibration: `reliability_diagram`, `pit_histogram`, `risk_coverage_curves`.
+3. Calibration: `reliability_diagram`, `pit_histogram`, `coverage_curve`,
+   `risk_coverage_curves`; outcomes beside them, `predicted_against_actual`.
 4. Diffusion: `sample_grid`, samples beside real images, and `trajectories`.
 """
 
@@ -30,5 +31,9 @@ from ._calibration import (
     pit_histogram as pit_histogram,
     reliability_diagram as reliability_diagram,
     risk_coverage_curves as risk_coverage_curves,
+)
+from ._outcomes import (
+    coverage_curve as coverage_curve,
+    predicted_against_actual as predicted_against_actual,
 )
 from ._images import sample_grid as sample_grid

@@ -189,12 +189,12 @@ def public(name: str) -> Iterator[tuple[str, Any]]:
     """Yield the public object of a name with it, if a package has one."""
     import pytorch_lightning as pl
 
-    from jaxprob import estimators, lightning, plot
+    from jaxprob import estimators, lightning, plot, report
 
     if name in ("pl", "plot"):
         yield name, {"pl": pl, "plot": plot}[name]
         return
-    for package in (*PACKAGES, lightning, estimators):
+    for package in (*PACKAGES, lightning, estimators, report):
         if hasattr(package, name):
             yield name, getattr(package, name)
             return
@@ -315,6 +315,7 @@ SPECIAL: dict[str, Names] = {
         "rows": lambda: rows()[0][:2],
     },
     "plot/_plane.py:trajectories": {"denoiser": unconditional},
+    "report/_diffusion.py:diffusion_report": {"denoiser": unconditional},
     "lightning/_module/diffusion.py:DiffusionModule": {
         "class_denoiser": lambda: guidable(image_denoiser(num_classes=10)),
     },

@@ -24,6 +24,7 @@ CORE: tuple[Row, ...] = (
     "datasets",
     frozenset({"bnn", "diffusion"}),
     frozenset({"lightning", "estimators", "testing", "plot"}),
+    "report",
 )
 BNN: tuple[Row, ...] = (
     "_weights",
@@ -99,6 +100,7 @@ def test_imports_point_one_way():
         ("bnn/_laplace/laplace.py", "from .._mcmc.nuts import NUTS"),
         ("bnn/_mcmc/nuts.py", "from ...diffusion import VP"),
         ("diffusion/_schedule/vp.py", "from .._sampler.heun import Heun"),
+        ("plot/_bands.py", "from ..report import Report"),
         ("lightning/_data/data.py", "from .._module.module import LearnerModule"),
     ],
 )

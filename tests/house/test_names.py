@@ -14,6 +14,7 @@ PACKAGES = (
     *("jaxprob", "jaxprob.bnn", "jaxprob.diffusion", "jaxprob.diffusion.nn"),
     *("jaxprob.lightning", "jaxprob.tree", "jaxprob.metrics", "jaxprob.recalibrate"),
     *("jaxprob.estimators", "jaxprob.datasets", "jaxprob.plot", "jaxprob.testing"),
+    "jaxprob.report",
 )
 
 INSTEAD = {

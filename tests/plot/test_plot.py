@@ -38,6 +38,10 @@ ON_AXES = {
     "paths on the line": lambda ax: plot.trajectories(RNG.normal(size=(5, 7)), ax=ax),
     "reliability": lambda ax: plot.reliability_diagram(CURVE, title="t", ax=ax),
     "pit": lambda ax: plot.pit_histogram(RNG.uniform(size=99), title="t", ax=ax),
+    "coverage": lambda ax: plot.coverage_curve(RNG.uniform(size=99), title="t", ax=ax),
+    "outcomes": lambda ax: plot.predicted_against_actual(
+        MEAN, MEAN, STD, title="t", ax=ax
+    ),
     "risk": lambda ax: plot.risk_coverage_curves({"a": RISK, "b": RISK}, ax=ax),
 }
 
@@ -205,3 +209,39 @@ def test_images_in_colour_and_beyond_their_limits():
 def test_bad_input_is_named(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_coverage_curve_counts_the_outcomes_in_each_interval():
+    pit = RNG.beta(0.5, 0.5, size=300)
+    ax = plot.coverage_curve(pit)
+    observed = ax.lines[-1]
+    for level in (0.5, 0.9):
+        inside = np.mean((pit >= (1 - level) / 2) & (pit <= (1 + level) / 2))
+        at = np.argmin(np.abs(observed.get_xdata() - level))
+        assert observed.get_ydata()[at] == pytest.approx(inside, abs=1e-9)
+    low, high = _band(ax)
+    # Half of the outcomes are in the interval of 1/2: a binomial of 300.
+    assert low < 0.5 - 1.9 * np.sqrt(0.25 / 300)
+    assert high > 0.5 + 1.9 * np.sqrt(0.25 / 300)
+    assert high - low < 4.2 * np.sqrt(0.25 / 300)
+    with pytest.raises(ValueError, match=r"all in \[0, 1\]"):
+        plot.coverage_curve(np.array([1.2]))
+
+
+def _band(ax):
+    points = ax.collections[0].get_paths()[0].vertices
+    middle = points[np.isclose(points[:, 0], 0.5)][:, 1]
+    return middle.min(), middle.max()
+
+
+def test_predicted_against_actual_draws_the_bars_of_chosen_points():
+    y, mean, std = RNG.normal(size=900), RNG.normal(size=900), np.full(900, 0.25)
+    ax = plot.predicted_against_actual(y, mean, std, max_points=30)
+    points = ax.lines[-1]
+    assert len(points.get_xdata()) == 30
+    (bars,) = ax.collections[0].get_segments()[:1]
+    assert bars[1, 0] - bars[0, 0] == pytest.approx(1.0)  # four deviations
+    assert bars[0, 1] == pytest.approx(y[0])
+    assert ax.get_xlabel() == "predicted y"
+    with pytest.raises(ValueError, match="negative"):
+        plot.predicted_against_actual(y, mean, -std)
