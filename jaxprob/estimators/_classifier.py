@@ -1,20 +1,26 @@
 """Classification with scikit-learn's interface."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from .. import bnn
+from . import _statistics as statistics
 from ._base import (
     AbstractEstimator,
     check_settings,
     keep_names,
     read_columns,
-    train,
+    weights_of,
 )
+from ._effort import Effort
+from ._methods import Method
+from ._noise import Noise, itself
+from ._train import train
 
 
 class BNNClassifier(ClassifierMixin, AbstractEstimator):
@@ -26,10 +32,46 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
     total, epistemic = model.predict_entropy(X_test)
     ```
 
-    **Arguments:** as for `BNNRegressor`.
+    **Arguments:** as for `BNNRegressor`, and
+
+    - `class_weight`: `"balanced"`, or a dict from classes to weights, which multiply
+        `sample_weight`. Probabilities are then those of the weighted frequencies:
+        without it they are calibrated for the frequencies of `y`.
 
     After `fit`: `classes_`, `posterior_`, `history_`, `n_features_in_`.
     """
+
+    @no_type_check  # scikit-learn: nothing is checked before `fit`
+    def __init__(
+        self,
+        method: Method = "auto",
+        *,
+        effort: Effort = "default",
+        class_weight: Any = None,
+        hidden: tuple[int, ...] = (64,),
+        network: Any = None,
+        prior_scale: float = 4.0,
+        num_steps: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 1e-2,
+        num_samples: int | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        super().__init__(
+            method,
+            effort=effort,
+            hidden=hidden,
+            network=network,
+            prior_scale=prior_scale,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            num_samples=num_samples,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BNNClassifier":
         """Train on a table.
@@ -47,6 +89,7 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
         table, X = X, read_columns(self, X)
         X, y = validate_data(self, X, y, ensure_min_samples=2)
         keep_names(self, table)
+        X = np.asarray(X, np.float64)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -55,14 +98,19 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
             )
         self._fitted = train(
             self,
-            np.asarray(X, np.float64),
+            X,
             labels.astype(np.int32),
-            bnn.CategoricalLikelihood(),
-            lambda network: network,
-            len(self.classes_),
-            sample_weight,
+            Noise(bnn.CategoricalLikelihood(), len(self.classes_), (itself,)),
+            self._weights(sample_weight, X, y),
         )
         return self
+
+    def _weights(self, sample_weight, X, y):
+        weight = weights_of(sample_weight, X)
+        if self.class_weight is None:
+            return weight
+        by_class = compute_sample_weight(self.class_weight, y)
+        return by_class if weight is None else weight * by_class
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row."""
@@ -71,8 +119,8 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, in the order of `classes_`."""
-        predictive, rows = self._predictive(X)
-        probs = np.asarray(predictive.probs, np.float64)[:rows]
+        probs, _, _ = self._fitted.ask(statistics.classes, self._numbers(X))
+        probs = probs.astype(np.float64)
         return probs / probs.sum(axis=1, keepdims=True)
 
     def predict_entropy(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +128,5 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
 
         The epistemic part is the mutual information between class and weights.
         """
-        predictive, rows = self._predictive(X)
-        total, epistemic = predictive.entropy, predictive.mutual_information
-        return np.asarray(total)[:rows], np.asarray(epistemic)[:rows]
+        _, total, epistemic = self._fitted.ask(statistics.classes, self._numbers(X))
+        return total, epistemic

@@ -2,23 +2,28 @@
 
 from typing import Any, no_type_check
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from sklearn.base import RegressorMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from .. import bnn
-from ..datasets import Standardizer
 from ._base import (
     AbstractEstimator,
     check_settings,
     keep_names,
     read_columns,
-    train,
+    weights_of,
 )
+from ._conformal import Conformal
 from ._effort import Effort
 from ._methods import Method
-
-NOISE = ("heteroscedastic", "constant")
+from ._noise import COUNTS, Noise, itself, noise_of
+from ._target import TargetMap, Transform
+from ._target_predictive import TargetPredictive
+from ._train import train
 
 
 class BNNRegressor(RegressorMixin, AbstractEstimator):
@@ -38,8 +43,8 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
     The settings were chosen on inner validation rows of five tables of 300 to 1,500
     rows (`python -m benchmarks.tables --inner`).
 
-    For another likelihood or prior, or for networks of other inputs, use `jaxprob.bnn`,
-    which takes five lines.
+    For another prior, or for networks of other inputs, use `jaxprob.bnn`, which takes
+    five lines.
 
     **Arguments:**
 
@@ -52,8 +57,22 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         `"best"`, seven times longer chains, by estimate some minutes. Tables of more
         than 10,000 rows get an ensemble by `"default"`, because each step of a chain
         reads all rows.
-    - `noise`: `"heteroscedastic"`, a function of the inputs, or `"constant"`, one level
-        for each target.
+    - `noise`: `"heteroscedastic"`, Gaussian, a function of the inputs; `"constant"`,
+        one level for each target; `"student"`, heavy tails (Student's t with four
+        degrees of freedom); `"mixed"`, one half of the networks with Gaussian noise and
+        the other with heavy tails; `"poisson"` or `"negative_binomial"` for counts.
+    - `target`: what the noise is added to: `"standardise"`; `"log"` for positive y, or
+        `("log", low)` for y above `low`; `"logit"` for y in (0, 1), or `("logit", low,
+        high)`; `"power"`, after Yeo and Johnson, for skewed y; `"none"`. Predictions
+        are of y all the same. By default `"standardise"`, and `"none"` for counts.
+    - `likelihood`: a function from the output `(num_outputs,)` of the network to a
+        numpyro distribution over `(targets,)`, instead of `noise`. y is passed to it as
+        it is, unless `target` says otherwise. With `"log"`, `"logit"` or `"power"` the
+        noise has to be Gaussian.
+    - `num_outputs`: of the network, for `likelihood`; by default one for each target.
+    - `calibrate`: share of the rows that is held out of the training, such as .2.
+        Intervals and quantiles are then conformal: they contain y with at least the
+        promised probability, as long as new rows are like those of `fit`.
     - `hidden`: widths of the hidden layers, all equal.
     - `network`: a function `(num_features, num_outputs, key=key) -> module` that
         replaces `hidden`. With heteroscedastic noise there are two outputs for each
@@ -77,6 +96,10 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         *,
         effort: Effort = "default",
         noise: str = "heteroscedastic",
+        target: Transform = "auto",
+        likelihood: bnn.Likelihood | None = None,
+        num_outputs: int | None = None,
+        calibrate: float | None = None,
         hidden: tuple[int, ...] = (16, 16, 16, 16),
         network: Any = None,
         prior_scale: float = 3.0,
@@ -101,6 +124,10 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
             verbose=verbose,
         )
         self.noise = noise
+        self.target = target
+        self.likelihood = likelihood
+        self.num_outputs = num_outputs
+        self.calibrate = calibrate
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BNNRegressor":
         """Train on a table.
@@ -115,42 +142,129 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
             the posterior. The standardisation does not see them.
         """
         check_settings(self)
-        if self.noise not in NOISE:
-            raise ValueError(f"noise={self.noise!r}: give one of {', '.join(NOISE)}")
         table, X = X, read_columns(self, X)
         X, y = validate_data(
             self, X, y, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
         keep_names(self, table)
-        targets = np.asarray(y, np.float64).reshape(len(X), -1)
-        self._single = np.ndim(y) == 1
-        self._units = Standardizer.fit(targets, constant="keep")
-        num_outputs = targets.shape[1]
-        varies = self.noise == "heteroscedastic"
-        self._fitted = train(
-            self,
-            np.asarray(X, np.float64),
-            self._units(targets).astype(np.float32),
-            bnn.HeteroscedasticNormal(1e-3),
-            lambda network: (
-                network if varies else bnn.LearnedNoise(network, shape=(num_outputs,))
-            ),
-            2 * num_outputs if varies else num_outputs,
-            sample_weight,
-        )
+        X, targets = np.asarray(X, np.float64), np.asarray(y, np.float64)
+        weight = weights_of(sample_weight, X)
+        self._single = targets.ndim == 1
+        targets = targets.reshape(len(X), -1)
+        noise = self._noise_of(targets)
+        self._target = TargetMap.fit(self._transform(), targets)
+        if not (self._target.is_affine or noise.has_all_moments):
+            raise ValueError(
+                f"target={self.target!r} with noise={self.noise!r}: the mean of y "
+                "would be infinite. Give noise='heteroscedastic'"
+            )
+        z = self._target(targets).astype(np.int32 if self._discrete else np.float32)
+        held_out = self._held_out(len(X))
+        used = ~held_out
+        kept = None if weight is None else weight[used]
+        self._fitted = train(self, X[used], z[used], noise, kept)
+        self._conformal = None
+        if held_out.any():
+            found = z[held_out].astype(np.float64)
+            self._conformal = Conformal.fit(
+                self._fitted, X[held_out], found, self._discrete
+            )
         return self
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return the mean of y and, with `return_std`, the deviation of a new y.
+    def _transform(self):
+        raw = self._discrete or self.likelihood is not None
+        if self.target != "auto":
+            return self.target
+        return "none" if raw else "standardise"
 
-        The standard deviation includes the noise and the epistemic uncertainty.
+    def _noise_of(self, y):
+        """The noise of the settings; sets whether y is a count."""
+        num = y.shape[1]
+        if self.likelihood is None:
+            self._discrete = self.noise in COUNTS
+            if self._discrete and self.target not in ("auto", "none"):
+                raise ValueError(
+                    f"target={self.target!r} with noise={self.noise!r}: counts are not "
+                    "transformed. Give target='auto'"
+                )
+            return noise_of(self.noise, y)
+        size = self.num_outputs or num
+        p: Any = self.likelihood(jnp.zeros(size))
+        shape = tuple(p.batch_shape) + tuple(p.event_shape)
+        if shape != (num,):
+            raise ValueError(
+                f"likelihood gives a {type(p).__name__} of shape {shape} for an output "
+                f"of shape ({size},), and a row of y has shape ({num},): index with "
+                "slices, such as output[:1], and give num_outputs="
+            )
+        self._discrete = bool(p.is_discrete)
+        return Noise(self.likelihood, size, (itself,), isinstance(p, dist.Normal))
+
+    def _held_out(self, rows):
+        """The rows of `calibrate=`."""
+        if self.calibrate is None:
+            return np.zeros(rows, bool)
+        if not 0.0 < self.calibrate < 1.0:
+            raise ValueError(
+                f"calibrate={self.calibrate}: give a share of the rows between 0 and "
+                "1, such as 0.2"
+            )
+        count = round(self.calibrate * rows)
+        if not 1 <= count <= rows - 2:
+            raise ValueError(
+                f"calibrate={self.calibrate} holds {count} of {rows} rows out: at "
+                "least one is required there, and two for the training"
+            )
+        state = check_random_state(self.random_state)
+        chosen = np.zeros(rows, bool)
+        chosen[state.permutation(rows)[:count]] = True
+        return chosen
+
+    def predict_dist(self, X: Any) -> TargetPredictive:
+        """Return the predictive distribution of y, with its density and draws."""
+        X = self._numbers(X)
+        return TargetPredictive(
+            self._fitted,
+            X,
+            self._target,
+            self._conformal,
+            is_single=self._single,
+            is_discrete=self._discrete,
+        )
+
+    def predict(
+        self,
+        X: Any,
+        return_std: bool = False,
+        *,
+        return_interval: float | None = None,
+        quantiles: Any = None,
+    ) -> Any:
+        """Return the mean of y, or one of its uncertainty.
+
+        **Arguments:**
+
+        - `X`: `(rows, features)`.
+        - `return_std`: return `(mean, std)`. The standard deviation includes the noise
+            and the epistemic uncertainty.
+        - `return_interval`: a level such as .9. Return both ends of the central
+            interval, `(rows, 2)`, instead of the mean: one array, which passes through
+            `Pipeline` and `TransformedTargetRegressor`.
+        - `quantiles`: levels. Return `predict_quantiles(X, quantiles)`.
         """
-        predictive, rows = self._predictive(X)
-        mean = self._shaped(self._units.inverse(np.asarray(predictive.mean)), rows)
-        if not return_std:
-            return mean
-        std = self._units.inverse_scale(np.asarray(predictive.std))
-        return mean, self._shaped(std, rows)
+        asked = [bool(return_std), return_interval is not None, quantiles is not None]
+        if sum(asked) > 1:
+            raise ValueError(
+                "return_std, return_interval and quantiles: give one of them in a call"
+            )
+        if quantiles is not None:
+            return self.predict_quantiles(X, quantiles)
+        if return_interval is not None:
+            return np.stack(self.predict_interval(X, return_interval), axis=1)
+        predictive = self.predict_dist(X)
+        if return_std:
+            return predictive.mean, predictive.std
+        return predictive.mean
 
     def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> Any:
         """Return quantiles of y: one row each, one column for each level.
@@ -165,37 +279,19 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         levels = np.atleast_1d(np.asarray(quantiles, np.float64))
         if levels.ndim != 1 or not np.all((levels > 0.0) & (levels < 1.0)):
             raise ValueError(f"quantiles={quantiles}: give levels between 0 and 1")
-        predictive, rows = self._predictive(X)
-        columns = [
-            self._shaped(self._units.inverse(np.asarray(predictive.quantile(q))), rows)
-            for q in levels.tolist()
-        ]
-        return np.stack(columns, axis=1)
+        predictive = self.predict_dist(X)
+        return np.stack([predictive.quantile(q) for q in levels.tolist()], axis=1)
 
     def predict_interval(
         self, X: Any, level: float = 0.9
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the central interval that contains y with probability `level`."""
-        predictive, rows = self._predictive(X)
-        lower, upper = (
-            self._shaped(self._units.inverse(np.asarray(end)), rows)
-            for end in predictive.interval(level)
-        )
-        return lower, upper
+        return self.predict_dist(X).interval(level)
 
     def predict_variances(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the epistemic and the aleatoric variance, in squared units of y."""
-        predictive, rows = self._predictive(X)
-        unit = self._units.inverse_scale
-        epistemic, aleatoric = (
-            self._shaped(unit(np.sqrt(np.asarray(part))) ** 2, rows)
-            for part in (predictive.epistemic, predictive.aleatoric)
-        )
-        return epistemic, aleatoric
-
-    def _shaped(self, values, rows):
-        values = np.asarray(values, np.float64)[:rows]
-        return values[:, 0] if self._single else values
+        predictive = self.predict_dist(X)
+        return predictive.epistemic, predictive.aleatoric
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -48,6 +48,9 @@ INSTEAD = {
 KEY_IS_THE_SUBJECT = {"example_keys", "leaf_keys", "KeyStreams", "FixedDropout"}
 """Functions of keys, and a layer that holds one: there a key is like any argument."""
 
+FREE = {"BNNRegressor": {"target"}}
+"""Names with another meaning than in the table: the transform of the target y."""
+
 
 def public_functions() -> Iterator[tuple[str, Callable]]:
     """Yield each public function and method of ours, by name."""
@@ -78,7 +81,7 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 def wrong_words(name: str, function: Callable) -> list[str]:
     """Return the names of a function that stand in the left column of the table."""
-    words = [*parameters(function), name.split(".")[-1]]
+    words = {*parameters(function), name.split(".")[-1]} - FREE.get(name, set())
     return [f"{name}: {word} -> {INSTEAD[word]}" for word in words if word in INSTEAD]
 
 

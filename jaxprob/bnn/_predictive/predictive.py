@@ -13,6 +13,7 @@ from ..._types import PRNGKey
 from .._joint import row_statistics as row_statistics
 from .._joint.likelihood import Likelihood
 from .._joint.quantiles import quantile
+from .._weights.scale import is_traced
 from .outputs import AbstractOutputs, KeptOutputs
 from .row_mixture import AbstractRowMixture
 from .static import Static
@@ -97,7 +98,7 @@ class Predictive(AbstractRowMixture):
         """Distribution function of the mixture at a target for each row."""
         return self._map(row_statistics.cdf, self.check_targets(y))
 
-    def quantile(self, q: float) -> Num[Array, "rows *out"]:
+    def quantile(self, q: float | Float[Array, ""]) -> Num[Array, "rows *out"]:
         """The q-quantile of the mixture, by bisection of its distribution function.
 
         The quantile of a mixture is not the mean of its components' quantiles; it lies
@@ -106,9 +107,9 @@ class Predictive(AbstractRowMixture):
 
         **Arguments:**
 
-        - `q`: in (0, 1).
+        - `q`: in (0, 1). Values that are traced are not checked.
         """
-        if np.ndim(q) or not 0 < q < 1:
+        if not is_traced(q) and (np.ndim(q) or not 0 < q < 1):
             raise ValueError(
                 f"q={q}: one number inside (0, 1) is required, such as q=0.9"
             )
