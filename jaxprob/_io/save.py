@@ -203,12 +203,16 @@ class DescribedFile:
 
 def write_described(path: str | Path, spec: Spec, arrays: dict[str, Any]) -> None:
     """Write a description and its arrays."""
-    metadata = {
+    tensor_file.write(local_path("path", path), on_host(arrays), metadata_of(spec))
+
+
+def metadata_of(spec: Spec) -> dict[str, str]:
+    """Return the texts beside the arrays of a file, from which it can be read."""
+    return {
         "jaxprob.format": FORMAT,
         "jaxprob.versions": json.dumps(versions()),
         "jaxprob.tree": json.dumps(spec),
     }
-    tensor_file.write(local_path("path", path), on_host(arrays), metadata)
 
 
 def read_described(path: str | Path) -> DescribedFile:

@@ -50,6 +50,13 @@ from ._joint.normal_priors import (
 )
 from ._joint.scale_mixture import ScaleMixtureNormal as ScaleMixtureNormal
 from ._joint.prior_by_path import PriorByPath as PriorByPath
+from ._joint.gaussian_prior import GaussianPrior as GaussianPrior
+from ._joint.covariance import (
+    AbstractCovariance as AbstractCovariance,
+    DenseCovariance as DenseCovariance,
+    DiagonalCovariance as DiagonalCovariance,
+    LowRankCovariance as LowRankCovariance,
+)
 from ._joint.unconstrain import unconstrained as unconstrained
 from ._weights.unconstrained import (
     Unconstrained as Unconstrained,
@@ -126,6 +133,7 @@ from ._laplace.curvature import (
     KroneckerCurvature as KroneckerCurvature,
 )
 from ._laplace.low_rank import LowRankCurvature as LowRankCurvature
+from ._laplace.curvature_covariance import CurvatureCovariance as CurvatureCovariance
 from ._ensembles.swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
 from ._mcmc.multi_start import MultiStart as MultiStart
 from ._mcmc.chains import AbstractChains as AbstractChains, ChainState as ChainState

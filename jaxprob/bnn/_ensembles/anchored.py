@@ -24,6 +24,7 @@ from .._inference.capabilities import (
 )
 from .._inference.inference import AbstractInference, Roles, random_or_point
 from .._joint.check_prior import check_prior
+from .._joint.gaussian_prior import GaussianPrior
 from .._joint.log_joint import LogJoint, plain_term
 from .._joint.prior import prior_at
 from .._joint.sample_prior import sample_prior
@@ -154,6 +155,9 @@ class AnchoredMAP(
 
     def _tempered(self, params):
         """The prior with its variance multiplied by the temperature."""
+        joint = self.log_joint
+        if isinstance(joint.prior, GaussianPrior) and not joint.prior.has_edges:
+            return joint.prior.at_temperature(joint.temperature)
         for path, leaf in trees.paths(params).items():
             p = prior_at(self.log_joint.prior, path, leaf)
             if not isinstance(p, dist.Normal):
@@ -196,17 +200,7 @@ class AnchoredMAP(
             log_likelihood, held = joint.with_statistics(
                 model, batch, key=key, term=term
             )
-            params = trees.paths(eqx.filter(model, roles.random))
-            centres = trees.paths(anchor)
-
-            def centred(path, leaf):
-                p = prior_at(joint.prior, path, leaf)
-                assert isinstance(p, dist.Normal)
-                return jnp.sum(dist.Normal(centres[path], p.scale).log_prob(leaf))
-
-            log_prior = sum(
-                (centred(path, leaf) for path, leaf in params.items()), start=0.0
-            )
+            log_prior = _centred(joint.prior, anchor, eqx.filter(model, roles.random))
             log_density = (log_likelihood + log_prior) / joint.temperature
             info = {"nll": -log_likelihood / joint.num_data}
             return -log_density / joint.num_data, (info, held)
@@ -217,3 +211,19 @@ class AnchoredMAP(
             trainable=roles.trained,
             evaluation_loss=loss,
         )
+
+
+def _centred(prior, anchor, params):
+    """The log-density of the prior with its mean at the anchor."""
+    if isinstance(prior, GaussianPrior):
+        return prior.around(anchor).log_prob(params)
+    centres = trees.paths(anchor)
+
+    def centred(path, leaf):
+        p = prior_at(prior, path, leaf)
+        assert isinstance(p, dist.Normal)
+        return jnp.sum(dist.Normal(centres[path], p.scale).log_prob(leaf))
+
+    return sum(
+        (centred(path, leaf) for path, leaf in trees.paths(params).items()), start=0.0
+    )

@@ -26,6 +26,8 @@ from .._inference.map import MAP
 from .._inference.refresh_statistics import refresh_statistics
 from .._inference.training_batches import TrainingBatches
 from .._inference.wrapper import AbstractWrapper
+from .._joint.covariance import LowRankCovariance
+from .._joint.gaussian_prior import GaussianPrior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.running_statistics import trains_statistics
 from .._weights.unconstrained import constrained, coordinates_of, log_volume
@@ -83,6 +85,26 @@ class SWAGPosterior(AbstractPosterior):
 
     def mean(self) -> Model:
         return constrained(eqx.combine(self.params, self.rest))
+
+    def as_prior(self, *, temperature: float | None = None) -> GaussianPrior:
+        """Return this Gaussian as the prior of further data.
+
+        **Arguments:** as in `AbstractPosterior`.
+
+        **Raises:** `ValueError` for a weight that did not move.
+        """
+        if not bool(jnp.all(self.variance > 0)):
+            raise ValueError(
+                "a weight did not move along the path of SWAG, and a Gaussian of "
+                "variance zero is no prior: leave the leaf out of `random`"
+            )
+        rank = len(self.deviations)
+        scale = jnp.sqrt(0.5 * self.variance)
+        factor = jnp.zeros((0, scale.size), scale.dtype)
+        if rank > 1:
+            factor = self.deviations / (2 * (rank - 1)) ** 0.5 / scale[None]
+        covariance = LowRankCovariance(scale, factor).scaled(1.0 / (temperature or 1.0))
+        return GaussianPrior(self.params, covariance)
 
     def log_prob(self, model: Model) -> Float[Array, ""]:
         """Log-density, by the matrix determinant lemma: no dense matrix is formed."""
@@ -201,6 +223,9 @@ class SWAG(AbstractWrapper):
         params, rest = self._split(state.train.model)
         mean = jnp.where(state.count > 0, state.mean, vector)
         return eqx.combine(ravel(params)[1](mean), rest)
+
+    def needs_batches(self, model: Model) -> bool:
+        return trains_statistics(model)
 
     def posterior(
         self,

@@ -190,6 +190,9 @@ class Blocks(AbstractPostHoc):
             eqx.filter_eval_shape(block.init, free, key=key)
         return self.method.init(model, key=key)
 
+    def needs_batches(self, model: Model) -> bool:
+        return True
+
     def posterior(
         self,
         state: State,

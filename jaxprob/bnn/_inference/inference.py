@@ -118,6 +118,17 @@ class AbstractInference(AbstractLearner, AbstractDataCheck, AbstractLowPrecision
         """
         return model
 
+    def needs_batches(self, model: Model) -> bool:
+        """Return whether `posterior` makes a pass over the training data.
+
+        In Lightning the posterior of such a method is stored in checkpoints.
+
+        **Arguments:**
+
+        - `model`: of a state of this method.
+        """
+        return False
+
     @abc.abstractmethod
     def posterior(
         self,

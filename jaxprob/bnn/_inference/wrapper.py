@@ -90,6 +90,9 @@ class AbstractWrapper(AbstractLearnerWrapper, AbstractInference):
     def unconstrained(self, model: Model) -> Model:
         return self.method.unconstrained(model)
 
+    def needs_batches(self, model: Model) -> bool:
+        return self.method.needs_batches(model)
+
 
 class AbstractPostHoc(AbstractWrapper):
     """Base class of a method that trains as the one inside, in its state.

@@ -13,6 +13,7 @@ from .._weights.random_leaves import is_random
 from .._weights.scale import is_traced
 from .._weights.unconstrained import is_unconstrained
 from .arguments import is_real
+from .gaussian_prior import GaussianPrior
 from .prior import Prior, is_prior_leaf, leaf_prior
 
 
@@ -29,6 +30,8 @@ def check_prior(prior: Prior, params: PyTree) -> None:
     **Raises:** `ValueError`, or `TypeError` for a complex leaf; both name the leaf.
     """
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_prior_leaf)
+    if isinstance(prior, GaussianPrior):
+        prior.check_leaves(path_name(path) for path, _ in nodes)
     for path, node in nodes:
         name = path_name(path)
         if is_unconstrained(node):

@@ -7,8 +7,11 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import example_keys
 from ..._types import PRNGKey
+from ...tree._ravel import ravel
 from .._weights.joined import group_small, join
-from .._weights.random_leaves import Gaussian, is_random
+from .._weights.random_leaves import Gaussian, is_random, sample_leaves
+from .._weights.unconstrained import is_unconstrained
+from .gaussian_prior import GaussianPrior
 from .prior import Prior, density, with_priors
 
 
@@ -24,8 +27,8 @@ def kl(
 
     $$\mathrm{KL}(q \| p) = \mathbb E_q[\log q(w) - \log p(w)]$$
 
-    In closed form for Normal priors. For others the entropy of q is exact and the
-    expectation of $\log p$ is a mean over draws.
+    In closed form for Normal priors and for a `GaussianPrior`. For others the entropy
+    of q is exact and the expectation of $\log p$ is a mean over draws.
 
     ```python
     loss = -log_likelihood + bnn.kl(model, bnn.IsotropicNormal(1.0))
@@ -46,6 +49,8 @@ def kl(
 
     **Raises:** `ValueError` when a leaf's prior has no closed form and there is no key.
     """
+    if isinstance(prior, GaussianPrior):
+        return _from_gaussian(tree, prior, temperature, key, num_samples)
     total = 0.0
     for index, (path, leaf, p) in enumerate(_with_priors(tree, prior, temperature)):
         entropy = leaf.entropy()
@@ -96,6 +101,40 @@ def _join_normals(priors, leaves):
         )
 
     return dist.Normal(joined("loc"), joined("scale"))
+
+
+def _from_gaussian(tree, prior, temperature, key, num_samples):
+    """The divergence of independent leaves from a Gaussian over all of them."""
+
+    def chosen(node):
+        held = node.coordinates if is_unconstrained(node) else node
+        return node if is_random(held) else None
+
+    random = jax.tree.map(
+        chosen, tree, is_leaf=lambda n: is_random(n) or is_unconstrained(n)
+    )
+    nodes = jax.tree.leaves(random, is_leaf=is_random)
+    leaves = [node.single() for node in nodes if is_random(node)]
+    if not leaves:
+        return jnp.zeros(())
+    prior.check_leaves(path for path, _, _ in with_priors(prior, random))
+    entropy = sum((leaf.entropy() for leaf in leaves), start=jnp.zeros(()))
+    if temperature == 1.0 or not prior.has_edges:
+        mean = ravel([leaf.mean for leaf in leaves])[0]
+        variance = ravel([leaf.scale**2 for leaf in leaves])[0]
+        expected = prior.expected_log_prob(mean, variance)
+        return -expected / temperature - entropy
+    if key is None:
+        raise ValueError(
+            f"temperature={temperature} with a leaf whose prior has an edge has no "
+            "closed-form divergence: give a key, and it is estimated from draws"
+        )
+
+    def one(key):
+        return prior.log_prob(sample_leaves(random, key=key), temperature=temperature)
+
+    expected = jnp.mean(jax.vmap(one)(example_keys(key, num_samples)))
+    return -expected / temperature - entropy
 
 
 def _expected_log_prob(

@@ -15,6 +15,7 @@ from .._weights.edge import bijection
 from .._weights.promotion import lenient_promotion
 from .._weights.random_leaves import is_random
 from .._weights.unconstrained import is_unconstrained
+from .gaussian_prior import GaussianPrior
 from .unconstrained_prior import unconstrained_prior
 
 Prior: TypeAlias = dist.Distribution | Callable[[str, Array], dist.Distribution]
@@ -88,6 +89,8 @@ def with_priors(
 ) -> Iterator[tuple[str, Any, dist.Distribution]]:
     """Yield path, coordinates and prior of all arrays and random leaves of a tree.
 
+    Of a `GaussianPrior` these are the marginals.
+
     **Arguments:** as in `leaf_prior`.
     """
     nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=is_prior_leaf)
@@ -111,6 +114,8 @@ def log_prior(
     - `temperature`: $T$ of a joint density that is divided by T afterwards; the
         Jacobian is multiplied by it, so that it is left as it is.
     """
+    if isinstance(prior, GaussianPrior):
+        return prior.log_prob(params, temperature=temperature)
     terms = [
         density(p, leaf)
         for _, leaf, p in with_priors(prior, params, temperature=temperature)

@@ -9,6 +9,7 @@ from ..._checks import path_name
 from ..._random.keys import leaf_keys
 from ..._types import Model, PRNGKey, Where
 from .._weights.random_leaves import mean_leaves
+from .gaussian_prior import GaussianPrior
 from .prior import Prior, lenient_promotion, prior_at
 
 
@@ -30,6 +31,8 @@ def sample_prior(
     - `where`: the leaves to draw (see `jaxprob.tree`).
     """
     params, rest = trees.partition(mean_leaves(model), where)
+    if isinstance(prior, GaussianPrior):
+        return eqx.combine(_drawn_together(prior, params, key), rest)
     keys = leaf_keys(key, params)
 
     def draw(path, leaf, key):
@@ -40,3 +43,11 @@ def sample_prior(
             return jnp.asarray(p.sample(key), leaf.dtype)
 
     return eqx.combine(jax.tree_util.tree_map_with_path(draw, params, keys), rest)
+
+
+def _drawn_together(prior, params, key):
+    prior.check_leaves(trees.paths(params))
+    drawn = prior.draw(key=key)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(drawn[path_name(path)], leaf.dtype), params
+    )

@@ -41,7 +41,7 @@ from .curvature_pass import Structure, curvature
 from .kronecker import factored_layers
 from .low_rank import LowRankCurvature
 from .posterior import LaplacePosterior
-from .prior_precision import prior_precision
+from .prior_precision import check_structure, posterior_precision, prior_precision
 
 
 class Laplace(AbstractPostHoc, AbstractConditional):
@@ -132,6 +132,9 @@ class Laplace(AbstractPostHoc, AbstractConditional):
         state = self.init(model, key=init_key)
         return self.posterior(state, [data], key=posterior_key)
 
+    def needs_batches(self, model: Model) -> bool:
+        return True
+
     def posterior(
         self,
         state: TrainState,
@@ -202,13 +205,16 @@ class Laplace(AbstractPostHoc, AbstractConditional):
             self.kind,
         )
         if not traced:
-            check_precision(matrix, tau, self.kind)
+            whole, _ = posterior_precision(
+                matrix, joint.prior, params, temperature=joint.temperature
+            )
+            check_precision(whole, tau, self.kind)
             if not negative:
                 warn_if_flat(matrix)
             if isinstance(matrix, LowRankCurvature):
                 warn_of_left_out(matrix, tau)
-            if isinstance(matrix, KroneckerCurvature):
-                check_columns(matrix, tau)
+            if isinstance(whole, KroneckerCurvature):
+                check_columns(whole, tau)
         return posterior
 
     def _unconstrained(self, model):
@@ -224,6 +230,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
         if not any(jax.tree.leaves(flags)):
             raise nothing_random("where", where, model)
         check_prior(self.log_joint.prior, eqx.filter(model, flags))
+        check_structure(self.log_joint.prior, self.structure)
         if self.structure == "kronecker":
             factored_layers(model, flags)
         return flags

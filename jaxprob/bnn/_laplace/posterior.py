@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
+from .._joint.gaussian_prior import GaussianPrior
 from .._joint.likelihood import Likelihood
 from .._joint.output_hessian import Kind
 from .._joint.output_link import output_link
@@ -27,12 +28,13 @@ from .._weights.unconstrained import (
 )
 from .class_probs import class_probs
 from .curvature import AbstractCurvature
+from .curvature_covariance import CurvatureCovariance
 from .output_gaussian import (
     LinearisedNetwork,
     joint_output_distribution,
     output_distribution,
 )
-from .prior_precision import prior_precision
+from .prior_precision import posterior_precision, prior_precision
 
 
 class LaplacePosterior(AbstractPosterior):
@@ -95,12 +97,12 @@ class LaplacePosterior(AbstractPosterior):
         return self.factorised().linearisation_point(key=key)
 
     def factorised(self) -> "FactorisedLaplace":
-        root = _root(self.curvature, self.tau())
+        curvature, tau = self._precision()
         return FactorisedLaplace(
             self.params,
             self.rest,
-            self.curvature,
-            root,
+            curvature,
+            _root(curvature, tau),
             self.likelihood,
             self.temperature,
         )
@@ -111,11 +113,11 @@ class LaplacePosterior(AbstractPosterior):
     def log_prob(self, model: Model) -> Float[Array, ""]:
         values = coordinates_of(self.params, model)
         delta = ravel(values)[0] - ravel(self.params)[0]
-        tau = self.tau()
-        normaliser = self.curvature.log_det(tau) - delta.size * jnp.log(
+        curvature, tau = self._precision()
+        normaliser = curvature.log_det(tau) - delta.size * jnp.log(
             2 * jnp.pi * self.temperature
         )
-        quadratic = self.curvature.quadratic(tau, delta) / self.temperature
+        quadratic = curvature.quadratic(tau, delta) / self.temperature
         return 0.5 * (normaliser - quadratic) - log_volume(values)
 
     def log_evidence(self) -> Float[Array, ""]:
@@ -127,7 +129,8 @@ class LaplacePosterior(AbstractPosterior):
         Differentiable in the prior; in the likelihood and in the weights too if the
         pass over the data is inside the derivative. It is that of $T = 1$.
         """
-        return _log_evidence(self, prior_precision(self.prior, self.params))
+        parts = posterior_precision(self.curvature, self.prior, self.params)
+        return _log_evidence(self, *parts)
 
     def output_distribution(
         self, x: PyTree, *, apply: Any = call_model
@@ -151,7 +154,7 @@ class LaplacePosterior(AbstractPosterior):
         x = jax.tree.map(jnp.asarray, x)
         network = self._network(apply)
         mean, covariance = output_distribution(
-            network, self.curvature, self.tau(), self.temperature, x
+            network, *self._precision(), self.temperature, x
         )
         if not is_traced(covariance):
             link = output_link(self.likelihood, network.output_shapes(x))
@@ -189,7 +192,7 @@ class LaplacePosterior(AbstractPosterior):
         """
         x = jax.tree.map(jnp.asarray, x)
         return joint_output_distribution(
-            self._network(apply), self.curvature, self.tau(), self.temperature, x
+            self._network(apply), *self._precision(), self.temperature, x
         )
 
     def class_probs(
@@ -220,8 +223,30 @@ class LaplacePosterior(AbstractPosterior):
     def _network(self, apply):
         return LinearisedNetwork(self.params, self.rest, apply)
 
+    def as_prior(self, *, temperature: float | None = None) -> GaussianPrior:
+        """Return this Gaussian as the prior of further data, in its structure.
+
+        **Arguments:**
+
+        - `temperature`: as in `AbstractPosterior`; that of this posterior by default.
+        """
+        curvature, tau = self._precision()
+        factor = self.temperature
+        factor = factor / (factor if temperature is None else temperature)
+        covariance = CurvatureCovariance(curvature, tau, jnp.asarray(factor, tau.dtype))
+        return GaussianPrior(self.params, covariance)
+
+    def _precision(self):
+        r"""The precision of the Gaussian at T = 1, as G and $\tau$."""
+        return posterior_precision(
+            self.curvature, self.prior, self.params, temperature=self.temperature
+        )
+
     def tau(self) -> Float[Array, " dim"]:
-        r"""Return $\tau$, minus the second derivatives of the log prior at the mode."""
+        r"""Return $\tau$, minus the second derivatives of the log prior at the mode.
+
+        Of a correlated `GaussianPrior` it is the diagonal part of its precision.
+        """
         return prior_precision(self.prior, self.params, temperature=self.temperature)
 
 
@@ -273,8 +298,8 @@ def _root(curvature, tau):
 
 
 @eqx.filter_jit
-def _log_evidence(posterior, tau):
+def _log_evidence(posterior, curvature, tau):
     prior = log_prior(posterior.prior, posterior.params)
     volume = 0.5 * tau.size * jnp.log(2 * jnp.pi)
-    log_det = posterior.curvature.log_det(tau)
+    log_det = curvature.log_det(tau)
     return posterior.log_likelihood + prior + volume - 0.5 * log_det

@@ -10,9 +10,13 @@ from jaxtyping import Array, Float, PyTree
 from ..._checks import path_name
 from ...tree._ravel import ravel
 from ...tree._single import single
+from .._joint.gaussian_prior import GaussianPrior
 from .._joint.prior import Prior, density, is_prior_leaf, leaf_prior, prior_at
 from .._weights.scale import is_traced
 from .._weights.unconstrained import is_unconstrained
+from .curvature import AbstractCurvature
+from .curvature_covariance import split_precision
+from .sum_of_curvatures import check_sum, sum_of_curvatures
 
 CORRELATED = 1e-3
 """Size of an entry off the diagonal, relative to it, that counts as a correlation."""
@@ -25,6 +29,8 @@ def prior_precision(
 
     Of a leaf in unconstrained coordinates they are those of the density there. A
     Dirichlet or LKJ prior correlates the entries of its leaf and not its coordinates.
+    Of a `GaussianPrior` with correlations it is the diagonal part of the precision, and
+    `posterior_precision` adds the other part to the curvature.
 
     **Arguments:**
 
@@ -34,6 +40,8 @@ def prior_precision(
     **Raises:** `ValueError` where one is not positive, or for a prior that correlates
     entries or coordinates.
     """
+    if isinstance(prior, GaussianPrior):
+        return _of_gaussian(prior, params, temperature)[1]
     vector, parts = _precisions(prior, params, temperature)
     for (path, node), (tau, correlation) in zip(_leaves(params), parts, strict=True):
         name = path_name(path)
@@ -48,6 +56,50 @@ def prior_precision(
                 "the mode: Laplace needs one that is, such as a Normal"
             )
     return vector
+
+
+def posterior_precision(
+    curvature: AbstractCurvature,
+    prior: Prior,
+    params: PyTree,
+    *,
+    temperature: float = 1.0,
+) -> tuple[AbstractCurvature, Float[Array, " dim"]]:
+    r"""Return $G$ and $\tau$ whose sum is the precision of the posterior.
+
+    G is the curvature, or with a correlated `GaussianPrior` the sum of the curvature
+    and that of the prior.
+
+    **Arguments:** as in `prior_precision`; and the curvature of the likelihood.
+    """
+    if not isinstance(prior, GaussianPrior):
+        return curvature, prior_precision(prior, params, temperature=temperature)
+    extra, tau = _of_gaussian(prior, params, temperature)
+    if extra is None:
+        return curvature, tau
+    return sum_of_curvatures(curvature, extra), tau
+
+
+def check_structure(prior: Prior, structure: str) -> None:
+    """Raise `ValueError` where a structure cannot hold the correlations of a prior."""
+    if isinstance(prior, GaussianPrior):
+        extra, _ = split_precision(prior.covariance)
+        if extra is not None:
+            check_sum(structure, extra)
+
+
+def _of_gaussian(prior, params, temperature):
+    """The parts of the precision of a Gaussian prior, in the dtype of the weights."""
+    names = [path_name(path) for path, _ in _leaves(params)]
+    prior.check_leaves(names)
+    if temperature != 1.0 and prior.has_edges:
+        raise ValueError(
+            f"temperature={temperature} with a GaussianPrior over a leaf that has an "
+            "edge: Laplace takes it at temperature 1; NUTS, HMC and MAP take any"
+        )
+    dtype = ravel(params)[0].dtype
+    parts = split_precision(prior.covariance)
+    return jax.tree.map(lambda a: a.astype(dtype), parts)
 
 
 def _leaves(params):

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from ... import tree
 from ..._types import Model
+from .._joint.gaussian_prior import GaussianPrior
 from .._joint.likelihood import NormalLikelihood, gaussian_noise
 from .._joint.normal_priors import FanInNormal
 from .._joint.prior import Prior
@@ -122,7 +123,8 @@ def tune_prior(
         )
     scales, rest = eqx.partition(posterior.prior, eqx.is_inexact_array)
     leaves = jax.tree.leaves(scales)
-    if not leaves or not all(bool(jnp.all(leaf > 0)) for leaf in leaves):
+    fixed = isinstance(posterior.prior, GaussianPrior)
+    if fixed or not leaves or not all(bool(jnp.all(leaf > 0)) for leaf in leaves):
         raise ValueError(
             f"the prior is {posterior.prior!r}: tune_prior tunes priors whose leaves "
             "are positive scales, IsotropicNormal, FanInNormal, or a PriorByPath of "

@@ -269,6 +269,9 @@ class AbstractChains(AbstractMemberInference, AbstractConditional):
             )
         return refresh_statistics(posterior, TrainingBatches(self, model, batches))
 
+    def needs_batches(self, model: Model) -> bool:
+        return self.trains_statistics(model)
+
     def trains_statistics(self, model: Model) -> bool:
         """Return whether transitions move running statistics, so that each draw needs
         its statistics computed again.

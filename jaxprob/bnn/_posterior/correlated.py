@@ -13,6 +13,12 @@ from ..._random.keys import check_key
 from ..._random.standard_normal import standard_normal
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
+from .._joint.covariance import (
+    AbstractCovariance,
+    DenseCovariance,
+    LowRankCovariance,
+)
+from .._joint.gaussian_prior import GaussianPrior
 from .._weights.random_leaves import MIN_SCALE, Gaussian
 from .._weights.scale import inverse_softplus
 from .._weights.unconstrained import constrained, coordinates_of, log_volume
@@ -81,6 +87,14 @@ class AbstractCorrelatedPosterior(AbstractPosterior):
         dim = ravel(self.params)[0].size
         return 0.5 * (dim * math.log(2 * math.pi * math.e) + self.log_det())
 
+    @abc.abstractmethod
+    def covariance_form(self) -> AbstractCovariance:
+        r"""Return $\Sigma$ without $\mu$, in the form of this posterior."""
+
+    def as_prior(self, *, temperature: float | None = None) -> GaussianPrior:
+        covariance = self.covariance_form().scaled(1.0 / (temperature or 1.0))
+        return GaussianPrior(self.params, covariance)
+
     def marginals(self) -> PyTree:
         """Return the marginal distribution of each leaf's coordinates as a `Gaussian`.
 
@@ -145,6 +159,9 @@ class FullRankPosterior(AbstractCorrelatedPosterior):
     def quadratic(self, delta: Float[Array, " dim"]) -> Float[Array, ""]:
         return jnp.sum(solve_triangular(self.root, delta, lower=True) ** 2)
 
+    def covariance_form(self) -> DenseCovariance:
+        return DenseCovariance(self.root)
+
 
 class LowRankPosterior(AbstractCorrelatedPosterior):
     r"""$\mathcal N(\mu, D (I + U^\top U) D)$ with $D = \mathrm{diag}(\sigma)$.
@@ -192,6 +209,9 @@ class LowRankPosterior(AbstractCorrelatedPosterior):
         white = delta / self.scale
         inside = self.factor @ white
         return white @ white - inside @ cho_solve((self._inner_root(), True), inside)
+
+    def covariance_form(self) -> LowRankCovariance:
+        return LowRankCovariance(self.scale, self.factor)
 
     def _inner_root(self):
         r"""Cholesky factor of $I + U U^\top$."""

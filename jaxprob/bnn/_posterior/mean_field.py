@@ -9,11 +9,19 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._random.keys import check_key
 from ..._types import Model, PRNGKey, Where
+from ...tree._ravel import ravel
+from .._joint.covariance import DiagonalCovariance
+from .._joint.gaussian_prior import GaussianPrior
 from .._joint.kl import kl
 from .._joint.prior import Prior
 from .._weights.random_leaves import is_random, mean_leaves, sample_leaves
 from .._weights.randomise import randomise
-from .._weights.unconstrained import constrained, coordinates_of, log_volume
+from .._weights.unconstrained import (
+    constrained,
+    coordinates_of,
+    is_unconstrained,
+    log_volume,
+)
 from .posterior import AbstractPosterior
 
 
@@ -56,9 +64,29 @@ class MeanFieldPosterior(AbstractPosterior):
         )
         return jnp.asarray(sum(jax.tree.leaves(terms), start=0.0))
 
+    def as_prior(self, *, temperature: float | None = None) -> GaussianPrior:
+        nodes = _random_nodes(self.tree)
+        scales = [
+            node.single().scale for node in jax.tree.leaves(nodes, is_leaf=is_random)
+        ]
+        scale = ravel(scales)[0] / (temperature or 1.0) ** 0.5
+        return GaussianPrior(nodes, DiagonalCovariance(scale))
+
     def kl(self, prior: Prior, *, key: PRNGKey | None = None) -> Float[Array, ""]:
         """Return the KL divergence from the prior in nats: `bnn.kl` of the tree."""
         return kl(self.tree, prior, key=key)
+
+
+def _random_nodes(tree):
+    """The random leaves, in whatever coordinates, and `None` elsewhere."""
+
+    def one(node):
+        held = node.coordinates if is_unconstrained(node) else node
+        return node if is_random(held) else None
+
+    return jax.tree.map(
+        one, tree, is_leaf=lambda n: is_random(n) or is_unconstrained(n)
+    )
 
 
 def bayesianize(

@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Integer, PyTree
 
 from ..._types import Model, PRNGKey
+from .._joint.gaussian_prior import GaussianPrior
 from .._joint.likelihood import Likelihood
 from .linearized import LinearizedModel
 
@@ -39,6 +40,27 @@ class AbstractPosterior(eqx.Module):
         leaf that the posterior holds in unconstrained coordinates.
         """
         raise NotImplementedError(f"{type(self).__name__} has no density")
+
+    def as_prior(self, *, temperature: float | None = None) -> GaussianPrior:
+        """Return a Gaussian posterior as the prior of further data, for any method.
+
+        ```python
+        prior = posterior.as_prior()
+        next_joint = bnn.LogJoint(likelihood, prior, num_data=len(x))
+        ```
+
+        **Arguments:**
+
+        - `temperature`: T of the `LogJoint` that has this prior, which raises it to
+            1/T. The covariance is divided by T before, so that a stream of data sets
+            at one temperature gives the posterior of all of them.
+
+        **Raises:** `NotImplementedError` where the posterior is no Gaussian.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} is no Gaussian, and only a Gaussian becomes the "
+            "prior of other data: take Laplace, SWAG or variational inference"
+        )
 
     @property
     def linearized(self) -> bool:

@@ -45,9 +45,7 @@ def save_posterior(path: str | Path, posterior: AbstractPosterior) -> None:
     **Raises:** `TypeError` naming the part that cannot be saved, such as a prior that
     is a function.
     """
-    spec, arrays = describe(posterior)
-    _check_outside_of_models(spec, "posterior")
-    write_described(path, spec, arrays)
+    write_described(path, *described(posterior))
 
 
 def load_posterior(
@@ -67,7 +65,26 @@ def load_posterior(
     of another kind; `jaxprob.FileMismatchError` (a `ValueError`) naming each setting,
     function, shape or dtype that differs from the model's.
     """
-    file = read_described(path)
+    return rebuilt(read_described(path), model=model, using=using)
+
+
+def described(posterior: AbstractPosterior) -> tuple[Spec, dict[str, Any]]:
+    """Return the description of a posterior, and its arrays.
+
+    **Raises:** as `save_posterior`.
+    """
+    spec, arrays = describe(posterior)
+    _check_outside_of_models(spec, "posterior")
+    return spec, arrays
+
+
+def rebuilt(
+    file: DescribedFile, *, model: Model | None = None, using: Iterable[Any] = ()
+) -> AbstractPosterior:
+    """Return the posterior of a description.
+
+    **Arguments and raises:** as `load_posterior`, for a file that was read.
+    """
     _check_kind(file)
     if model is not None:
         expected, _ = describe(model)
@@ -84,7 +101,7 @@ def load_posterior(
         message = needs_message(missing).replace(
             "load(path, template=model)", "load_posterior(path, model=model)"
         )
-        raise FileMismatchError(f"{path}: {message}", error.differences) from None
+        raise FileMismatchError(f"{file.path}: {message}", error.differences) from None
     return posterior
 
 

@@ -16,6 +16,7 @@ from ..._types import Info, Model, PRNGKey, Where
 from ...tree._ravel import ravel
 from .._inference.descent import AbstractDescent
 from .._joint.check_prior import check_prior
+from .._joint.gaussian_prior import correlated_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._joint.prior import is_prior_leaf, leaf_prior
@@ -135,6 +136,8 @@ class AbstractGaussianVI(AbstractDescent):
         The expectation of $\log p$ needs the marginals alone. Their divergence contains
         their entropies, which are exchanged for the entropy of q.
         """
+        if correlated_prior(self.log_joint.prior) is not None:
+            return -posterior.entropy()
         marginals = _keep(
             posterior.marginals(), lambda p: not p.event_dim, self.log_joint
         )
@@ -163,6 +166,8 @@ class AbstractGaussianVI(AbstractDescent):
             return (
                 fixed.log_density(values) - joint.log_prior(values) / joint.temperature
             )
+        if correlated_prior(joint.prior) is not None:
+            return -joint.log_prior(values) / joint.temperature
         correlated = _keep(values, lambda p: p.event_dim, joint)
         return -joint.log_prior(correlated) / joint.temperature
 

@@ -31,6 +31,7 @@ from .._inference.inference import (
     random_or_point,
 )
 from .._joint.check_prior import check_prior
+from .._joint.gaussian_prior import correlated_prior
 from .._joint.kl import kl
 from .._joint.log_joint import LogJoint
 from .._joint.prior import with_priors
@@ -235,6 +236,12 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
 
     def _ivon(self, params) -> optax.GradientTransformationExtraArgs:
         joint = self.log_joint
+        if correlated_prior(joint.prior) is not None:
+            raise TypeError(
+                "the prior correlates weights, and the rule of IVON is for independent "
+                "ones: write FullRankVI or MeanFieldVI, or make the prior of a "
+                "posterior without correlations"
+            )
         centers, decays = {}, {}
         for name, leaf, p in with_priors(
             joint.prior, params, temperature=joint.temperature

@@ -13,6 +13,9 @@ from .engine import Engine
 
 _SEED = "run.seed"
 
+POSTERIOR = "posterior."
+"""Beginning of the names of tensors that a posterior consists of."""
+
 
 def module_tensors(engine: Engine) -> dict[str, torch.Tensor]:
     """Return the tensors of a module by path, without optax's state."""
@@ -22,6 +25,7 @@ def module_tensors(engine: Engine) -> dict[str, torch.Tensor]:
         **_run_tensors.model_tensors(engine.run),
         _SEED: torch.tensor(engine.keys.seed),
         **engine.description.tensors(engine.scalers),
+        **({} if engine.judge is None else engine.judge.tensors()),
     }
 
 
@@ -55,6 +59,8 @@ def load_module_tensors(
             "module.state_dict() or a checkpoint, or give strict=False"
         )
     tensors = without_description(tensors)
+    posterior = {n: t for n, t in tensors.items() if n.startswith(POSTERIOR)}
+    tensors = {n: t for n, t in tensors.items() if n not in posterior}
     run = engine.run
     if not engine.is_fitting:
         precision = _run_tensors.stored_precision(run, tensors)
@@ -64,4 +70,6 @@ def load_module_tensors(
     )
     if _SEED in tensors and int(tensors[_SEED]) != engine.keys.seed:
         engine.use_seed(int(tensors[_SEED]))
+    if engine.judge is not None:
+        engine.judge.load(posterior)
     return differences

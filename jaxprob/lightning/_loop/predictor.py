@@ -1,6 +1,7 @@
 """Predictions of a module, and the figures that judge them."""
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -45,6 +46,14 @@ class AbstractJudge(AbstractPredictor):
     @abc.abstractmethod
     def judge(self, batch: PyTree, index: int, loader: int) -> None:
         """Compare the predictions for a batch of a validation or test with it."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, Any]:
+        """Return what a checkpoint holds for the predictions, by name."""
+
+    @abc.abstractmethod
+    def load(self, tensors: Mapping[str, Any]) -> None:
+        """Take over the `tensors` of a checkpoint, of the state that was loaded."""
 
     @abc.abstractmethod
     def end_evaluation(self) -> dict[int, dict[str, float]]:

@@ -45,9 +45,14 @@ class BNNModule(LearnerModule):
     - `num_samples`: posterior samples in validation, test and predict.
     - `level`: probability of the interval whose coverage is logged.
     - `batches`: the training batches again, for methods whose posterior needs a pass
-        over the data. By default, after training, the training rows of the trainer's
-        data module or loader, if they are in memory; validations in the course of a fit
-        make no such pass.
+        over the data (`Laplace`, `Blocks`). By default the training rows of the
+        trainer's data module or loader, if they are in memory.
+    - `predictive_every_n_epochs`: epochs between two validations in a fit that log
+        predictive metrics. By default each does, but for methods whose posterior needs
+        a pass over the data none; `trainer.validate` always logs them.
+    - `save_posterior`: whether checkpoints hold the posterior of such methods, so that
+        `load_from_checkpoint(path).predictive(x)` needs no training data. It costs one
+        pass over the training rows for each checkpoint.
     - the others: as in `LearnerModule`.
     """
 
@@ -62,12 +67,19 @@ class BNNModule(LearnerModule):
         num_samples: int = 32,
         level: float = 0.9,
         batches: Iterable[PyTree] | None = None,
+        predictive_every_n_epochs: int | None = None,
+        save_posterior: bool = True,
         **kwargs: Any,
     ):
         if not isinstance(inference, AbstractInference):
             raise TypeError(
                 f"inference is a {type(inference).__name__}, which has no posterior: "
                 "give a method of jaxprob.bnn, or train with LearnerModule"
+            )
+        if predictive_every_n_epochs is not None and predictive_every_n_epochs < 1:
+            raise ValueError(
+                f"predictive_every_n_epochs={predictive_every_n_epochs}: give at least "
+                "1, or None"
             )
         if likelihood is None:
             likelihood = inference.log_joint.likelihood
@@ -77,16 +89,46 @@ class BNNModule(LearnerModule):
         self.num_samples = num_samples
         self.level = level
         self.batches = batches
+        self.predictive_every_n_epochs = predictive_every_n_epochs
+        self.save_posterior = save_posterior
         self._engine.description.add(
-            likelihood=likelihood, num_samples=num_samples, level=level
+            likelihood=likelihood,
+            num_samples=num_samples,
+            level=level,
+            predictive_every_n_epochs=predictive_every_n_epochs,
+            save_posterior=save_posterior,
         )
         self._engine.predictor = PosteriorJudge(self, level)
 
     def posterior(self) -> AbstractPosterior:
-        """Return the posterior of the current state."""
-        batches = training_rows(self) if self.batches is None else self.batches
+        """Return the posterior of the current state.
+
+        Of a method that needs the training rows it is computed from `batches`, taken
+        from the checkpoint, or computed from the rows that the trainer has in memory.
+
+        **Raises:** `ValueError` where it needs the rows and there are none.
+        """
+        judge = cast(PosteriorJudge, self._engine.predictor)
+        if self.batches is None and judge.stored is not None:
+            return judge.stored
+        batches = self.training_batches()
+        if batches is None and self.needs_batches():
+            raise ValueError(
+                f"{type(self.inference).__name__} computes its posterior from the "
+                "training data, and this module has neither rows in memory nor a "
+                "posterior in its checkpoint. Write BNNModule(..., batches=[(x, y)]) "
+                "or load_from_checkpoint(path, batches=[(x, y)])"
+            )
         key, _ = jax.random.split(self._engine.keys.draws)
         return self.inference.posterior(self.state, batches, key=key)
+
+    def training_batches(self) -> Any:
+        """Return the training batches that are known, `batches` or rows in memory."""
+        return training_rows(self) if self.batches is None else self.batches
+
+    def needs_batches(self) -> bool:
+        """Return whether the posterior takes a pass over the training data."""
+        return self.inference.needs_batches(self.model)
 
     def predictive(self, x: PyTree, *, index: int = 0) -> Predictive:
         """Return the predictive distribution of y for rows of x.

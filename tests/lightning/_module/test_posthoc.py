@@ -3,21 +3,42 @@
 import equinox as eqx
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
+import pytorch_lightning as pl
 
 from jaxprob import ArrayLoader, bnn
 from jaxprob.lightning import ArrayDataModule, BNNModule
+from jaxprob.lightning._module import posterior_judge
 
 from ..scene import arrays, make_trainer
 
 LIKELIHOOD = bnn.NormalLikelihood(0.3)
 
 
-def laplace():
-    joint = bnn.LogJoint(LIKELIHOOD, bnn.FanInNormal(), num_data=50)
+def laplace(likelihood=LIKELIHOOD, structure="full", **kwargs):
+    joint = bnn.LogJoint(likelihood, bnn.FanInNormal(), num_data=50)
     model = eqx.nn.MLP(1, 1, 4, 1, key=jax.random.key(0))
-    return BNNModule(bnn.Laplace(bnn.MAP(joint, optax.sgd(1e-2))), model)
+    point = bnn.MAP(joint, optax.sgd(1e-2))
+    return BNNModule(bnn.Laplace(point, structure), model, **kwargs)
+
+
+def both():
+    return ArrayDataModule(train=arrays(50), validation=arrays(20, 1), batch_size=8)
+
+
+class Epochs(pl.Callback):
+    """Epochs whose validation logged predictive metrics."""
+
+    def __init__(self):
+        self.found, self.values = [], []
+
+    def on_validation_end(self, trainer, pl_module):
+        value = trainer.callback_metrics.get("val_predictive_nll")
+        if value is not None and value not in self.values:
+            self.values.append(value)
+            self.found.append(trainer.current_epoch)
 
 
 @pytest.mark.slow
@@ -41,10 +62,72 @@ def test_the_rows_in_memory_are_what_the_posterior_sees(tmp_path, with_data_modu
 
 
 @pytest.mark.slow
-def test_validations_in_a_fit_make_no_pass(tmp_path):
-    module, trainer = laplace(), make_trainer(tmp_path, max_epochs=1)
-    data = ArrayDataModule(train=arrays(50), validation=arrays(20, 1), batch_size=8)
+def test_a_checkpoint_serves_without_data(tmp_path):
+    """Also one of weights alone. The posterior is that of the state in the file."""
+    module = laplace(structure="kronecker")
+    keep = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    trainer = make_trainer(tmp_path, callbacks=[keep], enable_checkpointing=True)
+    trainer.fit(module, both())
+    trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    exact = module.inference.posterior(module.state, [arrays(50)])
+    x = arrays(5, 3)[0]
+    for name in ("last.ckpt", "weights.ckpt"):
+        served = BNNModule.load_from_checkpoint(tmp_path / name)
+        blocks = served.posterior().curvature.blocks
+        for found, expected in zip(blocks, exact.curvature.blocks, strict=True):
+            assert np.allclose(found.inputs, expected.inputs, rtol=1e-4)
+            assert np.allclose(found.outputs, expected.outputs, rtol=1e-4)
+        assert np.array_equal(served.predictive(x).mean, module.predictive(x).mean)
+    # A step further the stored posterior is that of other weights.
+    served = BNNModule.load_from_checkpoint(
+        tmp_path / "last.ckpt", inference=module.inference
+    )
+    loader = iter([arrays(50)])
+    make_trainer(tmp_path, max_epochs=1).fit(served, loader)
+    with pytest.raises(ValueError, match=r"batches=\[\(x, y\)\]"):
+        served.posterior()
+    served.batches = [arrays(50)]
+    assert np.all(np.isfinite(served.predictive(x).mean))
+
+
+@pytest.mark.slow
+def test_a_likelihood_that_is_a_function_is_taken_from_the_module(tmp_path):
+    def normal(out):
+        return dist.Normal(out, 0.3).to_event(1)
+
+    module, trainer = laplace(normal), make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, both())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    served = BNNModule.load_from_checkpoint(
+        tmp_path / "a.ckpt", inference=module.inference, likelihood=normal
+    )
+    expected = module.inference.posterior(module.state, [arrays(50)])
+    found = served.posterior()
+    assert np.allclose(found.curvature.matrix, expected.curvature.matrix, rtol=1e-4)
+    assert found.likelihood is normal
+    without = laplace(normal, save_posterior=False)
+    make_trainer(tmp_path, max_epochs=1).fit(without, both())
+    assert not any(name.startswith("posterior.") for name in without.state_dict())
+
+
+@pytest.mark.slow
+def test_predictive_metrics_of_every_second_epoch(tmp_path):
+    module, seen = laplace(predictive_every_n_epochs=2), Epochs()
+    make_trainer(tmp_path, max_epochs=4, callbacks=[seen]).fit(module, both())
+    assert seen.found == [1, 3]
+    with pytest.raises(ValueError, match="predictive_every_n_epochs=0"):
+        laplace(predictive_every_n_epochs=0)
+
+
+@pytest.mark.slow
+def test_validations_in_a_fit_make_no_pass_and_say_so_once(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(posterior_judge, "rank_zero_info", lines.append)
+    module, trainer = laplace(), make_trainer(tmp_path, max_epochs=3)
+    data = both()
     trainer.fit(module, data)
+    assert len(lines) == 1
+    assert "predictive_every_n_epochs=5" in lines[0]
     assert "val_nll" in trainer.callback_metrics
     assert "val_predictive_nll" not in trainer.callback_metrics
     figures = trainer.validate(module, data, verbose=False)[0]
@@ -57,7 +140,5 @@ def test_rows_that_nobody_holds_are_asked_for(tmp_path):
     x, y = arrays(50)
     trainer.fit(module, iter([(x, y)]))
     for nobody in (module, laplace()):
-        with pytest.raises(
-            ValueError, match="computes the curvature from the training"
-        ):
+        with pytest.raises(ValueError, match=r"BNNModule\(..., batches=\[\(x, y\)\]"):
             nobody.posterior()
