@@ -63,14 +63,21 @@ from ._training.gradient_descent import (
     GradientDescent as GradientDescent,
     TrainState as TrainState,
 )
+from ._training.gradient_norm import log_gradient_norm as log_gradient_norm
 from ._training.loader import ArrayLoader as ArrayLoader
 from ._training.loss_scale import (
     LossScaleState as LossScaleState,
     dynamic_loss_scale as dynamic_loss_scale,
 )
 from ._training.low_precision import LowPrecisionLoss as LowPrecisionLoss
+from ._training.plateau import (
+    PlateauState as PlateauState,
+    reduce_on_plateau as reduce_on_plateau,
+)
+from ._training.total_steps import from_total_steps as from_total_steps
 from ._engine.processes import join_processes as join_processes
 from ._engine.stepper import Stepper as Stepper
+from ._engine.total_steps import with_total_steps as with_total_steps
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:

@@ -16,13 +16,17 @@ from .._training.divergence import warn_of_divergence
 from .._training.learner import AbstractLearner
 from .._training.loader import ArrayLoader
 from .._training.non_finite import NonFiniteError
+from .._training.plateau import check_monitors
+from .._training.total_steps import needs_total_steps
 from .._types import Model, PRNGKey, State
+from .between_steps import begin_epoch, show_metrics, waits_for
 from .data_sets import as_loader, first_pass_check
 from .epochs import dispatches, place_of
 from .evaluate import Evaluator
 from .held_signals import HELD
 from .layout import Layout
 from .stepper import Stepper
+from .total_steps import with_total_steps
 from .totals import Totals
 
 History = list[dict[str, float]]
@@ -125,6 +129,8 @@ def fit(
             rows.process_rows = (layout or Layout()).process_rows()
     training_check = first_pass_check(loader, learner, model, training=True)
     validation_check = first_pass_check(held_out, learner, model, training=False)
+    total = num_steps if num_steps is not None else _total(loader, num_epochs)
+    learner = _built(learner, total)
     fresh = learner.init(model, key=init_key)
     stepper = Stepper(
         learner,
@@ -136,7 +142,9 @@ def fit(
     )
     if isinstance(loader, Sized):
         stepper.bound(len(loader))
-    total = num_steps if num_steps is not None else _total(loader, num_epochs)
+    if held_out is None:
+        unknown = [name for name in waits_for(stepper) if name.startswith("val_")]
+        check_monitors(unknown, ["train_loss"])
     place = place_of(loader, begin)
     if _finished(begin, place[0], num_steps, num_epochs):
         length = "num_steps" if num_epochs is None else "num_epochs"
@@ -163,6 +171,7 @@ def fit(
                 loader,
                 training_check,
                 history,
+                key=train_key,
                 place=place,
                 num_steps=num_steps,
                 num_epochs=num_epochs,
@@ -208,13 +217,13 @@ def _check_arguments(learner, num_steps, num_epochs, batch_size, state, step):
 
 
 def _train(
-    stepper, loader, check, history, *, place, num_steps, num_epochs, evaluate, bar
+    stepper, loader, check, history, *, key, place, num_steps, num_epochs, evaluate, bar
 ):
     done, (first, skip) = stepper.step, place
     for epoch in itertools.count(first):
         if _finished(done, epoch, num_steps, num_epochs):
             return
-        stepper.reset_totals()
+        begin_epoch(stepper, epoch, key=key)
         before = done
         limit = math.inf if num_steps is None else num_steps - done
         for batches in dispatches(
@@ -232,6 +241,10 @@ def _train(
         entry = {"step": float(done), **_means(stepper.totals)}
         _check_loss(entry, stepper)
         entry |= evaluate()
+        if waited := waits_for(stepper):
+            measured = entry | {f"train_{k}": v for k, v in entry.items()}
+            check_monitors(waited, measured)
+            show_metrics(stepper, measured, key=key)
         history.append(entry)
         figures = {k: f"{v:.4g}" for k, v in entry.items() if k != "step"}
         bar.set_postfix(figures, refresh=False)
@@ -263,6 +276,16 @@ def _means(totals: Totals | None) -> dict[str, float]:
 
 def _total(loader, num_epochs):
     return len(loader) * num_epochs if isinstance(loader, Sized) else None
+
+
+def _built(learner, total):
+    """Return the learner with the optimisers that wait for the number of steps."""
+    if total is None and needs_total_steps(learner):
+        raise ValueError(
+            "jaxprob.from_total_steps needs the number of steps of the run, and data "
+            "without a length do not give it: give num_steps instead of num_epochs"
+        )
+    return learner if total is None else with_total_steps(learner, total)
 
 
 def _finished(done, epoch, num_steps, num_epochs):

@@ -1,5 +1,6 @@
 """A batch: any pytree of arrays with one leading axis, perhaps with padded rows."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree, Shaped
 from .._jaxpr.examples_last import vmap_last
 from .._random.keys import example_keys
 from .._types import Loss
-from .call_loss import checked_metrics, takes_step
+from .call_loss import checked_metrics, counts_of
 
 
 class Batch(eqx.Module):
@@ -233,8 +234,7 @@ def mean_loss(loss: Callable[..., Any]) -> Loss:
     **Arguments:**
 
     - `loss`: `loss(model, example, *, key)`, a scalar or `(scalar, metrics)`. With a
-        parameter `step` it gets the number of updates made so far, as in
-        `GradientDescent`.
+        parameter `step` or `epoch` it gets these numbers, as in `GradientDescent`.
 
     **Returns:** `loss(model, batch, *, key) -> (scalar, metrics)`: means over the rows
     that count. Example i gets the key `fold_in(key, i)`.
@@ -258,10 +258,18 @@ def mean_loss(loss: Callable[..., Any]) -> Loss:
         metrics = {name: masked_mean(value, mask) for name, value in metrics.items()}
         return masked_mean(values, mask), metrics
 
-    def batch_loss(model, batch, *, key):
-        return mean(model, batch, key)
+    def batch_loss(model, batch, *, key, **counts):
+        return mean(model, batch, key, **counts)
 
-    def batch_loss_at_step(model, batch, *, key, step):
-        return mean(model, batch, key, step=step)
+    keywords = ["key", *counts_of(loss)]
+    vars(batch_loss)["__signature__"] = inspect.Signature(
+        [
+            inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            for n in _POSITIONAL
+        ]
+        + [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in keywords]
+    )
+    return batch_loss
 
-    return batch_loss_at_step if takes_step(loss) else batch_loss
+
+_POSITIONAL = ("model", "batch")

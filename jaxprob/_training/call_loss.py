@@ -43,12 +43,13 @@ def check_by_loss(loss: Loss, model: Model, data: PyTree) -> None:
         loss.check(model, data)
 
 
-def takes_step(loss: Any) -> bool:
-    """Return whether a loss has a parameter named `step`."""
+def counts_of(loss: Any) -> list[str]:
+    """Return which of `"step"` and `"epoch"` are parameters of a loss."""
     try:
-        return "step" in inspect.signature(loss).parameters
+        parameters = inspect.signature(loss).parameters
     except (TypeError, ValueError):  # builtins have no signature
-        return False
+        return []
+    return [name for name in ("step", "epoch") if name in parameters]
 
 
 def check_loss(name: str, loss: Any) -> None:
@@ -65,15 +66,15 @@ def check_loss(name: str, loss: Any) -> None:
         signature = inspect.signature(loss)
     except (TypeError, ValueError):
         return
-    extra = {"step": None} if takes_step(loss) else {}
+    extra = dict.fromkeys(counts_of(loss))
     try:
         signature.bind(None, None, key=None, **extra)
     except TypeError as error:
         raise TypeError(
             f"{name} has the signature {getattr(loss, '__name__', 'loss')}{signature} "
             f"and is called as loss(model, batch, key=key) ({error}): write {_FORM}. "
-            "A loss that needs the number of updates made so far adds step: "
-            "loss(model, batch, *, key, step)"
+            "A loss that needs the number of updates made so far, or that of the "
+            "epoch, adds step or epoch: loss(model, batch, *, key, step, epoch)"
         ) from None
 
 
@@ -83,13 +84,13 @@ def loss_output(
     batch: PyTree,
     *,
     key: PRNGKey,
-    step: Int[Array, ""] | None,
+    **counts: Any,
 ) -> Any:
-    """Call a loss, with `step` if it has that parameter.
+    """Call a loss, with `step` and `epoch` if it has these parameters.
 
     **Raises:** `TypeError` for a loss that makes a Python value of an array.
     """
-    extra = {"step": step} if takes_step(loss) else {}
+    extra = {name: counts[name] for name in counts_of(loss)}
     try:
         return loss(model, batch, key=key, **extra)
     except _CONCRETE as error:
@@ -102,7 +103,13 @@ def loss_output(
 
 
 def call_loss(
-    loss: Loss, model: Model, batch: PyTree, *, key: PRNGKey, step: Int[Array, ""]
+    loss: Loss,
+    model: Model,
+    batch: PyTree,
+    *,
+    key: PRNGKey,
+    step: Int[Array, ""],
+    epoch: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Info, PyTree | None]:
     """Call a loss and check its value and its metrics.
 
@@ -112,7 +119,7 @@ def call_loss(
     **Raises:** `TypeError` or `ValueError` for a result of another form, which names
     the metric.
     """
-    out = loss_output(loss, model, batch, key=key, step=step)
+    out = loss_output(loss, model, batch, key=key, step=step, epoch=epoch)
     if not isinstance(out, tuple) or len(out) != 2:
         what = f"{len(out)} values" if isinstance(out, tuple) else _kind(out)
         raise TypeError(

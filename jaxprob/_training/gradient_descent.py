@@ -11,7 +11,7 @@ from jaxtyping import Array, DTypeLike, Int, PyTree
 from .. import tree
 from .._types import Info, Loss, Model, PRNGKey, Where
 from ..tree._inference_mode import inference_mode
-from .call_loss import call_loss, check_by_loss, check_loss
+from .call_loss import call_loss, check_by_loss, check_loss, counts_of
 from .capabilities import (
     AbstractDataCheck,
     AbstractGradient,
@@ -19,6 +19,7 @@ from .capabilities import (
     AbstractOptimized,
 )
 from .ema import EMA
+from .gradient_norm import logs_norm, with_norm
 from .learner import AbstractLearner
 from .loss_scale import loss_scale, scaled, unless_left_out
 from .low_precision import LowPrecisionLoss
@@ -34,12 +35,14 @@ class TrainState(eqx.Module):
     - `opt_state`: optax's state.
     - `ema`: the averaged trainable leaves, or `None`.
     - `step`: updates made so far.
+    - `epoch`: number of the epoch, if the loss reads it.
     """
 
     model: Model
     opt_state: PyTree
     ema: PyTree | None
     step: Int[Array, ""]
+    epoch: Int[Array, ""] | None = None
 
 
 class GradientDescent(
@@ -66,13 +69,16 @@ class GradientDescent(
         `(scalar, (metrics, statistics))` instead: a tree like the model with new
         running statistics and `None` elsewhere. A loss with a parameter `step`,
         `loss(model, batch, *, key, step)`, gets the number of updates made so far as
-        an array: write weights that change over time as functions of it. Python values
-        that a loss reads from outside are constants of the compiled step.
+        an array, and one with a parameter `epoch` that of the epoch, which `fit` and a
+        Trainer count from 0: write weights that change over time as functions of them.
+        Python values that a loss reads from outside are constants of the compiled step.
     - `optimizer`: any optax transformation. Clipping, weight decay, schedules and
         gradient accumulation (`optax.MultiSteps`) are composed there. Those that need
         the loss or its function (`optax.contrib.reduce_on_plateau`, `optax.lbfgs`,
         line searches) get both; under `optax.MultiSteps` the value is that of the last
-        batch alone, and there is no function.
+        batch alone, and there is no function. `jaxprob.from_total_steps` gives a
+        schedule the length of the run, `jaxprob.reduce_on_plateau` reads a metric of
+        the validation, and `jaxprob.log_gradient_norm` adds a metric.
     - `ema`: averages the trainable leaves; `evaluate` and `model` then use the average.
         Without it a schedule-free optimiser (`optax.contrib.schedule_free`) gives the
         average that it keeps.
@@ -111,7 +117,12 @@ class GradientDescent(
             opt_state=self.optimizer.init(params),
             ema=None if self.ema is None else self.ema.init(params),
             step=jnp.zeros((), jnp.int32),
+            epoch=jnp.zeros((), jnp.int32) if self._reads_epoch else None,
         )
+
+    @property
+    def _reads_epoch(self):
+        return any("epoch" in counts_of(x) for x in (self.loss, self.evaluation_loss))
 
     def update(
         self, state: TrainState, batch: PyTree, *, key: PRNGKey
@@ -122,7 +133,7 @@ class GradientDescent(
 
         def loss(params):
             model = eqx.combine(params, rest)
-            value, *aux = call_loss(self.loss, model, batch, key=key, step=state.step)
+            value, *aux = call_loss(self.loss, model, batch, key=key, **_counts(state))
             return value, aux
 
         def scaled_loss(params):
@@ -147,17 +158,20 @@ class GradientDescent(
         if statistics is not None:
             rest = eqx.combine(statistics, rest)
         model = eqx.combine(params, rest)
-        new = TrainState(model, opt_state, average, state.step + 1)
+        new = TrainState(model, opt_state, average, state.step + 1, state.epoch)
         if scale is not None:
             new = unless_left_out(new, state)
-        return new, {"loss": value, **metrics}
+        info = {"loss": value, **metrics}
+        if logs_norm(opt_state):
+            info = with_norm(info, grads, scale)
+        return new, info
 
     def gradient(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> PyTree:
         params, rest = tree.partition(state.model, self.trainable)
 
         def loss(params):
             model = eqx.combine(params, rest)
-            return call_loss(self.loss, model, batch, key=key, step=state.step)[0]
+            return call_loss(self.loss, model, batch, key=key, **_counts(state))[0]
 
         return jax.grad(loss)(params)
 
@@ -173,7 +187,7 @@ class GradientDescent(
     def evaluate(self, state: TrainState, batch: PyTree, *, key: PRNGKey) -> Info:
         model = inference_mode(self.model(state))
         loss = self.loss if self.evaluation_loss is None else self.evaluation_loss
-        value, metrics, _ = call_loss(loss, model, batch, key=key, step=state.step)
+        value, metrics, _ = call_loss(loss, model, batch, key=key, **_counts(state))
         return {"loss": value, **metrics}
 
     def model(self, state: TrainState) -> Model:
@@ -186,3 +200,8 @@ class GradientDescent(
             return eqx.combine(evaluation_params(state.opt_state, params), rest)
         average = jax.tree.map(lambda a, p: a.astype(p.dtype), state.ema, params)
         return eqx.combine(average, rest)
+
+
+def _counts(state):
+    """Return the numbers that a loss may read."""
+    return {"step": state.step, "epoch": state.epoch}

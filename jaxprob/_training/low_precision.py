@@ -1,5 +1,6 @@
 """Computation in fewer bits than the parameters have."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -55,11 +56,16 @@ class LowPrecisionLoss(AbstractCheckedLoss):
         """Check a data set by the loss inside."""
         check_by_loss(self.loss, model, data)
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Signature of the loss inside, which may have `step` and `epoch`."""
+        return inspect.signature(self.loss)
+
     def __call__(
-        self, model: Model, batch: PyTree, *, key: PRNGKey, step: Any = None
+        self, model: Model, batch: PyTree, *, key: PRNGKey, **counts: Any
     ) -> Any:
         low = (cast(model, self.dtype), cast(batch, self.dtype))
-        return cast(loss_output(self.loss, *low, key=key, step=step), jnp.float32)
+        return cast(loss_output(self.loss, *low, key=key, **counts), jnp.float32)
 
 
 class LowPrecisionApply(eqx.Module):

@@ -124,6 +124,7 @@ class Bridge(PassiveCallback):
     def on_validation_end(self, trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             begin_work()
+            self.engine.fit.observe(trainer.callback_metrics, "val_")
 
     def on_validation_epoch_start(self, trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:

@@ -1,8 +1,13 @@
 """A fit from its first batch to its last: place in the data, epochs and their means."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
+from ..._engine.between_steps import begin_epoch, show_metrics, waits_for
 from ..._training.divergence import warn_of_divergence
+from ..._training.plateau import check_monitors
+from ..._training.total_steps import needs_total_steps
 from .._logging.anomaly import check_epoch
 from .._logging.epoch_log import log_means
 from .._trainer import private as _private
@@ -45,16 +50,30 @@ class Fit:
     def begin(self) -> None:
         """Begin a fit. The Trainer may count from zero where the run does not."""
         run, trainer = self.run, self.trainer
-        run.fresh = False
         self._losses = []
         self._dispatcher.begin_fit()
         run.place.begin_fit(run.step)
         check_order(trainer, run.place.at(run.step))
         self.updates_before = run.updates - trainer.global_step
+        self._note_length()
         self._begins = True
         if run.accumulate > 1 and not _private.is_resuming(trainer):
             # Gradients that an interrupted fit has gathered are no part of this one.
             run.set_windows(accumulated=0, num_accumulated=0, closing=False)
+
+    def _note_length(self):
+        """Build the optimisers that wait for the number of updates of the run."""
+        run, trainer = self.run, self.trainer
+        if needs_total_steps(run.learner):
+            updates = trainer.estimated_stepping_batches
+            if not 0 < updates < math.inf:
+                raise ValueError(
+                    "jaxprob.from_total_steps needs the number of updates of the run, "
+                    "and this Trainer has no end that is known: give max_steps, or "
+                    "max_epochs and a loader with a length"
+                )
+            run.build_optimizers(self.updates_before + int(updates))
+        run.fresh = False
 
     def check_rows(self) -> None:
         """Show the learner the data sets, as a whole or batch after batch."""
@@ -64,7 +83,29 @@ class Fit:
 
     def begin_epoch(self) -> None:
         self._steps_in_epoch = self._left_out = 0
-        self.run.stepper.reset_totals()
+        run = self.run
+        begin_epoch(run.stepper, run.place.at(run.step).epoch, key=run.key)
+
+    def observe(self, metrics: Mapping[str, Any], prefix: str) -> None:
+        """Show optimisers the metrics that were measured, if any waits for them.
+
+        **Arguments:**
+
+        - `prefix`: `"train_"` at the end of an epoch, and `"val_"` after a validation,
+            with which all other metrics are known.
+
+        **Raises:** as `check_monitors`.
+        """
+        run = self.run
+        names = [
+            name
+            for name in waits_for(run.stepper)
+            if name.startswith("train_") == (prefix == "train_")
+        ]
+        check_monitors(names, metrics)
+        if names:
+            values = {name: float(metrics[name]) for name in names}
+            show_metrics(run.stepper, values, key=run.key)
 
     def begin_batch(self) -> None:
         """Note the place of the batch in hand, before any other callback is called."""
@@ -116,7 +157,9 @@ class Fit:
             check_epoch(run.stepper)
             means = totals.means()
             self._note_loss(means)
-            log_means(self._module, {f"train_{k}": v for k, v in means.items()})
+            means = {f"train_{k}": v for k, v in means.items()}
+            log_means(self._module, means)
+            self.observe(means, "train_")
 
     def _note_loss(self, means):
         """Warn, once in a fit, of a loss that has diverged and is still finite."""

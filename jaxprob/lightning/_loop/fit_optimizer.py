@@ -22,10 +22,12 @@ _ACCUMULATION = (
     *("accumulated", "accumulated_value", "num_accumulated", "num_updates", "closing"),
 )
 _SCALE = ("scale", "good_steps", "finite")
+_PLATEAU = ("rate_scale", "best_value", "plateau_count", "cooldown_count")
 _REASONS = {
     "accumulation": "Trainer(accumulate_grad_batches=...)",
     "scale": "Trainer(precision='16-mixed')",
     "count": "a schedule",
+    "plateau": "jaxprob.reduce_on_plateau",
 }
 
 
@@ -109,6 +111,8 @@ def _reason(meaning):
         return "accumulation"
     if meaning[1] in _SCALE:
         return "scale"
+    if meaning[1] in _PLATEAU:
+        return "plateau"
     return "count" if meaning[1] == "count" else None
 
 

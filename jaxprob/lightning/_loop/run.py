@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ..._checks import path_name
 from ..._engine.layout import Layout
 from ..._engine.stepper import Stepper
+from ..._engine.total_steps import with_total_steps
 from ..._training.accumulate import first_number, set_windows, windows
 from ..._training.learner import AbstractLearner
 from ..._training.loader import Place
@@ -64,6 +65,7 @@ class Run:
         self.steps_per_dispatch: int | Literal["auto"] = steps_per_dispatch
         self.layout = layout
         self.learner = learner
+        self._total_updates: int | None = None
         self._template = model
         self._init_key = init_key
         self.options = Options()
@@ -180,7 +182,7 @@ class Run:
         keeps = not self.fresh and options.precision == self.options.precision
         made = self.updates
         self.options = options
-        self.active = options.apply(self.learner)
+        self.active = _applied(self.learner, self._total_updates, options)
         step = self._optimizer_began = self.step
         # No precision before this one has rounded anything in a fresh run.
         before = self.first_state() if self.fresh else self.fetch()
@@ -197,6 +199,18 @@ class Run:
             state = self._with_optimizer_of(before, state, made)
         self._make_stepper(state, step)
         return True
+
+    def build_optimizers(self, total_updates: int) -> None:
+        """Build the optimisers that wait for the number of updates of the whole run.
+
+        The state stays: its structure does not depend on the number.
+        """
+        if total_updates == self._total_updates:
+            return
+        self._total_updates = total_updates
+        self.active = _applied(self.learner, total_updates, self.options)
+        fresh = self.active.init(self._template, key=self._init_key)
+        self._make_stepper(fresh if self.fresh else self.fetch(), self.step)
 
     def note_updates(self, made: int) -> None:
         """Set the number of updates that the optimiser has made."""
@@ -231,6 +245,13 @@ class Run:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(with_keys(state))
+
+
+def _applied(learner, total_updates, options):
+    """Return a learner under options of a Trainer, with its optimisers built."""
+    if total_updates is not None:
+        learner = with_total_steps(learner, total_updates)
+    return options.apply(learner)
 
 
 def is_optimizer_leaf(name: str) -> bool:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import torch
 
 from ..._training.accumulate import first_number, windows
+from ..._training.carry_over import constants
 from .._checkpoint.torch_arrays import (
     dtype_name,
     from_torch,
@@ -118,7 +119,14 @@ def load_optimizer_tensors(run: Run, tensors: Mapping[str, Any]) -> None:
 
     **Warns:** of each option that differs.
     """
-    fitted, changes = fit_optimizer(optimizer_leaves(run.state), tensors, run.step)
+    leaves = optimizer_leaves(run.state)
+    fitted, changes = fit_optimizer(leaves, tensors, run.step)
+    for name in constants(run.state):
+        # Of the module's optimiser: its value may be a new setting.
+        new, old = to_torch(leaves[name]), fitted[name]
+        if not torch.equal(new, old):
+            changes.append(f"{name} was {old.tolist()} and is {new.tolist()}")
+        fitted[name] = new
     run.restart(unpack(run.state, fitted), run.step)
     run.note_updates(updates_made(fitted, run.step))
     for change in changes:
