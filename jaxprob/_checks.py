@@ -65,8 +65,13 @@ def check_finite(name: str, array: np.ndarray) -> None:
         place = f"row {where[0]}"
         if len(where) > 1:
             place += f", column {', '.join(map(str, where[1:]))}"
-        missing = np.isnan(array[where]) and name in ("y", "data[1]")
-        remedy = " Missing targets go in as bnn.masked_targets(y)." if missing else ""
+        second = name == "y" or name.startswith("data[1]")
+        remedy = (
+            " Missing targets go in as bnn.masked_targets(y), missing entries of a "
+            "condition as diffusion.nn.masked_condition(cond)."
+            if np.isnan(array[where]) and second
+            else ""
+        )
         raise ValueError(
             f"{name} holds {bad.sum()} non-finite value(s), the first at {place}: "
             f"{array[where]}. Remove or impute those rows.{remedy}"

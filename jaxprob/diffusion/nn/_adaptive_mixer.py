@@ -121,7 +121,7 @@ class AdaptiveMixer2d(AbstractConditioned):
         for block in self.blocks:
             y = block(y, e)
         y = _last_norm(y, self.modulation(e).reshape(2, -1))
-        return from_patches(self.patch_out, y, x.shape[1], self.patch_size)
+        return from_patches(self.patch_out, y, x.shape[1:], self.patch_size)
 
 
 def _block(y, modulation, *weights):

@@ -35,7 +35,9 @@ class Condition(eqx.Module):
     **Arguments:**
 
     - `value`: an array; any valid value where the condition is absent.
-    - `present`: Boolean, of one example; with a leading axis, of several.
+    - `present`: Boolean, of one example; with a leading axis, of several. For a network
+        built with `nn.VectorCondition(dim, missing=True)` or another kind that has
+        parts, one for each entry, pixel or element.
     """
 
     value: PyTree
@@ -61,6 +63,27 @@ class Condition(eqx.Module):
                 )
         self.value = value
         self.present = present
+
+
+def masked_condition(cond: Any) -> Condition:
+    """Return a condition whose NaN entries are marked as missing.
+
+    `jaxprob.fit` rejects data with NaN, so missing entries go in as a mask. The network
+    is built for them, e.g. with `nn.VectorCondition(dim, missing=True)`.
+
+    ```python
+    cond = nn.masked_condition(np.array([[1.0, np.nan], [0.5, 2.0]]))
+    ```
+
+    **Arguments:**
+
+    - `cond`: array of floats, of one example or of several.
+    """
+    if not isinstance(cond, ARRAYS) or not jnp.issubdtype(cond.dtype, jnp.floating):
+        raise TypeError("cond is no array of floats: only these can hold NaN")
+    xp = np if isinstance(cond, np.ndarray) else jnp
+    known = ~xp.isnan(cond)
+    return Condition(xp.where(known, cond, xp.zeros_like(cond)), known)
 
 
 class GuidedCondition(eqx.Module):
@@ -160,6 +183,18 @@ def when_present(cond: PyTree, read: Callable[[Any], Array], nothing: Array) -> 
     return jnp.where(cond.present, read(jax.tree.map(safe, cond.value)), nothing)
 
 
+def check_not_boolean(cond: Any) -> None:
+    """Check that a condition is a class or a vector, as a Boolean may be either.
+
+    **Raises:** `TypeError` with what to write for each.
+    """
+    if cond.dtype == bool:
+        raise TypeError(
+            f"cond is bool{list(cond.shape)}: write cond.astype(int) if it is a class "
+            "and cond.astype(float) if it is a vector"
+        )
+
+
 class AbstractConditioned(eqx.Module):
     """Capability of a model: it names the part that reads all of the condition.
 
@@ -189,6 +224,11 @@ class AbstractReader(AbstractConditioned):
     nothing: eqx.AbstractVar[Float[Array, " dim"] | None]
 
     @property
+    def missing_entries(self) -> bool:
+        """Whether entries of a vector may be missing, NaN among them."""
+        return False
+
+    @property
     def reader(self) -> "AbstractReader | None":
         return self
 
@@ -204,6 +244,14 @@ def null_is_untrained(model: Model) -> bool:
     `False` where the entrance of the model is not known, or is being traced.
     """
     reader = reader_of(model)
-    if reader is None or reader.nothing is None or isinstance(reader.nothing, Tracer):
-        return False
-    return not np.asarray(reader.nothing).any()
+    # The readers of a dictionary of conditions are inside one that has no vector.
+    parts = jax.tree.leaves(reader, is_leaf=_is_reader_with_nothing)
+    return any(_is_reader_with_nothing(p) and _is_zero(p.nothing) for p in parts)
+
+
+def _is_reader_with_nothing(node):
+    return isinstance(node, AbstractReader) and node.nothing is not None
+
+
+def _is_zero(nothing):
+    return not isinstance(nothing, Tracer) and not np.asarray(nothing).any()

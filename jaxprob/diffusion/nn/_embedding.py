@@ -9,9 +9,8 @@ from jaxtyping import Array, Float
 
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from .._types import ARRAYS
-from ._condition import AbstractReader, Condition, when_present
-from ._condition_checks import check_not_boolean
+from ._condition import Condition
+from ._rows import AbstractRowReader
 
 
 class Sinusoids(eqx.Module):
@@ -50,7 +49,7 @@ class Sinusoids(eqx.Module):
         return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
 
 
-class Embedding(AbstractReader):
+class Embedding(AbstractRowReader):
     r"""The vector of the noise and the condition.
 
     $$e = W_2\,\mathrm{silu}(W_1 \sin(c) + \mathrm{cond}), $$
@@ -65,6 +64,8 @@ class Embedding(AbstractReader):
     - `dim`: size of the vector.
     - `num_classes`: number of classes, if the condition is a class.
     - `cond_dim`: size of the condition, if it is a vector.
+    - `missing_entries`: whether entries of the vector may be missing, as in
+        `VectorCondition`.
     - `key`: of the initial weights.
     """
 
@@ -73,6 +74,7 @@ class Embedding(AbstractReader):
     second: eqx.nn.Linear
     classes: Float[Array, "classes dim"] | None
     vector: eqx.nn.Linear | None
+    missing: Float[Array, "entries dim"] | None
     nothing: Float[Array, " dim"] | None
     num_classes: int | None = eqx.field(static=True)
     cond_dim: int | None = eqx.field(static=True)
@@ -83,6 +85,7 @@ class Embedding(AbstractReader):
         *,
         num_classes: int | None = None,
         cond_dim: int | None = None,
+        missing_entries: bool = False,
         key: PRNGKey,
     ):
         if num_classes is not None and cond_dim is not None:
@@ -93,11 +96,12 @@ class Embedding(AbstractReader):
         self.sinusoids = Sinusoids(features)
         self.first = eqx.nn.Linear(features, dim, key=first_key)
         self.second = eqx.nn.Linear(dim, dim, key=second_key)
-        self.classes = self.vector = self.nothing = None
+        self.classes = self.vector = self.missing = self.nothing = None
         if num_classes is not None:
             self.classes = jax.random.normal(cond_key, (num_classes, dim))
         if cond_dim is not None:
             self.vector = eqx.nn.Linear(cond_dim, dim, key=cond_key)
+            self.missing = jnp.zeros((cond_dim, dim)) if missing_entries else None
         if num_classes is not None or cond_dim is not None:
             # Zero and not random, so that `Guided` sees that it was never trained.
             self.nothing = jnp.zeros((dim,))
@@ -108,50 +112,20 @@ class Embedding(AbstractReader):
         self,
         c: Float[Array, ""],
         cond: Array | Condition | None = None,
+        row: Float[Array, " dim"] | None = None,
     ) -> Float[Array, " dim"]:
-        """Return the vector for the noise `c` and the condition `cond`."""
+        """Return the vector for the noise `c` and the condition `cond`.
+
+        `row` is the sum of the vectors of other conditions.
+        """
         # Angles keep the dtype of c; weights may have fewer bits.
         hidden = self.first(self.sinusoids(c).astype(self.first.weight.dtype))
-        addition = self._condition(cond)
+        addition = self.row(cond)
         if addition is not None:
             hidden = hidden + addition
+        if row is not None:
+            hidden = hidden + row.astype(hidden.dtype)
         return self.second(jax.nn.silu(hidden))
-
-    def _condition(self, cond):
-        if self.nothing is None:
-            if cond is None:
-                return None
-            raise ValueError(
-                "the network was given a condition but built without one; build it "
-                "with num_classes or cond_dim"
-            )
-        return when_present(cond, self._row, self.nothing)
-
-    def _row(self, cond):
-        if not isinstance(cond, ARRAYS):
-            raise TypeError(
-                f"cond is a {type(cond).__name__} where an Embedding takes one array: "
-                "give it jnp.asarray(...) of a class or a vector, or the leaf of a "
-                "tree that it is to read"
-            )
-        check_not_boolean(cond)
-        if self.classes is not None:
-            if jnp.shape(cond) != () or not jnp.issubdtype(cond.dtype, jnp.integer):
-                raise ValueError(
-                    f"cond is {cond.dtype}{list(jnp.shape(cond))} where one class, an "
-                    f"integer in 0, ..., {len(self.classes) - 1}, is needed"
-                )
-            # An unknown class reads as NaN, which training and sampling report. JAX
-            # would clamp the index to the last class. uint8 cannot hold 256.
-            cond = cond.astype(jnp.int32)
-            index = jnp.where(cond < 0, len(self.classes), cond)
-            return self.classes.at[index].get(mode="fill", fill_value=jnp.nan)
-        assert self.vector is not None
-        if jnp.shape(cond) != (self.cond_dim,):
-            raise ValueError(
-                f"cond has shape {jnp.shape(cond)} where ({self.cond_dim},) is needed"
-            )
-        return self.vector(jnp.asarray(cond, self.vector.weight.dtype))
 
 
 def embedded(
@@ -159,10 +133,11 @@ def embedded(
     c: Float[Array, ""],
     cond: Array | Condition | None,
     dtype,
+    row: Float[Array, " dim"] | None = None,
 ) -> Float[Array, " dim"]:
     """Return silu of the embedding, in the dtype of a network's layers.
 
     The embedding itself stays in the dtype of `c`: the three digits of bfloat16 do not
     separate nearby noise levels.
     """
-    return jax.nn.silu(embedding(c, cond)).astype(dtype)
+    return jax.nn.silu(embedding(c, cond, row)).astype(dtype)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ..._types import PRNGKey
 from ._condition import AbstractConditioned, AbstractReader, reader_of
 from ._embedding import Embedding
+from ._parts import ConditionReader
 
 
 class LowPrecision(AbstractConditioned):
@@ -56,10 +57,13 @@ class LowPrecision(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
+        def is_reader(node):
+            return isinstance(node, Embedding | ConditionReader)
+
         def cast(leaf):
-            if isinstance(leaf, Embedding) or not eqx.is_inexact_array(leaf):
+            if is_reader(leaf) or not eqx.is_inexact_array(leaf):
                 return leaf
             return leaf.astype(self.dtype)
 
-        net = jax.tree.map(cast, self.net, is_leaf=lambda n: isinstance(n, Embedding))
+        net = jax.tree.map(cast, self.net, is_leaf=is_reader)
         return net(x.astype(self.dtype), c, cond, key=key).astype(x.dtype)

@@ -120,7 +120,7 @@ class Mixer2d(eqx.Module):
         y = into_patches(self.patch_in, jnp.concatenate([x, time]), p)
         for block in self.blocks:
             y = block(y)
-        out = as_image(self.norm(y) @ self.patch_out, height, p)
+        out = as_image(self.norm(y) @ self.patch_out, x.shape[1:], p)
         return out + self.bias_out[:, None, None]
 
 

@@ -7,8 +7,12 @@ from jaxtyping import Array, Float
 
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from ._condition import AbstractConditioned, Condition
-from ._embedding import Embedding, embedded
+from .._types import Cond
+from ._build import ROWS, Readers, build_readers
+from ._condition import AbstractConditioned, AbstractReader
+from ._embedding import Embedding
+from ._kinds import Kinds
+from ._parts import ConditionReader
 
 
 class ResidualMLP(AbstractConditioned):
@@ -34,10 +38,13 @@ class ResidualMLP(AbstractConditioned):
     - `width`: of the residual stream.
     - `depth`: number of blocks.
     - `num_classes`, `cond_dim`: kind of condition, as in `Embedding`.
+    - `conditions`: classes and vectors by name, as in `AbstractKind`.
+    - `out_dim`: size of the output; by default `dim`.
     - `key`: of the initial weights.
     """
 
     embedding: Embedding
+    conditions: ConditionReader | None
     first: eqx.nn.Linear
     blocks: list["ResidualBlock"]
     norm: eqx.nn.LayerNorm
@@ -51,12 +58,14 @@ class ResidualMLP(AbstractConditioned):
         depth: int = 3,
         num_classes: int | None = None,
         cond_dim: int | None = None,
+        conditions: Kinds | None = None,
+        out_dim: int | None = None,
         key: PRNGKey,
     ):
         check_key(key)
         embed_key, first_key, last_key, blocks_key = jax.random.split(key, 4)
-        self.embedding = Embedding(
-            width, num_classes=num_classes, cond_dim=cond_dim, key=embed_key
+        self.embedding, self.conditions = build_readers(
+            width, conditions, num_classes, cond_dim, allowed=ROWS, key=embed_key
         )
         self.first = eqx.nn.Linear(dim, width, key=first_key)
         self.blocks = [
@@ -64,21 +73,21 @@ class ResidualMLP(AbstractConditioned):
             for i in range(depth)
         ]
         self.norm = eqx.nn.LayerNorm(width)
-        last = eqx.nn.Linear(width, dim, key=last_key)
+        last = eqx.nn.Linear(width, out_dim or dim, key=last_key)
         self.last = jax.tree.map(jnp.zeros_like, last)
 
     @property
-    def reader(self) -> Embedding:
-        return self.embedding
+    def reader(self) -> AbstractReader:
+        return Readers(self.embedding, self.conditions).reader
 
     def __call__(
         self,
         x: Float[Array, " dim"],
         c: Float[Array, ""],
-        cond: Array | Condition | None = None,
+        cond: Cond = None,
         *,
         key: PRNGKey | None = None,
-    ) -> Float[Array, " dim"]:
+    ) -> Float[Array, " out_dim"]:
         """Return the output for the vector `x` with noise `c`; `key` is not used."""
         dim = self.first.in_features
         if x.shape != (dim,):
@@ -89,7 +98,7 @@ class ResidualMLP(AbstractConditioned):
                 f"this ResidualMLP is for one vector of shape ({dim},); got shape "
                 f"{x.shape}: {remedy}"
             )
-        e = embedded(self.embedding, c, cond, x.dtype)
+        e, _ = Readers(self.embedding, self.conditions)(x, c, cond)
         h = self.first(x)
         for block in self.blocks:
             h = block(h, e)

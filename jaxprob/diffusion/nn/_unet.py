@@ -1,7 +1,7 @@
 """The U-Net of diffusion models."""
 
-import math
 from collections.abc import Sequence
+from itertools import count
 
 import equinox as eqx
 import jax
@@ -10,17 +10,24 @@ from jaxtyping import Array, Float
 
 from ..._random.keys import check_key
 from ..._types import PRNGKey
-from ._attention import SelfAttention
-from ._condition import AbstractConditioned, Condition
-from ._embedding import Embedding, embedded
-from ._images import as_image_shape, check_image, zeroed
+from .._types import Cond
+from ._build import Readers, build_readers, with_in_channels
+from ._condition import AbstractConditioned, AbstractReader
+from ._embedding import Embedding
+from ._images import as_shape, check_image, cropped, padded, zeroed
+from ._kinds import Kinds
+from ._parts import ConditionReader
+from ._unet_block import CONVOLUTIONS, UNetBlock, group_norm
 
 
 class UNet(AbstractConditioned):
     r"""Residual blocks at falling and rising resolutions, with skips between them.
 
-    Each level has half the height and width of the one before. Norms inside residual
-    blocks are scaled and shifted by the embedding of noise level and condition.
+    Each level has half the sizes of the one before. Norms inside residual blocks are
+    scaled and shifted by the embedding of noise level and condition. Signals, images
+    and volumes have one, two and three axes; sizes that cannot be halved as often as
+    there are levels are padded inside by repeating the edges, and the output is
+    cropped.
 
     Reference: *Denoising Diffusion Probabilistic Models*, Ho et al., 2020; the blocks
     as in *Diffusion Models Beat GANs on Image Synthesis*, Dhariwal and Nichol, 2021.
@@ -32,29 +39,39 @@ class UNet(AbstractConditioned):
 
     **Arguments:**
 
-    - `image_shape`: channels, height, width. Height and width divide by 2 once less
-        than there are levels.
+    - `image_shape`: channels and sizes of one example: (channels, length), (channels,
+        height, width) or (channels, depth, height, width).
     - `widths`: channels of each level, the finest first.
     - `blocks_per_level`: residual blocks going down; one more coming up.
-    - `attention_at`: heights of the levels whose blocks are followed by attention. The
-        middle, at the coarsest level, always has it.
+    - `attention_at`: first sizes (heights of images), after padding, of the levels
+        whose blocks are followed by attention. The middle, at the coarsest level,
+        always has it.
     - `num_heads`: of the attention; divides the widths there.
     - `num_classes`, `cond_dim`: kind of condition, as in `Embedding`.
+    - `conditions`: other kinds, or several by name, e.g. `nn.ImageCondition(1)`, an
+        image beside the example, or `nn.SequenceCondition(16)`, which blocks with
+        attention read.
+    - `in_channels`: channels of the first layer. More than the example's are those of
+        an image condition.
+    - `out_channels`: channels of the output; by default those of the example.
+    - `dropout`: probability with which numbers inside blocks are left out in training,
+        which then needs a `key`.
     - `key`: of the initial weights.
 
     **Raises:** `ValueError` when sizes do not fit.
     """
 
     embedding: Embedding
-    conv_in: eqx.nn.Conv2d
+    conditions: ConditionReader | None
+    conv_in: eqx.nn.Conv
     down: list[list["UNetBlock"]]
-    shrink: list[eqx.nn.Conv2d]
+    shrink: list[eqx.nn.Conv]
     middle: tuple["UNetBlock", "UNetBlock"]
     up: list[list["UNetBlock"]]
-    grow: list[eqx.nn.Conv2d]
+    grow: list[eqx.nn.Conv]
     norm: eqx.nn.GroupNorm
-    conv_out: eqx.nn.Conv2d
-    image_shape: tuple[int, int, int] = eqx.field(static=True)
+    conv_out: eqx.nn.Conv
+    image_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -66,29 +83,41 @@ class UNet(AbstractConditioned):
         num_heads: int = 4,
         num_classes: int | None = None,
         cond_dim: int | None = None,
+        conditions: Kinds | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        dropout: float = 0.0,
         key: PRNGKey,
     ):
-        image_shape = as_image_shape(image_shape)
+        image_shape = as_shape(image_shape)
         check_key(key)
-        channels, height, _ = image_shape
-        heights = [height >> level for level in range(len(widths))]
-        _check_sizes(image_shape, widths, heights, attention_at)
+        channels, *spatial = image_shape
+        _check_sizes(widths, dropout)
+        factor = 2 ** (len(widths) - 1)
+        heights = [(spatial[0] + -spatial[0] % factor) >> i for i in range(len(widths))]
+        _check_attention(attention_at, heights)
         keys = (jax.random.fold_in(key, i) for i in range(10_000))
-        dim = 4 * widths[0]
+        dim, axes = 4 * widths[0], len(spatial)
+        conditions = with_in_channels(conditions, channels, in_channels)
+        self.embedding, self.conditions = build_readers(
+            dim, conditions, num_classes, cond_dim, key=next(keys)
+        )
+        beside = 0 if self.conditions is None else self.conditions.num_channels
+        reads = self.conditions is not None and self.conditions.has_tokens
+        settings = {"num_axes": axes, "token_dim": dim * reads, "dropout": dropout}
 
         def block(narrow, wide, attention):
             heads = num_heads if attention else 0
-            return UNetBlock(narrow, wide, dim, num_heads=heads, key=next(keys))
+            return UNetBlock(
+                narrow, wide, dim, num_heads=heads, **settings, key=next(keys)
+            )
 
         def conv(narrow, wide, stride=1):
-            return eqx.nn.Conv2d(
+            return CONVOLUTIONS[axes](
                 narrow, wide, 3, stride=stride, padding=1, key=next(keys)
             )
 
-        self.embedding = Embedding(
-            dim, num_classes=num_classes, cond_dim=cond_dim, key=next(keys)
-        )
-        self.conv_in = conv(channels, widths[0])
+        self.conv_in = conv(channels + beside, widths[0])
         now, skips = widths[0], [widths[0]]
         self.down, self.shrink, self.up, self.grow = [], [], [], []
         for level, wide in enumerate(widths):
@@ -111,124 +140,64 @@ class UNet(AbstractConditioned):
             self.up.append(blocks)
             if level > 0:
                 self.grow.append(conv(now, now))
-        self.norm = _group_norm(now)
-        self.conv_out = zeroed(conv(now, channels))
+        self.norm = group_norm(now)
+        self.conv_out = zeroed(conv(now, out_channels or channels))
         self.image_shape = image_shape
 
     @property
-    def reader(self) -> Embedding:
-        return self.embedding
+    def reader(self) -> AbstractReader:
+        return Readers(self.embedding, self.conditions).reader
 
     def __call__(
         self,
-        x: Float[Array, "channels height width"],
+        x: Float[Array, "channels *spatial"],
         c: Float[Array, ""],
-        cond: Array | Condition | None = None,
+        cond: Cond = None,
         *,
         key: PRNGKey | None = None,
-    ) -> Float[Array, "channels height width"]:
-        """Return the output for the image `x` with noise `c`; `key` is not used."""
+    ) -> Float[Array, "out_channels *spatial"]:
+        """Return the output for the example `x` with noise `c`.
+
+        `key` is needed in training where there is dropout.
+        """
         check_image(self, x)
-        e = embedded(self.embedding, c, cond, x.dtype)
-        h = self.conv_in(x)
+        e, read = Readers(self.embedding, self.conditions)(x, c, cond)
+        keys = (None if key is None else jax.random.fold_in(key, i) for i in count())
+
+        def through(block, h):
+            return block(h, e, read.tokens, read.mask, key=next(keys))
+
+        h = x if read.channels is None else jnp.concatenate([x, read.channels])
+        factors = [2 ** len(self.grow)] * (x.ndim - 1)
+        h = self.conv_in(padded(h, factors))
         skips = [h]
         for level, blocks in enumerate(self.down):
             for block in blocks:
-                h = block(h, e)
+                h = through(block, h)
                 skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
                 skips.append(h)
         for block in self.middle:
-            h = block(h, e)
+            h = through(block, h)
         for level, blocks in enumerate(self.up):
             for block in blocks:
-                h = block(jnp.concatenate([h, skips.pop()]), e)
+                h = through(block, jnp.concatenate([h, skips.pop()]))
             if level < len(self.grow):
-                h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
+                for axis in range(1, h.ndim):
+                    h = jnp.repeat(h, 2, axis=axis)
                 h = self.grow[level](h)
-        return self.conv_out(jax.nn.silu(self.norm(h)))
+        return cropped(self.conv_out(jax.nn.silu(self.norm(h))), x.shape[1:], factors)
 
 
-class UNetBlock(eqx.Module):
-    """A residual block of two convolutions and, optionally, attention over pixels.
-
-    **Arguments:**
-
-    - `in_channels`, `out_channels`: channels of input and output.
-    - `dim`: size of the embedding.
-    - `num_heads`: of the attention; 0 for none.
-    - `key`: of the initial weights.
-    """
-
-    norm1: eqx.nn.GroupNorm
-    conv1: eqx.nn.Conv2d
-    modulation: eqx.nn.Linear
-    norm2: eqx.nn.GroupNorm
-    conv2: eqx.nn.Conv2d
-    skip: eqx.nn.Conv2d | None
-    norm3: eqx.nn.GroupNorm | None
-    attention: SelfAttention | None
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        dim: int,
-        *,
-        num_heads: int = 0,
-        key: PRNGKey,
-    ):
-        key1, mod_key, key2, skip_key, attention_key = jax.random.split(key, 5)
-        self.norm1 = _group_norm(in_channels)
-        self.conv1 = eqx.nn.Conv2d(in_channels, out_channels, 3, padding=1, key=key1)
-        self.modulation = eqx.nn.Linear(dim, 2 * out_channels, key=mod_key)
-        self.norm2 = _group_norm(out_channels, affine=False)
-        self.conv2 = zeroed(
-            eqx.nn.Conv2d(out_channels, out_channels, 3, padding=1, key=key2)
-        )
-        self.skip = self.norm3 = self.attention = None
-        if in_channels != out_channels:
-            self.skip = eqx.nn.Conv2d(in_channels, out_channels, 1, key=skip_key)
-        if num_heads:
-            self.norm3 = _group_norm(out_channels)
-            attention = SelfAttention(out_channels, num_heads, key=attention_key)
-            self.attention = eqx.tree_at(lambda a: a.out, attention, replace_fn=zeroed)
-
-    def __call__(
-        self, x: Float[Array, "in_channels height width"], e: Float[Array, " dim"]
-    ) -> Float[Array, "out_channels height width"]:
-        h = self.conv1(jax.nn.silu(self.norm1(x)))
-        scale, shift = jnp.split(self.modulation(e), 2)
-        h = (1.0 + scale[:, None, None]) * self.norm2(h) + shift[:, None, None]
-        h = self.conv2(jax.nn.silu(h))
-        h = h + (x if self.skip is None else self.skip(x))
-        if self.attention is None:
-            return h
-        assert self.norm3 is not None
-        rows = self.norm3(h).reshape(h.shape[0], -1).T
-        return h + self.attention(rows).T.reshape(h.shape)
-
-
-def _group_norm(channels: int, *, affine: bool = True) -> eqx.nn.GroupNorm:
-    groups = math.gcd(channels, 8)
-    return eqx.nn.GroupNorm(groups, channels, channelwise_affine=affine)
-
-
-def _check_sizes(image_shape, widths, heights, attention_at):
+def _check_sizes(widths, dropout):
     if not widths:
         raise ValueError("widths=(): a UNet has at least one level")
-    factor = 2 ** (len(widths) - 1)
-    for name, size in zip(("height", "width"), image_shape[1:], strict=True):
-        if size % factor:
-            most = 1
-            while size % 2**most == 0:
-                most += 1
-            raise ValueError(
-                f"{len(widths)} levels halve the image {len(widths) - 1} times, but "
-                f"its {name} {size} does not divide by {factor}. Give at most {most} "
-                f"widths, or pad or crop to {size + -size % factor}."
-            )
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout={dropout} is a probability, in [0, 1)")
+
+
+def _check_attention(attention_at, heights):
     unknown = set(attention_at) - set(heights)
     if unknown:
         raise ValueError(

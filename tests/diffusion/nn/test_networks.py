@@ -225,6 +225,14 @@ NETWORKS = {
         SHAPE,
     ),
 }
+NETWORKS |= {
+    "dit_volume": (
+        lambda key, **kw: nn.DiT(
+            (1, 3, 4, 5), (1, 2, 3), width=8, depth=1, num_heads=2, key=key, **kw
+        ),
+        (1, 3, 4, 5),
+    ),
+}
 CONDITIONAL = [name for name in NETWORKS if name != "mixer"]
 
 
@@ -343,12 +351,14 @@ def test_few_digits_must_be_floating_point():
 
 
 REFUSED = {
-    "patches": (lambda key: nn.DiT((1, 28, 28), 5, key=key), "does not divide the"),
-    "heads": (lambda key: nn.DiT((1, 8, 8), 4, width=9, key=key), r"\[1, 3, 9\] do"),
-    "levels": (
-        lambda key: nn.UNet((1, 28, 30), widths=(4, 4, 4), key=key),
-        "width 30 does not divide by 4. Give at most 2 widths, or pad or crop to 32",
+    "patches": (lambda key: nn.DiT((1, 28, 28), (5, 2, 2), key=key), "of the 2 axes"),
+    "axes": (lambda key: nn.UNet((28,), key=key), r"\(2, 64\) for signals"),
+    "dropout": (lambda key: nn.UNet((1, 8), dropout=1.0, key=key), "is a probability"),
+    "in_channels": (
+        lambda key: nn.UNet((3, 8), in_channels=2, key=key),
+        "examples have 3 channels",
     ),
+    "heads": (lambda key: nn.DiT((1, 8, 8), 4, width=9, key=key), r"\[1, 3, 9\] do"),
     "no_levels": (lambda key: nn.UNet((1, 8, 8), widths=(), key=key), "one level"),
     "attention": (
         lambda key: nn.UNet((1, 8, 8), widths=(4, 4), attention_at=(7,), key=key),
