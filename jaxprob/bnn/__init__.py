@@ -134,6 +134,7 @@ from ._laplace.curvature import (
 )
 from ._laplace.low_rank import LowRankCurvature as LowRankCurvature
 from ._laplace.curvature_covariance import CurvatureCovariance as CurvatureCovariance
+from ._laplace.kalman import KalmanPosterior as KalmanPosterior
 from ._ensembles.swag import SWAG as SWAG, SWAGPosterior as SWAGPosterior
 from ._mcmc.multi_start import MultiStart as MultiStart
 from ._mcmc.chains import AbstractChains as AbstractChains, ChainState as ChainState

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from ...tree._ravel import ravel
 from .._joint.gaussian_prior import GaussianPrior
@@ -20,15 +19,11 @@ from .._joint.prior import Prior, log_prior
 from .._posterior.posterior import AbstractPosterior
 from .._weights.apply import call_model
 from .._weights.scale import is_traced
-from .._weights.unconstrained import (
-    constrained,
-    coordinates_of,
-    log_volume,
-    tangent,
-)
+from .._weights.unconstrained import constrained, coordinates_of, log_volume
 from .class_probs import class_probs
 from .curvature import AbstractCurvature
 from .curvature_covariance import CurvatureCovariance
+from .factorised import FactorisedLaplace
 from .output_gaussian import (
     LinearisedNetwork,
     joint_output_distribution,
@@ -248,48 +243,6 @@ class LaplacePosterior(AbstractPosterior):
         Of a correlated `GaussianPrior` it is the diagonal part of its precision.
         """
         return prior_precision(self.prior, self.params, temperature=self.temperature)
-
-
-class FactorisedLaplace(AbstractPosterior):
-    """The posterior of Laplace's method with its precision factorised.
-
-    **Arguments:**
-
-    - `params`, `rest`, `curvature`, `likelihood`, `temperature`: as in
-        `LaplacePosterior`.
-    - `root`: of the precision, as `AbstractCurvature.root` returns it.
-    """
-
-    params: PyTree
-    rest: PyTree
-    curvature: AbstractCurvature
-    root: PyTree
-    likelihood: Likelihood
-    temperature: float = eqx.field(static=True)
-
-    @property
-    def linearized(self) -> bool:
-        return True
-
-    @property
-    def output_likelihood(self) -> Likelihood:
-        return self.likelihood
-
-    def sample(self, *, key: PRNGKey) -> Model:
-        return constrained(eqx.combine(self._coordinates(key), self.rest))
-
-    def linearisation_point(self, *, key: PRNGKey) -> tuple[Model, Model]:
-        moved = tangent(self.params, self._coordinates(key))
-        return eqx.combine(moved, constrained(self.rest)), self.mean()
-
-    def _coordinates(self, key):
-        vector, unravel = ravel(self.params)
-        check_key(key)
-        draw = self.curvature.draw(self.root, key=key)
-        return unravel(vector + self.temperature**0.5 * draw)
-
-    def mean(self) -> Model:
-        return constrained(eqx.combine(self.params, self.rest))
 
 
 @eqx.filter_jit
