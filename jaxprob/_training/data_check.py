@@ -96,6 +96,9 @@ class DataCheck:
     def _check(self, batch):
         data = rows_that_count(batch)
         check_tree_values("data", data)
+        if _is_counted(batch):
+            self._rows += int(np.sum(batch.mask))
+            return
         try:
             rows = num_rows(data)
         except ValueError:
@@ -133,6 +136,14 @@ def check_arrays_of(
     checks.check_batches(model, training=training)(data)
     if training:
         checks.check_num_rows(num_rows(data))
+
+
+def _is_counted(batch):
+    """Return whether a mask counts rows that lie along no common leading axis."""
+    if not isinstance(batch, Batch):
+        return False
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch.data)}
+    return lengths != {np.shape(batch.mask)}
 
 
 def _normalises_by_batch(model):

@@ -450,6 +450,7 @@ LIGHTNING: Names = {
 
 
 PAGES: dict[str, Names] = {
+    "training.md": {**LIGHTNING, "denoiser": image_denoiser},
     "extending.md": {"denoiser": unconditional},
     "diffusion.md": {
         **POINTS,

@@ -19,6 +19,7 @@ from .._types import ARRAYS, Cond, Level, Scalar
 from ..nn import check_condition
 from .cond_dropout import Rates, as_rates, check_rates, drop_conditions
 from .condition_rows import check_readable
+from .level_bins import level_bins
 from .mean_in_batches import mean_in_batches
 from .stratified import before_the_end, uniforms
 from .time_checks import check_times
@@ -100,10 +101,15 @@ class DenoisingLoss(AbstractCheckedLoss):
         one example's; the network then gets plain conditions, and `Guided(null=...)`
         the same value.
 
+    - `num_bins`: number of parts of the noise levels whose losses are metrics,
+        `"loss_bin_0"` for the lowest levels and so on; none by default. The parts are
+        equally probable, between quantiles of `times`, and the mean of their losses is
+        the loss. `level_errors` measures a trained denoiser at given levels.
+
     Noise, weights and errors are in float32 for data in half precision.
 
     `loss(denoiser, batch, key=key)` takes a batch `x_0` or `(x_0, cond)`, plain or a
-    `jaxprob.Batch`, and returns the scalar and an empty dictionary of metrics.
+    `jaxprob.Batch`, and returns the scalar and the dictionary of metrics.
     """
 
     weighting: Weighting
@@ -113,6 +119,7 @@ class DenoisingLoss(AbstractCheckedLoss):
     batch_size: int | None = eqx.field(static=True)
     cond_dropout: Rates = eqx.field(static=True)
     null: PyTree
+    num_bins: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -124,7 +131,13 @@ class DenoisingLoss(AbstractCheckedLoss):
         batch_size: int | None = None,
         cond_dropout: float | Mapping[str, float] = 0.0,
         null: PyTree = None,
+        num_bins: int = 0,
     ):
+        if num_bins < 0 or (num_bins and batch_size is not None):
+            raise ValueError(
+                f"num_bins={num_bins}: a number of bins from 0 on, without batch_size, "
+                "which keeps no error of single rows"
+            )
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: at least one row")
         times = UniformTimes() if times is None else times
@@ -139,6 +152,7 @@ class DenoisingLoss(AbstractCheckedLoss):
         self.batch_size = batch_size
         self.cond_dropout = as_rates(cond_dropout)
         self.null = null
+        self.num_bins = num_bins
 
     def check(self, denoiser: AbstractDenoiser, data: PyTree) -> None:
         """Warn of data, or columns of them, far from the scale the denoiser expects.
@@ -169,7 +183,9 @@ class DenoisingLoss(AbstractCheckedLoss):
         u = uniforms(time_key, jnp.asarray(mask), stratified=self.stratified)
         rows = x_0, cond, u, example_keys(noise_key, num_rows(x_0))
         if self.batch_size is None or self.batch_size >= num_rows(x_0):
-            return masked_mean(self._errors(denoiser, rows), mask), {}
+            errors, mask = self._errors(denoiser, rows), jnp.asarray(mask)
+            metrics = level_bins(errors, u, mask, self.num_bins)
+            return masked_mean(errors, mask), metrics
         return mean_in_batches(
             denoiser, self._errors, rows, jnp.asarray(mask), self.batch_size
         ), {}

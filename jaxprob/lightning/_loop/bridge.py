@@ -148,6 +148,11 @@ class Bridge(PassiveCallback):
     def on_predict_epoch_start(self, trainer, pl_module: Any) -> None:
         self.engine.begin_prediction()
 
+    def on_predict_batch_end(
+        self, trainer, pl_module: Any, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        self.engine.note_predicted(batch_idx, dataloader_idx)
+
     def on_predict_epoch_end(self, trainer, pl_module: Any) -> None:
         self.engine.end_prediction()
 

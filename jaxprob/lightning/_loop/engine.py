@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import numpy as np
 from jaxtyping import PyTree
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
@@ -46,6 +47,7 @@ class Engine:
     - `predictor`: predicts; a subclass of ours replaces it.
     - `description`, `scalers`: stand in checkpoints beside the state.
     - `rows`: rows that count in the batch in hand.
+    - `predicted`: row numbers of each batch of predictions, by the index of its loader.
     - `frozen`: whether `module.freeze()` was called.
     """
 
@@ -77,6 +79,7 @@ class Engine:
         self.scalers: dict[str, Standardizer] = {}
         self.rows = 1
         self.frozen = False
+        self.predicted: dict[int, list[np.ndarray | None]] = {}
         self._base = base
         self._evaluation: Evaluation | None = None
 
@@ -122,8 +125,15 @@ class Engine:
     def begin_prediction(self) -> None:
         """Begin the batches of `trainer.predict`."""
         self.note_scalers()
+        self.predicted = {}
         if self.judge is not None:
             self.judge.begin_prediction()
+
+    def note_predicted(self, batch: int, loader: int) -> None:
+        """Note the row numbers of a batch of predictions."""
+        rows = _private.predicted_rows(self.trainer, loader, batch)
+        rows = None if rows is None else np.asarray(rows, np.int64)
+        self.predicted.setdefault(loader, []).append(rows)
 
     def end_prediction(self) -> None:
         if self.judge is not None:

@@ -158,6 +158,22 @@ class LearnerModule(StoredModule):
             "name, such as self.rate"
         )
 
+    @property
+    def predicted_rows(self) -> list[Any]:
+        """Row numbers of the last predictions, in the form `trainer.predict` has.
+
+        ```python
+        outputs = trainer.predict(module, data)
+        rows = module.predicted_rows  # outputs[i][j] is of row rows[i][j] of the data
+        ```
+
+        They are those of the loader's data set, in whatever order it was read, and
+        without padding; `None` for a batch of an iterable, which numbers no rows. A
+        list has one array for each batch, or one list for each of several loaders.
+        """
+        found = self._engine.predicted
+        return found.get(0, []) if len(found) < 2 else [found[i] for i in sorted(found)]
+
     def gradient(self, batch: PyTree) -> PyTree:
         """Return the gradient of the loss on a batch at the current weights.
 

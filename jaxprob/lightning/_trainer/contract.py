@@ -45,6 +45,7 @@ CONTRACT: dict[str, dict[str, str]] = {
         "fit_loop.epoch_progress.current.ready": "an error after resuming (1.5)",
         "fit_loop.epoch_progress.increment_completed": "resuming by `max_steps` (1.5)",
         "fit_loop.is_resuming": "gradients of a window on resume (2.5)",
+        "predict_loop._combined_loader": "row numbers of predictions (2.0)",
         "fit_loop.restarted_on_epoch_end": "resuming by `max_steps` (2.5)",
         "fit_loop.update_restart_stage": "resuming by `max_steps` (2.5)",
     },

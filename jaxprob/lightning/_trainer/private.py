@@ -351,6 +351,16 @@ class RowNumbers(_IndexBatchSamplerWrapper):
         self.seen_batch_indices = []
 
 
+def predicted_rows(trainer: Any, loader: int, batch: int) -> list[int] | None:
+    """Return the row numbers of a batch of predictions; `None` if nobody knows them."""
+    loop: Any = trainer.predict_loop
+    sampler = getattr(loop._combined_loader.flattened[loader], "batch_sampler", None)
+    if not isinstance(sampler, _IndexBatchSamplerWrapper):
+        return None
+    seen = sampler.seen_batch_indices
+    return list(seen[batch]) if batch < len(seen) else None
+
+
 def before_zero_grad(trainer: Any, optimizer: Any) -> None:
     """Call the hook before a step, which Lightning calls in no manual loop."""
     _call._call_callback_hooks(trainer, "on_before_zero_grad", optimizer)

@@ -209,3 +209,36 @@ def test_what_is_new_on_resume_has_effect(tmp_path):
     assert not np.array_equal(found[1e-2].model.weight, before.model.weight)
     count = found[0.0].state.opt_state.inner_state[0].count
     assert int(count) == 10
+
+
+OPTIMIZERS = {
+    "polyak": lambda: optax.polyak_sgd(max_learning_rate=0.3),
+    "lbfgs": lambda: optax.lbfgs(memory_size=4),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimiser_that_reads_the_loss_is_optax_by_hand(tmp_path, name):
+    x, y = arrays(20)
+
+    def value_fn(model):
+        return jnp.mean((x @ model.weight.T + model.bias - y) ** 2)
+
+    full = ArrayDataModule(train=(x, y), batch_size=20)
+    optimizer = OPTIMIZERS[name]()
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        module = make(optimizer)
+        make_trainer(tmp_path, max_epochs=4, limit_val_batches=0).fit(module, full)
+        params = MODEL
+        state = optimizer.init(params)
+        for _ in range(4):
+            value, grad = jax.value_and_grad(value_fn)(params)
+            extra = {"value": value}
+            if name == "lbfgs":
+                extra |= {"grad": grad, "value_fn": value_fn}
+            updates, state = optimizer.update(grad, state, params, **extra)
+            params = optax.apply_updates(params, updates)
+    assert np.allclose(module.model.weight, params.weight, atol=1e-5)
+    assert np.allclose(module.model.bias, params.bias, atol=1e-5)
+    assert not np.allclose(params.weight, MODEL.weight, atol=1e-2)
