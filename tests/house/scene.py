@@ -450,7 +450,7 @@ LIGHTNING: Names = {
 
 
 PAGES: dict[str, Names] = {
-    "training.md": {**LIGHTNING, "denoiser": image_denoiser},
+    "training.md": {**LIGHTNING, "denoiser": unconditional},
     "extending.md": {"denoiser": unconditional},
     "diffusion.md": {
         **POINTS,
