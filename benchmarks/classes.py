@@ -82,9 +82,8 @@ def bundled(name: str, seed: int) -> Split:
     x = np.concatenate([whole.x_train, whole.x_test]).astype(np.float64)
     x = x.reshape(len(x), -1)
     y = np.concatenate([whole.y_train, whole.y_test])
-    x, x_test, y, y_test = train_test_split(
-        x, y, test_size=0.2, stratify=y, random_state=seed
-    )
+    parts: Any = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
+    x, x_test, y, y_test = parts
     return x, y, x_test, y_test
 
 

@@ -1,6 +1,6 @@
 """Base class of the estimators: from a table to a posterior."""
 
-from typing import Any, no_type_check
+from typing import Any, ClassVar, no_type_check
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +12,10 @@ from sklearn.utils.validation import (
 )
 
 from .. import bnn
+from ._check_table import check_duplicates, check_new_rows
 from ._columns import Columns, is_frame, needs_columns
 from ._compiled import Fitted
-from ._effort import Effort, recipe_of
+from ._effort import RECIPES, Effort, Recipe, recipe_of
 from ._methods import Method
 
 
@@ -24,6 +25,8 @@ class AbstractEstimator(BaseEstimator):
     history_: Any
     _fitted: Fitted
     _columns: Columns | None
+    n_features_in_: int
+    _recipes: ClassVar[dict[str, Recipe]] = RECIPES
 
     @no_type_check  # scikit-learn: nothing is checked before `fit`
     def __init__(
@@ -63,7 +66,17 @@ class AbstractEstimator(BaseEstimator):
     def _numbers(self, X):
         """Return the rows of a table as numbers in its units."""
         check_is_fitted(self)
-        return numbers_of(self, X)
+        X = numbers_of(self, X)
+        check_new_rows(self._fitted.scaler(X), column_names(self))
+        return X
+
+
+def column_names(estimator: AbstractEstimator) -> list[str]:
+    """Return names of the columns of numbers, made up where the table has none."""
+    if estimator._columns is not None:
+        return estimator._columns.number_names
+    default = [f"x{i}" for i in range(estimator.n_features_in_)]
+    return list(vars(estimator).get("feature_names_in_", default))
 
 
 def weights_of(sample_weight: Any, X: Any) -> np.ndarray | None:
@@ -78,6 +91,7 @@ def read_columns(estimator: AbstractEstimator, X: Any) -> Any:
 
     A table of numbers alone is returned as it is, for scikit-learn's own checks.
     """
+    check_duplicates(X)
     estimator._columns = Columns.fit(X) if needs_columns(X) else None
     return X if estimator._columns is None else check_infinite(estimator._columns(X), X)
 

@@ -1,6 +1,6 @@
 """Classification with scikit-learn's interface."""
 
-from typing import Any, no_type_check
+from typing import Any, ClassVar, no_type_check
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -13,11 +13,13 @@ from . import _statistics as statistics
 from ._base import (
     AbstractEstimator,
     check_settings,
+    column_names,
     keep_names,
     read_columns,
     weights_of,
 )
-from ._effort import Effort
+from ._check_table import check_training
+from ._effort import CLASS_RECIPES, Effort, Recipe
 from ._methods import Method
 from ._noise import Noise, itself
 from ._train import train
@@ -32,14 +34,22 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
     total, epistemic = model.predict_entropy(X_test)
     ```
 
+    By default ten networks with one layer of 64 units are trained and are the starts of
+    ten chains of `bnn.MCLMC`. The settings were chosen on synthetic tables
+    (`python -m benchmarks.classes --sets linear nonlinear`).
+
     **Arguments:** as for `BNNRegressor`, and
 
+    - `num_steps`: training steps of each network; by default 2,000, and 4,000 for the
+        effort `"best"`.
     - `class_weight`: `"balanced"`, or a dict from classes to weights, which multiply
         `sample_weight`. Probabilities are then those of the weighted frequencies:
         without it they are calibrated for the frequencies of `y`.
 
     After `fit`: `classes_`, `posterior_`, `history_`, `n_features_in_`.
     """
+
+    _recipes: ClassVar[dict[str, Recipe]] = CLASS_RECIPES
 
     @no_type_check  # scikit-learn: nothing is checked before `fit`
     def __init__(
@@ -90,6 +100,7 @@ class BNNClassifier(ClassifierMixin, AbstractEstimator):
         X, y = validate_data(self, X, y, ensure_min_samples=2)
         keep_names(self, table)
         X = np.asarray(X, np.float64)
+        check_training(X, column_names(self))
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:

@@ -58,6 +58,15 @@ class Columns:
             gaps.append(bool(numbers and missing.any()))
         return cls(tuple(names), tuple(values), np.asarray(means), tuple(gaps))
 
+    @property
+    def number_names(self) -> list[str]:
+        """Names of the columns of numbers that a table becomes."""
+        out = []
+        for name, values, gap in zip(self.names, self.values, self.gaps, strict=True):
+            out += [name] if values is None else [f"{name}={value}" for value in values]
+            out += [f"{name} is missing"] if gap else []
+        return out
+
     def __call__(self, table: Any) -> Float[np.ndarray, "rows features"]:
         """Return the numbers of a table with the same columns.
 

@@ -5,20 +5,25 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import bnn
+from ..bnn._predictive.draw_outputs import NUM_SAMPLES
 from ..bnn._predictive.static import Static
 from ..datasets import Standardizer
 
-TILE = 8
-"""Rows computed at a time. Programs for more rows are loops over such tiles, so that
-the prediction of a row does not depend on how many others there are."""
+TILE = 4
+"""Rows computed at a time. All programs are loops over such tiles, so that the
+prediction of a row does not depend on how many others there are, to the last bit."""
 
-SIZES = (TILE, 64, 1024)
-"""Rows of the programs; others are padded. Each size is compiled when it is needed."""
+SIZES = (2 * TILE, 64, 1024)
+"""Rows of the programs; others are padded. Each size is compiled when it is needed.
+
+XLA removes a loop over a single tile and then fuses, and rounds, in another way: the
+smallest program has two."""
 
 _MODELS = 64
 
@@ -60,15 +65,14 @@ class Fitted:
             count = len(cut[0])
             padded = [_padded(a) for a in cut]
             found = _program(
-                _ready(self), self.key, *padded, shared=shared, statistic=statistic,
-                num_samples=self.num_samples,
+                *_ready(self), self.key, *padded, shared=shared, statistic=statistic
             )  # fmt: skip
             parts.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], found))
         return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 @functools.partial(jax.jit, static_argnames=("statistic", "num_samples"))
-def _program(static, key, x, *rows, shared, statistic, num_samples):
+def _program(static, num_samples, key, x, *rows, shared, statistic):
     posterior, likelihood = static.value
     predictive = bnn.predict(
         posterior,
@@ -82,15 +86,34 @@ def _program(static, key, x, *rows, shared, statistic, num_samples):
     return statistic(predictive, *rows, *shared)
 
 
-_kept: weakref.WeakKeyDictionary[Fitted, Static] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[Fitted, tuple] = weakref.WeakKeyDictionary()
 
 
 def _ready(fitted):
-    """The factorised posterior and its likelihood as an argument of `jax.jit`."""
+    """Posterior and likelihood as an argument of `jax.jit`, and the number of samples.
+
+    Models of a density are drawn here, once, with the keys that `bnn.predict` uses.
+    """
     if fitted not in _kept:
-        parts = (fitted.posterior.factorised(), fitted.likelihood)
-        _kept[fitted] = jax.tree.map(jnp.asarray, Static.of(parts))
+        posterior, num_samples = fitted.posterior.factorised(), fitted.num_samples
+        if posterior.num_atoms is None and not posterior.linearized:
+            posterior = _drawn(posterior, fitted.key, num_samples or NUM_SAMPLES)
+            num_samples = None
+        parts = Static.of((posterior, fitted.likelihood))
+        _kept[fitted] = jax.tree.map(jnp.asarray, parts), num_samples
     return _kept[fitted]
+
+
+@eqx.filter_jit
+def _drawn(posterior, key, num_samples):
+    """The draws of a posterior as one chain."""
+
+    def one(index):
+        model_key, _ = jax.random.split(jax.random.fold_in(key, index))
+        return eqx.partition(posterior.sample(key=model_key), eqx.is_array)
+
+    draws, rest = eqx.filter_vmap(one, out_axes=(0, None))(jnp.arange(num_samples))
+    return bnn.DrawsPosterior(jax.tree.map(lambda a: a[None], draws), rest)
 
 
 def _padded(rows):

@@ -13,10 +13,12 @@ from .. import bnn
 from ._base import (
     AbstractEstimator,
     check_settings,
+    column_names,
     keep_names,
     read_columns,
     weights_of,
 )
+from ._check_table import check_training, check_two_values
 from ._conformal import Conformal
 from ._effort import Effort
 from ._methods import Method
@@ -148,9 +150,11 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         )
         keep_names(self, table)
         X, targets = np.asarray(X, np.float64), np.asarray(y, np.float64)
+        check_training(X, column_names(self))
         weight = weights_of(sample_weight, X)
         self._single = targets.ndim == 1
         targets = targets.reshape(len(X), -1)
+        check_training(targets, [f"y{i}" for i in range(targets.shape[1])], table="y")
         noise = self._noise_of(targets)
         self._target = TargetMap.fit(self._transform(), targets)
         if not (self._target.is_affine or noise.has_all_moments):
@@ -182,6 +186,8 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         num = y.shape[1]
         if self.likelihood is None:
             self._discrete = self.noise in COUNTS
+            if not self._discrete:
+                check_two_values(y)
             if self._discrete and self.target not in ("auto", "none"):
                 raise ValueError(
                     f"target={self.target!r} with noise={self.noise!r}: counts are not "

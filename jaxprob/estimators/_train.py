@@ -68,7 +68,7 @@ class Run:
     ) -> tuple[bnn.AbstractPosterior, Any]:
         """Return the posterior over models, and the history of the training."""
         e, rows = self.estimator, len(self.data[0])
-        recipe = recipe_of(e.effort)
+        recipe = recipe_of(e.effort, e._recipes)
         name = chosen_method(e.method, e.effort, rows)
         num_steps = e.num_steps or recipe.num_steps
         method = make_method(

@@ -135,7 +135,8 @@ def test_conformal_intervals_cover_and_stay_wide_where_noise_is():
 
 def test_programs_are_kept_and_agree_with_predict(caplog):
     X, _ = line(100)
-    model = linear(num_steps=20).fit(X, X[:, 0])
+    model = BNNRegressor("mean_field_vi", hidden=(), num_steps=20, random_state=0)
+    model.fit(X, X[:, 0])
     fitted = model._fitted
     mean, parts = fitted.ask(statistics.moments, X)
     expected = bnn.predict(
@@ -145,6 +146,7 @@ def test_programs_are_kept_and_agree_with_predict(caplog):
         key=fitted.key,
     )
     np.testing.assert_allclose(mean, expected.mean, atol=1e-6)
+    np.testing.assert_allclose(parts[:, 0], expected.epistemic, rtol=1e-4)
     np.testing.assert_allclose(parts[:, 1], expected.aleatoric, rtol=1e-5)
     for rows in (1, 5, 30, 65):
         np.testing.assert_array_equal(model.predict(X[:rows]), model.predict(X)[:rows])

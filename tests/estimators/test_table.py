@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxprob
-from jaxprob.estimators import BNNClassifier, BNNRegressor, _base
+from jaxprob.estimators import BNNClassifier, BNNRegressor, _train
 from jaxprob.estimators._columns import Columns, needs_columns
 from jaxprob.estimators._effort import RECIPES, Recipe, chosen_method
 
@@ -119,7 +119,7 @@ def test_the_effort_chooses_the_method():
 def test_chains_find_the_noise_of_each_half(monkeypatch):
     """A line with noise of .1 on the left and of .5 on the right."""
     short = Recipe(num_members=4, num_steps=1500, num_transitions=1500)
-    monkeypatch.setattr(_base, "recipe_of", lambda effort: short)
+    monkeypatch.setattr(_train, "recipe_of", lambda effort, recipes: short)
     rng = np.random.default_rng(0)
     X = rng.uniform(-1.0, 1.0, size=(600, 1))
     noise = np.where(X[:, 0] < 0.0, 0.1, 0.5)
