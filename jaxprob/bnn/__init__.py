@@ -90,6 +90,7 @@ from ._joint.class_weights import class_weights as class_weights
 from ._weights.learned_noise import LearnedNoise as LearnedNoise
 from ._weights.known_noise import KnownNoise as KnownNoise
 from ._joint.log_joint import LogJoint as LogJoint
+from ._joint.batch_apply import BatchApply as BatchApply
 from ._joint.check_data import check_data as check_data
 from ._inference.inference import AbstractInference as AbstractInference
 from ._inference.descent import AbstractDescent as AbstractDescent

@@ -18,6 +18,7 @@ from ...tree._single import single
 from .._weights.apply import call_model
 from .._weights.running_statistics import statistics, trains_statistics
 from .._weights.unconstrained import constrained
+from .batch_apply import BatchApply
 from .joint_likelihood import as_likelihood
 from .likelihood import Likelihood
 from .prior import Prior, log_prior
@@ -67,7 +68,8 @@ class LogJoint(eqx.Module):
         means a wrong temperature.
     - `temperature`: T.
     - `apply`: `apply(model, x, key=key)`, the output for one example. By default
-        `model(x, key=key)`, or `model(x)` if the model takes no key.
+        `model(x, key=key)`, or `model(x)` if the model takes no key. `BatchApply`
+        computes the outputs of all rows of a batch at once.
     """
 
     likelihood: Likelihood
@@ -128,6 +130,11 @@ class LogJoint(eqx.Module):
         term = plain_term if term is None else term
         model = constrained(model)
 
+        if isinstance(self.apply, BatchApply):
+            row, mask = self.apply.rows(model, batch, key=key), unpack(batch)[1]
+            values = jax.vmap(lambda row: term(self.likelihood(row.x), row))(row)
+            return self._scaled(row.known(mask), values, mask)
+
         def one(row, key):
             return term(self.likelihood(self.apply(model, row.x, key=key)), row)
 
@@ -179,10 +186,14 @@ class LogJoint(eqx.Module):
         keys = None if key is None else example_keys(key, num_rows(data))
         out = mapped(row, keys)
         values, rest = out if isinstance(out, tuple) else (out, None)
+        return self._scaled(row.weight, values, mask), rest
+
+    def _scaled(self, weights, values, mask):
+        """N/B times the weighted sum of the values of rows."""
         values = single(values)
-        total = jnp.sum(weighted(row.weight, values))
+        total = jnp.sum(weighted(weights, values))
         count = jnp.maximum(jnp.sum(jnp.asarray(mask)), 1).astype(values.dtype)
-        return self.num_data * (total / count), rest
+        return self.num_data * (total / count)
 
     def log_prior(self, params: PyTree) -> Float[Array, ""]:
         """Return the log prior density of all floating-point arrays, in nats.
