@@ -27,8 +27,8 @@ steps at each level). Each steps down a grid of levels, such as `KarrasGrid(18)`
 `log_prob` is the density of one example, by the same flow; `encode` and `decode` are
 the flow as a map between data and noise. `map_examples` applies them to many examples.
 
-`Guided`, `Autoguided` and `Thresholded` take a denoiser and are denoisers, so all of
-the above works with them.
+`Guided`, `Autoguided`, `Thresholded` and `Scaled` take a denoiser and are denoisers, so
+all of the above works with them.
 
 **Flow matching** carries any source to the data: a velocity field (`VelocityField`),
 its loss (`FlowMatchingLoss`, with couplings such as `OTCoupling`), its sampler
@@ -138,5 +138,6 @@ from ._density.map_examples import map_examples as map_examples
 from ._denoiser.guidance import Guided as Guided
 from ._denoiser.autoguidance import Autoguided as Autoguided
 from ._denoiser.threshold import Thresholded as Thresholded
+from ._denoiser.scaled import Scaled as Scaled
 from ._denoiser.recipes import kidger_mixer as kidger_mixer
 from . import nn as nn

@@ -80,10 +80,16 @@ def masked_condition(cond: Any) -> Condition:
     - `cond`: array of floats, of one example or of several.
     """
     if not isinstance(cond, ARRAYS) or not jnp.issubdtype(cond.dtype, jnp.floating):
-        raise TypeError("cond is no array of floats: only these can hold NaN")
-    xp = np if isinstance(cond, np.ndarray) else jnp
-    known = ~xp.isnan(cond)
-    return Condition(xp.where(known, cond, xp.zeros_like(cond)), known)
+        kind = cond.dtype if isinstance(cond, ARRAYS) else type(cond).__name__
+        raise TypeError(
+            f"cond is {kind}: give an array of floats, in which NaN is a missing entry"
+        )
+    if isinstance(cond, np.ndarray):
+        known = ~np.isnan(cond)
+        return Condition(np.where(known, cond, np.zeros_like(cond)), known)
+    value = jnp.asarray(cond)
+    known = ~jnp.isnan(value)
+    return Condition(jnp.where(known, value, 0.0), known)
 
 
 class GuidedCondition(eqx.Module):
