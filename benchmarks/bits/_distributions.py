@@ -108,7 +108,7 @@ def tuned():
     posterior, history = bnn.train_by_evidence(
         method, model, (X, Y), key=KEY, num_rounds=2, num_steps=3, noise=True
     )
-    again = bnn.tune_prior(posterior, num_steps=5)
+    again = bnn.tune_prior(posterior)
     return {
         "history": history,
         "mean": posterior.mean(),

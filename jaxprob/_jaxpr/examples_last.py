@@ -19,16 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import (
-    ClosedJaxpr,
-    DebugInfo,
-    DropVar,
-    Jaxpr,
-    Literal,
-    jaxpr_as_fun,
-    jaxprs_in_params,
-)
+from jax.extend.core import ClosedJaxpr, DropVar, Literal, jaxprs_in_params
 
+from .equation import equation_as_function, results, without_literals
 from .switches import is_on
 
 _ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "max", "min", "pow", "rem"}
@@ -107,7 +100,7 @@ def _is_closed(eqn, constants):
         return True
 
     def pull(*args):
-        outs, back = jax.vjp(_function(eqn), *args)
+        outs, back = jax.vjp(equation_as_function(eqn), *args)
         return back(jax.tree.map(_zero_tangent, outs))
 
     inputs = [var.aval for var in eqn.invars if not isinstance(var, Literal)]
@@ -145,8 +138,11 @@ def _run(jaxpr, constants, args, size):
         if any(mapped for _, mapped in operands):
             outs = [(out, True) for out in _mapped_equation(eqn, operands, size)]
         else:
-            outs = [(out, False) for out in _function(eqn)(*_arrays(eqn, operands))]
-        env.update(zip(_results(eqn), outs, strict=True))
+            outs = [
+                (out, False)
+                for out in equation_as_function(eqn)(*_arrays(eqn, operands))
+            ]
+        env.update(zip(results(eqn), outs, strict=True))
     return [read(var) for var in jaxpr.outvars]
 
 
@@ -156,7 +152,9 @@ def _mapped_equation(eqn, operands, size):
         constants = [(const, False) for const in closed.consts]
         outs = _run(closed.jaxpr, constants, operands, size)
         pairs = zip(eqn.outvars, outs, strict=True)
-        return [_spread(out, size) for var, out in pairs if not _is_dropped(var)]
+        return [
+            _spread(out, size) for var, out in pairs if not isinstance(var, DropVar)
+        ]
     if eqn.primitive.name == "dot_general":
         out = _product(eqn, operands)
         if out is not None:
@@ -175,12 +173,12 @@ def _mapped_equation(eqn, operands, size):
     arrays = _arrays(eqn, operands)
     if eqn.primitive.name == "custom_jvp_call" and all(map(_is_inexact, arrays)):
         return _with_own_rule(eqn, axes, size)(*arrays)
-    return jax.vmap(_function(eqn), axes, -1)(*arrays)
+    return jax.vmap(equation_as_function(eqn), axes, -1)(*arrays)
 
 
 def _with_own_rule(eqn, axes, size):
     """A call with a custom derivative, such as relu's, which is mapped as well."""
-    one = _function(eqn)
+    one = equation_as_function(eqn)
 
     @jax.custom_jvp
     def call(*arrays):
@@ -216,27 +214,8 @@ def _product(eqn, operands):
     return eqn.primitive.bind(weight, rows, **params)
 
 
-def _function(eqn):
-    """The equation as a function of the operands that are no literals."""
-    inputs = [var for var in eqn.invars if not isinstance(var, Literal)]
-    outputs = _results(eqn)
-    names = (("",) * len(inputs), ("",) * len(outputs))
-    about = DebugInfo("vmap_last", eqn.primitive.name, *names)
-    jaxpr = Jaxpr((), inputs, outputs, [eqn], debug_info=about)
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))
-
-
-def _arrays(eqn, operands):
-    pairs = zip(eqn.invars, operands, strict=True)
-    return [a for var, (a, _) in pairs if not isinstance(var, Literal)]
-
-
-def _results(eqn):
-    return [var for var in eqn.outvars if not _is_dropped(var)]
-
-
-def _is_dropped(var):
-    return isinstance(var, DropVar)
+def _arrays(eqn, pairs):
+    return without_literals(eqn, [array for array, _ in pairs])
 
 
 def _spread(operand, size):

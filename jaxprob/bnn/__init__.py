@@ -130,6 +130,8 @@ from ._laplace.curvature import (
     AbstractCurvature as AbstractCurvature,
     DiagonalCurvature as DiagonalCurvature,
     FullCurvature as FullCurvature,
+)
+from ._laplace.kronecker_curvature import (
     KroneckerBlock as KroneckerBlock,
     KroneckerCurvature as KroneckerCurvature,
 )

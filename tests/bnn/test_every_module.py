@@ -112,7 +112,6 @@ NO_DROPOUT = r"has no eqx\.nn\.Dropout"
 NO_FUNCTION = "normalises by statistics of the batch, so it has no output for one"
 USED_AGAIN = "estimator='local' draws the outputs"
 TRAINING_MODE = "is in training mode"
-NO_FACTOR = "no Kronecker factor for "
 HOLDS_DROPOUT = ("attention", "own class")  # attention has a layer of it
 REFUSED = {
     **{
@@ -129,10 +128,6 @@ REFUSED = {
         if method.startswith("Laplace")
     },
     ("MeanFieldVI, local", "attention"): USED_AGAIN,
-    ("Laplace, Kronecker", "attention"): NO_FACTOR,
-    ("Laplace, Kronecker", "recurrent"): NO_FACTOR,
-    ("Laplace, Kronecker", "own class"): NO_FACTOR,
-    ("Laplace, last layer", "own class"): NO_FACTOR,
 }
 
 

@@ -49,14 +49,6 @@ def test_an_empty_choice_is_told_what_there_is(name):
         CHOICES[name](none).init(mlp(), key=KEY)
 
 
-def test_blocks_know_before_training_what_they_cannot_do():
-    model = eqx.nn.GRUCell(3, 3, key=KEY)
-    block = bnn.Laplace(bnn.MAP(JOINT, SGD), "kronecker")
-    method = bnn.Blocks(bnn.MAP(JOINT, SGD), {"weight_ih": block})
-    with pytest.raises(ValueError, match="no Kronecker factor for weight_ih"):
-        method.init(model, key=KEY)
-
-
 HOLD_RANDOM_LEAVES = {
     "MAP": bnn.MAP(JOINT, SGD),
     "IVON": bnn.IVON(JOINT, 0.1),
@@ -166,13 +158,20 @@ class Tied(eqx.Module):
 
 
 @pytest.mark.slow
-def test_tied_weights_have_no_kronecker_factor():
+def test_tied_weights_are_one_layer_of_two_uses():
     where = "shared.pytree.0"
     method = bnn.Laplace(bnn.MAP(JOINT, SGD), "kronecker", where=where)
-    with pytest.raises(ValueError, match=r"pytree\.0: the model reads its weight"):
-        method.posterior(method.init(Tied()), [(X, Y)])
+    posterior = method.posterior(method.init(Tied()), [(X, Y)])
+    weight, bias = posterior.curvature.blocks
+    assert weight.path == "shared.pytree.0.weight"
+    assert (weight.shape, weight.bias_start) == ((1, 3, 3), None)
+    # The second layer has another bias, so that of the first is a vector.
+    assert (bias.path, bias.shape) == ("shared.pytree.0.bias", (1, 1, 3))
     method = bnn.Laplace(bnn.MAP(JOINT, SGD), where=where)
-    assert method.posterior(method.init(Tied()), [(X, Y)]).tau().shape == (12,)
+    exact = method.posterior(method.init(Tied()), [(X, Y)]).curvature.matrix
+    assert np.allclose(bias.inputs[0], exact[9:, 9:], rtol=1e-5)
+    trace = np.trace(weight.inputs[0]) * np.trace(weight.outputs[0])
+    assert np.isclose(trace, np.trace(exact[:9, :9]), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._joint.output_hessian import Kind
-from .curvature import AbstractCurvature, FullCurvature, KroneckerCurvature
+from .curvature import AbstractCurvature, FullCurvature
+from .kronecker_curvature import KroneckerCurvature
 from .low_rank import LowRankCurvature
 from .positive_part import positive_part
 
@@ -73,7 +74,7 @@ def check_precision(
 def warn_if_flat(matrix: AbstractCurvature) -> None:
     """Warn where the log-likelihood has no curvature at all."""
     if isinstance(matrix, KroneckerCurvature):
-        arrays = [block.outputs for block in matrix.blocks]
+        arrays = [_trace(block) for block in matrix.blocks]
     elif isinstance(matrix, LowRankCurvature):
         arrays = [matrix.factor]
     else:
@@ -126,12 +127,19 @@ def check_columns(matrix: KroneckerCurvature, tau: Float[Array, " dim"]) -> None
     """
     for block in matrix.blocks:
         rows = np.asarray(block.matrix(tau))
-        if not (rows == rows[:1]).all():
+        if not (rows == rows[:, :1]).all():
             raise ValueError(
+                f"no Kronecker form for the prior of {block.path}: "
                 "structure='kronecker' takes priors whose precision is the same for "
                 "all outputs of a layer, such as one Normal for each leaf; this one's "
-                "differs. Use structure='diagonal', 'low_rank' or 'full'."
+                "differs. Use structure='diagonal', 'low_rank' or 'full', or leave the "
+                "leaf out by `where`."
             )
+
+
+def _trace(block):
+    traces = [np.trace(f, axis1=1, axis2=2) for f in (block.inputs, block.outputs)]
+    return traces[0] * traces[1]
 
 
 @eqx.filter_jit

@@ -11,8 +11,8 @@ from .curvature import (
     AbstractCurvature,
     DiagonalCurvature,
     FullCurvature,
-    KroneckerCurvature,
 )
+from .kronecker_curvature import KroneckerCurvature
 from .low_rank import LowRankCurvature
 from .sum_of_curvatures import dense, diagonal_of
 
@@ -76,12 +76,12 @@ def _variance(curvature, tau):
     if isinstance(curvature, DiagonalCurvature):
         return 1.0 / (curvature.diagonal + tau)
     if isinstance(curvature, KroneckerCurvature):
-        parts = []
+        total = jnp.zeros_like(tau)
         for block, root in zip(curvature.blocks, curvature.root(tau), strict=True):
             scale, in_basis, out_basis, values = root
-            part = out_basis**2 @ (1.0 / values) @ (in_basis**2).T
-            parts.append(block.flat(part * scale[None] ** 2))
-        return jnp.concatenate(parts)
+            part = out_basis**2 @ (1.0 / values) @ (in_basis**2).mT
+            total = block.put(total, part * scale[:, None] ** 2)
+        return total
     if isinstance(curvature, LowRankCurvature):
         scale, white, factor = curvature.root(tau)
         inner = jax.scipy.linalg.cho_solve((factor, True), white.T)

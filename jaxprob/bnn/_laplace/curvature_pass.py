@@ -21,8 +21,6 @@ from .curvature import (
     AbstractCurvature,
     DiagonalCurvature,
     FullCurvature,
-    KroneckerBlock,
-    KroneckerCurvature,
 )
 from .dense import (
     HESSIAN_COLUMNS,
@@ -31,7 +29,14 @@ from .dense import (
     exact_hessian,
     full_matrix,
 )
-from .kronecker import factored_layers, kronecker_factors, layer_inputs
+from .kronecker import (
+    Sharing,
+    kronecker_block,
+    kronecker_factors,
+    numbers_of_row,
+)
+from .kronecker_curvature import KroneckerCurvature
+from .layers import Layers
 from .low_rank import curvature_product, leading_factor, reiterable
 from .sum_over_rows import batch_size_for, sum_over_rows
 
@@ -66,6 +71,7 @@ def curvature(
     structure: Structure,
     kind: Kind,
     rank: int,
+    sharing: Sharing,
 ) -> Pass:
     """Return the curvature over a data set.
 
@@ -80,20 +86,19 @@ def curvature(
     - `structure`: shape of the matrix.
     - `kind`: `"ggn"`, `"hessian"`, or `"fisher"` for the empirical Fisher matrix.
     - `rank`: of `"low_rank"`.
+    - `sharing`: of `"kronecker"`.
     """
     model = eqx.nn.inference_mode(model)
-    layers = factored_layers(model, flags) if structure == "kronecker" else ()
     batches = reiterable(batches)
-    first: list[tuple[LogJoint, bool]] = []
+    first: list[tuple[LogJoint, bool, PyTree]] = []
 
     def whole(columns=None):
         total: Any = None
         for batch in batches:
             if not first:
-                first.append(_linked(joint, model, as_row(unpack(batch)[0]).x))
-            part = _sums(
-                first[0][0], model, flags, layers, batch, columns, structure, kind
-            )
+                x = as_row(unpack(batch)[0]).x
+                first.append((*_linked(joint, model, x), x))
+            part = _sums(first[0][0], model, flags, batch, columns, structure, kind)
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         if total is None:
             raise ValueError("batches is empty: give the training set once more")
@@ -115,9 +120,11 @@ def curvature(
     elif structure == "low_rank":
         result = matrix.scaled(factor)
     else:
+        linked, _, x = first[0]
+        parts = Layers(linked, model, flags, x).parts
         blocks = [
-            KroneckerBlock(factor * a, b / total_weight, layer.start, layer.bias)
-            for layer, (a, b) in zip(layers, matrix, strict=True)
+            kronecker_block(part, sums, sharing, factor, total_weight)
+            for part, sums in zip(parts, matrix, strict=True)
         ]
         result = KroneckerCurvature(tuple(blocks))
     return Pass(result, factor * values, factor * targets, first[0][1])
@@ -143,7 +150,7 @@ def _linked(joint, model, x):
 
 
 @eqx.filter_jit
-def _sums(joint, model, flags, layers, batch, columns, structure, kind):
+def _sums(joint, model, flags, batch, columns, structure, kind):
     """Matrix, values and counts of one batch. Compiled once for all passes."""
     data, mask = unpack(batch)
     if isinstance(batch, Batch):
@@ -155,14 +162,14 @@ def _sums(joint, model, flags, layers, batch, columns, structure, kind):
     def some_rows(data, weights):
         x, y = data
         matrix, values = _part(
-            joint, model, flags, layers, x, y, weights, columns, structure, kind
+            joint, model, flags, x, y, weights, columns, structure, kind
         )
         targets = jax.vmap(num_observed)(y).astype(values.dtype)
         total_weight = jnp.sum(weights).astype(values.dtype)
         counts = total_weight, jnp.sum(weighted(weights, targets))
         return matrix, jnp.sum(weighted(weights, values), 0), counts
 
-    size = _row_bytes(joint, model, flags, layers, x, structure, kind)
+    size = _row_bytes(joint, model, flags, x, structure, kind)
     batch_size = batch_size_for(size, num_rows(y))
     sums = sum_over_rows(some_rows, (x, y), row.known(mask), batch_size)
     matrix, values, (total_weight, targets) = sums
@@ -170,18 +177,18 @@ def _sums(joint, model, flags, layers, batch, columns, structure, kind):
     return matrix, values, (rows, total_weight, targets)
 
 
-def _part(joint, model, flags, layers, x, y, weights, columns, structure, kind):
+def _part(joint, model, flags, x, y, weights, columns, structure, kind):
     if kind == "hessian":
         return exact_hessian(joint, model, flags, x, y, weights)
     if structure == "kronecker":
-        return kronecker_factors(joint, model, layers, x, y, weights, kind)
+        return kronecker_factors(joint, model, flags, x, y, weights, kind)
     if structure == "low_rank":
         return curvature_product(joint, model, flags, x, y, weights, kind, columns)
     make = diagonal if structure == "diagonal" else full_matrix
     return make(joint, model, flags, x, y, weights, kind)
 
 
-def _row_bytes(joint, model, flags, layers, x, structure, kind):
+def _row_bytes(joint, model, flags, x, structure, kind):
     """Memory of one row: the derivatives of its outputs, H, and arrays of its size."""
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
     vector, output = as_function(joint, model, flags)
@@ -196,11 +203,7 @@ def _row_bytes(joint, model, flags, layers, x, structure, kind):
         some = batch_size_for(2 * vector.size * flat.dtype.itemsize, out)
         numbers = (2 * some + 1) * vector.size
     elif structure == "kronecker":
-        inputs = layer_inputs(joint, model, layers, x)
-        numbers = sum(
-            uses.shape[0] * (uses.shape[1] + 2 * layer.width)
-            for uses, layer in zip(inputs, layers, strict=True)
-        )
+        numbers = numbers_of_row(Layers(joint, model, flags, x))
     else:
         numbers = 0
     return flat.dtype.itemsize * (matrices + numbers)

@@ -1,235 +1,242 @@
-"""Kronecker factors of each affine layer, from one pass over rows."""
+"""Kronecker factors of each part of the weights, from one pass over rows."""
 
-from typing import Any
+from typing import Literal, NamedTuple, TypeAlias
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ... import tree
-from ..._checks import path_name
-from ..._jaxpr.trace_scope import trace_scope
 from ..._types import Model
 from ...tree._ravel import ravel
 from ...tree._single import single
 from .._joint.log_joint import LogJoint
 from .._joint.output_hessian import Kind, output_hessian
 from .._joint.row import weighted
-from .._weights.edge import constraint_of
 from .dense import batches_of_outputs
+from .kronecker_curvature import KroneckerBlock
+from .layers import Layers, Part, in_order
 
-CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.Conv1d, eqx.nn.Conv2d, eqx.nn.Conv3d)
+Sharing: TypeAlias = Literal["scaled", "expand", "reduce"]
 
 
-class FactoredLayer(eqx.Module):
-    """A layer that has a pair of factors.
+class Sums(NamedTuple):
+    """Sums over rows from which `kronecker_block` makes the factors of a part.
 
     **Fields:**
 
-    - `path`: of the layer in the model.
-    - `bias`: whether its bias is among the chosen leaves.
-    - `start`: first place of its weights in the vector of all.
-    - `width`: outputs or channels.
+    - `inputs`, `outputs`: by the setting of a layer, `"expand"` and `"reduce"`, or by
+        another kind of part; see `kronecker_factors`.
+    - `trace`: of the exact block.
     """
 
-    path: str = eqx.field(static=True)
-    bias: bool = eqx.field(static=True)
-    start: int = eqx.field(static=True)
-    width: int = eqx.field(static=True)
-
-
-class _Tap(eqx.Module):
-    """A layer that records its inputs and adds a probe to its output.
-
-    Inputs have one row for each use of the weights: a linear layer has one use, a
-    convolution has one at each place.
-    """
-
-    layer: Any
-    probe: Float[Array, "uses out"] | None
-    path: str = eqx.field(static=True)
-    scope: Any = eqx.field(static=True)
-    notes: dict = eqx.field(static=True)
-
-    @property
-    def weight(self):
-        return self._read()
-
-    @property
-    def bias(self):
-        return self._read()
-
-    def _read(self):
-        raise ValueError(
-            f"no Kronecker factor for {self.path}: the model reads its weight or bias "
-            "beside calling it, as tied layers do. Use structure='diagonal', "
-            "'low_rank' or 'full', or leave it out by `where`."
-        )
-
-    def __call__(self, x, *, key=None):
-        if self.path in self.notes or trace_scope() != self.scope:
-            raise ValueError(
-                f"no Kronecker factor for {self.path}: it is used several times for an "
-                "example, or inside a loop or vmap of the model. Use "
-                "structure='diagonal' or 'full', or leave it out by `where`."
-            )
-        out = self.layer(x)
-        channels = self.layer.weight.shape[0]
-        uses = out.size // channels
-        if isinstance(self.layer, CONVOLUTIONS):
-            inputs = patches(self.layer, x).reshape(-1, uses).T
-        else:
-            inputs = jnp.ravel(x)[None]
-        self.notes[self.path] = inputs
-        if self.probe is None:
-            return out
-        return out + self.probe.T.reshape(out.shape)
-
-
-def patches(
-    conv: eqx.nn.Conv, x: Float[Array, "channels *places"]
-) -> Float[Array, "features *out_places"]:
-    """Return the inputs that the weights multiply at each place, in their order."""
-    padding = conv.padding
-    if conv.padding_mode != "ZEROS":
-        x, padding = conv._nonzero_pad(x), "VALID"
-    return jax.lax.conv_general_dilated_patches(
-        x[None], conv.kernel_size, conv.stride, padding, rhs_dilation=conv.dilation
-    )[0]
-
-
-def factored_layers(model: Model, flags: PyTree[bool]) -> tuple[FactoredLayer, ...]:
-    """Return all layers that hold chosen leaves, in the order of `tree.ravel`.
-
-    **Raises:** `ValueError` for a chosen leaf that has no Kronecker factor.
-    """
-    nodes = jax.tree_util.tree_leaves_with_path(model, is_leaf=_has_factors)
-    chosen = tree.paths(eqx.filter(model, flags))
-    layers, start, covered = [], 0, set()
-    for path, node in nodes:
-        name = path_name(path)
-        prefix = name + "." if name else ""
-        if not _has_factors(node) or prefix + "weight" not in chosen:
-            continue
-        bias = prefix + "bias" in chosen
-        layers.append(FactoredLayer(name, bias, start, len(node.weight)))
-        start += node.weight.size + (node.bias.size if bias else 0)
-        covered |= {prefix + "weight", prefix + "bias"}
-    missing = [path for path in chosen if path not in covered]
-    if missing and missing[0].endswith(".coordinates"):
-        path = missing[0].removesuffix(".coordinates")
-        edge = constraint_of(tree.get(model, path).edge)
-        raise ValueError(
-            f"no Kronecker factor for {path}, whose prior has an edge ({edge}): a "
-            "layer is not linear in the unconstrained coordinates of its weights. "
-            "Leave the leaf out by `where`, or use structure='full', 'low_rank' or "
-            "'diagonal'."
-        )
-    if missing:
-        raise ValueError(
-            f"no Kronecker factor for {missing[0]}: each eqx.nn.Linear and each "
-            "convolution with groups=1 has one if its weight is chosen, and nothing "
-            "else has. Leave the leaf out by `where`, or use structure='diagonal', "
-            "'low_rank' or 'full'."
-        )
-    return tuple(layers)
-
-
-def _has_factors(node):
-    # Not a subclass, whose call may be another; not a stack of layers, for a scan.
-    if type(node) is eqx.nn.Linear:
-        return getattr(node.weight, "ndim", 2) == 2
-    if type(node) in CONVOLUTIONS and node.groups == 1:
-        return getattr(node.weight, "ndim", 0) == node.num_spatial_dims + 2
-    return False
+    inputs: dict[str, Float[Array, "groups in in"]]
+    outputs: dict[str, Float[Array, "groups out out"]]
+    trace: Float[Array, ""]
 
 
 def kronecker_factors(
     joint: LogJoint,
     model: Model,
-    layers: tuple[FactoredLayer, ...],
+    flags: PyTree[bool],
     x: PyTree,
     y: PyTree,
     weights: Float[Array, " rows"],
     kind: Kind,
-) -> tuple[list[tuple[Array, Array]], Float[Array, "rows 2"]]:
-    r"""Return sums over rows of $\sum_t a_t a_t^\top$ and of the mean over t of
-    $J_t^\top H J_t$, for each layer; and the values of `output_hessian`.
+) -> tuple[list[Sums], Float[Array, "rows 2"]]:
+    r"""Return sums over rows for each part of the weights, and the values of
+    `output_hessian`.
 
-    t runs over the uses of the weights for one example, the places of a convolution
-    (KFAC-expand). Reference: *Kronecker-factored approximate curvature for modern
-    neural network architectures*, Eschenhagen, Immer, Turner, Schneider and Hennig,
-    2023, https://arxiv.org/abs/2311.00636.
+    A layer with the inputs $a_t$ and derivatives $J_t$ of the output in its results, t
+    running over the uses of the weights for one row (places of a convolution, tokens,
+    steps of a recurrent cell), has
+
+    $$\text{expand: } \sum_t a_t a_t^\top, \; \frac 1 T \sum_t J_t^\top H J_t, \qquad
+      \text{reduce: } \bar a \bar a^\top, \; g^\top H g \; \text{ with } \bar a = \frac
+      1 T \sum_t a_t, \; g = \sum_t J_t$$
+
+    A vector has its exact block $J^\top H J$. With D, the derivative in a table as a
+    matrix, a table has $D^\top H D$ summed over its rows, and over its columns.
+
+    Reference: *Kronecker-factored approximate curvature for modern neural network
+    architectures*, Eschenhagen, Immer, Turner, Schneider and Hennig, 2023, sections 3.2
+    and 3.3, https://arxiv.org/abs/2311.00636.
     """
+    layers = Layers(joint, model, flags, x)
 
     def one(probes, x):
-        out, inputs = _tapped(joint, model, layers, x, probes)
+        out, inputs = layers(probes, x)
         return ravel(out)[0], (out, inputs)
 
     def all_rows(probes):
         return jax.vmap(one)(probes, x)
 
-    probes = [
-        jnp.zeros((len(weights), uses.shape[0], layer.width), uses.dtype)
-        for layer, uses in zip(
-            layers, layer_inputs(joint, model, layers, x), strict=True
-        )
-    ]
+    rows = len(weights)
+    probes = jax.tree.map(
+        lambda a: jnp.zeros((rows, *a.shape), a.dtype), layers.probes()
+    )
     _, pull, (out, inputs) = jax.vjp(all_rows, probes, has_aux=True)
     hessians, values = jax.vmap(lambda out, y: output_hessian(joint, out, y, kind))(
         out, y
     )
     hessians = weighted(weights, hessians)
 
-    def add(total, pair):
+    inputs = [_inputs(layers, part, inputs) for part in layers.parts]
+    size = sum(p.size * p.dtype.itemsize for p in jax.tree.leaves(probes))
+
+    def outer(pair):
         (left,), (right,) = jax.vmap(pull)(pair[0]), jax.vmap(pull)(pair[1])
-        parts = [
-            jnp.einsum("cnto,cntp->op", single(j), single(s)) / j.shape[2]
-            for j, s in zip(left, right, strict=True)
+        return [
+            _outer(part, a, *(_derivative(layers, part, d) for d in (left, right)))
+            for part, a in zip(layers.parts, inputs, strict=True)
         ]
-        return jax.tree.map(jnp.add, total, parts), None
 
-    pairs = batches_of_outputs(hessians, sum(p.size * p.dtype.itemsize for p in probes))
-    start = [jnp.zeros(p.shape[-1:] * 2, single(p).dtype) for p in probes]
+    def add(total, pair):
+        return jax.tree.map(jnp.add, total, outer(pair)), None
+
+    pairs = batches_of_outputs(hessians, size)
+    shapes = jax.eval_shape(outer, jax.tree.map(lambda a: a[0], pairs))
+    start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     outers, _ = jax.lax.scan(add, start, pairs)
-    factors = []
-    for a, b, layer in zip(inputs, outers, layers, strict=True):
-        a = single(a)
-        if layer.bias:
-            a = jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), a.dtype)], 2)
-        width = a.shape[-1]
-        left = weighted(weights, a)
-        factors.append((left.reshape(-1, width).T @ a.reshape(-1, width), b))
-    return factors, values
+    sums = [
+        Sums({**columns, **_input_factors(weights, a)}, outputs, trace)
+        for a, (columns, outputs, trace) in zip(inputs, outers, strict=True)
+    ]
+    return sums, values
 
 
-def layer_inputs(
-    joint: LogJoint, model: Model, layers: tuple[FactoredLayer, ...], x: PyTree
-) -> list[jax.ShapeDtypeStruct]:
-    """Return the shape (uses, in) of each layer's inputs in one row."""
-    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
-    none = [None] * len(layers)
-    return jax.eval_shape(lambda x: _tapped(joint, model, layers, x, none), row)[1]
+def kronecker_block(
+    part: Part,
+    sums: Sums,
+    sharing: Sharing,
+    factor: Float[Array, ""],
+    total_weight: Float[Array, ""],
+) -> KroneckerBlock:
+    """Return the block of a part from the sums over all rows.
+
+    **Arguments:**
+
+    - `part`: of the weights.
+    - `sums`: over all rows.
+    - `sharing`: of weights that are used several times for a row; `"scaled"` is
+        `"expand"` times the number that makes its trace the exact one.
+    - `factor`: N over the number of rows.
+    - `total_weight`: the sum of the weights of the rows.
+    """
+    if part.kind == "vector":
+        inputs = sums.inputs["columns"]
+        outputs = jnp.ones((1, 1, 1), inputs.dtype)
+    elif part.kind == "table":
+        # Both sums have the trace of the exact block.
+        inputs = sums.inputs["columns"]
+        nonzero = jnp.where(sums.trace == 0.0, jnp.ones_like(sums.trace), sums.trace)
+        outputs = sums.outputs["rows"] / nonzero
+    else:
+        inputs, outputs = _of_layer(sums, sharing, total_weight)
+    return KroneckerBlock(
+        factor * inputs,
+        outputs,
+        part.path,
+        part.start,
+        part.bias_start,
+        part.transposed,
+    )
 
 
-def _tapped(joint, model, layers, x, probes):
-    """The output, and the inputs of each layer; probes are added to their outputs."""
-    notes, scope = {}, trace_scope()
-    tapped = model
-    for layer, probe in zip(layers, probes, strict=True):
-        tapped = tree.swap(
-            tapped,
-            layer.path,
-            lambda node, path=layer.path, probe=probe: _Tap(
-                node, probe, path, scope, notes
-            ),
-        )
-    out = joint.apply(tapped, x, key=jax.random.key(0))
-    unused = [layer.path for layer in layers if layer.path not in notes]
-    if unused:
-        raise ValueError(
-            f"no Kronecker factor for {unused[0]}: the model never calls it. "
-            "Leave it out by `where`."
-        )
-    return out, [notes[layer.path] for layer in layers]
+def numbers_of_row(layers: Layers) -> int:
+    """Return how many numbers inputs and derivatives have in one row."""
+    ours, uses = layers.probes()
+    leaves = sum(leaf.size for leaf in ours.values())
+    numbers = 2 * (leaves + sum(probe.size for probe in uses))
+    for part in layers.parts:
+        inputs = [layers.program.inputs[use] for use in part.uses]
+        pairs = sum(a.shape[1] for a in inputs) ** 2
+        numbers += sum(a.size for a in inputs)
+        numbers += 2 * part.shape[0] * min(pairs, part.shape[1] * part.shape[2])
+    return numbers
+
+
+def _of_layer(sums, sharing, total_weight):
+    pairs = {
+        name: (sums.inputs[name], sums.outputs[name] / total_weight)
+        for name in sums.inputs
+    }
+    if len(pairs) == 1 or sharing == "expand":
+        return pairs["expand"]
+    if sharing == "reduce":
+        return pairs["reduce"]
+
+    inputs, outputs = pairs["expand"]
+    traces = [jnp.trace(f, axis1=1, axis2=2) for f in (inputs, outputs)]
+    ours = jnp.sum(traces[0] * traces[1])
+    ratio = sums.trace / jnp.where(ours == 0.0, jnp.ones_like(ours), ours)
+    return inputs, ratio * outputs
+
+
+def _outer(part, a, j, s):
+    """Sums over outputs and rows of products of the derivatives j and s = H j: those of
+    the columns, those of the rows, and their trace.
+    """
+    if part.kind == "vector":
+        columns = jnp.einsum("cni,cnj->ij", j, s)[None]
+        return {"columns": columns}, {}, jnp.trace(columns[0])
+    if part.kind == "table":
+        columns = jnp.einsum("cnro,cnrp->op", j, s)[None]
+        rows = jnp.einsum("cnro,cnso->rs", j, s)[None]
+        return {"columns": columns}, {"rows": rows}, jnp.trace(columns[0])
+    found = {"expand": jnp.einsum("cngto,cngtp->gop", j, s) / j.shape[3]}
+    trace = jnp.zeros((), j.dtype)
+    if j.shape[3] > 1:
+        found["reduce"] = jnp.einsum("cngo,cngp->gop", j.sum(3), s.sum(3))
+        trace = _trace(a, j, s)
+    return {}, found, trace
+
+
+def _derivative(layers, part, derivatives):
+    """Derivatives `(outputs, rows, ...)`, of a layer with the axes of its results."""
+    of_leaves, of_uses = derivatives
+    if part.kind == "layer":
+        found = [
+            in_order(single(of_uses[use]), {2: orders.groups, 4: orders.outs})
+            for use, orders in layers.orders(part)
+        ]
+        return jnp.concatenate(found, axis=3)
+    array = single(of_leaves[part.leaf])
+    shape = part.shape[2:] if part.kind == "vector" else part.shape[1:]
+    return array.reshape(*array.shape[:2], *shape)
+
+
+def _inputs(layers, part, inputs):
+    """Inputs `(rows, groups, uses, in)` of a layer, with 1 for its bias."""
+    if part.kind != "layer":
+        return None
+    found = [
+        in_order(single(inputs[use]), {1: orders.groups, 3: orders.ins})
+        for use, orders in layers.orders(part)
+    ]
+    a = jnp.concatenate(found, axis=2)
+    if part.bias_start is None:
+        return a
+    return jnp.concatenate([a, jnp.ones((*a.shape[:3], 1), a.dtype)], 3)
+
+
+def _input_factors(weights, a):
+    if a is None:
+        return {}
+    found = {"expand": _second_moment(weights, a)}
+    if a.shape[2] > 1:
+        found["reduce"] = _second_moment(weights, jnp.mean(a, axis=2, keepdims=True))
+    return found
+
+
+def _second_moment(weights, a):
+    return jnp.einsum("ngti,ngtj->gij", weighted(weights, a), a)
+
+
+def _trace(a, j, s):
+    r"""Sum of $\langle \sum_t j_t a_t^\top, \sum_t s_t a_t^\top \rangle$."""
+    uses, outs, ins = a.shape[2], j.shape[4], a.shape[3]
+    if uses**2 <= outs * ins:
+        inner = jnp.einsum("cngto,cnguo->ngtu", j, s)
+        return jnp.sum(inner * jnp.einsum("ngti,ngui->ngtu", a, a))
+    both = [jnp.einsum("cngto,ngti->cngoi", g, a) for g in (j, s)]
+    return jnp.sum(both[0] * both[1])

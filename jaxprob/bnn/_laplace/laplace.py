@@ -36,9 +36,9 @@ from .check_curvature import (
     warn_of_left_out,
     without_negative,
 )
-from .curvature import KroneckerCurvature
 from .curvature_pass import Structure, curvature
-from .kronecker import factored_layers
+from .kronecker import Sharing
+from .kronecker_curvature import KroneckerCurvature
 from .low_rank import LowRankCurvature
 from .posterior import LaplacePosterior
 from .prior_precision import check_structure, posterior_precision, prior_precision
@@ -80,14 +80,21 @@ class Laplace(AbstractPostHoc, AbstractConditional):
 
     - `method`: finds the mode.
     - `structure`: of $G$: `"full"` to a few thousand weights; `"kronecker"`, one factor
-        pair for each `eqx.nn.Linear` and convolution; `"low_rank"`, the leading
-        eigenvectors, for any module; `"diagonal"` for any size, without correlations.
+        pair for each layer, also inside loops and `vmap`, and the exact block of each
+        vector; `"low_rank"`, the leading eigenvectors; `"diagonal"` for any size,
+        without correlations.
     - `where`: the leaves it is over (see `jaxprob.tree`), such as the last layer; all
         random leaves of `method` by default. Others stay at the mode.
     - `kind`: `"ggn"`; `"hessian"`, of the log joint in the weights itself, for the full
         structure and a mode that has been reached; or `"fisher"` for the empirical
         Fisher matrix.
     - `rank`: how many eigenvectors `"low_rank"` keeps.
+    - `sharing`: how `"kronecker"` sums over the uses of weights that a row uses several
+        times, such as tokens, places and steps. `"expand"` takes them for independent:
+        exact for one linear layer and a loss of each use; `"reduce"` for equal: exact
+        for a loss of their mean (Eschenhagen et al., 2023,
+        https://arxiv.org/abs/2311.00636). The default `"scaled"` is `"expand"` times
+        the number that gives it the trace of the exact block.
     """
 
     wraps: ClassVar = MAP
@@ -98,6 +105,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
     where: Where | None = None
     kind: Kind = "ggn"
     rank: int = 20
+    sharing: Sharing = "scaled"
 
     def __check_init__(self):
         if self.structure not in ("full", "diagonal", "kronecker", "low_rank"):
@@ -107,6 +115,10 @@ class Laplace(AbstractPostHoc, AbstractConditional):
             )
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: at least one")
+        if self.sharing not in ("scaled", "expand", "reduce"):
+            raise ValueError(
+                f"sharing={self.sharing!r}: it is 'scaled', 'expand' or 'reduce'"
+            )
         if self.kind not in ("ggn", "hessian", "fisher"):
             raise ValueError(f"kind={self.kind!r}: it is 'ggn', 'hessian' or 'fisher'")
         if self.kind == "hessian" and self.structure != "full":
@@ -183,6 +195,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
                 structure=self.structure,
                 kind=self.kind,
                 rank=self.rank,
+                sharing=self.sharing,
             )
         log_likelihood, slopes = found.values
         matrix = found.curvature
@@ -231,8 +244,6 @@ class Laplace(AbstractPostHoc, AbstractConditional):
             raise nothing_random("where", where, model)
         check_prior(self.log_joint.prior, eqx.filter(model, flags))
         check_structure(self.log_joint.prior, self.structure)
-        if self.structure == "kronecker":
-            factored_layers(model, flags)
         return flags
 
 

@@ -1,5 +1,6 @@
 """Positive part of a curvature that was summed over all rows."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,8 @@ from .curvature import (
     AbstractCurvature,
     DiagonalCurvature,
     FullCurvature,
-    KroneckerBlock,
-    KroneckerCurvature,
 )
+from .kronecker_curvature import KroneckerCurvature
 from .low_rank import LowRankCurvature
 
 
@@ -39,11 +39,10 @@ def positive_part(
     if isinstance(curvature, KroneckerCurvature):
         blocks, fractions = [], []
         for block in curvature.blocks:
-            outputs, negative, total = _positive(block.outputs, jnp.zeros(()))
-            blocks.append(
-                KroneckerBlock(block.inputs, outputs, block.start, block.bias)
-            )
-            fractions.append(_fraction(negative, total))
+            found = [_positive_groups(f) for f in (block.inputs, block.outputs)]
+            both = [matrix for matrix, _, _ in found]
+            blocks.append(eqx.tree_at(lambda b: (b.inputs, b.outputs), block, both))
+            fractions += [_fraction(negative, total) for _, negative, total in found]
         return KroneckerCurvature(tuple(blocks)), max(fractions)
     assert isinstance(curvature, LowRankCurvature)
     # Its eigenvectors are those of positive eigenvalues already.
@@ -61,6 +60,13 @@ def _positive(matrix, least):
     # Rounding leaves eigenvalues of a positive matrix a little below zero.
     untouched = negative <= jnp.finfo(values.dtype).eps * len(values) * total
     return jnp.where(untouched, matrix, root @ root.T), negative, total
+
+
+def _positive_groups(matrices):
+    matrices, negative, total = jax.vmap(_positive, (0, None))(
+        matrices, jnp.zeros((), matrices.dtype)
+    )
+    return matrices, jnp.sum(negative), jnp.sum(total)
 
 
 def _sums(values):

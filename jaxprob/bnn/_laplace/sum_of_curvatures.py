@@ -1,5 +1,7 @@
 """Sum of two curvatures: that of the likelihood, and that of a Gaussian prior."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -7,9 +9,8 @@ from .curvature import (
     AbstractCurvature,
     DiagonalCurvature,
     FullCurvature,
-    KroneckerBlock,
-    KroneckerCurvature,
 )
+from .kronecker_curvature import KroneckerBlock, KroneckerCurvature
 from .low_rank import LowRankCurvature
 
 _NAMES = {
@@ -47,7 +48,7 @@ def sum_of_curvatures(
         )
     if isinstance(first, KroneckerCurvature) and isinstance(second, KroneckerCurvature):
         pairs = zip(first.blocks, second.blocks, strict=True)
-        return KroneckerCurvature(tuple(_nearest_product(a, b) for a, b in pairs))
+        return KroneckerCurvature(tuple(_sum_of_blocks(a, b) for a, b in pairs))
     check_sum(_NAMES[type(first)], second)
     raise AssertionError(f"{type(first).__name__} and {type(second).__name__}")
 
@@ -76,11 +77,9 @@ def dense(curvature: AbstractCurvature) -> Float[Array, "dim dim"]:
     dim = sum(block.size for block in curvature.blocks)
     matrix = jnp.zeros((dim, dim), curvature.blocks[0].inputs.dtype)
     for block in curvature.blocks:
-        end = block.start + block.size
-        columns = jnp.eye(dim, dtype=matrix.dtype)[block.start : end]
-        parts = block.outputs @ block.matrix(columns) @ block.inputs
-        rows = jnp.stack([block.flat(part) for part in parts])
-        matrix = matrix.at[block.start : end, block.start : end].set(rows)
+        columns = block.matrix(jnp.eye(dim, dtype=matrix.dtype))
+        products = block.outputs[None] @ columns @ block.inputs[None]
+        matrix = matrix + jnp.einsum("agoi,bgoi->ab", columns, products)
     return matrix
 
 
@@ -93,14 +92,35 @@ def diagonal_of(curvature: AbstractCurvature) -> Float[Array, " dim"]:
     if isinstance(curvature, LowRankCurvature):
         return jnp.sum(curvature.factor**2, axis=1)
     assert isinstance(curvature, KroneckerCurvature)
-    parts = [
-        block.flat(jnp.outer(jnp.diag(block.outputs), jnp.diag(block.inputs)))
-        for block in curvature.blocks
-    ]
-    return jnp.concatenate(parts)
+    dim = sum(block.size for block in curvature.blocks)
+    total = jnp.zeros(dim, curvature.blocks[0].inputs.dtype)
+    for block in curvature.blocks:
+        outputs, inputs = (
+            jnp.diagonal(factor, axis1=1, axis2=2)
+            for factor in (block.outputs, block.inputs)
+        )
+        total = block.put(total, outputs[:, :, None] * inputs[:, None])
+    return total
 
 
-def _nearest_product(first: KroneckerBlock, second: KroneckerBlock) -> KroneckerBlock:
+def _sum_of_blocks(first: KroneckerBlock, second: KroneckerBlock) -> KroneckerBlock:
+    """The nearest product of each group."""
+    if _layout(first) != _layout(second):
+        raise ValueError(
+            f"the prior is a Gaussian whose precision at {second.path} has Kronecker "
+            "factors of another layout than the curvature has: write structure='full'"
+        )
+    inputs, outputs = jax.vmap(_nearest_product)(
+        first.inputs, first.outputs, second.inputs, second.outputs
+    )
+    return eqx.tree_at(lambda b: (b.inputs, b.outputs), first, (inputs, outputs))
+
+
+def _layout(block):
+    return block.shape, block.start, block.bias_start, block.transposed
+
+
+def _nearest_product(first_inputs, first_outputs, second_inputs, second_outputs):
     r"""The product $B \otimes A$ nearest to $\sum_k B_k \otimes A_k$.
 
     Rearranged, the sum is the matrix $\sum_k \mathrm{vec}(B_k) \mathrm{vec}(A_k)^\top$
@@ -109,8 +129,8 @@ def _nearest_product(first: KroneckerBlock, second: KroneckerBlock) -> Kronecker
     eigenvector of $S_A S_B$. Both have no negative entry, because inner products of
     positive matrices have none; so has x none, and u and v are positive matrices.
     """
-    outputs, out_sizes = _normalised(first.outputs, second.outputs)
-    inputs, in_sizes = _normalised(first.inputs, second.inputs)
+    outputs, out_sizes = _normalised(first_outputs, second_outputs)
+    inputs, in_sizes = _normalised(first_inputs, second_inputs)
     weights = out_sizes * in_sizes
     inputs = inputs * weights[:, None, None]
     by_inputs = jnp.einsum("kij,lij->kl", inputs, inputs)
@@ -124,12 +144,8 @@ def _nearest_product(first: KroneckerBlock, second: KroneckerBlock) -> Kronecker
     # The mean of the outputs' factors, and the sum over rows in those of the inputs.
     size = jnp.max(out_sizes)
     size = jnp.where(size > 0, size, jnp.ones_like(size))
-    return KroneckerBlock(
-        jnp.einsum("k,kij->ij", y, inputs) / size,
-        jnp.einsum("k,kij->ij", x, outputs) * size,
-        first.start,
-        first.bias,
-    )
+    inputs = jnp.einsum("k,kij->ij", y, inputs) / size
+    return inputs, jnp.einsum("k,kij->ij", x, outputs) * size
 
 
 def _normalised(first, second):

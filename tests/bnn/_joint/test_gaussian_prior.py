@@ -372,13 +372,13 @@ def test_the_nearest_kronecker_product_is_that_of_the_singular_pair(x64):
     def block():
         roots = rng.normal(size=(3, 5)), rng.normal(size=(2, 4))
         inputs, outputs = (jnp.asarray(r @ r.T) for r in roots)
-        return bnn.KroneckerBlock(inputs, outputs, 0, False)
+        return bnn.KroneckerBlock(inputs[None], outputs[None], "weight", 0)
 
     blocks = block(), block()
     from jaxprob.bnn._laplace.sum_of_curvatures import dense, sum_of_curvatures
 
     curvatures = [bnn.KroneckerCurvature((b,)) for b in blocks]
-    total = sum(np.kron(b.outputs, b.inputs) for b in blocks)
+    total = sum(np.kron(b.outputs[0], b.inputs[0]) for b in blocks)
     assert close(dense(curvatures[0]) + dense(curvatures[1]), total)
     rearranged = total.reshape(2, 3, 2, 3).transpose(0, 2, 1, 3).reshape(4, 9)
     u, s, v = np.linalg.svd(rearranged)

@@ -72,8 +72,8 @@ def test_patterns_keep_their_order_in_every_transformation():
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.3), prior, num_data=8)
     method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.0)))
     posterior = method.posterior(method.init(model), [(x, x[:, 0])])
-    still = bnn.tune_prior(posterior, num_steps=1, learning_rate=0.0)
-    assert np.allclose(still.log_evidence(), posterior.log_evidence(), rtol=1e-5)
+    tuned = bnn.tune_prior(posterior)
+    assert tuned.log_evidence() > posterior.log_evidence()
 
 
 @pytest.mark.slow

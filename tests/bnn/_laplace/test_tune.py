@@ -66,7 +66,7 @@ def test_another_noise_is_another_pass_over_the_data(regression):
 def test_tuning_ends_where_the_evidence_is_flat_in_every_scale(regression):
     method, state, batch = regression
     posterior = method.posterior(state, [batch])
-    tuned = bnn.tune_prior(posterior, noise=True, num_steps=1500, learning_rate=0.03)
+    tuned = bnn.tune_prior(posterior, noise=True)
     assert tuned.log_evidence() > posterior.log_evidence() + 1.0
     assert set(tuned.prior.priors) == {"layers.0", "layers.1"}
     scales = [p.scale for p in tuned.prior.priors.values()]
@@ -269,10 +269,10 @@ def exact_line(residual):
 @pytest.mark.parametrize("residual", [1e-3, 1e-4])
 def test_noise_far_below_the_first_guess_is_found(residual):
     """In single precision the log-likelihood under the guess does not hold it."""
-    tuned = bnn.tune_prior(exact_line(residual), noise=True, num_steps=600)
+    tuned = bnn.tune_prior(exact_line(residual), noise=True)
     assert np.isclose(tuned.likelihood.scale, residual, rtol=1e-2)
 
 
 def test_no_noise_at_all_is_told_of():
     with pytest.raises(FloatingPointError, match="no noise to be found"):
-        bnn.tune_prior(exact_line(0.0), noise=True, num_steps=1000)
+        bnn.tune_prior(exact_line(0.0), noise=True)
