@@ -2,7 +2,7 @@
 
 A leaf that the program reads as linear maps alone, at whatever depth of loops and
 `vmap`, is a layer, together with the bias that is added to its results. Any other leaf
-has a block of its own, from the derivatives in the leaf itself.
+has its own block, from the derivatives in the leaf.
 """
 
 import math
