@@ -68,7 +68,7 @@ class Scaled(AbstractDenoiserWrapper):
         return units.to_data(self.denoiser.denoise(y, level, cond, key=key))
 
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
-        # Without units of its own the inner denoiser is that of y, with noise z.
+        # An inner denoiser without units is that of y, with the noise z.
         if self.denoiser.noise_units().is_identity:
             return self.denoiser, self._units
         return self.denoiser.standardised()[0], self.noise_units()

@@ -231,7 +231,7 @@ class AbstractReader(AbstractConditioned):
 
     @property
     def missing_entries(self) -> bool:
-        """Whether entries of a vector may be missing, NaN among them."""
+        """True if entries of a vector may be missing, NaN among them."""
         return False
 
     @property

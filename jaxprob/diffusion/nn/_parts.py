@@ -116,7 +116,7 @@ class SequenceReader(AbstractReader):
 
 
 class ReadConditions(eqx.Module):
-    """What a network gets of its conditions."""
+    """Conditions as a network reads them."""
 
     row: Float[Array, " dim"] | None = None
     channels: Float[Array, "channels *spatial"] | None = None
@@ -159,7 +159,7 @@ class ConditionReader(AbstractReader):
 
     @property
     def has_tokens(self) -> bool:
-        """Whether there is a sequence to attend to."""
+        """True if there is a sequence to attend to."""
         return any(isinstance(p, SequenceReader) for p in self.parts.values())
 
     def named(self, cond: Cond) -> dict[str, Cond]:
