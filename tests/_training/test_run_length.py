@@ -65,6 +65,33 @@ def test_step_and_epoch_go_through_the_wrappers_of_a_loss():
     )
 
 
+def noisy(model, batch, *, key):
+    (x, y), mask = jaxprob.unpack(batch)
+    noise = jax.random.normal(key, y.shape)
+    errors = (jax.vmap(model)(x) - y - noise)[:, 0] ** 2
+    return jaxprob.masked_mean(errors, mask), {}
+
+
+def noisy_in_epoch(model, batch, *, key, epoch):
+    return noisy(model, batch, key=key)
+
+
+def test_keys_are_those_of_a_run_that_counts_and_monitors_nothing():
+    monitored = optax.chain(optax.sgd(0.1), jaxprob.reduce_on_plateau(patience=99))
+    run = {**RUN, "num_epochs": 3, "validation": (X, Y)}
+    found, history = jaxprob.fit(
+        jaxprob.GradientDescent(noisy_in_epoch, monitored), MODEL, (X, Y), **run
+    )
+    plain, expected = jaxprob.fit(
+        jaxprob.GradientDescent(noisy, optax.sgd(0.1)), MODEL, (X, Y), **run
+    )
+    # The scale makes another program, which may round the last digit otherwise.
+    assert np.allclose(found.model.weight, plain.model.weight, atol=1e-6)
+    losses = [[entry["val_loss"] for entry in h] for h in (history, expected)]
+    assert np.allclose(*losses, rtol=1e-5)
+    assert int(found.epoch) == 2
+
+
 # The number of steps.
 
 CASES = {

@@ -59,7 +59,7 @@ class BatchApply(eqx.Module):
     def rows(self, model: Model, batch: PyTree, *, key: PRNGKey | None) -> Row:
         """Return outputs, in the place of inputs, and targets of the rows of a batch.
 
-        **Raises:** `TypeError` for a batch whose rows nobody counts; `ValueError` for
+        **Raises:** `TypeError` for a batch without a mask; `ValueError` for
         outputs or targets of another number.
         """
         if not isinstance(batch, Batch):

@@ -95,7 +95,7 @@ def test_the_map_estimate_is_ridge_regression_over_graphs():
         )
 
 
-def test_rows_that_nobody_counts_are_rejected():
+def test_rows_without_a_mask_are_rejected():
     with pytest.raises(TypeError, match=r"give jaxprob\.Batch\(data, mask\)"):
         joint()(MODEL, BATCHES[0].data)
 

@@ -173,6 +173,23 @@ def test_a_plateau_of_the_training_loss_and_the_norm_are_logged(tmp_path):
     assert float(trainer.callback_metrics["train_grad_norm"]) > 0.1
 
 
+def test_keys_are_those_of_a_run_that_counts_and_monitors_nothing(tmp_path):
+    def noisy(model, batch, *, key):
+        (x, y), mask = jaxprob.unpack(batch)
+        errors = (jax.vmap(model)(x) - y - jax.random.normal(key, y.shape))[:, 0] ** 2
+        return jaxprob.masked_mean(errors, mask), {}
+
+    def in_epoch(model, batch, *, key, epoch):
+        return noisy(model, batch, key=key)
+
+    found = make(plateau(patience=99), in_epoch)
+    plain = make(optax.sgd(0.1), noisy)
+    for module in (found, plain):
+        make_trainer(tmp_path, max_epochs=2).fit(module, data())
+    # The scale makes another program, which may round the last digit otherwise.
+    assert np.allclose(found.model.weight, plain.model.weight, atol=1e-6)
+
+
 def test_a_monitor_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no metric 'val_f1'.*val_loss"):
         make_trainer(tmp_path).fit(make(plateau("val_f1")), data())
