@@ -10,8 +10,9 @@ class AbstractKind(eqx.Module):
     """Base class of what a condition is: a class, a vector, an image or a sequence.
 
     ```python
-    net = nn.UNet(
+    net = nn.DiT(
         (1, 8, 8),
+        depth=1,
         conditions={
             "digit": nn.ClassCondition(10),
             "low": nn.ImageCondition(1),
