@@ -160,7 +160,8 @@ def test_every_module_with_every_method(tmp_path, name, module):
     again = once(lambda: again.sample(key=jax.random.key(2)))
     assert type(again) is type(drawn)
     for own, other in zip(*map(arrays, (drawn, again)), strict=True):
-        assert np.array_equal(own, other)
+        # Two programs: a product that is fused with others may round differently.
+        assert np.allclose(own, other, rtol=1e-5, atol=1e-6)
 
 
 def arrays(model):

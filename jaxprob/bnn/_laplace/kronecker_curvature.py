@@ -112,7 +112,12 @@ class KroneckerCurvature(AbstractCurvature):
             scale, in_basis, out_basis, values = part
             block_key = jax.random.fold_in(key, index)
             noise = jax.random.normal(block_key, values.shape, values.dtype)
-            draw = out_basis @ (noise / jnp.sqrt(values)) @ in_basis.mT
+            draw = _by_group(
+                lambda left, middle, right: left @ middle @ right.T,
+                out_basis,
+                noise / jnp.sqrt(values),
+                in_basis,
+            )
             total = block.put(total, draw * scale[:, None])
         return total
 
@@ -152,6 +157,15 @@ class KroneckerCurvature(AbstractCurvature):
             self,
             replace_fn=lambda outputs: outputs * factor,
         )
+
+
+def _by_group(function, *arrays):
+    """Map a function over groups, without a batch axis where there is one group: on a
+    CPU the bits of a batched product depend on the rest of the program.
+    """
+    if len(arrays[0]) == 1:
+        return function(*(array[0] for array in arrays))[None]
+    return jax.vmap(function)(*arrays)
 
 
 def _white(block, tau):
