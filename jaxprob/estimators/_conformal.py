@@ -1,9 +1,11 @@
 """Conformal calibration of central intervals by the distribution function."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from sklearn.utils import check_random_state
 
 from ..recalibrate import conformal_quantile
 from . import _statistics as statistics
@@ -11,6 +13,31 @@ from ._compiled import Fitted
 
 LARGEST = 1.0 - 1e-5
 """Probability beyond which single precision no longer orders the tails."""
+
+
+def held_out_rows(
+    calibrate: float | None, rows: int, random_state: Any
+) -> Bool[np.ndarray, " rows"]:
+    """Return which rows are held out of the training, a random choice.
+
+    **Raises:** `ValueError` for a share that leaves no row on either side.
+    """
+    chosen = np.zeros(rows, bool)
+    if calibrate is None:
+        return chosen
+    if not 0.0 < calibrate < 1.0:
+        raise ValueError(
+            f"calibrate={calibrate}: give a share of the rows between 0 and 1, such as "
+            "0.2"
+        )
+    count = round(calibrate * rows)
+    if not 1 <= count <= rows - 2:
+        raise ValueError(
+            f"calibrate={calibrate} holds {count} of {rows} rows out: at least one is "
+            "required there, and two for the training"
+        )
+    chosen[check_random_state(random_state).permutation(rows)[:count]] = True
+    return chosen
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,12 +39,16 @@ class Noise:
     - `wraps`: functions of a network. The posterior is a mixture with one part, in
         equal shares of networks, for each.
     - `has_all_moments`: false where the exponential of y has no mean.
+    - `is_discrete`: whether y is a count.
+    - `transform`: of y, unless the user gives another.
     """
 
     likelihood: bnn.Likelihood
     num_outputs: int
     wraps: tuple[Callable[[Any], Any], ...]
     has_all_moments: bool = True
+    is_discrete: bool = False
+    transform: str = "standardise"
 
 
 def itself(network: Any) -> Any:
@@ -71,9 +75,31 @@ def noise_of(name: str, y: Float[np.ndarray, "rows targets"]) -> Noise:
     if name in COUNTS:
         unit = _unit(y, name)
         if name == "poisson":
-            return Noise(PoissonCounts(unit), num, (itself,))
-        return Noise(NegativeBinomialCounts(unit), 2 * num, (itself,))
+            likelihood, size = PoissonCounts(unit), num
+        else:
+            likelihood, size = NegativeBinomialCounts(unit), 2 * num
+        return Noise(likelihood, size, (itself,), False, True, "none")
     raise ValueError(f"noise={name!r}: give one of {', '.join(NAMES)}")
+
+
+def noise_of_likelihood(
+    likelihood: bnn.Likelihood, num_outputs: int | None, num_targets: int
+) -> Noise:
+    """Return the noise of a likelihood of the user.
+
+    **Raises:** `ValueError` for a distribution of another shape than the targets.
+    """
+    size = num_outputs or num_targets
+    p: Any = likelihood(jnp.zeros(size))
+    shape = tuple(p.batch_shape) + tuple(p.event_shape)
+    if shape != (num_targets,):
+        raise ValueError(
+            f"likelihood gives a {type(p).__name__} of shape {shape} for an output of "
+            f"shape ({size},), and a row of y has shape ({num_targets},): index with "
+            "slices, such as output[:1], and give num_outputs="
+        )
+    gaussian = isinstance(p, dist.Normal)
+    return Noise(likelihood, size, (itself,), gaussian, bool(p.is_discrete), "none")
 
 
 def _unit(y, name):

@@ -2,11 +2,8 @@
 
 from typing import Any, no_type_check
 
-import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from sklearn.base import RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from .. import bnn
@@ -19,10 +16,10 @@ from ._base import (
     weights_of,
 )
 from ._check_table import check_training, check_two_values
-from ._conformal import Conformal
+from ._conformal import Conformal, held_out_rows
 from ._effort import Effort
 from ._methods import Method
-from ._noise import COUNTS, Noise, itself, noise_of
+from ._noise import noise_of, noise_of_likelihood
 from ._target import TargetMap, Transform
 from ._target_predictive import TargetPredictive
 from ._train import train
@@ -156,14 +153,16 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
         targets = targets.reshape(len(X), -1)
         check_training(targets, [f"y{i}" for i in range(targets.shape[1])], table="y")
         noise = self._noise_of(targets)
-        self._target = TargetMap.fit(self._transform(), targets)
+        self._discrete = noise.is_discrete
+        transform = noise.transform if self.target == "auto" else self.target
+        self._target = TargetMap.fit(transform, targets)
         if not (self._target.is_affine or noise.has_all_moments):
             raise ValueError(
                 f"target={self.target!r} with noise={self.noise!r}: the mean of y "
                 "would be infinite. Give noise='heteroscedastic'"
             )
         z = self._target(targets).astype(np.int32 if self._discrete else np.float32)
-        held_out = self._held_out(len(X))
+        held_out = held_out_rows(self.calibrate, len(X), self.random_state)
         used = ~held_out
         kept = None if weight is None else weight[used]
         self._fitted = train(self, X[used], z[used], noise, kept)
@@ -175,56 +174,18 @@ class BNNRegressor(RegressorMixin, AbstractEstimator):
             )
         return self
 
-    def _transform(self):
-        raw = self._discrete or self.likelihood is not None
-        if self.target != "auto":
-            return self.target
-        return "none" if raw else "standardise"
-
     def _noise_of(self, y):
-        """The noise of the settings; sets whether y is a count."""
-        num = y.shape[1]
-        if self.likelihood is None:
-            self._discrete = self.noise in COUNTS
-            if not self._discrete:
-                check_two_values(y)
-            if self._discrete and self.target not in ("auto", "none"):
-                raise ValueError(
-                    f"target={self.target!r} with noise={self.noise!r}: counts are not "
-                    "transformed. Give target='auto'"
-                )
-            return noise_of(self.noise, y)
-        size = self.num_outputs or num
-        p: Any = self.likelihood(jnp.zeros(size))
-        shape = tuple(p.batch_shape) + tuple(p.event_shape)
-        if shape != (num,):
+        if self.likelihood is not None:
+            return noise_of_likelihood(self.likelihood, self.num_outputs, y.shape[1])
+        noise = noise_of(self.noise, y)
+        if noise.is_discrete and self.target not in ("auto", "none"):
             raise ValueError(
-                f"likelihood gives a {type(p).__name__} of shape {shape} for an output "
-                f"of shape ({size},), and a row of y has shape ({num},): index with "
-                "slices, such as output[:1], and give num_outputs="
+                f"target={self.target!r} with noise={self.noise!r}: counts are not "
+                "transformed. Give target='auto'"
             )
-        self._discrete = bool(p.is_discrete)
-        return Noise(self.likelihood, size, (itself,), isinstance(p, dist.Normal))
-
-    def _held_out(self, rows):
-        """The rows of `calibrate=`."""
-        if self.calibrate is None:
-            return np.zeros(rows, bool)
-        if not 0.0 < self.calibrate < 1.0:
-            raise ValueError(
-                f"calibrate={self.calibrate}: give a share of the rows between 0 and "
-                "1, such as 0.2"
-            )
-        count = round(self.calibrate * rows)
-        if not 1 <= count <= rows - 2:
-            raise ValueError(
-                f"calibrate={self.calibrate} holds {count} of {rows} rows out: at "
-                "least one is required there, and two for the training"
-            )
-        state = check_random_state(self.random_state)
-        chosen = np.zeros(rows, bool)
-        chosen[state.permutation(rows)[:count]] = True
-        return chosen
+        if not noise.is_discrete:
+            check_two_values(y)
+        return noise
 
     def predict_dist(self, X: Any) -> TargetPredictive:
         """Return the predictive distribution of y, with its density and draws."""

@@ -34,7 +34,7 @@ class TargetPredictive:
 
     - `fitted`: the posterior.
     - `x`: rows as numbers, in the units of the table.
-    - `target`: the map between y and z.
+    - `units`: the map between y and z.
     - `conformal`: scores of held-out rows, or `None`.
     - `is_single`: whether y had no axis of targets.
     - `is_discrete`: whether y is a count.
@@ -44,7 +44,7 @@ class TargetPredictive:
         self,
         fitted: Fitted,
         x: Float[np.ndarray, "rows features"],
-        target: TargetMap,
+        units: TargetMap,
         conformal: Conformal | None,
         *,
         is_single: bool,
@@ -52,7 +52,7 @@ class TargetPredictive:
     ):
         self._fitted = fitted
         self._x = x
-        self._target = target
+        self._target = units
         self._conformal = conformal
         self._single = is_single
         self._discrete = is_discrete
@@ -120,7 +120,7 @@ class TargetPredictive:
     def log_prob(self, y: Any) -> Float[np.ndarray, " rows"]:
         """Return the log-density of the mixture in the units of y, joint over targets.
 
-        It is minus infinity where `target` has no such y, as for 0 under the logarithm.
+        It is minus infinity where the map has no such y, as for 0 under the logarithm.
         """
         y = self._columns(y)
         z = self._target(y)
