@@ -25,6 +25,7 @@ def not_equivalent(estimator):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:y has two values", "ignore:columns of X are const")
 @parametrize_with_checks(
     [
         BNNRegressor("map", noise="constant", num_steps=200, **SMALL),
