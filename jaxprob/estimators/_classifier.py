@@ -22,10 +22,11 @@ from ._check_table import check_training
 from ._effort import CLASS_RECIPES, Effort, Recipe
 from ._methods import Method
 from ._noise import Noise, itself
+from ._partial_fit import AbstractPartialClassifier
 from ._train import train
 
 
-class BNNClassifier(ClassifierMixin, AbstractEstimator):
+class BNNClassifier(AbstractPartialClassifier, ClassifierMixin, AbstractEstimator):
     """A Bayesian neural network for tables with class labels.
 
     ```python

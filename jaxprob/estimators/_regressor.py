@@ -20,12 +20,13 @@ from ._conformal import Conformal, held_out_rows
 from ._effort import Effort
 from ._methods import Method
 from ._noise import noise_of, noise_of_likelihood
+from ._partial_fit import AbstractPartialRegressor
 from ._target import TargetMap, Transform
 from ._target_predictive import TargetPredictive
 from ._train import train
 
 
-class BNNRegressor(RegressorMixin, AbstractEstimator):
+class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
     """A Bayesian neural network for tables with real-valued targets.
 
     Inputs and targets are standardised on the rows that `fit` is given, and all
