@@ -138,7 +138,7 @@ def _labels(estimator, y):
     if unknown.any():
         row = int(np.argmax(unknown))
         raise ValueError(
-            f"row {row} of y is {y[row]!r}, which is none of the classes of the first "
+            f"row {row} of y is {y.tolist()[row]!r}, which is none of the classes of the first "
             f"call, {estimator.classes_.tolist()}: give all of them there, classes="
         )
     return np.searchsorted(estimator.classes_, y).astype(np.int32)
