@@ -137,8 +137,9 @@ def _labels(estimator, y):
     unknown = ~np.isin(y, estimator.classes_)
     if unknown.any():
         row = int(np.argmax(unknown))
+        label = y.tolist()[row]
         raise ValueError(
-            f"row {row} of y is {y.tolist()[row]!r}, which is none of the classes of the first "
+            f"row {row} of y is {label!r}, which is none of the classes of the first "
             f"call, {estimator.classes_.tolist()}: give all of them there, classes="
         )
     return np.searchsorted(estimator.classes_, y).astype(np.int32)
