@@ -16,68 +16,16 @@ another; `jaxprob.diffusion` makes losses for the first.
 - `jaxprob.metrics`: arrays in, scalars out: is the uncertainty to be trusted?
 - `jaxprob.recalibrate`: temperature, variance scaling, conformal intervals and sets.
 - `jaxprob.tree`: choose, freeze and swap parts of any model by their path.
-- `jaxprob.datasets`, `jaxprob.plot`, `jaxprob.testing`, `jaxprob.lightning` are
-  imported by name.
+- `jaxprob.datasets`, `jaxprob.plot`, `jaxprob.report`, `jaxprob.testing`,
+  `jaxprob.lightning` are imported by name.
+
+The names are those of `_names.py`, imported when the first of them is used: the command
+`jaxprob --help` does not wait for JAX.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from . import tree as tree
-from ._training.batch import (
-    Batch as Batch,
-    masked_mean as masked_mean,
-    mean_loss as mean_loss,
-    unpack as unpack,
-)
-from ._training.ema import EMA as EMA
-from ._engine.evaluate import evaluate as evaluate
-from ._engine.fit import fit as fit
-from ._io import (
-    DamagedFileError as DamagedFileError,
-    FileMismatchError as FileMismatchError,
-    load as load,
-    load_weights as load_weights,
-    save as save,
-)
-from ._random.streams import KeyStreams as KeyStreams
-from ._random.keys import example_keys as example_keys, leaf_keys as leaf_keys
-from ._training.non_finite import NonFiniteError as NonFiniteError
-from ._engine.layout import Layout as Layout
-from ._training.learner import (
-    AbstractCapability as AbstractCapability,
-    AbstractLearner as AbstractLearner,
-)
-from ._training.capabilities import (
-    AbstractAcceptReject as AbstractAcceptReject,
-    AbstractDataCheck as AbstractDataCheck,
-    AbstractGradient as AbstractGradient,
-    AbstractLowPrecision as AbstractLowPrecision,
-    AbstractMembers as AbstractMembers,
-    AbstractOptimized as AbstractOptimized,
-    AbstractSequentialMembers as AbstractSequentialMembers,
-)
-from ._training.wrapper import AbstractLearnerWrapper as AbstractLearnerWrapper
-from ._training.call_loss import AbstractCheckedLoss as AbstractCheckedLoss
-from ._training.gradient_descent import (
-    GradientDescent as GradientDescent,
-    TrainState as TrainState,
-)
-from ._training.gradient_norm import log_gradient_norm as log_gradient_norm
-from ._training.loader import ArrayLoader as ArrayLoader
-from ._training.loss_scale import (
-    LossScaleState as LossScaleState,
-    dynamic_loss_scale as dynamic_loss_scale,
-)
-from ._training.low_precision import LowPrecisionLoss as LowPrecisionLoss
-from ._training.plateau import (
-    PlateauState as PlateauState,
-    reduce_on_plateau as reduce_on_plateau,
-)
-from ._training.total_steps import from_total_steps as from_total_steps
-from ._engine.processes import join_processes as join_processes
-from ._engine.stepper import Stepper as Stepper
-from ._engine.total_steps import with_total_steps as with_total_steps
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -86,17 +34,28 @@ if TYPE_CHECKING:
         diffusion as diffusion,
         metrics as metrics,
         recalibrate as recalibrate,
+        tree as tree,
     )
+    from ._names import *  # noqa: F403
 
-_LAZY = ("bnn", "diffusion", "metrics", "recalibrate")
+_PACKAGES = ("bnn", "diffusion", "metrics", "recalibrate", "tree")
 
 
 def __getattr__(name: str):
-    # Imported when first used: importing one half does not wait for the other.
-    if name in _LAZY:
+    if name in _PACKAGES:
         return importlib.import_module(f".{name}", __name__)
+    # Python and its tools ask for many names of this kind, which no module here has.
+    if not (name.startswith("__") and name.endswith("__")):
+        globals().update(_public())
+        if name in globals():
+            return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_PACKAGES, *_public()})
+
+
+def _public():
+    names = vars(importlib.import_module("._names", __name__))
+    return {name: value for name, value in names.items() if not name.startswith("_")}

@@ -16,7 +16,9 @@ LINEAR_ROWS = 20_000
 
 def real_losses(forecast: Forecast) -> Losses:
     """Return the losses of a forecast, by row or by entry."""
-    losses = {"NLL, nats": -forecast.log_prob}
+    losses = {}
+    if forecast.log_prob is not None:
+        losses["NLL, nats"] = -forecast.log_prob
     if forecast.crps is not None:
         losses["CRPS"] = forecast.crps
     losses["RMSE"] = forecast.error**2

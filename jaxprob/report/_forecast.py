@@ -26,7 +26,7 @@ class Forecast:
 
     - `row`: the row of each entry; a row has one for each of its outputs.
     - `y`, `mean`, `epistemic`, `aleatoric`: outcome, mean and standard deviations.
-    - `log_prob`: for each row, in nats.
+    - `log_prob`: for each row, in nats; `None` where only quantiles are known.
     - `crps`, `pit`: `None` where the predictive has no distribution function.
     - `intervals`: lower and upper ends by their probability.
     """
@@ -36,7 +36,7 @@ class Forecast:
     mean: Float[np.ndarray, " entries"]
     epistemic: Float[np.ndarray, " entries"]
     aleatoric: Float[np.ndarray, " entries"]
-    log_prob: Float[np.ndarray, " rows"]
+    log_prob: Float[np.ndarray, " rows"] | None
     crps: Float[np.ndarray, " entries"] | None
     pit: Float[np.ndarray, " entries"] | None
     intervals: dict[

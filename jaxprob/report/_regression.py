@@ -148,7 +148,12 @@ def _selection(forecast: Forecast) -> Section:
 
 
 def _worst(forecast: Forecast, x: Any, names: Sequence[str]) -> Section:
-    order = np.argsort(forecast.log_prob)[:NUM_WORST]
+    scaled = forecast.error / np.maximum(forecast.std, 1e-30)
+    belief = forecast.log_prob
+    if belief is None:
+        belief = np.full(int(forecast.row.max()) + 1, np.inf)
+        np.minimum.at(belief, forecast.row, -scaled)
+    order = np.argsort(belief)[:NUM_WORST]
     inputs, names = shown_inputs(x, names)
     head = ["row", "log-density", "observed", "predicted", "sd", "errors in sd", *names]
     rows = []
@@ -156,16 +161,15 @@ def _worst(forecast: Forecast, x: Any, names: Sequence[str]) -> Section:
         entries = np.flatnonzero(forecast.row == row)
         if not len(entries):
             continue
-        scaled = forecast.error[entries] / np.maximum(forecast.std[entries], 1e-30)
-        entry = entries[np.argmax(scaled)]
+        entry = entries[np.argmax(scaled[entries])]
         rows.append(
             (
                 int(row),
-                float(forecast.log_prob[row]),
+                np.nan if forecast.log_prob is None else float(belief[row]),
                 float(forecast.y[entry]),
                 float(forecast.mean[entry]),
                 float(forecast.std[entry]),
-                float(scaled.max()),
+                float(scaled[entry]),
                 *(inputs[row] if inputs is not None else ()),
             )
         )

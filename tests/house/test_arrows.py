@@ -21,10 +21,13 @@ CORE: tuple[Row, ...] = (
     frozenset({"tree", "metrics"}),
     frozenset({"_training", "recalibrate"}),
     "_engine",
+    "_names",
     "datasets",
     frozenset({"bnn", "diffusion"}),
     frozenset({"lightning", "estimators", "testing", "plot"}),
     "report",
+    "command",
+    "__main__",
 )
 BNN: tuple[Row, ...] = (
     "_weights",

@@ -30,7 +30,7 @@ def modules_after(statement: str) -> tuple[set[str], set[str]]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import jaxprob",
+        "from jaxprob import fit",
         "import jaxprob.bnn",
         "import jaxprob.diffusion",
         "import jaxprob.metrics",
@@ -51,8 +51,15 @@ def test_this_listing_would_show_a_heavy_import(heavy):
     statement = (
         f"import types, sys; sys.modules[{heavy!r}] = types.ModuleType('stand-in')"
     )
-    top, _ = modules_after(f"{statement}; import jaxprob")
+    top, _ = modules_after(f"{statement}; from jaxprob import fit")
     assert heavy in top
+
+
+@pytest.mark.slow
+def test_importing_the_package_alone_imports_nothing():
+    top, ours = modules_after("import jaxprob")
+    assert "jax" not in top
+    assert ours == {"jaxprob._version"}
 
 
 @pytest.mark.slow
@@ -94,7 +101,7 @@ def test_importing_takes_little_longer_than_what_it_stands_on():
     pairs = [
         (
             seconds("import jax, equinox, optax, diffrax"),
-            seconds("import jaxprob"),
+            seconds("from jaxprob import fit"),
         )
         for _ in range(5)
     ]

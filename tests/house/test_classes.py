@@ -60,7 +60,8 @@ def test_everything_public_has_a_docstring(name):
 @pytest.mark.parametrize("name", ["jaxprob", "jaxprob.bnn", "jaxprob.diffusion"])
 def test_every_public_name_says_what_it_is(name):
     package = importlib.import_module(name)
-    for public, value in vars(package).items():
+    for public in dir(package):
+        value = getattr(package, public)
         if public.startswith("_") or inspect.ismodule(value):
             continue
         if inspect.isclass(value) or inspect.isfunction(value):

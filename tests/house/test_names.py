@@ -15,6 +15,7 @@ PACKAGES = (
     *("jaxprob.lightning", "jaxprob.tree", "jaxprob.metrics", "jaxprob.recalibrate"),
     *("jaxprob.estimators", "jaxprob.datasets", "jaxprob.plot", "jaxprob.testing"),
     "jaxprob.report",
+    "jaxprob.command",
 )
 
 INSTEAD = {
@@ -55,7 +56,9 @@ FREE = {"BNNRegressor": {"target"}}
 def public_functions() -> Iterator[tuple[str, Callable]]:
     """Yield each public function and method of ours, by name."""
     for package in PACKAGES:
-        for name, value in vars(importlib.import_module(package)).items():
+        module = importlib.import_module(package)
+        for name in dir(module):
+            value = getattr(module, name)
             if name.startswith("_") or not callable(value):
                 continue
             if not getattr(value, "__module__", "").startswith("jaxprob"):
@@ -122,7 +125,9 @@ FAMILIES = {
         v for v in vars(diffusion).values() if is_final(v, diffusion.AbstractSchedule)
     ],
     "learners": [
-        v for v in vars(jaxprob).values() if is_final(v, jaxprob.AbstractLearner)
+        v
+        for v in (getattr(jaxprob, name) for name in dir(jaxprob))
+        if is_final(v, jaxprob.AbstractLearner)
     ],
 }
 

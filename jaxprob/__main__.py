@@ -1,0 +1,8 @@
+"""`python -m jaxprob` is the command `jaxprob`."""
+
+import sys
+
+from .command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
