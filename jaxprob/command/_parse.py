@@ -163,7 +163,7 @@ def _value(word: str) -> tuple[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    """Return a message of jsonargparse as one line in the words of the command."""
+    """Return a message of jsonargparse as one line."""
     text = " ".join(str(error).split())
     wrong = re.match(r'Parser key "(\w+)": Expected an? (.*?)\. Got value: (.*)', text)
     if wrong:
