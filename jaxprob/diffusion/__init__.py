@@ -27,8 +27,12 @@ steps at each level). Each steps down a grid of levels, such as `KarrasGrid(18)`
 `log_prob` is the density of one example, by the same flow; `encode` and `decode` are
 the flow as a map between data and noise. `map_examples` applies them to many examples.
 
-`Guided`, `Autoguided`, `Thresholded` and `Scaled` take a denoiser and are denoisers, so
-all of the above works with them.
+`Guided`, `Autoguided`, `Thresholded`, `Scaled` and `Averaged` take denoisers and are
+denoisers, so all of the above works with them.
+
+**Posterior of a simulator** (simulation-based inference): `simulate` runs it on draws
+of the prior, `fit_posterior` trains $p(\theta \mid x)$ for all observations together,
+and `SimulatorPosterior` samples it and has its density.
 
 **Flow matching** carries any source to the data: a velocity field (`VelocityField`),
 its loss (`FlowMatchingLoss`, with couplings such as `OTCoupling`), its sampler
@@ -139,5 +143,19 @@ from ._denoiser.guidance import Guided as Guided
 from ._denoiser.autoguidance import Autoguided as Autoguided
 from ._denoiser.threshold import Thresholded as Thresholded
 from ._denoiser.scaled import Scaled as Scaled
+from ._denoiser.averaged import Averaged as Averaged
+from ._loss.member_losses import MemberLosses as MemberLosses
+from ._sbi.parameter_space import ParameterSpace as ParameterSpace
+from ._sbi.simulations import Simulations as Simulations
+from ._sbi.simulate import simulate as simulate
+from ._sbi.python_simulator import simulate_in_processes as simulate_in_processes
+from ._sbi.encoders import (
+    AbstractEncoder as AbstractEncoder,
+    ConvEncoder as ConvEncoder,
+    SetEncoder as SetEncoder,
+    VectorEncoder as VectorEncoder,
+)
+from ._sbi.fit import fit_posterior as fit_posterior
+from ._sbi.posterior import SimulatorPosterior as SimulatorPosterior
 from ._denoiser.recipes import kidger_mixer as kidger_mixer
 from . import nn as nn

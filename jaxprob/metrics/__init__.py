@@ -1,6 +1,7 @@
 """Metrics of predictive uncertainty: arrays in, scalars out.
 
-Every function is pure JAX and can be jitted, except `c2st`, which trains a classifier.
+Every function is pure JAX and can be jitted, except `c2st`, which trains a classifier,
+and the tests over simulations, which run on the host.
 Observations come first and predictions second: `rmse(y, mean)`. The leading axis is
 that of posterior samples or ensemble members. Values are checked where they are
 concrete; under `jit` they are not checked.
@@ -25,7 +26,9 @@ concrete; under `jit` they are not checked.
 6. **Two-sample distances** between distributions: `wasserstein_1d`,
    `sliced_wasserstein`, `mmd2`, `frechet_distance`, `c2st`, and by part
    `precision_recall_density_coverage`.
-7. **Standard errors** of metrics: `mean_and_error` over splits, `bootstrap` over
+7. **Calibration of a posterior** over simulated data: `posterior_ranks` with
+   `rank_p_values` (simulation-based calibration), `tarp`.
+8. **Standard errors** of metrics: `mean_and_error` over splits, `bootstrap` over
    examples.
 """
 
@@ -91,5 +94,11 @@ from ._c2st import c2st as c2st
 from ._manifold import (
     ManifoldScores as ManifoldScores,
     precision_recall_density_coverage as precision_recall_density_coverage,
+)
+from ._simulations import (
+    Tarp as Tarp,
+    posterior_ranks as posterior_ranks,
+    rank_p_values as rank_p_values,
+    tarp as tarp,
 )
 from ._error import bootstrap as bootstrap, mean_and_error as mean_and_error

@@ -1,6 +1,6 @@
 """Classifier two-sample test."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,7 +14,7 @@ def c2st(
     *,
     seed: int = 0,
     num_folds: int = 5,
-    classifier: Any | None = None,
+    classifier: Any | Literal["perceptron"] | None = None,
 ) -> float:
     """Cross-validated accuracy of a classifier that separates two samples.
 
@@ -30,7 +30,10 @@ def c2st(
     - `num_folds`: number of folds of the cross-validation.
     - `classifier`: any of scikit-learn's; by default a forest of 200 extremely
         randomised trees, which needs no tuning and no scaling. For images, give it
-        features, or a network.
+        features, or a network. `"perceptron"` is that of the literature on
+        simulation-based inference, whose figures can be compared with `seed=1`: both
+        samples standardised by x, two hidden layers of 10 units for each dimension
+        (Lueckmann et al., 2021). It takes minutes in ten dimensions.
 
     **Returns:** the mean accuracy over held-out folds. With n points of each sample its
     standard error is about 1 / sqrt(8 n), if both have one distribution.
@@ -40,15 +43,23 @@ def c2st(
     from sklearn.base import clone
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedKFold
+    from sklearn.neural_network import MLPClassifier
 
     if num_folds < 2:
         raise ValueError(f"num_folds={num_folds}: give at least 2")
     x, y = two_samples(x, y, least=num_folds)
     rng = np.random.default_rng(seed)
     size = min(len(x), len(y))
-    points = np.concatenate(
-        [np.asarray(a)[rng.permutation(len(a))[:size]] for a in (x, y)]
-    )
+    parts = [np.asarray(a)[rng.permutation(len(a))[:size]] for a in (x, y)]
+    if isinstance(classifier, str):
+        if classifier != "perceptron":
+            raise ValueError(
+                f"classifier={classifier!r}: 'perceptron', or one of scikit-learn's"
+            )
+        parts = _standardised(*parts)
+        units = (10 * parts[0].shape[1],) * 2
+        classifier = MLPClassifier(units, max_iter=10_000, random_state=seed)
+    points = np.concatenate(parts)
     labels = np.repeat([0, 1], size)
     if classifier is None:
         classifier = ExtraTreesClassifier(200, min_samples_leaf=5, random_state=seed)
@@ -59,3 +70,9 @@ def c2st(
         fitted.fit(points[train], labels[train])
         scores.append(np.mean(fitted.predict(points[test]) == labels[test]))
     return float(np.mean(scores))
+
+
+def _standardised(x, y):
+    mean, scale = x.mean(axis=0), x.std(axis=0, ddof=1)
+    scale = np.where(scale > 0.0, scale, 1.0)
+    return [(x - mean) / scale, (y - mean) / scale]

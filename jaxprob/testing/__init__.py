@@ -27,10 +27,8 @@ from ._gaussian_mixture import (
 )
 from ._linear_gaussian import LinearGaussian as LinearGaussian
 from ._logistic import LogisticRegression as LogisticRegression
-from ._ranks import (
-    rank_p_values as rank_p_values,
-    simulated_ranks as simulated_ranks,
-)
+from ..metrics import rank_p_values as rank_p_values
+from ._ranks import simulated_ranks as simulated_ranks
 from ._velocity_fields import (
     MixtureVelocityField as MixtureVelocityField,
     TransportVelocityField as TransportVelocityField,

@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jaxtyping import Integer
 
 from .._random.keys import example_keys, step_key
@@ -53,55 +52,3 @@ def simulated_ranks(
         return jnp.sum(arrays.draws[0] < w[None], axis=0)
 
     return np.asarray(jax.jit(jax.vmap(one))(example_keys(sims_key, num_sims)))
-
-
-def rank_p_values(
-    ranks: Integer[np.ndarray, " sims"], num_draws: int, *, seed: int = 0
-) -> tuple[float, float]:
-    r"""Return p-values of the hypothesis that ranks are uniform on $0, \dots, L$.
-
-    For w from the prior, data from the model given w, and L draws from the posterior
-    given the data, the rank of w among the draws is uniform. Many ranks at both ends
-    indicate a posterior that is too narrow, many in the middle one that is too wide.
-
-    References: *Validating Bayesian inference algorithms with simulation-based
-    calibration*, Talts, Betancourt, Simpson, Vehtari and Gelman, 2018,
-    https://arxiv.org/abs/1804.06788; for the second value *Graphical test for discrete
-    uniformity and its applications*, Säilynoja, Bürkner and Vehtari, 2022,
-    https://arxiv.org/abs/2103.10522.
-
-    ```python
-    chi2, band = rank_p_values(ranks, num_draws=15)
-    ```
-
-    **Arguments:**
-
-    - `ranks`: one for each simulation, for one parameter.
-    - `num_draws`: L.
-    - `seed`: seed of the simulated band.
-
-    **Returns:** the p-value of the chi-square test on all ranks, and that of the
-    largest deviation of the distribution function in standard deviations of each point,
-    from 10,000 simulated sets of uniform ranks.
-    """
-    ranks = np.asarray(ranks)
-    if ranks.min() < 0 or ranks.max() > num_draws:
-        raise ValueError(
-            f"ranks are from {ranks.min()} to {ranks.max()}; among {num_draws} draws "
-            f"they are 0, ..., {num_draws}"
-        )
-    counts = np.bincount(ranks, minlength=num_draws + 1)
-    chi2 = float(scipy.stats.chisquare(counts).pvalue)
-    uniform = np.random.default_rng(seed).multinomial(
-        len(ranks), np.full(num_draws + 1, 1 / (num_draws + 1)), size=10_000
-    )
-    own, simulated = _deviation(counts), _deviation(uniform)
-    return chi2, float(np.mean(simulated >= own))
-
-
-def _deviation(counts):
-    total = counts.sum(-1, keepdims=True)
-    share = np.cumsum(counts, -1)[..., :-1] / total
-    level = np.arange(1, counts.shape[-1]) / counts.shape[-1]
-    spread = np.sqrt(level * (1 - level) / total)
-    return np.max(np.abs(share - level) / spread, axis=-1)

@@ -261,6 +261,31 @@ REGRESSION: Names = {
     "y": lambda: regression().y,
 }
 
+
+def linear_simulator(theta: jax.Array, *, key: Any) -> jax.Array:
+    return theta + jax.random.normal(key, theta.shape)
+
+
+def short_fit() -> Any:
+    """Return `fit_posterior` with few steps."""
+    settings = {"num_steps": 4, "num_rounds": 1, "num_members": 2, "width": 8}
+    return functools.partial(diffusion.fit_posterior, **settings)
+
+
+def simulations() -> Any:
+    return diffusion.simulate(
+        dist.Normal(jnp.zeros(2), 1.0), linear_simulator, key=key(), num_simulations=200
+    )
+
+
+SIMULATOR: Names = {
+    "prior": lambda: dist.Normal(jnp.zeros(2), 1.0),
+    "simulator": lambda: linear_simulator,
+    "sims": simulations,
+    **dict.fromkeys(("sim_key", "fit_key"), key),
+    "x": lambda: np.zeros(2, np.float32),
+}
+
 IMAGES: Names = {
     "denoiser": image_denoiser,
     "x": lambda: images()[0],
@@ -277,6 +302,19 @@ SPECIAL: dict[str, Names] = {
     "diffusion/_denoiser/autoguidance.py:Autoguided": {
         "denoiser": unconditional,
         "weak": unconditional,
+    },
+    "diffusion/_denoiser/averaged.py:Averaged": {
+        **dict.fromkeys(("denoiser_1", "denoiser_2", "denoiser_3"), unconditional),
+        "make_denoiser": lambda: lambda key: unconditional(),
+    },
+    "diffusion/_sbi/fit.py:fit_posterior": {"fit_posterior": short_fit, **SIMULATOR},
+    "diffusion/_sbi/posterior.py:SimulatorPosterior": {
+        "fit_posterior": short_fit,
+        **SIMULATOR,
+    },
+    "diffusion/nn/_encoded.py:Encoded": {
+        "encoder_key": key,
+        "net_key": key,
     },
     "diffusion/nn/_condition.py:GuidedCondition": {
         "denoiser": lambda: guidable(denoiser()),
@@ -397,7 +435,7 @@ SPECIAL: dict[str, Names] = {
         "x_t": POINTS["x_t"],
         "t": POINTS["t"],
     },
-    "testing/_ranks.py:rank_p_values": {"ranks": lambda: np.arange(63) % 9},
+    "metrics/_simulations.py:rank_p_values": {"ranks": lambda: np.arange(63) % 9},
     "estimators/_classifier.py:BNNClassifier": {"y": lambda: np.arange(24) % 3},
     "tree/_select.py:freeze": {
         "model": lambda: {"embedding": jnp.ones(2), "head": jnp.ones(2)},

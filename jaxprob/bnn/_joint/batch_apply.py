@@ -57,7 +57,7 @@ class BatchApply(eqx.Module):
         )
 
     def rows(self, model: Model, batch: PyTree, *, key: PRNGKey | None) -> Row:
-        """Return outputs, in the place of inputs, and targets of the rows of a batch.
+        """Return outputs in place of inputs, and targets of the rows of a batch.
 
         **Raises:** `TypeError` for a batch without a mask; `ValueError` for
         outputs or targets of another number.

@@ -10,9 +10,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
 from ..._checks import path_name
+from ...tree._promotion import lenient_promotion
 from ...tree._single import single
 from .._weights.edge import bijection
-from .._weights.promotion import lenient_promotion
 from .._weights.random_leaves import is_random
 from .._weights.unconstrained import is_unconstrained
 from .gaussian_prior import GaussianPrior

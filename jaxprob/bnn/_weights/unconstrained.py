@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._types import Model
+from ...tree._promotion import lenient_promotion
 from ...tree._single import single
 from .edge import Edge, bijection
-from .promotion import lenient_promotion
 
 
 class Unconstrained(eqx.Module):

@@ -8,6 +8,7 @@ callable of this form serves as well.
   `when_present`. `check_condition` rejects rows that a network does not have.
 - `ClassCondition`, `VectorCondition`, `ImageCondition`, `SequenceCondition`: kinds of
   conditions, alone or in a dictionary.
+- `Encoded`: a network whose condition goes through an encoder first.
 - `ResidualMLP`: vectors.
 - `Mixer2d`: images, as in Equinox's diffusion example. `AdaptiveMixer2d` reads the
   noise in its norms and takes conditions.
@@ -48,6 +49,7 @@ from ._kinds import (
     VectorCondition as VectorCondition,
 )
 from ._parts import ConditionReader as ConditionReader
+from ._encoded import Encoded as Encoded
 from ._mlp import ResidualBlock as ResidualBlock, ResidualMLP as ResidualMLP
 from ._mixing import Mixing as Mixing
 from ._mixer import Mixer2d as Mixer2d, MixerBlock as MixerBlock

@@ -9,8 +9,8 @@ import pytest
 
 from jaxprob import bnn
 from jaxprob.bnn._joint.unconstrained_prior import UnconstrainedPrior
-from jaxprob.bnn._weights.promotion import lenient_promotion
 from jaxprob.bnn._weights.unconstrained import coordinates_of, log_volume, tangent
+from jaxprob.tree._promotion import lenient_promotion
 
 ORDERED = dist.TransformedDistribution(
     dist.Normal(0.0, 1.0).expand([3]).to_event(1), dist.transforms.OrderedTransform()

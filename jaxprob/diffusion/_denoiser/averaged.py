@@ -1,0 +1,128 @@
+"""The average of several denoisers."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._types import PRNGKey
+from .._schedule.schedule import AbstractSchedule
+from .._types import Cond, Level, Scalar
+from ..nn import AbstractReader
+from .denoiser import AbstractDenoiser, check_denoiser
+from .units import Units
+
+
+class Averaged(AbstractDenoiser):
+    r"""The mean of the answers of several denoisers, $\frac1K \sum_k D_k(x, s)$.
+
+    With networks from a posterior over their weights, this is the posterior mean of the
+    data under that posterior too: an ensemble of denoisers is one denoiser, and its
+    error is at most the mean of theirs. It costs K networks at each evaluation.
+
+    ```python
+    averaged = Averaged([denoiser_1, denoiser_2, denoiser_3])
+    members = eqx.filter_vmap(make_denoiser)(jax.random.split(key, 3))
+    averaged = Averaged.stacked(members)
+    ```
+
+    **Arguments:**
+
+    - `denoisers`: at least one, of one structure: the same network, schedule and units
+        of the data, and other weights.
+
+    **Raises:** `ValueError` for denoisers of different structures, with the difference.
+    """
+
+    members: AbstractDenoiser
+    own_conditions: bool = eqx.field(static=True)
+
+    def __init__(self, denoisers: Sequence[AbstractDenoiser]):
+        if not isinstance(denoisers, tuple | list) or not denoisers:
+            raise ValueError(
+                f"denoisers is {type(denoisers).__name__}: give a list of at least one"
+            )
+        for denoiser in denoisers:
+            check_denoiser(denoiser)
+        parts = [eqx.partition(denoiser, eqx.is_array) for denoiser in denoisers]
+        _check_alike(parts)
+        arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in parts))
+        self.members = eqx.combine(arrays, parts[0][1])
+        self.own_conditions = False
+
+    @classmethod
+    def stacked(
+        cls, members: AbstractDenoiser, *, own_conditions: bool = False
+    ) -> "Averaged":
+        """Return the average of denoisers whose arrays have a leading axis already.
+
+        **Arguments:**
+
+        - `members`: made by `eqx.filter_vmap`, for example.
+        - `own_conditions`: whether a condition has a leading axis, with one for each
+            member, such as what each one's encoder made of an observation.
+        """
+        self = object.__new__(cls)
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "own_conditions", own_conditions)
+        return self
+
+    @property
+    def schedule(self) -> AbstractSchedule:
+        return self._first().schedule
+
+    @property
+    def reader(self) -> AbstractReader | None:
+        return None if self.own_conditions else self._first().reader
+
+    def denoise(
+        self,
+        x: Float[Array, "*shape"],
+        level: Level,
+        cond: Cond = None,
+        *,
+        key: PRNGKey | None = None,
+    ) -> Float[Array, "*shape"]:
+        arrays, static = eqx.partition(self.members, eqx.is_array)
+        keys = None if key is None else jax.random.split(key, self.num_members)
+
+        def one(arrays, cond, key):
+            return eqx.combine(arrays, static).denoise(x, level, cond, key=key)
+
+        axes = (0, 0 if self.own_conditions else None, 0)
+        return jnp.mean(jax.vmap(one, axes)(arrays, cond, keys), axis=0)
+
+    @property
+    def num_members(self) -> int:
+        """K."""
+        return len(jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0])
+
+    def standardised(self) -> tuple[AbstractDenoiser, Units]:
+        units = self._first().standardised()[1]
+        members = eqx.filter_vmap(lambda member: member.standardised()[0])(self.members)
+        return Averaged.stacked(members, own_conditions=self.own_conditions), units
+
+    def noise_units(self) -> Units:
+        return self._first().noise_units()
+
+    def output_gain(self, level: Level) -> Scalar:
+        return self._first().output_gain(level)
+
+    def _first(self):
+        return jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, self.members)
+
+
+def _check_alike(parts):
+    (first, static), *others = parts
+    for i, (arrays, rest) in enumerate(others, start=1):
+        same = jax.tree.structure(arrays) == jax.tree.structure(first)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
+        same = same and shapes == [leaf.shape for leaf in jax.tree.leaves(first)]
+        if not same or not eqx.tree_equal(rest, static):
+            raise ValueError(
+                f"denoisers[{i}] has another structure than denoisers[0]: members are "
+                "the same network with the same schedule, settings and units of the "
+                "data, and other weights"
+            )

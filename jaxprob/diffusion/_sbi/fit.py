@@ -1,0 +1,226 @@
+"""Training of the posterior of a simulator."""
+
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from ..._engine.evaluate import evaluate
+from ..._engine.fit import History, fit
+from ..._random.keys import check_key
+from ..._training.ema import EMA
+from ..._training.gradient_descent import GradientDescent
+from ..._types import PRNGKey
+from .._denoiser.averaged import Averaged
+from .._denoiser.data_scale import mean_and_scale
+from .._denoiser.preconditioned import Preconditioned
+from .._loss.loss import DenoisingLoss
+from .._loss.member_losses import MemberLosses
+from .._loss.times import LogNormalLevels
+from .._loss.weighting import EDMWeighting
+from .._schedule.argument_checks import check_count, check_kind
+from .._schedule.edm import EDM
+from ..nn import Encoded, ResidualMLP
+from .encoders import AbstractEncoder, make_encoder
+from .observation_scaler import ObservationScaler
+from .parameter_space import ParameterSpace, as_space
+from .posterior import SimulatorPosterior
+from .simulations import Simulations
+
+_HELD_OUT = 0.1
+_MOST_HELD_OUT = 4000
+_FEW = 100
+
+
+def fit_posterior(
+    prior: PyTree | ParameterSpace,
+    simulations: Simulations,
+    *,
+    key: PRNGKey,
+    encoder: str | AbstractEncoder | None = None,
+    missing: bool = False,
+    num_members: int = 4,
+    width: int = 128,
+    depth: int = 3,
+    num_steps: int = 6_000,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1.0,
+    num_rounds: int = 20,
+    progress: bool = True,
+) -> tuple[SimulatorPosterior, History]:
+    r"""Train the posterior of a simulator's parameters on simulations.
+
+    An average of conditional denoisers learns $p(\theta \mid x)$ for all x together, in
+    the real coordinates of the prior. A tenth of the simulations, at most 4,000, is
+    held out: the state with the lowest loss on them is what is returned.
+
+    References: *Sequential Neural Score Estimation*, Sharrock, Simons, Liu and
+    Beaumont, 2024; *Elucidating the Design Space of Diffusion-Based Generative Models*,
+    Karras et al., 2022.
+
+    ```python
+    sims = simulate(prior, simulator, key=sim_key, num_simulations=10_000)
+    posterior, history = fit_posterior(prior, sims, key=fit_key)
+    theta = posterior.sample(x, key=key, num_samples=1000)
+    ```
+
+    **Arguments:**
+
+    - `prior`: of the simulations.
+    - `simulations`: of `simulate`, `simulate_in_processes`, or your own pairs,
+        `Simulations(theta, x)`, whose parameters are drawn from the prior.
+    - `key`: of the initial weights and the training.
+    - `encoder`: what the axes of an observation are: `"vector"` (default for numbers
+        and vectors), `"set"` of exchangeable rows, `"series"` (time, columns),
+        `"image"` (channels, height, width); or a module from one standardised
+        observation to a vector.
+    - `missing`: whether NaN in an observation marks an entry that was not observed.
+    - `num_members`: number of networks that are averaged.
+    - `width`, `depth`: of each `nn.ResidualMLP`.
+    - `num_steps`, `batch_size`, `learning_rate`, `weight_decay`: of AdamW, whose rate
+        falls to zero by a cosine. A step takes the product of both rates from every
+        weight: with 10,000 simulations that is what keeps a network from learning
+        them by heart.
+    - `num_rounds`: how many times the held-out loss is computed.
+    - `progress`: whether to show a progress bar on standard error.
+
+    **Returns:** the posterior, and a history of the rounds: `"step"`, the mean
+    `"loss"` of a member, and the held-out `"val_loss"` of their average.
+
+    **Raises:** `ValueError` for parameters outside of the prior's support, entries that
+    are not finite, or simulations that do not fit the prior. Warns of fewer than 100
+    simulations.
+    """
+    space = as_space(prior)
+    check_key(key)
+    check_kind("simulations", simulations, Simulations, "Simulations(theta, x)")
+    for name, value in (("num_members", num_members), ("num_rounds", num_rounds)):
+        check_count(name, value, "at least one")
+    _check_simulations(space, simulations)
+    scaler = ObservationScaler.fitted(simulations.x, missing=missing)
+    data = space.to_vectors(simulations.theta), scaler(simulations.x)
+    data = jax.tree.map(np.asarray, data)
+    training, held_out = _split(data, len(simulations))
+    init_key, fit_key, eval_key = jax.random.split(key, 3)
+
+    example = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), data[1])
+    mean, scale = mean_and_scale(data[0], per_column=True)
+
+    def member(key):
+        encoder_key, net_key = jax.random.split(key)
+        encode = encoder
+        if not isinstance(encode, AbstractEncoder):
+            encode = make_encoder(encode, example, missing=missing, key=encoder_key)
+        net = ResidualMLP(
+            space.size, width=width, depth=depth, cond_dim=encode.size, key=net_key
+        )
+        return Preconditioned(
+            Encoded(encode, net), EDM(), sigma_data=scale, mean_data=mean
+        )
+
+    model = Averaged.stacked(
+        eqx.filter_vmap(member)(jax.random.split(init_key, num_members))
+    )
+    loss = DenoisingLoss(EDMWeighting(), LogNormalLevels(-1.2, 1.6))
+    warmup = min(200, num_steps // 10)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
+    learner = GradientDescent(
+        MemberLosses(loss),
+        optax.adamw(
+            lambda step: schedule(step.astype(float)),
+            b2=0.99,
+            weight_decay=weight_decay,
+        ),
+        ema=EMA(0.999),
+        evaluation_loss=loss,
+    )
+    model, history = _best(
+        learner,
+        model,
+        training,
+        held_out,
+        fit_key=fit_key,
+        eval_key=eval_key,
+        num_steps=num_steps,
+        num_rounds=num_rounds,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    members = model.members
+    inner = eqx.tree_at(lambda member: member.net, members, members.net.net)
+    denoiser = Averaged.stacked(inner, own_conditions=True)
+    return SimulatorPosterior(space, scaler, members.net.encoder, denoiser), history
+
+
+def _best(
+    learner,
+    model,
+    training,
+    held_out,
+    *,
+    fit_key,
+    eval_key,
+    num_steps,
+    num_rounds,
+    batch_size,
+    progress,
+):
+    """Train in rounds, and return the model with the lowest held-out loss."""
+    state, lowest, best, history = None, np.inf, model, []
+    for end in np.unique(np.linspace(0, num_steps, num_rounds + 1).astype(int)[1:]):
+        begin = 0 if state is None else history[-1]["step"]
+        settings = {} if state is None else {"state": state, "step": int(begin)}
+        state, epochs = fit(
+            learner,
+            model,
+            training,
+            key=fit_key,
+            num_steps=int(end),
+            batch_size=batch_size,
+            progress=progress,
+            **settings,
+        )
+        value = evaluate(learner, state, held_out, key=eval_key)["loss"]
+        history.append(
+            {"step": float(end), "loss": epochs[-1]["mean_loss"], "val_loss": value}
+        )
+        if value < lowest:
+            lowest, best = value, learner.model(state)
+    return best, history
+
+
+def _split(data, num):
+    """Return training and held-out rows; those of `simulate` are in no order."""
+    held = min(max(1, int(_HELD_OUT * num)), _MOST_HELD_OUT)
+    training = jax.tree.map(lambda leaf: leaf[held:], data)
+    return training, jax.tree.map(lambda leaf: leaf[:held], data)
+
+
+def _check_simulations(space, simulations):
+    rows = {np.shape(leaf)[0] for leaf in jax.tree.leaves(simulations.x)}
+    num = len(simulations)
+    if rows != {num}:
+        raise ValueError(
+            f"simulations have {num} parameters and {sorted(rows)} observations: give "
+            "one observation for each, along the leading axis of every array"
+        )
+    if num < 2:
+        raise ValueError(f"{num} simulations: a posterior is trained on thousands")
+    inside = np.asarray(space.contains(simulations.theta))
+    if not inside.all():
+        row = int(np.flatnonzero(~inside)[0])
+        raise ValueError(
+            f"simulations.theta: row {row} is outside of the prior's support; were "
+            "they drawn from another prior?"
+        )
+    if num < _FEW:
+        warnings.warn(
+            f"{num} simulations are too few for a network to learn a posterior from: "
+            "simulate at least a thousand",
+            stacklevel=3,
+        )

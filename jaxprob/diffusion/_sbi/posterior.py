@@ -1,0 +1,185 @@
+"""The posterior of a simulator's parameters, for any observation."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..._random.keys import check_key
+from ..._types import PRNGKey
+from .._denoiser.averaged import Averaged
+from .._density.log_prob import log_prob
+from .._density.map_examples import map_examples
+from .._sampler.exponential import ExpAB
+from .._sampler.sample import sample
+from .._sampler.sampler import AbstractSampler
+from .._schedule.argument_checks import check_count
+from .encoders import AbstractEncoder
+from .observation_scaler import ObservationScaler
+from .parameter_space import ParameterSpace
+
+
+class SimulatorPosterior(eqx.Module):
+    r"""$p(\theta \mid x)$ for any observation x, amortised.
+
+    `fit_posterior` makes it. Draws have the structure of the prior and are inside of
+    its support.
+
+    ```python
+    posterior, history = fit_posterior(prior, sims, key=fit_key)
+    theta = posterior.sample(x, key=key, num_samples=1000)
+    nats = posterior.log_prob(theta, x)
+    ```
+
+    **Fields:**
+
+    - `space`: the prior.
+    - `scaler`: standardises observations.
+    - `encoders`: one for each member, stacked.
+    - `denoiser`: `Averaged`, of the parameters' coordinates; its condition is what the
+        encoders make of an observation.
+    """
+
+    space: ParameterSpace
+    scaler: ObservationScaler
+    encoders: AbstractEncoder
+    denoiser: Averaged
+
+    def sample(
+        self,
+        x: PyTree,
+        *,
+        key: PRNGKey,
+        num_samples: int,
+        sampler: AbstractSampler | None = None,
+        batch_size: int | None = 10_000,
+    ) -> PyTree:
+        """Draw parameters given one observation.
+
+        **Arguments:**
+
+        - `x`: one observation, of the structure and shape of one simulated.
+        - `key`: all randomness.
+        - `num_samples`: number of draws.
+        - `sampler`: `ExpAB(40)` by default.
+        - `batch_size`: draws that are in memory at a time.
+
+        **Returns:** draws with a leading axis, in the structure of the prior. Warns
+        where the observation is outside of all simulated ones, which no posterior of
+        this simulator is to be believed for.
+        """
+        check_count("num_samples", num_samples, "at least one draw")
+        cond = self._repeated(self.condition(x), num_samples)
+        u = self._sample(cond, key, sampler, batch_size)
+        return self.space.from_vectors(u)
+
+    def sample_each(
+        self,
+        x: PyTree,
+        *,
+        key: PRNGKey,
+        num_samples: int = 1,
+        sampler: AbstractSampler | None = None,
+        batch_size: int | None = 10_000,
+    ) -> PyTree:
+        """Draw parameters given each of several observations, in one program.
+
+        **Arguments:**
+
+        - `x`: observations with a leading axis of n.
+        - the others: as in `sample`.
+
+        **Returns:** draws of leading shape (n, num_samples).
+        """
+        check_count("num_samples", num_samples, "at least one draw")
+        cond = self._encoded(self.scaler(x))
+        cond = jnp.repeat(cond, num_samples, axis=0)
+        theta = self.space.from_vectors(self._sample(cond, key, sampler, batch_size))
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(-1, num_samples, *leaf.shape[1:]), theta
+        )
+
+    def log_prob(
+        self,
+        theta: PyTree,
+        x: PyTree,
+        *,
+        batch_size: int | None = 2_000,
+        **settings: Any,
+    ) -> Float[Array, " num"]:
+        r"""Return $\log p(\theta \mid x)$ in nats, in the units of the parameters.
+
+        **Arguments:**
+
+        - `theta`: parameters with a leading axis.
+        - `x`: one observation.
+        - `batch_size`: parameters in memory at a time.
+        - `settings`: of `jaxprob.diffusion.log_prob`, such as `rtol`.
+
+        **Returns:** one number for each row; minus infinity outside of the prior's
+        support.
+        """
+        inside = self.space.contains(theta)
+        u = self.space.to_vectors(theta)
+        safe = jnp.where(inside[:, None], u, jnp.zeros_like(u))
+        cond = self._repeated(self.condition(x), len(u))
+        out = map_examples(
+            log_prob, self.denoiser, safe, cond=cond, batch_size=batch_size, **settings
+        )
+        value = out.value - self.space.log_volume(safe)
+        return jnp.where(inside, value, -jnp.inf)
+
+    def condition(self, x: PyTree) -> Float[Array, "members size"]:
+        """Return what the encoders make of one observation: the denoiser's condition.
+
+        With it, `denoiser` goes into every sampler, density and guidance of
+        `jaxprob.diffusion`.
+        """
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], x)
+        scaled = self.scaler(rows)
+        outside = self.scaler.outside(rows)
+        if outside:
+            warnings.warn(
+                "the observation is outside of all simulations: "
+                f"{'; '.join(outside[:3])}. The simulator or its prior does not "
+                "describe it (misspecification), and its posterior is an extrapolation",
+                stacklevel=3,
+            )
+        return self._encoded(scaled)[0]
+
+    def _encoded(self, scaled):
+        scaled = jax.tree.map(jnp.asarray, scaled)
+        return _encode(self.encoders, self.denoiser.num_members, scaled)
+
+    def _repeated(self, cond, num):
+        return jnp.broadcast_to(cond[None], (num, *cond.shape))
+
+    def _sample(self, cond, key, sampler, batch_size):
+        check_key(key)
+        return sample(
+            self.denoiser,
+            ExpAB(40) if sampler is None else sampler,
+            key=key,
+            num_samples=len(cond),
+            shape=(self.space.size,),
+            cond=cond,
+            batch_size=None if batch_size is None else min(batch_size, len(cond)),
+        ).x_0
+
+
+@eqx.filter_jit
+def _encode(encoders, num_members, x):
+    arrays, static = eqx.partition(encoders, eqx.is_array)
+
+    def member(arrays, row):
+        return eqx.combine(arrays, static)(row)
+
+    def one(row):
+        each = jax.vmap(member, (0, None), axis_size=num_members)
+        return each(arrays, row)
+
+    return jax.vmap(one)(x)
