@@ -49,18 +49,23 @@ SHOWN = ("method", "effort", "noise", "seed", "jaxprob", "jax")
 
 
 def forecast_of(estimator: Any, x: Any, y: np.ndarray) -> Forecast:
-    """Return the columns of a regressor's predictions, from its quantiles."""
+    """Return the columns of a regressor's predictions."""
     quantiles = np.asarray(estimator.predict_quantiles(x, QUANTILES))
     epistemic, aleatoric = estimator.predict_variances(x)
+    predictive = estimator.predict_dist(x)
+    if predictive.is_discrete:  # F has steps: half-way up, as between quantiles
+        pit = np.array([pit_of(*row) for row in zip(y, quantiles, strict=True)])
+    else:
+        pit = np.asarray(predictive.cdf(y), np.float64)
     return Forecast(
         np.arange(len(y)),
         y,
         np.asarray(estimator.predict(x), np.float64),
         np.sqrt(epistemic),
         np.sqrt(aleatoric),
-        None,
+        np.asarray(predictive.log_prob(y), np.float64),
         crps_of_quantiles(y, quantiles),
-        np.array([pit_of(*row) for row in zip(y, quantiles, strict=True)]),
+        pit,
         {level: estimator.predict_interval(x, level) for level in LEVELS},
     )
 

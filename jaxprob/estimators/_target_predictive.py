@@ -37,7 +37,7 @@ class TargetPredictive:
     - `units`: the map between y and z.
     - `conformal`: scores of held-out rows, or `None`.
     - `is_single`: whether y had no axis of targets.
-    - `is_discrete`: whether y is a count.
+    - `is_discrete`: whether y is a count; also an attribute.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TargetPredictive:
         self._target = units
         self._conformal = conformal
         self._single = is_single
-        self._discrete = is_discrete
+        self.is_discrete = is_discrete
 
     @property
     def num_rows(self) -> int:
@@ -205,7 +205,7 @@ class TargetPredictive:
         return y.reshape(self.num_rows, -1)
 
     def _typed(self, z):
-        return z.astype(np.int32 if self._discrete else np.float32)
+        return z.astype(np.int32 if self.is_discrete else np.float32)
 
     def _shaped(self, values):
         values = np.asarray(values, np.float64)

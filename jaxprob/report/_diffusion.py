@@ -228,7 +228,8 @@ def _levels(denoiser, real, cond, key) -> Section:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = level_errors(denoiser, rows, cond, key=key)
-    advice = [Text(str(one.message)) for one in caught]
+    texts = [str(one.message) for one in caught]
+    advice = [Text(text[:1].upper() + text[1:]) for text in texts]
     ax = new_axes()
     ax.loglog(found.levels, found.error, marker="o", markersize=3, label="model")
     ax.loglog(found.levels, found.linear, "--", color="0.55", label="best linear")
