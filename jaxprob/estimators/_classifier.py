@@ -131,7 +131,8 @@ class BNNClassifier(AbstractPartialClassifier, ClassifierMixin, AbstractEstimato
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, in the order of `classes_`."""
-        probs, _, _ = self._fitted.ask(statistics.classes, self._numbers(X))
+        X = self._numbers(X)
+        probs, _, _ = self._fitted.ask(statistics.classes, X)
         probs = probs.astype(np.float64)
         return probs / probs.sum(axis=1, keepdims=True)
 
@@ -140,5 +141,6 @@ class BNNClassifier(AbstractPartialClassifier, ClassifierMixin, AbstractEstimato
 
         The epistemic part is the mutual information between class and weights.
         """
-        _, total, epistemic = self._fitted.ask(statistics.classes, self._numbers(X))
+        X = self._numbers(X)
+        _, total, epistemic = self._fitted.ask(statistics.classes, X)
         return total, epistemic

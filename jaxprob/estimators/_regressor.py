@@ -78,8 +78,10 @@ class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
         replaces `hidden`. With heteroscedastic noise there are two outputs for each
         target: the means, then the raw scales of `bnn.HeteroscedasticNormal`.
     - `prior_scale`: scale of the Gaussian prior before division by the root of fan-in.
-    - `num_steps`: training steps of each network; by default 20,000, and 4,000 and
-        30,000 for the efforts `"fast"` and `"best"`.
+    - `num_steps`: training steps of each network. By default at most 20,000, and 4,000
+        and 30,000 for the efforts `"fast"` and `"best"`: ensembles and the starts of
+        chains stop where a fifth of the rows, held out of a first training, is
+        predicted best, and are then trained on all rows for so many steps.
     - `batch_size`, `learning_rate`: of the training by Adam.
     - `num_samples`: models in the predictive; by default all of an ensemble and all
         draws of chains, else 100.

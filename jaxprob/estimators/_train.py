@@ -15,6 +15,7 @@ from ._compiled import Fitted
 from ._effort import chosen_method, recipe_of
 from ._methods import make_chains, make_joint, make_method
 from ._noise import Noise
+from ._stopping import FEWEST, steps_of_least_loss
 
 
 def train(
@@ -71,16 +72,22 @@ class Run:
         recipe = recipe_of(e.effort, e._recipes)
         name = chosen_method(e.method, e.effort, rows)
         num_steps = e.num_steps or recipe.num_steps
-        method = make_method(
-            name,
-            self.noise.likelihood,
-            prior_scale=e.prior_scale,
-            num_data=rows,
-            num_steps=num_steps,
-            num_members=max(2, recipe.num_members // len(self.noise.wraps)),
-            learning_rate=e.learning_rate,
-        )
+
+        def make(num_data):
+            return make_method(
+                name,
+                self.noise.likelihood,
+                prior_scale=e.prior_scale,
+                num_data=num_data,
+                num_steps=recipe.num_steps if e.num_steps is None else e.num_steps,
+                num_members=max(2, recipe.num_members // len(self.noise.wraps)),
+                learning_rate=e.learning_rate,
+            )
+
+        method = make(rows)
         try:
+            if e.num_steps is None and name in ("ensemble", "chains"):
+                num_steps = self._stopped(make, model, fit_key, num_steps)
             state, history = fit_learner(
                 method,
                 model,
@@ -98,6 +105,20 @@ class Run:
             transitions = recipe.transitions(rows)
             posterior = self._chains(model, posterior, posterior_key, transitions)
         return posterior, history
+
+    def _stopped(self, make, model, key, num_steps):
+        if len(self) < FEWEST:
+            return num_steps
+        return steps_of_least_loss(
+            make,
+            self.noise.likelihood,
+            model,
+            self.data,
+            key=key,
+            num_steps=num_steps,
+            batch_size=self.estimator.batch_size,
+            progress=self.estimator.verbose,
+        )
 
     def _chains(self, model, starts, key, transitions):
         joint = make_joint(self.noise.likelihood, self.estimator.prior_scale, len(self))

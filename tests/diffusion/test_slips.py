@@ -141,8 +141,8 @@ SLIPS = {
         r"times is the class UniformTimes: make one",
     ),
     "image of two": (lambda: kidger_mixer((8, 8), key=KEY), r"image_shape=\(8, 8\)"),
-    "UNet of two": (lambda: nn.UNet((8, 8), key=KEY), r"channels, height and width"),
-    "DiT of two": (lambda: nn.DiT((8, 8), key=KEY), r"channels, height and width"),
+    "UNet of one": (lambda: nn.UNet((8,), key=KEY), "channels and one to three sizes"),
+    "DiT of one": (lambda: nn.DiT((8,), key=KEY), "channels and one to three sizes"),
     "inside jit": (
         lambda: jax.jit(lambda key: draw(key=key).x_0)(KEY),
         r"cannot be traced.*jax.random.split\(key, num_samples\)",

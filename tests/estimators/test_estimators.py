@@ -169,7 +169,7 @@ def test_bad_settings_are_named(settings, match):
 @pytest.mark.slow
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="one class"):
-        BNNClassifier().fit(np.ones((4, 1)), np.zeros(4, int))
+        BNNClassifier().fit(np.arange(4.0)[:, None], np.zeros(4, int))
 
 
 @pytest.mark.slow

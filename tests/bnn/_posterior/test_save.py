@@ -96,6 +96,7 @@ POSTERIORS = {
     "DropoutPosterior": dropout,
     "Mixture": lambda m: bnn.Mixture([swag(m), bnn.bayesianize(m)]),
     "BlocksPosterior": blocks,
+    "KalmanPosterior": lambda m: bnn.KalmanPosterior.from_prior(m, joint()),
     "PriorModels": lambda m: bnn.PriorModels(m, bnn.FanInNormal(2.0)),
 }
 
