@@ -17,16 +17,17 @@ LIKELIHOOD = bnn.NormalLikelihood(0.3)
 
 def ensemble(num_data):
     joint = bnn.LogJoint(LIKELIHOOD, bnn.FanInNormal(3.0), num_data=num_data)
-    return bnn.DeepEnsemble(bnn.MAP(joint, optax.adam(1e-2)), 2)
+    rate = optax.cosine_decay_schedule(1e-2, 1000, 0.01)
+    return bnn.DeepEnsemble(bnn.MAP(joint, optax.adam(rate)), 2)
 
 
 @pytest.mark.parametrize(("noise", "stops"), [(1.0, True), (0.0, False)])
 def test_training_stops_early_where_there_is_noise_to_learn(noise, stops):
 
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(100, 4)).astype(np.float32)
+    x = rng.normal(size=(100, 8)).astype(np.float32)
     y = (x[:, :1] + noise * rng.normal(size=(100, 1))).astype(np.float32)
-    model = eqx.nn.MLP(4, 1, 32, 2, activation=silu, key=jax.random.key(0))
+    model = eqx.nn.MLP(8, 1, 32, 2, activation=silu, key=jax.random.key(0))
     found = steps_of_least_loss(
         ensemble,
         LIKELIHOOD,

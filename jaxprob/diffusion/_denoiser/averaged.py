@@ -23,23 +23,37 @@ class Averaged(AbstractDenoiser):
     error is at most the mean of theirs. It costs K networks at each evaluation.
 
     ```python
-    averaged = Averaged([denoiser_1, denoiser_2, denoiser_3])
+    averaged = Averaged.of([denoiser_1, denoiser_2, denoiser_3])
     members = eqx.filter_vmap(make_denoiser)(jax.random.split(key, 3))
-    averaged = Averaged.stacked(members)
+    averaged = Averaged(members)
     ```
 
     **Arguments:**
 
-    - `denoisers`: at least one, of one structure: the same network, schedule and units
-        of the data, and other weights.
-
-    **Raises:** `ValueError` for denoisers of different structures, with the difference.
+    - `members`: one denoiser whose arrays have a leading axis of K, as
+        `eqx.filter_vmap` makes it; `Averaged.of` stacks a list.
+    - `own_conditions`: whether a condition has a leading axis of K, with one for each
+        member, such as what each one's encoder made of an observation.
     """
 
     members: AbstractDenoiser
     own_conditions: bool = eqx.field(static=True)
 
-    def __init__(self, denoisers: Sequence[AbstractDenoiser]):
+    def __init__(self, members: AbstractDenoiser, own_conditions: bool = False):
+        self.members = members
+        self.own_conditions = own_conditions
+
+    @classmethod
+    def of(cls, denoisers: Sequence[AbstractDenoiser]) -> "Averaged":
+        """Return the average of denoisers of one structure.
+
+        **Arguments:**
+
+        - `denoisers`: at least one: the same network, schedule and units of the data,
+            and other weights.
+
+        **Raises:** `ValueError` for denoisers of different structures.
+        """
         if not isinstance(denoisers, tuple | list) or not denoisers:
             raise ValueError(
                 f"denoisers is {type(denoisers).__name__}: give a list of at least one"
@@ -49,25 +63,7 @@ class Averaged(AbstractDenoiser):
         parts = [eqx.partition(denoiser, eqx.is_array) for denoiser in denoisers]
         _check_alike(parts)
         arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in parts))
-        self.members = eqx.combine(arrays, parts[0][1])
-        self.own_conditions = False
-
-    @classmethod
-    def stacked(
-        cls, members: AbstractDenoiser, *, own_conditions: bool = False
-    ) -> "Averaged":
-        """Return the average of denoisers whose arrays have a leading axis already.
-
-        **Arguments:**
-
-        - `members`: made by `eqx.filter_vmap`, for example.
-        - `own_conditions`: whether a condition has a leading axis, with one for each
-            member, such as what each one's encoder made of an observation.
-        """
-        self = object.__new__(cls)
-        object.__setattr__(self, "members", members)
-        object.__setattr__(self, "own_conditions", own_conditions)
-        return self
+        return cls(eqx.combine(arrays, parts[0][1]))
 
     @property
     def schedule(self) -> AbstractSchedule:
@@ -102,7 +98,7 @@ class Averaged(AbstractDenoiser):
     def standardised(self) -> tuple[AbstractDenoiser, Units]:
         units = self._first().standardised()[1]
         members = eqx.filter_vmap(lambda member: member.standardised()[0])(self.members)
-        return Averaged.stacked(members, own_conditions=self.own_conditions), units
+        return Averaged(members, self.own_conditions), units
 
     def noise_units(self) -> Units:
         return self._first().noise_units()

@@ -18,7 +18,7 @@ class AbstractDenoiserWrapper(AbstractDenoiser):
     data, as a weighted mean of answers is; otherwise a subclass defines `standardised`.
 
     ```python
-    class Averaged(AbstractDenoiserWrapper):
+    class Mirrored(AbstractDenoiserWrapper):
         denoiser: AbstractDenoiser
 
         def denoise(self, x, level, cond=None, *, key=None):

@@ -31,7 +31,7 @@ class MemberLosses(AbstractCheckedLoss):
 
         **Raises:** as `DenoisingLoss.check`; `TypeError` if there are no members.
         """
-        check_kind("model", averaged, Averaged, "write Averaged([denoiser, ...])")
+        check_kind("model", averaged, Averaged, "write Averaged.of([denoiser, ...])")
         first = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, averaged.members)
         self.loss.check(first, data)
 

@@ -123,16 +123,14 @@ def fit_posterior(
             Encoded(encode, net), EDM(), sigma_data=scale, mean_data=mean
         )
 
-    model = Averaged.stacked(
-        eqx.filter_vmap(member)(jax.random.split(init_key, num_members))
-    )
+    model = Averaged(eqx.filter_vmap(member)(jax.random.split(init_key, num_members)))
     loss = DenoisingLoss(EDMWeighting(), LogNormalLevels(-1.2, 1.6))
     warmup = min(200, num_steps // 10)
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
     learner = GradientDescent(
         MemberLosses(loss),
         optax.adamw(
-            lambda step: schedule(step.astype(float)),
+            lambda step: schedule(jnp.asarray(step, float)),
             b2=0.99,
             weight_decay=weight_decay,
         ),
@@ -153,7 +151,7 @@ def fit_posterior(
     )
     members = model.members
     inner = eqx.tree_at(lambda member: member.net, members, members.net.net)
-    denoiser = Averaged.stacked(inner, own_conditions=True)
+    denoiser = Averaged(inner, own_conditions=True)
     return SimulatorPosterior(space, scaler, members.net.encoder, denoiser), history
 
 

@@ -358,24 +358,10 @@ def test_any_likelihood_and_padding_and_missing_rows(network, getkey):
 
 
 @pytest.mark.slow
-def test_what_has_no_factor_is_rejected_by_name(network, getkey):
+def test_what_has_no_curvature_is_rejected_by_name(network):
     joint, model, batch = network
     with pytest.raises(ValueError, match="computes the curvature from the training"):
         laplace(joint).posterior(laplace(joint).init(model))
-    conv = [eqx.nn.Conv1d(2, 2, 3, groups=2, key=getkey())]
-    with pytest.raises(ValueError, match=r"no Kronecker factor for 0\.weight"):
-        laplace(joint, "kronecker").init(conv)
-
-    class Twice(eqx.Module):
-        layer: eqx.nn.Linear
-
-        def __call__(self, x):
-            return jnp.concatenate([self.layer(self.layer(x)), x])[:3]
-
-    twice = Twice(eqx.nn.Linear(2, 2, key=getkey()))
-    method = laplace(joint, "kronecker")
-    with pytest.raises(ValueError, match=r"for layer: it is used several times"):
-        method.posterior(method.init(twice), [batch])
     prior = eqx.tree_at(lambda j: j.prior, joint, dist.Laplace(0.0, 1.0))
     with pytest.raises(ValueError, match=r"layers\.0\.weight, Laplace, is not concave"):
         laplace(prior).posterior(laplace(prior).init(model), [batch])

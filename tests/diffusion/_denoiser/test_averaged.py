@@ -41,14 +41,14 @@ X, COND = jnp.array([0.5, -1.0]), jnp.ones(3)
 
 def test_the_answer_is_the_mean_of_the_answers():
     members = three()
-    found = Averaged(members).denoise(X, 0.7, COND)
+    found = Averaged.of(members).denoise(X, 0.7, COND)
     exact = sum(m.denoise(X, 0.7, COND) for m in members) / 3.0
     np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
 def test_stacked_members_may_have_conditions_of_their_own():
     members = three()
-    averaged = Averaged.stacked(Averaged(members).members, own_conditions=True)
+    averaged = Averaged(Averaged.of(members).members, own_conditions=True)
     conds = jnp.arange(9, dtype=jnp.float32).reshape(3, 3)
     exact = [m.denoise(X, 0.7, c) for m, c in zip(members, conds, strict=True)]
     np.testing.assert_allclose(
@@ -63,7 +63,7 @@ def test_the_average_of_one_exact_denoiser_is_exact():
         jnp.broadcast_to(0.05 * jnp.eye(2), (2, 2, 2)),
     )
     exact = GaussianMixtureDenoiser(mixture, EDM())
-    averaged = Averaged([exact, exact])
+    averaged = Averaged.of([exact, exact])
     check_denoiser(averaged, X, key=jax.random.key(1))
     settings = {"key": jax.random.key(2), "num_samples": 5, "shape": (2,)}
     np.testing.assert_allclose(
@@ -75,10 +75,10 @@ def test_the_average_of_one_exact_denoiser_is_exact():
 
 
 def test_units_are_those_of_the_members():
-    unit, units = Averaged(three()).standardised()
+    unit, units = Averaged.of(three()).standardised()
     assert units.scale == (2.0, 1.0)
     level = jnp.asarray(0.7)
-    direct = Averaged(three()).denoise(X, level, COND)
+    direct = Averaged.of(three()).denoise(X, level, COND)
     through = units.to_data(unit.denoise(units.to_unit(jnp.asarray(X)), level, COND))
     np.testing.assert_allclose(through, direct, rtol=1e-5)
 
@@ -90,7 +90,7 @@ def test_members_are_trained_as_they_would_be_alone():
     data = (batch, np.ones((8, 3), np.float32))
     key = jax.random.key(3)
     learner = jaxprob.GradientDescent(MemberLosses(loss), optax.sgd(0.1))
-    state = learner.init(Averaged(members), key=key)
+    state = learner.init(Averaged.of(members), key=key)
     state, _ = learner.update(state, data, key=key)
     trained = learner.model(state).members.net.first.weight
     for i, (one, own) in enumerate(zip(members, jax.random.split(key, 3), strict=True)):
@@ -108,4 +108,4 @@ def test_members_are_trained_as_they_would_be_alone():
 )
 def test_denoisers_that_differ_are_rejected(denoisers, message):
     with pytest.raises(ValueError, match=message):
-        Averaged(denoisers)
+        Averaged.of(denoisers)

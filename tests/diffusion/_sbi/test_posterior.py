@@ -55,9 +55,7 @@ def exact_posterior(prior, variance):
         ParameterSpace(prior),
         ObservationScaler.fitted(x),  # mean 0 and standard deviation 1: no change
         Shrunk(jnp.array([1.0 / (1.0 + variance)])),
-        Averaged.stacked(
-            Exact(jnp.array([variance / (1.0 + variance)])), own_conditions=True
-        ),
+        Averaged(Exact(jnp.array([variance / (1.0 + variance)])), own_conditions=True),
     )
 
 
