@@ -267,7 +267,7 @@ def test_a_thousand_classes_take_bounded_memory(structure, getkey):
 
     def sums(batch):
         return _laplace_pass._sums(
-            joint, model, flags, (), batch, columns, structure, "ggn"
+            joint, model, flags, batch, columns, structure, "ggn"
         )
 
     compiled = jax.jit(sums).lower(batch).compile()

@@ -89,7 +89,8 @@ def network(x64, getkey):
 def test_factors_of_a_convolution_inside_a_network_are_the_definition(network):
     """Sums over rows and places of patches; means of the curvature there, by hand."""
     joint, net, (x, y) = network
-    blocks = fit(joint, net, [(x[:5], y[:5]), (x[5:], y[5:])], "kronecker")
+    batches = [(x[:5], y[:5]), (x[5:], y[5:])]
+    blocks = fit(joint, net, batches, "kronecker", sharing="expand")
     first, second = blocks.curvature.blocks
     windows = np.stack([np.asarray(x)[:, 0, i : i + 3] for i in range(4)], 1)
     a = np.concatenate([windows, np.ones((12, 4, 1))], 2).reshape(-1, 4)
