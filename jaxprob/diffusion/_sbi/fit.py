@@ -1,27 +1,21 @@
 """Training of the posterior of a simulator."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import PyTree
 
-from ..._engine.evaluate import evaluate
-from ..._engine.fit import History, fit
+from ..._engine.fit import History
 from ..._random.keys import check_key
-from ..._training.ema import EMA
-from ..._training.gradient_descent import GradientDescent
 from ..._types import PRNGKey
 from .._denoiser.averaged import Averaged
 from .._denoiser.data_scale import mean_and_scale
 from .._denoiser.preconditioned import Preconditioned
-from .._loss.loss import DenoisingLoss
-from .._loss.member_losses import MemberLosses
-from .._loss.times import LogNormalLevels
-from .._loss.weighting import EDMWeighting
 from .._schedule.argument_checks import check_count, check_kind
 from .._schedule.edm import EDM
 from ..nn import Encoded, ResidualMLP
@@ -29,6 +23,7 @@ from .encoders import AbstractEncoder, make_encoder
 from .observation_scaler import ObservationScaler
 from .parameter_space import ParameterSpace, as_space
 from .posterior import SimulatorPosterior
+from .rounds import best_of_decays
 from .simulations import Simulations
 
 _HELD_OUT = 0.1
@@ -49,7 +44,7 @@ def fit_posterior(
     num_steps: int = 6_000,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
-    weight_decay: float = 1.0,
+    weight_decay: float | Sequence[float] = (0.0, 1.0),
     num_rounds: int = 20,
     progress: bool = True,
 ) -> tuple[SimulatorPosterior, History]:
@@ -82,15 +77,18 @@ def fit_posterior(
     - `missing`: whether NaN in an observation marks an entry that was not observed.
     - `num_members`: number of networks that are averaged.
     - `width`, `depth`: of each `nn.ResidualMLP`.
-    - `num_steps`, `batch_size`, `learning_rate`, `weight_decay`: of AdamW, whose rate
-        falls to zero by a cosine. A step takes the product of both rates from every
-        weight: with 10,000 simulations that is what keeps a network from learning
-        them by heart.
+    - `num_steps`, `batch_size`, `learning_rate`: of AdamW, whose rate falls to zero
+        by a cosine.
+    - `weight_decay`: of AdamW, or several values, each of which is trained, and the
+        one with the lowest held-out loss is returned. A step takes the product of rate
+        and decay from every weight. Without it a network learns 10,000 noisy
+        simulations by heart; with it, it does not resolve a sharp posterior.
     - `num_rounds`: how many times the held-out loss is computed.
     - `progress`: whether to show a progress bar on standard error.
 
     **Returns:** the posterior, and a history of the rounds: `"step"`, the mean
-    `"loss"` of a member, and the held-out `"val_loss"` of their average.
+    `"loss"` of a member, the held-out `"val_loss"` of their average, and the
+    `"weight_decay"`.
 
     **Raises:** `ValueError` for parameters outside of the prior's support, entries that
     are not finite, or simulations that do not fit the prior. Warns of fewer than 100
@@ -124,72 +122,22 @@ def fit_posterior(
         )
 
     model = Averaged(eqx.filter_vmap(member)(jax.random.split(init_key, num_members)))
-    loss = DenoisingLoss(EDMWeighting(), LogNormalLevels(-1.2, 1.6))
-    warmup = min(200, num_steps // 10)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
-    learner = GradientDescent(
-        MemberLosses(loss),
-        optax.adamw(
-            lambda step: schedule(jnp.asarray(step, float)),
-            b2=0.99,
-            weight_decay=weight_decay,
-        ),
-        ema=EMA(0.999),
-        evaluation_loss=loss,
-    )
-    model, history = _best(
-        learner,
+    best, history = best_of_decays(
         model,
         training,
         held_out,
-        fit_key=fit_key,
-        eval_key=eval_key,
+        np.atleast_1d(weight_decay).tolist(),
+        keys=(fit_key, eval_key),
+        learning_rate=learning_rate,
         num_steps=num_steps,
         num_rounds=num_rounds,
         batch_size=batch_size,
         progress=progress,
     )
-    members = model.members
+    members: Any = best.members
     inner = eqx.tree_at(lambda member: member.net, members, members.net.net)
     denoiser = Averaged(inner, own_conditions=True)
     return SimulatorPosterior(space, scaler, members.net.encoder, denoiser), history
-
-
-def _best(
-    learner,
-    model,
-    training,
-    held_out,
-    *,
-    fit_key,
-    eval_key,
-    num_steps,
-    num_rounds,
-    batch_size,
-    progress,
-):
-    """Train in rounds, and return the model with the lowest held-out loss."""
-    state, lowest, best, history = None, np.inf, model, []
-    for end in np.unique(np.linspace(0, num_steps, num_rounds + 1).astype(int)[1:]):
-        begin = 0 if state is None else history[-1]["step"]
-        settings = {} if state is None else {"state": state, "step": int(begin)}
-        state, epochs = fit(
-            learner,
-            model,
-            training,
-            key=fit_key,
-            num_steps=int(end),
-            batch_size=batch_size,
-            progress=progress,
-            **settings,
-        )
-        value = evaluate(learner, state, held_out, key=eval_key)["loss"]
-        history.append(
-            {"step": float(end), "loss": epochs[-1]["mean_loss"], "val_loss": value}
-        )
-        if value < lowest:
-            lowest, best = value, learner.model(state)
-    return best, history
 
 
 def _split(data, num):

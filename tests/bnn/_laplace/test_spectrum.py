@@ -60,7 +60,7 @@ def test_one_factorisation_has_the_log_determinants_of_many_priors(
     ratios = jnp.stack([precision(posterior, name, m) / start for m in moves])
     log_det = spectrum(posterior.curvature, start, ratios)
     found, exact = map(
-        eqx.filter_jit,
+        jax.jit,
         (jax.value_and_grad(log_det), jax.value_and_grad(posterior.curvature.log_det)),
     )
     for factors in (ones, jnp.array([0.1, 3.0, 0.2]), jnp.array([5.0, 0.02, 9.0])):

@@ -118,6 +118,7 @@ SMALL = {
     "width": 32,
     "depth": 2,
     "learning_rate": 3e-3,
+    "weight_decay": 0.0,
     "progress": False,
 }
 
