@@ -59,6 +59,7 @@ def _positive(matrix, least):
     root = (scale[:, None] * vectors) * jnp.sqrt(jnp.maximum(values, 0.0))[None]
     # Rounding leaves eigenvalues of a positive matrix a little below zero.
     untouched = negative <= jnp.finfo(values.dtype).eps * len(values) * total
+    negative = jnp.where(untouched, jnp.zeros_like(negative), negative)
     return jnp.where(untouched, matrix, root @ root.T), negative, total
 
 
