@@ -62,7 +62,7 @@ def dynamic_loss_scale(
 
     ```python
     def scaled(params):
-        return opt_state.scale * loss(params).astype(jnp.float32)
+        return opt_state.scale * objective(params).astype(jnp.float32)
 
     grads = jax.grad(scaled)(params)
     updates, opt_state = optimizer.update(

@@ -15,6 +15,7 @@ from ..bnn import (
     AbstractPosterior,
     DrawsPosterior,
     Likelihood,
+    NormalLikelihood,
     diagnose,
     predict,
     summarise,
@@ -209,7 +210,8 @@ def _numbers(model: Any) -> PyTree:
 def _outputs(posterior, likelihood, x, key) -> np.ndarray:
     """Draws of the first output, or of the first target, in the first rows."""
     rows = jax.tree.map(lambda a: np.asarray(a)[:2], x)
-    kind = _unit if likelihood is None else likelihood
+    # Without a likelihood only the outputs are read, and any will do.
+    kind = likelihood or posterior.output_likelihood or NormalLikelihood(1.0)
     predictive = predict(posterior, kind, rows, key=key, num_samples=NUM_DRAWS)
     if likelihood is None:
         leaf = jax.tree.leaves(predictive.outputs)[0]
@@ -217,7 +219,3 @@ def _outputs(posterior, likelihood, x, key) -> np.ndarray:
     draws = jax.vmap(lambda k: predictive.sample(key=k))(example_keys(key, NUM_DRAWS))
     leaf = np.asarray(jax.tree.leaves(draws)[0], np.float64)
     return leaf.reshape(*leaf.shape[:2], -1)[..., 0]
-
-
-def _unit(output: Any) -> Any:
-    raise NotImplementedError("only outputs are read")

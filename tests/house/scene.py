@@ -369,7 +369,7 @@ SPECIAL: dict[str, Names] = {
     "_training/loss_scale.py:dynamic_loss_scale": {
         "opt_state": loss_scale_state,
         "optimizer": lambda: jaxprob.dynamic_loss_scale(optax.adam(1e-3)),
-        "loss": lambda: mean_squares,
+        "objective": lambda: mean_squares,
     },
     "_training/non_finite.py:NonFiniteError": {"stepper": stepper},
     "bnn/_inference/refresh_statistics.py:refresh_statistics": {"posterior": refreshed},
