@@ -23,6 +23,7 @@ from ._effort import CLASS_RECIPES, Effort, Recipe
 from ._methods import Method
 from ._noise import Noise, itself
 from ._partial_fit import AbstractPartialClassifier
+from ._rows_of_fit import remember_rows
 from ._train import train
 
 
@@ -41,8 +42,8 @@ class BNNClassifier(AbstractPartialClassifier, ClassifierMixin, AbstractEstimato
 
     **Arguments:** as for `BNNRegressor`, and
 
-    - `num_steps`: training steps of each network; by default 2,000, and 4,000 for the
-        effort `"best"`.
+    - `num_steps`: training steps of each network; by default at most 2,000, and 4,000
+        for the effort `"best"`, as in `BNNRegressor`.
     - `class_weight`: `"balanced"`, or a dict from classes to weights, which multiply
         `sample_weight`. Probabilities are then those of the weighted frequencies:
         without it they are calibrated for the frequencies of `y`.
@@ -115,6 +116,7 @@ class BNNClassifier(AbstractPartialClassifier, ClassifierMixin, AbstractEstimato
             Noise(bnn.CategoricalLikelihood(), len(self.classes_), (itself,)),
             self._weights(sample_weight, X, y),
         )
+        remember_rows(self, table, y, sample_weight)
         return self
 
     def _weights(self, sample_weight, X, y):

@@ -9,6 +9,7 @@ from .. import bnn
 from ._base import check_settings, keep_names, numbers_of, read_columns, weights_of
 from ._noise import Noise, itself
 from ._online import is_online, networks_of, with_last_layers, with_rows
+from ._rows_of_fit import forget_rows, rows_of_fit
 from ._train import train
 
 
@@ -34,9 +35,13 @@ class AbstractPartialRegressor:
 
         **Arguments:** as in `fit`; later calls have the columns of the first.
 
-        **Raises:** `ValueError` after `fit`, which keeps no rows, and with `calibrate`.
+        After `fit` its rows are the first call, for which the networks are trained
+        again.
+
+        **Raises:** `ValueError` with `calibrate`, and for an estimator that was fitted
+        and then loaded, whose file has no rows.
         """
-        first = not _is_stream(self)
+        first = _is_first(self)
         if first:
             if self.calibrate is not None:
                 raise ValueError(
@@ -71,7 +76,7 @@ class AbstractPartialClassifier:
         - `classes`: all classes of the stream, for the first call; by default those of
             its `y`.
         """
-        first = not _is_stream(self)
+        first = _is_first(self, classes)
         if first:
             _fit_networks(
                 self, lambda: _fit_classes(self, X, y, classes, sample_weight)
@@ -89,19 +94,25 @@ class AbstractPartialClassifier:
         return self
 
 
-def _is_stream(estimator):
-    """Return whether a first call of `partial_fit` was made.
+def _is_first(estimator, classes=None):
+    """Return whether this is the first call; rows of a `fit` are given to one before.
 
-    **Raises:** `ValueError` after `fit`.
+    **Raises:** `ValueError` if the rows of `fit` are not known.
     """
     if "_fitted" not in vars(estimator):
+        return True
+    if is_online(estimator._fitted):
         return False
-    if not is_online(estimator._fitted):
-        raise ValueError(
-            "fit keeps no rows, so its posterior cannot be updated: begin with "
-            "partial_fit(X, y) on a new estimator, sklearn.base.clone(estimator)"
-        )
-    return True
+    X, y, sample_weight = rows_of_fit(estimator)
+    settings = {} if classes is None else {"classes": classes}
+    before = dict(vars(estimator))
+    del estimator._fitted
+    try:
+        estimator.partial_fit(X, y, sample_weight=sample_weight, **settings)
+    except BaseException:
+        vars(estimator).update(before)  # what was fitted is not lost
+        raise
+    return False
 
 
 def _fit_networks(estimator, fit):
@@ -165,6 +176,7 @@ def _check_columns(targets, expected):
 
 
 def _advance(estimator, first, x, targets, weight, num_means=None):
+    forget_rows(estimator)
     fitted = estimator._fitted
     if first:
         estimator._fitted = with_last_layers(

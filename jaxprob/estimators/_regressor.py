@@ -21,6 +21,7 @@ from ._effort import Effort
 from ._methods import Method
 from ._noise import noise_of, noise_of_likelihood
 from ._partial_fit import AbstractPartialRegressor
+from ._rows_of_fit import remember_rows
 from ._target import TargetMap, Transform
 from ._target_predictive import TargetPredictive
 from ._train import train
@@ -79,9 +80,9 @@ class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
         target: the means, then the raw scales of `bnn.HeteroscedasticNormal`.
     - `prior_scale`: scale of the Gaussian prior before division by the root of fan-in.
     - `num_steps`: training steps of each network. By default at most 20,000, and 4,000
-        and 30,000 for the efforts `"fast"` and `"best"`: ensembles and the starts of
-        chains stop where a fifth of the rows, held out of a first training, is
-        predicted best, and are then trained on all rows for so many steps.
+        and 30,000 for the efforts `"fast"` and `"best"`: all methods but
+        `"mean_field_vi"` stop where a fifth of the rows, held out of a first training,
+        is predicted best, and are then trained on all rows for so many steps.
     - `batch_size`, `learning_rate`: of the training by Adam.
     - `num_samples`: models in the predictive; by default all of an ensemble and all
         draws of chains, else 100.
@@ -175,6 +176,7 @@ class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
             self._conformal = Conformal.fit(
                 self._fitted, X[held_out], found, self._discrete
             )
+        remember_rows(self, table, y, sample_weight)
         return self
 
     def _noise_of(self, y):

@@ -15,7 +15,7 @@ from ._compiled import Fitted
 from ._effort import chosen_method, recipe_of
 from ._methods import make_chains, make_joint, make_method
 from ._noise import Noise
-from ._stopping import FEWEST, steps_of_least_loss
+from ._stopping import FEWEST, STOPPED, steps_of_least_loss
 
 
 def train(
@@ -86,7 +86,7 @@ class Run:
 
         method = make(rows)
         try:
-            if e.num_steps is None and name in ("ensemble", "chains"):
+            if e.num_steps is None and name in STOPPED:
                 num_steps = self._stopped(make, model, fit_key, num_steps)
             state, history = fit_learner(
                 method,

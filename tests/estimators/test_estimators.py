@@ -18,15 +18,10 @@ SMALL = {"hidden": (16,), "random_state": 0}
 
 
 def expected_failures(estimator):
-    """Weights and repeated rows have one posterior, and other numbers of updates.
-
-    A stream begins with `partial_fit`: after `fit`, which keeps no rows, it raises, so
-    that no rows are forgotten.
-    """
+    """Weights and repeated rows have one posterior, and other numbers of updates."""
     reason = "the number of updates and the standardisation depend on the rows"
     kinds = "dense", "sparse"
-    weights = {f"check_sample_weight_equivalence_on_{k}_data": reason for k in kinds}
-    return weights | {"check_fit_score_takes_y": "partial_fit after fit raises"}
+    return {f"check_sample_weight_equivalence_on_{k}_data": reason for k in kinds}
 
 
 @pytest.mark.slow

@@ -64,6 +64,26 @@ def test_a_stream_gives_the_posterior_of_all_rows(linear):
         assert np.all(epistemic < aleatoric)
 
 
+def test_after_fit_its_rows_are_the_first_call(linear):
+    again = clone(linear).fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
+    whole = clone(linear).partial_fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
+    assert np.array_equal(again.predict(X), whole.predict(X))
+    labels = BNNClassifier("map", num_steps=20, hidden=(), random_state=0)
+    again = clone(labels).fit(X[:30], LABELS[:30]).partial_fit(X[30:], LABELS[30:])
+    whole = clone(labels).partial_fit(X[:30], LABELS[:30])
+    whole.partial_fit(X[30:], LABELS[30:])
+    assert np.array_equal(again.predict_proba(X), whole.predict_proba(X))
+
+
+def test_a_partial_fit_that_raises_leaves_what_was_fitted(linear):
+    fitted = clone(linear).set_params(calibrate=0.2).fit(X[:30], Y[:30])
+    before = fitted.predict(X)
+    with pytest.raises(ValueError, match=r"calibrate=0\.2: the scores"):
+        fitted.partial_fit(X[30:], Y[30:])
+    assert np.array_equal(fitted.predict(X), before)
+    fitted.set_params(calibrate=None).partial_fit(X[30:], Y[30:])
+
+
 @pytest.mark.slow
 def test_networks_and_classes_are_updated():
     small = {"hidden": (16,), "random_state": 0}
@@ -96,8 +116,8 @@ def test_wrong_calls_are_named(linear):
         linear.partial_fit(X, np.stack([Y, Y], axis=1))
     with pytest.raises(ValueError, match="X has 2 features"):
         linear.partial_fit(X[:, :2], Y)
-    fitted = clone(linear).fit(X[:30], Y[:30])
-    with pytest.raises(ValueError, match="fit keeps no rows"):
+    fitted = pickle.loads(pickle.dumps(clone(linear).fit(X[:30], Y[:30])))
+    with pytest.raises(ValueError, match="a file has no training rows"):
         fitted.partial_fit(X, Y)
     one = BNNClassifier("map")
     with pytest.raises(ValueError, match="the first rows hold one class"):

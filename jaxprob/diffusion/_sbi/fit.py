@@ -141,10 +141,11 @@ def fit_posterior(
 
 
 def _split(data, num):
-    """Return training and held-out rows; those of `simulate` are in no order."""
+    """Return training and held-out rows, by chance: a user's pairs may be sorted."""
     held = min(max(1, int(_HELD_OUT * num)), _MOST_HELD_OUT)
-    training = jax.tree.map(lambda leaf: leaf[held:], data)
-    return training, jax.tree.map(lambda leaf: leaf[:held], data)
+    order = np.random.default_rng(0).permutation(num)
+    training = jax.tree.map(lambda leaf: leaf[order[held:]], data)
+    return training, jax.tree.map(lambda leaf: leaf[order[:held]], data)
 
 
 def _check_simulations(space, simulations):

@@ -67,7 +67,8 @@ class ObservationScaler(eqx.Module):
             raise ValueError(
                 f"x has the structure {structure} and the simulations {self.structure}"
             )
-        return jax.tree.unflatten(structure, list(map(self._one, leaves, *self._parts)))
+        parts = (self.means, self.scales, self.logs, self.offsets, self.shapes)
+        return jax.tree.unflatten(structure, list(map(self._one, leaves, *parts)))
 
     def outside(self, x: PyTree) -> list[str]:
         """Return a line for each column of one observation beyond all simulated ones.
@@ -90,11 +91,6 @@ class ObservationScaler(eqx.Module):
                         f"[{low[j]:.4g}, {high[j]:.4g}]"
                     )
         return lines
-
-    @property
-    def _parts(self):
-        names = ("means", "scales", "logs", "offsets", "shapes")
-        return tuple(getattr(self, name) for name in names)
 
     def _one(self, leaf, mean, scale, log, offset, shape):
         if np.shape(leaf)[1:] != tuple(shape):
