@@ -26,7 +26,7 @@ CORE: tuple[Row, ...] = (
     frozenset({"bnn", "diffusion"}),
     frozenset({"lightning", "estimators", "testing", "plot"}),
     "report",
-    "command",
+    "cli",
     "__main__",
 )
 BNN: tuple[Row, ...] = (

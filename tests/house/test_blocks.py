@@ -71,7 +71,7 @@ def names_for(place: str) -> scene.Names:
     return {**scene.COMMON, **by_folder.get(folder, {}), **scene.SPECIAL.get(place, {})}
 
 
-# The page of the command is run with its shell lines, in tests/command.
+# The page of the command is run with its shell lines, in tests/cli.
 PAGES = {
     path.name: FENCE.findall(path.read_text())
     for path in sorted((PACKAGE.parent / "docs").glob("*.md"))

@@ -15,7 +15,7 @@ PACKAGES = (
     *("jaxprob.lightning", "jaxprob.tree", "jaxprob.metrics", "jaxprob.recalibrate"),
     *("jaxprob.estimators", "jaxprob.datasets", "jaxprob.plot", "jaxprob.testing"),
     "jaxprob.report",
-    "jaxprob.command",
+    "jaxprob.cli",
 )
 
 INSTEAD = {

@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 import pytest
 
-from jaxprob.command import main
+from jaxprob.cli import main
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "command.md"
 BLOCK = re.compile(r"```(python|bash|yaml)\n(.*?)```", re.DOTALL)

@@ -1,15 +1,10 @@
 """Training of a diffusion model in Lightning."""
 
-import logging
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 
 from .. import diffusion
 from .._training.ema import EMA
@@ -18,9 +13,9 @@ from ..datasets import Standardizer
 from ..lightning import (
     ArrayDataModule,
     DiffusionModule,
-    SaveOnSignal,
     newest_good_checkpoint,
 )
+from ..lightning._checkpoint.run_folder import folder_trainer
 from ._arrays import Examples, read_examples
 from ._config import DiffusionConfig
 from ._errors import CommandError
@@ -83,7 +78,14 @@ class DiffusionTraining:
         )
         data = ArrayDataModule(train=self.rows, batch_size=self.config.batch_size)
         folder = run.folder / CHECKPOINTS
-        trainer = _trainer(self.config, run, folder, self.steps_per_epoch)
+        trainer = folder_trainer(
+            run.folder,
+            folder,
+            max_epochs=self.config.epochs,
+            save_every_n_epochs=self.config.save_every,
+            log_every_n_steps=self.steps_per_epoch,
+            progress=not self.config.quiet,
+        )
         start = newest_good_checkpoint(folder) if folder.is_dir() else None
         if start is not None:
             print(f"going on from {start}")
@@ -91,35 +93,6 @@ class DiffusionTraining:
         if trainer.interrupted:
             raise KeyboardInterrupt
         save(run.folder / MODEL, {"denoiser": module.model, "scaler": self.scaler})
-
-
-def _trainer(
-    config: DiffusionConfig, run: Run, folder: Any, log_every_n_steps: int
-) -> pl.Trainer:
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # Data in memory need no worker processes.
-    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    # `resume` writes beside the checkpoints of the run that it goes on with.
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* not empty.*")
-    checkpoints = ModelCheckpoint(
-        dirpath=folder, save_last=True, every_n_epochs=config.save_every
-    )
-    return pl.Trainer(
-        max_epochs=config.epochs,
-        accelerator="cpu",  # Lightning's own device; JAX chooses its device itself
-        logger=CSVLogger(run.folder, name="", version=_free_logs(run)),
-        log_every_n_steps=log_every_n_steps,
-        callbacks=[checkpoints, SaveOnSignal(folder)],
-        enable_progress_bar=not config.quiet,
-        enable_model_summary=False,
-    )
-
-
-def _free_logs(run: Run) -> str:
-    """Return `logs`, and for the parts of a resumed run `logs-2` and so on."""
-    number = 1 + len(list(run.folder.glob("logs*")))
-    return "logs" if number == 1 else f"logs-{number}"
 
 
 def scaler_of(examples: Examples, train: np.ndarray) -> Standardizer:

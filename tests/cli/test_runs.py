@@ -15,12 +15,12 @@ import yaml
 
 import jaxprob
 from jaxprob import metrics
-from jaxprob.command import main
-from jaxprob.command._arrays import read_examples
-from jaxprob.command._config import DiffusionConfig
-from jaxprob.command._doctor import of_combinations
-from jaxprob.command._report_table import pit_of
-from jaxprob.command._score_table import QUANTILES, crps_of_quantiles
+from jaxprob.cli import main
+from jaxprob.cli._arrays import read_examples
+from jaxprob.cli._config import DiffusionConfig
+from jaxprob.cli._doctor import of_combinations
+from jaxprob.cli._report_table import pit_of
+from jaxprob.cli._score_table import QUANTILES, crps_of_quantiles
 
 SHORT = "--method map --num-steps 20 --quiet"
 COMMANDS = (
@@ -39,7 +39,7 @@ COMMANDS = (
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
 def test_help_imports_no_jax_and_takes_less_than_half_a_second(words):
     code = (
-        "import sys; from jaxprob.command import main\n"
+        "import sys; from jaxprob.cli import main\n"
         f"try: main({[*words, '--help']!r})\n"
         "except SystemExit: pass\n"
         "assert 'jax' not in sys.modules and 'torch' not in sys.modules"
@@ -248,7 +248,7 @@ def test_a_folder_of_images_in_classes(tmp_path):
 def test_the_doctor_knows_bad_combinations(monkeypatch):
     assert not [f for f in of_combinations() if f.name == "lightning"]
     monkeypatch.setattr(
-        "jaxprob.command._doctor._is_installed", lambda name: name == "lightning"
+        "jaxprob.cli._doctor._is_installed", lambda name: name == "lightning"
     )
     (found,) = [f for f in of_combinations() if f.name == "lightning"]
     assert "pip uninstall lightning" in found.advice

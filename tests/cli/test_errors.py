@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxprob.command import main
-from jaxprob.command._config import DiffusionConfig, TableConfig
-from jaxprob.command._errors import one_line
-from jaxprob.command._run import Run
+from jaxprob.cli import main
+from jaxprob.cli._config import DiffusionConfig, TableConfig
+from jaxprob.cli._errors import one_line
+from jaxprob.cli._run import Run
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(folder, monkeypatch, capsys
     def fails(*_):
         raise PermissionError(errno.EACCES, "Permission denied", "runs/houses")
 
-    monkeypatch.setattr("jaxprob.command._run.os.rename", fails)
+    monkeypatch.setattr("jaxprob.cli._run.os.rename", fails)
     before = set(folder.rglob("*")) | {folder / "runs"}
     assert main(FIT.split()) == 1
     (message,) = lines_of(capsys)
@@ -144,8 +144,8 @@ def test_an_unexpected_error_is_one_line_too(folder, monkeypatch, capsys):
     def fails(*_):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("jaxprob.command._tables.read_table", fails)
-    monkeypatch.setattr("jaxprob.command._fit.trainer_of", fails)
+    monkeypatch.setattr("jaxprob.cli._tables.read_table", fails)
+    monkeypatch.setattr("jaxprob.cli._fit.trainer_of", fails)
     assert main(FIT.split()) == 1
     (message,) = lines_of(capsys)
     assert "RuntimeError: two lines (set JAXPROB_TRACEBACK=1" in message
