@@ -120,11 +120,14 @@ class TargetPredictive:
     def log_prob(self, y: Any) -> Float[np.ndarray, " rows"]:
         """Return the log-density of the mixture in the units of y, joint over targets.
 
-        It is minus infinity where the map has no such y, as for 0 under the logarithm.
+        It is minus infinity where the map has no such y, as for 0 under the logarithm,
+        and at values between whole numbers where y is a count.
         """
         y = self._columns(y)
         z = self._target(y)
         outside = ~np.isfinite(z)
+        if self.is_discrete:
+            outside |= z != np.floor(z)
         safe = np.where(outside, 0.0, z)
         density = self._fitted.ask(statistics.log_prob, self._x, self._typed(safe))
         slope = np.where(outside, -np.inf, self._target.log_slope(y))
@@ -132,8 +135,14 @@ class TargetPredictive:
 
     def cdf(self, y: Any) -> Float[np.ndarray, "rows *targets"]:
         """Return the distribution function of the mixture at a target for each row."""
-        z = self._typed(self._target(self._columns(y)))
-        return self._shaped(self._fitted.ask(statistics.cdf, self._x, z))
+        y = self._columns(y)
+        z = np.floor(self._target(y)) if self.is_discrete else self._target(y)
+        # Outside of the map's domain all of the probability is on one side.
+        z = np.where(np.isnan(z), np.where(y < self._centre(), -np.inf, np.inf), z)
+        edge = np.where(z > 0.0, 1.0, 0.0)
+        safe = np.where(np.isinf(z), 0.0, z)
+        values = self._fitted.ask(statistics.cdf, self._x, self._typed(safe))
+        return self._shaped(np.where(np.isinf(z), edge, values))
 
     def sample(self, *, key: PRNGKey) -> Float[np.ndarray, "rows *targets"]:
         """Draw a target for each row; all rows share the sampled model."""
@@ -203,6 +212,9 @@ class TargetPredictive:
         if y.shape != expected:
             raise ValueError(f"y has shape {y.shape}: give one of shape {expected}")
         return y.reshape(self.num_rows, -1)
+
+    def _centre(self):
+        return self._target.inverse(np.zeros((1, 1)))
 
     def _typed(self, z):
         return z.astype(np.int32 if self.is_discrete else np.float32)

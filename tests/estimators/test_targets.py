@@ -105,6 +105,25 @@ def log_normal():
     return mixture, target
 
 
+def test_between_whole_numbers_a_count_has_no_density_and_the_last_probability():
+    rate = 3.0
+    mixture = fitted(np.log([[rate]]), lambda f: dist.Poisson(jax.numpy.exp(f)))
+    found = TargetPredictive(
+        mixture,
+        np.zeros((4, 1)),
+        TargetMap.fit("none", np.ones((2, 1))),
+        None,
+        is_single=True,
+        is_discrete=True,
+    )
+    y = np.asarray([2.0, 2.5, -0.5, -1.0])
+    exact = float(dist.Poisson(rate).log_prob(2))
+    np.testing.assert_allclose(found.log_prob(y)[:2], [exact, -np.inf], rtol=1e-5)
+    assert (found.log_prob(y)[2:] == -np.inf).all()
+    low = 8.5 * np.exp(-rate)
+    np.testing.assert_allclose(found.cdf(y), [low, low, 0.0, 0.0], atol=1e-5)
+
+
 def test_statistics_of_log_normals_are_exact(log_normal):
     """Of log y = 1 + 2 z; numpyro's LogNormal gives density and moments."""
     mixture, target = log_normal
@@ -128,6 +147,8 @@ def test_statistics_of_log_normals_are_exact(log_normal):
     np.testing.assert_allclose(found.cdf(lower), 0.1, atol=1e-5)
     np.testing.assert_allclose(found.cdf(upper), 0.9, atol=1e-5)
     np.testing.assert_allclose(found.quantile(0.1), lower)
+    below = found.cdf(np.asarray([-1.0, 0.0, -np.inf, np.inf, 1e-30]))
+    np.testing.assert_array_equal(below, [0.0, 0.0, 0.0, 1.0, 0.0])
     draws = np.stack(
         [found.sample(key=k) for k in jax.random.split(jax.random.key(0), 40)]
     )
