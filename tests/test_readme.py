@@ -7,6 +7,7 @@ import jax
 import pytest
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
+PAGES = [README, *sorted((README.parent / "docs").glob("**/*.md"))]
 
 
 @pytest.mark.slow
@@ -30,7 +31,17 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert names["draws"].x_0.shape == (64, 1, 8, 8)
 
 
-@pytest.mark.slow
-def test_every_file_that_the_readme_names_is_there():
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README.read_text()):
-        assert (README.parent / link).exists(), f"the README names {link}"
+def headings(page):
+    """Anchors of a page's headings, as they are made by the hosts of Markdown."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_heading_that_a_page_names_is_there(page):
+    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name} names {link}"
+        if anchor:
+            assert anchor in headings(target), f"{page.name} names {link}"

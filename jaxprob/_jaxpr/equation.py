@@ -33,3 +33,12 @@ def without_literals(eqn: Any, values: Sequence[Any]) -> list[Any]:
 def results(eqn: Any) -> list[Any]:
     """Return the variables of an equation that something may read."""
     return [var for var in eqn.outvars if not isinstance(var, DropVar)]
+
+
+def loop_operands(eqn: Any) -> tuple[int, int]:
+    """Numbers of constants and of carried values among the operands of a `scan`."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    # JAX 0.12 keeps the operands as a tree (constants, carried values, slices).
+    constants, carried, _ = eqn.params["ft_in"].unpack()
+    return len(constants), len(carried)

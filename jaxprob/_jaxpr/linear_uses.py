@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from .equation import equation_as_function, results, without_literals
+from .equation import equation_as_function, loop_operands, results, without_literals
 from .products import Product, convolution, matrix_product
 from .views import View, rearranged
 
@@ -245,8 +245,8 @@ class _Run:
     def _scan(self, eqn, values, views):
         """A loop: each step is a use, or a group where the loop goes over weights."""
         length, body = eqn.params["length"], eqn.params["jaxpr"]
-        fixed = eqn.params["num_consts"]
-        first = fixed + eqn.params["num_carry"]
+        fixed, carried = loop_operands(eqn)
+        first = fixed + carried
         ours = []
         for number, view in enumerate(views):
             if view is None or isinstance(view.source, _Result):
@@ -272,8 +272,7 @@ class _Run:
         def step(carry, slices):
             rows, some = slices
             outs, inputs = inner([*values[:fixed], *carry, *rows], some)
-            count = eqn.params["num_carry"]
-            return outs[:count], (outs[count:], inputs)
+            return outs[:carried], (outs[carried:], inputs)
 
         if probes is None:
             probes = [jnp.zeros((length, *p.shape), p.dtype) for p in inner.probes]

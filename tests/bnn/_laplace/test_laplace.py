@@ -362,6 +362,11 @@ def test_what_has_no_curvature_is_rejected_by_name(network):
     joint, model, batch = network
     with pytest.raises(ValueError, match="computes the curvature from the training"):
         laplace(joint).posterior(laplace(joint).init(model))
+    wide = eqx.nn.MLP(1, 3, 17_000, 1, key=jax.random.key(0))
+    x, y = batch
+    method = laplace(joint, "kronecker")
+    with pytest.raises(ValueError, match=r"no Kronecker factor for layers\.0\.weight"):
+        method.posterior(method.init(wide), [(x[:, :1], y)])
     prior = eqx.tree_at(lambda j: j.prior, joint, dist.Laplace(0.0, 1.0))
     with pytest.raises(ValueError, match=r"layers\.0\.weight, Laplace, is not concave"):
         laplace(prior).posterior(laplace(prior).init(model), [batch])

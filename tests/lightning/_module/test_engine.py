@@ -18,14 +18,15 @@ from .test_diffusion import make_module as denoising
 INTERFACE = {
     *("learner", "lr_schedule", "layout", "seed"),  # arguments
     *("state", "model", "learning_rate", "x_scaler", "y_scaler", "gradient"),
-    *("argument_names", "sees_every_batch"),
+    *("argument_names", "sees_every_batch", "predicted_rows"),
     "_engine",
 }
 MORE = {
     make_module: set(),
     regression: {
         *("inference", "likelihood", "num_samples", "level", "batches"),
-        *("posterior", "predictive"),
+        *("posterior", "predictive", "training_batches", "needs_batches"),
+        *("predictive_every_n_epochs", "save_posterior"),
     },
     denoising: {
         *("shape", "sampler", "conditional", "guidance"),
