@@ -42,6 +42,8 @@ _PACKAGES = ("bnn", "diffusion", "metrics", "recalibrate", "tree")
 
 
 def __getattr__(name: str):
+    if name == "__all__":  # of `from jaxprob import *` and `help(jaxprob)`
+        return [*_public(), *_PACKAGES]
     if name in _PACKAGES:
         return importlib.import_module(f".{name}", __name__)
     # Python and its tools ask for many names of this kind, which no module here has.
@@ -53,9 +55,10 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PACKAGES, *_public()})
+    names = {*globals(), *_PACKAGES, *_public()}
+    return sorted(names - {"TYPE_CHECKING", "importlib"})
 
 
-def _public():
-    names = vars(importlib.import_module("._names", __name__))
-    return {name: value for name, value in names.items() if not name.startswith("_")}
+def _public() -> dict:
+    names = importlib.import_module("._names", __name__)
+    return {name: vars(names)[name] for name in names.__all__}

@@ -6,6 +6,7 @@ from ._engine.layout import Layout as Layout
 from ._engine.processes import join_processes as join_processes
 from ._engine.stepper import Stepper as Stepper
 from ._engine.total_steps import with_total_steps as with_total_steps
+from ._exports import public_names as _public_names
 from ._io import (
     DamagedFileError as DamagedFileError,
     FileMismatchError as FileMismatchError,
@@ -54,3 +55,5 @@ from ._training.plateau import (
 )
 from ._training.total_steps import from_total_steps as from_total_steps
 from ._training.wrapper import AbstractLearnerWrapper as AbstractLearnerWrapper
+
+__all__ = _public_names(__name__)

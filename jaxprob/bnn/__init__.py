@@ -28,6 +28,7 @@ lower, upper = predictive.interval(0.9)
 ```
 """
 
+from .._exports import public_names as _public_names
 from ._weights.random_leaves import (
     Gaussian as Gaussian,
     is_random as is_random,
@@ -186,3 +187,5 @@ from ._predictive.calibrated import (
     CalibratedPredictive as CalibratedPredictive,
     calibrate as calibrate,
 )
+
+__all__ = _public_names(__name__)

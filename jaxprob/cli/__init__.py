@@ -8,4 +8,7 @@ Every file in it is written whole or not at all. An error is one line on standar
 and an exit code that is not zero. `main` runs a command line.
 """
 
+from .._exports import public_names as _public_names
 from ._main import main as main
+
+__all__ = _public_names(__name__)

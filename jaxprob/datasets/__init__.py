@@ -24,6 +24,7 @@ of a network: `(rows,)` minus `(rows, 1)` would broadcast to a square. Labels ar
 `(rows,)` of int32.
 """
 
+from .._exports import public_names as _public_names
 from ._standardizer import Standardizer as Standardizer
 from ._split import Split as Split, train_test_split as train_test_split
 from ._bundled import (
@@ -48,3 +49,5 @@ from ._toy import (
     spirals as spirals,
     two_moons as two_moons,
 )
+
+__all__ = _public_names(__name__)

@@ -45,6 +45,7 @@ All maths is for one example; `jax.vmap` it. `kidger_mixer` is the model of Equi
 diffusion example.
 """
 
+from .._exports import public_names as _public_names
 from ._schedule.schedule import AbstractSchedule as AbstractSchedule
 from ._schedule.vp import VP as VP
 from ._schedule.sub_vp import SubVP as SubVP
@@ -159,3 +160,5 @@ from ._sbi.fit import fit_posterior as fit_posterior
 from ._sbi.posterior import SimulatorPosterior as SimulatorPosterior
 from ._denoiser.recipes import kidger_mixer as kidger_mixer
 from . import nn as nn
+
+__all__ = _public_names(__name__, "nn")

@@ -12,6 +12,9 @@ pipelines, searches and cross-validation.
 This module imports scikit-learn; `import jaxprob` does not.
 """
 
+from .._exports import public_names as _public_names
 from ._regressor import BNNRegressor as BNNRegressor
 from ._classifier import BNNClassifier as BNNClassifier
 from ._target_predictive import TargetPredictive as TargetPredictive
+
+__all__ = _public_names(__name__)

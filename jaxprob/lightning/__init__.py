@@ -9,6 +9,7 @@ a checkpoint, a validation, the end of the run), and then run as one dispatch.
 This is the only part of jaxprob that imports torch.
 """
 
+from .._exports import public_names as _public_names
 from ._module.module import LearnerModule as LearnerModule
 from ._module.bnn import BNNModule as BNNModule
 from ._module.diffusion import DiffusionModule as DiffusionModule
@@ -41,3 +42,5 @@ from ._errors import (
     CheckpointMismatchError as CheckpointMismatchError,
     CheckpointWriteError as CheckpointWriteError,
 )
+
+__all__ = _public_names(__name__)

@@ -32,6 +32,7 @@ concrete; under `jit` they are not checked.
    examples.
 """
 
+from .._exports import public_names as _public_names
 from ._regression import (
     gaussian_mixture_nll as gaussian_mixture_nll,
     gaussian_nll as gaussian_nll,
@@ -102,3 +103,5 @@ from ._simulations import (
     tarp as tarp,
 )
 from ._error import bootstrap as bootstrap, mean_and_error as mean_and_error
+
+__all__ = _public_names(__name__)

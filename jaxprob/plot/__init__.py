@@ -17,6 +17,7 @@ images: the figure). Nothing is shown or saved, and pyplot is not imported.
 4. Diffusion: `sample_grid`, samples beside real images, and `trajectories`.
 """
 
+from .._exports import public_names as _public_names
 from ._bands import (
     predictive_band as predictive_band,
     prior_draws as prior_draws,
@@ -37,3 +38,5 @@ from ._outcomes import (
     predicted_against_actual as predicted_against_actual,
 )
 from ._images import sample_grid as sample_grid
+
+__all__ = _public_names(__name__)

@@ -17,6 +17,7 @@ as in `jaxprob.metrics`.
 `jaxprob.bnn.calibrate` applies them to a posterior predictive.
 """
 
+from .._exports import public_names as _public_names
 from ._temperature import TemperatureScaling as TemperatureScaling
 from ._variance import VarianceScaling as VarianceScaling
 from ._conformal import (
@@ -26,3 +27,5 @@ from ._conformal import (
     coverage_distribution as coverage_distribution,
 )
 from ._sets import AdaptiveSets as AdaptiveSets
+
+__all__ = _public_names(__name__)

@@ -16,6 +16,7 @@ the parts, for sections about something else. Pages are readable on a phone, in 
 and in light and dark. The module needs matplotlib (`pip install "jaxprob[plot]"`).
 """
 
+from .._exports import public_names as _public_names
 from ._parts import (
     Picture as Picture,
     Section as Section,
@@ -26,3 +27,5 @@ from ._report import Report as Report
 from ._predictive import predictive_report as predictive_report
 from ._posterior import posterior_report as posterior_report
 from ._diffusion import diffusion_report as diffusion_report
+
+__all__ = _public_names(__name__)

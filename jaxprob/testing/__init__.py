@@ -9,6 +9,7 @@
   `check_sampler` for classes outside of the package.
 """
 
+from .._exports import public_names as _public_names
 from ._contract import ContractError as ContractError
 from ._check_method import check_method as check_method
 from ._check_likelihood import check_likelihood as check_likelihood
@@ -34,3 +35,5 @@ from ._velocity_fields import (
     TransportVelocityField as TransportVelocityField,
 )
 from ._unknown_noise import ScaledLinear as ScaledLinear, UnknownNoise as UnknownNoise
+
+__all__ = _public_names(__name__)

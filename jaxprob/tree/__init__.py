@@ -15,9 +15,12 @@ Running statistics, the leaves of an `eqx.nn.State`, are never chosen: they are 
 parameters.
 """
 
+from .._exports import public_names as _public_names
 from ._paths import get as get, paths as paths
 from ._select import freeze as freeze, partition as partition, select as select
 from ._swap import swap as swap
 from ._activations import activations as activations
 from ._vector import count as count, ravel as ravel
 from ._summary import summary as summary
+
+__all__ = _public_names(__name__)

@@ -15,7 +15,7 @@ from .source import FILES, imports, tree_of
 Row = str | frozenset[str]
 
 CORE: tuple[Row, ...] = (
-    frozenset({"_version", "_types", "_checks"}),
+    frozenset({"_version", "_exports", "_types", "_checks"}),
     "_random",
     frozenset({"_io", "_jaxpr"}),
     frozenset({"tree", "metrics"}),

@@ -57,9 +57,9 @@ def public_functions() -> Iterator[tuple[str, Callable]]:
     """Yield each public function and method of ours, by name."""
     for package in PACKAGES:
         module = importlib.import_module(package)
-        for name in dir(module):
+        for name in module.__all__:
             value = getattr(module, name)
-            if name.startswith("_") or not callable(value):
+            if not callable(value):
                 continue
             if not getattr(value, "__module__", "").startswith("jaxprob"):
                 continue

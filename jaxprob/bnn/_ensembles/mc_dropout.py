@@ -38,6 +38,7 @@ class FixedDropout(eqx.Module):
         inference: bool | None = None,
         deterministic: bool | None = None,
     ) -> Array:
+        """Return `x` with the mask of this draw; the arguments are those of Equinox."""
         keep = 1.0 - self.p
         mask = jax.random.bernoulli(self.key, keep, x.shape)
         return jnp.where(mask, x / keep, jnp.zeros((), x.dtype))

@@ -49,6 +49,7 @@ class BatchApply(eqx.Module):
     function: Callable[..., Any]
 
     def __call__(self, model: Model, x: PyTree, *, key: PRNGKey | None = None) -> Any:
+        """Raise `TypeError`: the model has no output for a single row."""
         raise TypeError(
             "apply=BatchApply(...) gives the outputs of a whole batch, and those of "
             "single rows are needed here: use a method of the log density alone (MAP, "

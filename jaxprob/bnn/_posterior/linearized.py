@@ -39,6 +39,7 @@ class LinearizedModel(eqx.Module):
     likelihood: Likelihood | None = None
 
     def __call__(self, x: PyTree, *, key: PRNGKey | None = None) -> PyTree:
+        """Return the linearised output for one input, shaped as that of `mean`."""
         apply, link = call_model, None
         if self.likelihood is not None:
             shapes = jax.eval_shape(lambda x: call_model(self.mean, x, key=key), x)

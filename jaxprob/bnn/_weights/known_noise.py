@@ -35,6 +35,7 @@ class KnownNoise(eqx.Module):
     def __call__(
         self, x: Any, *, key: PRNGKey | None = None
     ) -> tuple[Float[Array, "*out"], Float[Array, "*out"]]:
+        """Return mean and scale, `(*out)` each, for one pair `(inputs, scale)`."""
         if not isinstance(x, tuple | list) or len(x) != 2:
             raise ValueError(
                 f"KnownNoise was called on a {type(x).__name__}: its x is the pair "

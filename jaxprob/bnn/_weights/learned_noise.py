@@ -51,7 +51,10 @@ class LearnedNoise(eqx.Module):
         """The standard deviation of the noise."""
         return MIN_NOISE + jax.nn.softplus(self.raw_scale)
 
-    def __call__(self, x, *, key: PRNGKey | None = None):
+    def __call__(
+        self, x: Any, *, key: PRNGKey | None = None
+    ) -> tuple[Float[Array, "*out"], Float[Array, "*out"]]:
+        """Return the model's mean for one input and the raw scale, `(*out)` each."""
         mean = call_model(self.model, x, key=key)
         raw = self.raw_scale.astype(mean.dtype)
         return mean, jnp.broadcast_to(raw, mean.shape)

@@ -19,6 +19,7 @@ callable of this form serves as well.
 Each is a function of one example, whose `jax.vmap` is plain products of matrices.
 """
 
+from ..._exports import public_names as _public_names
 from ._embedding import Embedding as Embedding, Sinusoids as Sinusoids
 from ._condition import (
     AbstractConditioned as AbstractConditioned,
@@ -66,3 +67,5 @@ from ._unet import UNet as UNet
 from ._dit import DiT as DiT, DiTBlock as DiTBlock
 from ._self_conditioned import SelfConditioned as SelfConditioned
 from ._low_precision import LowPrecision as LowPrecision
+
+__all__ = _public_names(__name__)

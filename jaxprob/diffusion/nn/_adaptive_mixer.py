@@ -169,6 +169,7 @@ class AdaptiveMixerBlock(eqx.Module):
     def __call__(
         self, y: Float[Array, "patches hidden"], e: Float[Array, " hidden"]
     ) -> Float[Array, "patches hidden"]:
+        """Return the patches `y`, mixed under the vector `e` of noise and condition."""
         return _block_of_one(
             y,
             self.modulation(e).reshape(6, -1),

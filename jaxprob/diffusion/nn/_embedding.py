@@ -44,6 +44,7 @@ class Sinusoids(eqx.Module):
         self.high = high
 
     def __call__(self, c: Float[Array, ""]) -> Float[Array, " dim"]:
+        """Return cosines, then sines, of `c` at each frequency."""
         exponent = jnp.linspace(math.log(self.low), math.log(self.high), self.dim // 2)
         angles = 2.0 * math.pi * jnp.exp(exponent).astype(c.dtype) * c
         return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])

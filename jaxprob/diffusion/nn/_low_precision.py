@@ -57,6 +57,8 @@ class LowPrecision(AbstractConditioned):
         *,
         key: PRNGKey | None = None,
     ) -> Float[Array, "*shape"]:
+        """Return the network's output in the dtype of `x`."""
+
         def is_reader(node):
             return isinstance(node, Embedding | ConditionReader)
 

@@ -172,6 +172,7 @@ class MixerBlock(eqx.Module):
     def __call__(
         self, y: Float[Array, "patches hidden"]
     ) -> Float[Array, "patches hidden"]:
+        """Return the patches `y` after mixing over patches and over channels."""
         return _block_of_one(
             y,
             *self.norm1,

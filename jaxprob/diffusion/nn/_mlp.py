@@ -123,6 +123,7 @@ class ResidualBlock(eqx.Module):
     def __call__(
         self, h: Float[Array, " width"], e: Float[Array, " width"]
     ) -> Float[Array, " width"]:
+        """Return the hidden vector `h` plus its update under the vector `e`."""
         scale, shift = jnp.split(self.modulation(e), 2)
         inner = (1.0 + scale) * self.norm(h) + shift
         return h + self.down(jax.nn.silu(self.up(inner)))
