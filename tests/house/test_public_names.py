@@ -67,7 +67,7 @@ def test_help_lists_the_public_names(package):
 
 
 def layers():
-    """Yield each public class that is called on an input; priors and likelihoods aside."""
+    """Yield each public class that is called on an input."""
     for package in (nn, bnn):
         for name in package.__all__:
             value = getattr(package, name)
