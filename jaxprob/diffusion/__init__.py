@@ -30,6 +30,10 @@ the flow as a map between data and noise. `map_examples` applies them to many ex
 `Guided`, `Autoguided`, `Thresholded`, `Scaled` and `Averaged` take denoisers and are
 denoisers, so all of the above works with them.
 
+**Conditioning on measurements**, $y = A(x) + n$: `condition(denoiser, observation)` is
+a denoiser of $p(x \mid y)$, by `MMPS` or another method, for every sampler.
+`Observation` says what was measured.
+
 **Posterior of a simulator** (simulation-based inference): `simulate` runs it on draws
 of the prior, `fit_posterior` trains $p(\theta \mid x)$ for all observations together,
 and `SimulatorPosterior` samples it and has its density.
@@ -146,6 +150,20 @@ from ._denoiser.threshold import Thresholded as Thresholded
 from ._denoiser.scaled import Scaled as Scaled
 from ._denoiser.averaged import Averaged as Averaged
 from ._loss.member_losses import MemberLosses as MemberLosses
+from ._posterior.observation import (
+    Measured as Measured,
+    Observation as Observation,
+)
+from ._posterior.conditioned import (
+    AbstractPosteriorDenoiser as AbstractPosteriorDenoiser,
+)
+from ._posterior.condition import condition as condition
+from ._posterior.mmps import MMPS as MMPS
+from ._posterior.tmpd import TMPD as TMPD
+from ._posterior.pigdm import PiGDM as PiGDM
+from ._posterior.dps import DPS as DPS
+from ._posterior.diffpir import DiffPIR as DiffPIR
+from ._posterior.replacement import Replacement as Replacement
 from ._sbi.parameter_space import ParameterSpace as ParameterSpace
 from ._sbi.simulations import Simulations as Simulations
 from ._sbi.simulate import simulate as simulate

@@ -51,6 +51,41 @@ class GaussianMixture(eqx.Module):
         noise = jax.random.normal(noise_key, self.means[k].shape, self.means.dtype)
         return self.means[k] + _sqrt(self.covariances[k]) @ noise
 
+    def condition(
+        self,
+        operator: Float[Array, "size dim"],
+        y: Float[Array, " size"],
+        noise: float | Float[Array, ""] | Float[Array, " size"],
+    ) -> "GaussianMixture":
+        r"""Return $p(x \mid y)$ for $y = A x + \sigma z$, another mixture.
+
+        With $S_k = A C_k A^T + \Sigma$ the weights are multiplied by
+        $N(y; A m_k, S_k)$, the means are $m_k + K_k (y - A m_k)$ and the covariances
+        $(I - K_k A) C_k (I - K_k A)^T + K_k \Sigma K_k^T$, $K_k = C_k A^T S_k^{-1}$.
+
+        **Arguments:**
+
+        - `operator`: the matrix A.
+        - `y`: the measurement.
+        - `noise`: standard deviation $\sigma$, one or one for each entry of y.
+        """
+        a, eye = operator, jnp.eye(self.means.shape[1], dtype=self.means.dtype)
+        deviation = jnp.broadcast_to(jnp.asarray(noise, y.dtype), y.shape)
+        sigma = jnp.diag(deviation**2)
+
+        def one(mean, covariance):
+            joint = a @ covariance @ a.T + sigma
+            evidence = jax.scipy.stats.multivariate_normal.logpdf(y, a @ mean, joint)
+            gain = jnp.linalg.solve(joint, a @ covariance).T
+            rest = eye - gain @ a
+            # Joseph's form, which is symmetric and positive in any rounding.
+            found = rest @ covariance @ rest.T + gain @ sigma @ gain.T
+            return evidence, mean + gain @ (y - a @ mean), found
+
+        evidences, means, covariances = jax.vmap(one)(self.means, self.covariances)
+        weights = jax.nn.softmax(jnp.log(self.weights) + evidences)
+        return GaussianMixture(weights, means, covariances)
+
     def mean(self) -> Float[Array, " dim"]:
         """Mean of the mixture."""
         return self.weights @ self.means

@@ -292,6 +292,8 @@ IMAGES: Names = {
     "image": lambda: images()[0],
 }
 
+MEASURED: Names = {"denoiser": unconditional, "y": lambda: rows()[0]}
+
 SPECIAL: dict[str, Names] = {
     "_training/learner.py:AbstractLearner.capability": {
         "state": lambda: COMMON["learner"]().init(network(), key=key()),
@@ -331,6 +333,15 @@ SPECIAL: dict[str, Names] = {
         "denoiser": unconditional,
     },
     "diffusion/_sampler/start.py:add_noise": {"denoiser": unconditional},
+    **{
+        f"diffusion/_posterior/{place}": MEASURED
+        for place in (
+            *("observation.py:Observation", "observation.py:Measured"),
+            *("condition.py:condition", "mmps.py:MMPS", "tmpd.py:TMPD"),
+            *("pigdm.py:PiGDM", "dps.py:DPS", "diffpir.py:DiffPIR"),
+            "replacement.py:Replacement",
+        )
+    },
     "testing/_check_denoiser.py:check_denoiser": {
         "denoiser": lambda: testing.GaussianMixtureDenoiser(
             testing.eight_gaussians(), diffusion.VP.linear()

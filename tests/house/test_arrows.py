@@ -46,6 +46,7 @@ DIFFUSION: tuple[Row, ...] = (
     "_loss",
     "_sampler",
     "_density",
+    "_posterior",
     "_sbi",
 )
 LIGHTNING: tuple[Row, ...] = (
