@@ -125,6 +125,7 @@ from ._laplace.tune_prior import (
     tune_prior as tune_prior,
     with_noise as with_noise,
 )
+from ._laplace.matched_temperature import matched_temperature as matched_temperature
 from ._laplace.train_by_evidence import train_by_evidence as train_by_evidence
 from ._laplace.logit_gaussian import probit as probit, softmax_bridge as softmax_bridge
 from ._laplace.curvature import (

@@ -34,6 +34,11 @@ denoisers, so all of the above works with them.
 a denoiser of $p(x \mid y)$, by `MMPS` or another method, for every sampler.
 `Observation` says what was measured.
 
+**A posterior over the weights.** `DenoisingRows` makes the loss a likelihood, so that
+every method of `jaxprob.bnn` has a posterior over a denoiser. Its draws are one
+denoiser (`Averaged.drawn`), and as many: `sample_members` and `log_prob_members` say
+where they disagree.
+
 **Posterior of a simulator** (simulation-based inference): `simulate` runs it on draws
 of the prior, `fit_posterior` trains $p(\theta \mid x)$ for all observations together,
 and `SimulatorPosterior` samples it and has its density.
@@ -149,6 +154,7 @@ from ._denoiser.autoguidance import Autoguided as Autoguided
 from ._denoiser.threshold import Thresholded as Thresholded
 from ._denoiser.scaled import Scaled as Scaled
 from ._denoiser.averaged import Averaged as Averaged
+from ._denoiser.linearised import Linearised as Linearised
 from ._loss.member_losses import MemberLosses as MemberLosses
 from ._posterior.observation import (
     Measured as Measured,
@@ -164,6 +170,15 @@ from ._posterior.pigdm import PiGDM as PiGDM
 from ._posterior.dps import DPS as DPS
 from ._posterior.diffpir import DiffPIR as DiffPIR
 from ._posterior.replacement import Replacement as Replacement
+from ._loss.denoising_rows import DenoisingRows as DenoisingRows
+from ._members.samples import (
+    MemberSamples as MemberSamples,
+    sample_members as sample_members,
+)
+from ._members.log_probs import (
+    MemberLogProbs as MemberLogProbs,
+    log_prob_members as log_prob_members,
+)
 from ._sbi.parameter_space import ParameterSpace as ParameterSpace
 from ._sbi.simulations import Simulations as Simulations
 from ._sbi.simulate import simulate as simulate

@@ -68,6 +68,12 @@ WRONG = {
         lambda: bnn.DeepEnsemble(bnn.MAP, 5),
         r"method is the class MAP: .* such as MAP\(log_j",
     ),
+    "a loss as method": (
+        lambda: bnn.DeepEnsemble(
+            jaxprob.GradientDescent(lambda model, batch, *, key: 0.0, optax.sgd(0.1)), 2
+        ),
+        r"method is a GradientDescent: .* by LogJoint\(.*DenoisingRows",
+    ),
     "members first": (lambda: bnn.DeepEnsemble(5, MAP), "num_members=MAP"),
     "an optimiser of a sampler": (
         lambda: bnn.SGLD(JOINT, optax.sgd(0.1), num_warmup=0, thin=1, num_draws=2),

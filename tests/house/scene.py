@@ -293,6 +293,11 @@ IMAGES: Names = {
 }
 
 MEASURED: Names = {"denoiser": unconditional, "y": lambda: rows()[0]}
+MEMBERS: Names = {
+    **dict.fromkeys(("denoiser_1", "denoiser_2", "denoiser_3"), unconditional),
+    "averaged": lambda: diffusion.Averaged.of([unconditional()] * 2),
+    "x": lambda: rows()[0][:3],
+}
 
 SPECIAL: dict[str, Names] = {
     "_training/learner.py:AbstractLearner.capability": {
@@ -309,6 +314,12 @@ SPECIAL: dict[str, Names] = {
         **dict.fromkeys(("denoiser_1", "denoiser_2", "denoiser_3"), unconditional),
         "make_denoiser": lambda: lambda key: unconditional(),
     },
+    "diffusion/_denoiser/averaged.py:Averaged.drawn": {"denoiser": unconditional},
+    "diffusion/_denoiser/linearised.py:Linearised": {"denoiser": unconditional},
+    "diffusion/_loss/denoising_rows.py:DenoisingRows": {"denoiser": unconditional},
+    "diffusion/_members/samples.py:sample_members": MEMBERS,
+    "diffusion/_members/samples.py:MemberSamples.kept": MEMBERS,
+    "diffusion/_members/log_probs.py:log_prob_members": MEMBERS,
     "diffusion/_sbi/fit.py:fit_posterior": {"fit_posterior": short_fit, **SIMULATOR},
     "diffusion/_sbi/posterior.py:SimulatorPosterior": {
         "fit_posterior": short_fit,

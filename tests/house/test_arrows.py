@@ -47,6 +47,7 @@ DIFFUSION: tuple[Row, ...] = (
     "_sampler",
     "_density",
     "_posterior",
+    "_members",
     "_sbi",
 )
 LIGHTNING: tuple[Row, ...] = (

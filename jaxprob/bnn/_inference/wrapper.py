@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxtyping import DTypeLike, PyTree
 
 from ..._training.capabilities import AbstractAcceptReject, AbstractOptimized
+from ..._training.gradient_descent import GradientDescent
 from ..._training.learner import AbstractLearner
 from ..._training.wrapper import (
     SAME_STATE,
@@ -43,10 +44,17 @@ class AbstractWrapper(AbstractLearnerWrapper, AbstractInference):
             given: Any = self.method
             kind = "the class " if isinstance(given, type) else "a "
             name = given if isinstance(given, type) else type(given)
+            note = ""
+            if isinstance(given, GradientDescent):
+                note = (
+                    ". A loss becomes a log_joint by a likelihood, a prior and N; that "
+                    "of a denoiser by LogJoint(..., apply=rows.apply) of "
+                    "diffusion.DenoisingRows"
+                )
             raise TypeError(
                 f"method is {kind}{name.__name__}: {type(self).__name__} "
                 f"takes a method of class {self.wraps.__name__}, such as "
-                "MAP(log_joint, optax.adam(1e-3))"
+                f"MAP(log_joint, optax.adam(1e-3)){note}"
             )
 
     @property

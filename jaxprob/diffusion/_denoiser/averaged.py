@@ -1,13 +1,15 @@
 """The average of several denoisers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._random.keys import example_keys
 from ..._types import PRNGKey
+from .._schedule.argument_checks import check_count
 from .._schedule.schedule import AbstractSchedule
 from .._types import Cond, Level, Scalar
 from ..nn import AbstractReader
@@ -64,6 +66,40 @@ class Averaged(AbstractDenoiser):
         _check_alike(parts)
         arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in parts))
         return cls(eqx.combine(arrays, parts[0][1]))
+
+    @classmethod
+    def drawn(
+        cls,
+        sample: Callable[..., AbstractDenoiser],
+        *,
+        key: PRNGKey,
+        num_members: int,
+    ) -> "Averaged":
+        r"""Return the average of draws from a distribution over denoisers.
+
+        As `num_members` grows it is the posterior mean of D. Each member is one draw of
+        all weights, for all levels and steps.
+
+        ```python
+        def sample(*, key):
+            moved = 0.1 * jax.random.normal(key, (2,))
+            return eqx.tree_at(lambda d: d.net.last.bias, denoiser, moved)
+
+        averaged = Averaged.drawn(sample, key=key, num_members=5)
+        ```
+
+        **Arguments:**
+
+        - `sample`: `sample(key=key)` returns a denoiser: `posterior.sample` of a
+            `jaxprob.bnn` posterior; `lambda *, key: bnn.sample_leaves(model, key=key)`
+            for a network with random leaves. A posterior of finitely many models has
+            each once by `Averaged.of([q.atom(i) for i in range(q.num_atoms)])`. Of a
+            linearised one see `Linearised`.
+        - `key`: member k has `fold_in(key, k)`.
+        - `num_members`: K.
+        """
+        check_count("num_members", num_members, "draw at least one member")
+        return cls.of([sample(key=k) for k in example_keys(key, num_members)])
 
     @property
     def schedule(self) -> AbstractSchedule:

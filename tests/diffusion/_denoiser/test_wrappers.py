@@ -13,6 +13,7 @@ from jaxprob.diffusion import (
     AbstractSchedule,
     Autoguided,
     Guided,
+    Linearised,
     Preconditioned,
     Thresholded,
     nn,
@@ -70,6 +71,10 @@ ONE = {
         d,
         eqx.tree_at(lambda d: d.net.linear.bias, d, replace_fn=lambda b: b + 0.1),
         1.5,
+    ),
+    "linearised": lambda d: Linearised(
+        d,
+        eqx.tree_at(lambda d: d.net.linear.bias, d, replace_fn=lambda b: b + 0.1),
     ),
     "thresholded": lambda d: Thresholded(d, -3.02, 110.0),
     "thresholded by quantile": lambda d: Thresholded(d, -3.02, 110.0, quantile=0.9),
