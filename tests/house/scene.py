@@ -318,7 +318,7 @@ SPECIAL: dict[str, Names] = {
     "diffusion/_denoiser/linearised.py:Linearised": {"denoiser": unconditional},
     "diffusion/_loss/denoising_rows.py:DenoisingRows": {"denoiser": unconditional},
     "diffusion/_members/samples.py:sample_members": MEMBERS,
-    "diffusion/_members/samples.py:MemberSamples.kept": MEMBERS,
+    "diffusion/_members/samples.py:MemberSamples.least_doubtful": MEMBERS,
     "diffusion/_members/log_probs.py:log_prob_members": MEMBERS,
     "diffusion/_sbi/fit.py:fit_posterior": {"fit_posterior": short_fit, **SIMULATOR},
     "diffusion/_sbi/posterior.py:SimulatorPosterior": {

@@ -15,7 +15,7 @@ def members_of(averaged: Averaged) -> list[AbstractDenoiser]:
     """Return the members of an average, one by one.
 
     **Raises:** `TypeError` for anything else; `ValueError` for one member, which
-    disagrees with nothing, or members with conditions of their own.
+    disagrees with nothing, or members that have separate conditions.
     """
     check_kind(
         "averaged", averaged, Averaged, "write Averaged.of([denoiser_1, denoiser_2])"

@@ -78,7 +78,7 @@ def log_prob_members(
 ) -> MemberLogProbs:
     """Return the log-density of many examples under each member of an average.
 
-    The members are diffusion models of their own, and the spread of their densities is
+    The members are separate diffusion models, and the spread of their densities is
     the error bar that the finite data leave on `log_prob`.
 
     ```python

@@ -48,12 +48,12 @@ class MemberSamples(eqx.Module):
         squares = (self.std / self.scale[None]) ** 2
         return jnp.sqrt(jnp.mean(squares.reshape(len(squares), -1), axis=1))
 
-    def kept(self, fraction: float) -> Int[np.ndarray, " kept"]:
+    def least_doubtful(self, fraction: float) -> Int[np.ndarray, " kept"]:
         """Return the indices of the least doubtful samples, in increasing doubt.
 
         ```python
         draws = sample_members(averaged, ExpAB(4), key=key, num_samples=8, shape=(2,))
-        certain = draws.x_0[0, draws.kept(0.9)]
+        certain = draws.x_0[0, draws.least_doubtful(0.9)]
         ```
 
         **Arguments:**
@@ -94,7 +94,7 @@ def sample_members(
     ```python
     averaged = Averaged.of([denoiser_1, denoiser_2, denoiser_3])
     draws = sample_members(averaged, ExpAB(4), key=key, num_samples=8, shape=(2,))
-    most_doubtful = draws.kept(1.0)[-1]
+    most_doubtful = draws.least_doubtful(1.0)[-1]
     ```
 
     **Arguments:**

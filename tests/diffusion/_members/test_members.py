@@ -59,9 +59,9 @@ def test_one_member_alone_has_the_samples_that_the_doubts_are_of(averaged, draws
 def test_the_doubtful_are_those_far_out(draws):
     z = (np.asarray(draws.x_0[1]) - 5.0) / np.array([2.0, 3.0])
     far = np.argsort(np.linalg.norm(z, axis=1))
-    np.testing.assert_array_equal(draws.kept(1.0), far)
-    np.testing.assert_array_equal(draws.kept(0.5), far[:3])
-    assert len(draws.kept(0.01)) == 1
+    np.testing.assert_array_equal(draws.least_doubtful(1.0), far)
+    np.testing.assert_array_equal(draws.least_doubtful(0.5), far[:3])
+    assert len(draws.least_doubtful(0.01)) == 1
 
 
 def test_densities_have_error_bars(averaged):
@@ -90,7 +90,7 @@ def test_bad_input_is_named(averaged, draws):
     with pytest.raises(ValueError, match="own_conditions"):
         log_prob_members(Averaged(averaged.members, True), np.zeros((1, 2)))
     with pytest.raises(ValueError, match="fraction=0"):
-        draws.kept(0.0)
+        draws.least_doubtful(0.0)
     with pytest.raises(ValueError, match="mass=1"):
         log_prob_members(averaged, np.zeros((1, 2), np.float32)).interval(1.0)
 
