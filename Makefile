@@ -1,4 +1,4 @@
-# Two commands are all the set-up: `make demo` and `make test`.
+# Two commands are all the set-up: `make demo` and `make test`; `make docs` is the site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ AS_USERS := tests/_engine tests/_io tests/_jaxpr tests/_random tests/_training t
 	tests/lightning tests/house tests/test_ecosystem.py \
 	tests/test_examples.py tests/test_jaxlightning.py tests/test_readme.py
 
-.PHONY: demo test quick venv lint clean
+.PHONY: demo test quick docs venv lint clean
 
 demo: venv
 	$(BIN)/python -m examples.demo
@@ -31,6 +31,15 @@ test: venv
 quick: venv
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
+# The site, offline once the pinned packages are there; a warning or a dead link fails.
+docs: $(VENV)/.docs
+	$(BIN)/python -m docs._site build/site
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		-c constraints.txt -e ".[docs]"
+	touch $(VENV)/.docs
+
 lint: venv
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/pyright
 
@@ -44,4 +53,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) build runs .pytest_cache .ruff_cache
