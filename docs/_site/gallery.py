@@ -19,7 +19,7 @@ EXAMPLES = ROOT / "examples"
 RECORDS = ROOT / "docs" / "gallery"
 ARGUMENTS = {"08_mnist": ["--data", str(ROOT.parent / "shared" / "data")]}
 PROGRESS = re.compile(
-    r"[\r\x1b│┃━─]|it/s|_loss|^\s+[\d.]+\s*$|\d:\d\d:\d\d|GPU|TPU|params|FLOPs|Modules in"
+    r"[\r\x1b│┃━─]|it/s|_loss|^\s+[\d.]+\s*$|\d:\d\d:\d\d|[GT]PU|params|FLOPs|Modules"
 )
 """Lines of Lightning's progress bars and tables."""
 
