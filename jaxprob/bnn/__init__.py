@@ -44,6 +44,12 @@ from ._weights.layers import (
     BayesianConv2d as BayesianConv2d,
     BayesianLinear as BayesianLinear,
 )
+from ._weights.low_rank_adapter import (
+    LowRankAdapter as LowRankAdapter,
+    LowRankUpdate as LowRankUpdate,
+    lora as lora,
+    merge_lora as merge_lora,
+)
 from ._joint.prior import Prior as Prior, log_prior as log_prior
 from ._joint.normal_priors import (
     FanInNormal as FanInNormal,
