@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.uci.__main__ import numbers, run, table
-from benchmarks.uci._methods import DEFAULT, METHODS
+from benchmarks.uci._methods import DEFAULT
 from benchmarks.uci._published import LOG_LIKELIHOOD, PROTOCOLS, RMSE, SETS
 from benchmarks.uci._scores import Results, score
 from benchmarks.uci._task import Task, load
@@ -93,8 +93,8 @@ def test_published_rows_fit_the_columns():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [m for m in METHODS if m != DEFAULT] + ["trees"])
-def test_every_method_learns_a_line(method):
+@pytest.mark.parametrize("method", ["map", "laplace", "trees"])
+def test_a_method_learns_a_line(method):
     task = toy(rows=200)
     rows = run(task, method, key=jax.random.key(0), quick=True)
     assert len(rows) == 2
