@@ -100,10 +100,11 @@ def clusters(seed: int) -> Split:
     """Return four classes of two clusters each, of which a twentieth is mislabelled."""
     from sklearn.datasets import make_classification
 
-    x, y = make_classification(
+    made: Any = make_classification(
         2600, 12, n_informative=8, n_classes=4, class_sep=1.5, flip_y=0.05,
         random_state=seed,
     )  # fmt: skip
+    x, y = made
     return x[:600], y[:600], x[600:], y[600:]
 
 

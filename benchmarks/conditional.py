@@ -90,7 +90,7 @@ def super_resolution(num_steps, num_test, folder):
     x, truth = (
         a.reshape(len(a), 1, *a.shape[-2:]) for a in (data.x_train, data.x_test)
     )
-    x, truth = np.float32(x), np.float32(truth[:num_test])
+    x, truth = x.astype(np.float32), truth[:num_test].astype(np.float32)
     low = halved(truth)
     given, test_given = bicubic(halved(x)), bicubic(low)
     widths = (16, 32) if folder is None else (32, 64, 64)
@@ -162,7 +162,7 @@ def signals(num_steps, num_test):
         )
 
     print(f"signals of {LENGTH} points, {num_test} samples")
-    denoiser = chosen(make, (np.float32(x)[:, None], labels), num_steps)
+    denoiser = chosen(make, (x.astype(np.float32)[:, None], labels), num_steps)
     draws = sample(
         denoiser,
         ExpAB(18),

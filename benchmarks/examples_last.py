@@ -51,7 +51,7 @@ def seconds(method, model, data, batch_size):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--width", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -61,6 +61,7 @@ def fixed(denoiser, dt: float, solver):
             max_steps=100_000,
             adjoint=dfx.ForwardMode(),
         )
+        assert solution.ys is not None
         y, change = solution.ys[0][0], solution.ys[1][0]
         normal = -0.5 * jnp.sum(y**2) - 0.5 * y.size * jnp.log(2.0 * jnp.pi)
         return normal + change + x.size * np.log(alpha)
@@ -72,8 +73,15 @@ def adaptive(denoiser, tolerance: float, solver):
     """The same by `log_prob`."""
 
     def one(x):
-        settings = {"rtol": tolerance, "atol": tolerance, "level_min": LEVEL}
-        return log_prob(denoiser, x, solver=solver, **settings).value
+        found = log_prob(
+            denoiser,
+            x,
+            solver=solver,
+            rtol=tolerance,
+            atol=tolerance,
+            level_min=LEVEL,
+        )
+        return found.value
 
     return jax.jit(jax.vmap(one))
 

@@ -49,7 +49,7 @@ def _example_net(key):
             patch_key, hidden_key = jax.random.split(key)
             self.patch_mixer = eqx.nn.MLP(49, 49, 512, depth=1, key=patch_key)
             self.hidden_mixer = eqx.nn.MLP(64, 64, 512, depth=1, key=hidden_key)
-            self.norm1 = eqx.nn.LayerNorm((64, 49))
+            self.norm1 = eqx.nn.LayerNorm([64, 49])
             self.norm2 = eqx.nn.LayerNorm((49, 64))
 
         def __call__(self, y):
@@ -67,7 +67,7 @@ def _example_net(key):
             in_key, out_key, *keys = jax.random.split(key, 6)
             self.conv_in = eqx.nn.Conv2d(2, 64, 4, stride=4, key=in_key)
             self.blocks = [Block(key) for key in keys]
-            self.norm = eqx.nn.LayerNorm((64, 49))
+            self.norm = eqx.nn.LayerNorm([64, 49])
             self.conv_out = eqx.nn.ConvTranspose2d(64, 1, 4, stride=4, key=out_key)
 
         def __call__(self, y, t):
@@ -165,7 +165,7 @@ def _torch() -> Round:
         def __init__(self):
             super().__init__()
             self.patch_mixer, self.hidden_mixer = mlp(49), mlp(64)
-            self.norm1, self.norm2 = nn.LayerNorm((64, 49)), nn.LayerNorm((49, 64))
+            self.norm1, self.norm2 = nn.LayerNorm([64, 49]), nn.LayerNorm([49, 64])
 
         def forward(self, y):
             y = (y + self.patch_mixer(self.norm1(y))).transpose(1, 2)
@@ -176,7 +176,7 @@ def _torch() -> Round:
             super().__init__()
             self.conv_in = nn.Conv2d(2, 64, 4, stride=4)
             self.blocks = nn.Sequential(*(Block() for _ in range(4)))
-            self.norm = nn.LayerNorm((64, 49))
+            self.norm = nn.LayerNorm([64, 49])
             self.conv_out = nn.ConvTranspose2d(64, 1, 4, stride=4)
 
         def forward(self, y, t):

@@ -12,6 +12,7 @@ are, or one after the other; the faster of the two counts.
 
 import argparse
 import time
+from collections.abc import Callable
 
 from ._timing import alternate, medians, report, serve
 
@@ -94,8 +95,10 @@ def make(name, problem):
             jax.block_until_ready(state.draws)
             return state
 
-        def finish(state):
+        def drawn_models(state):
             return method.posterior(state).draws
+
+        finish: Callable = drawn_models
 
     else:
         from numpyro.infer import NUTS
@@ -133,8 +136,10 @@ def make(name, problem):
             keys = jax.random.split(jax.random.key(seed), CHAINS)
             return jax.block_until_ready(chains(keys))
 
-        def finish(draws):
+        def unchanged(draws):
             return draws
+
+        finish = unchanged
 
     jnp.zeros(()).block_until_ready()
     least_ess(finish(sample(next(seeds))), model, rest, inputs)

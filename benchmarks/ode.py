@@ -18,6 +18,7 @@ import json
 import pathlib
 import tempfile
 import time
+from typing import Any
 
 from ._timing import alternate, medians, report, serve
 
@@ -79,7 +80,7 @@ def scene(problem, forward):
                     ]
                 )
 
-            states = solve(field, jnp.exp(self.log_start), times, adjoint)
+            states: Any = solve(field, jnp.exp(self.log_start), times, adjoint)
             return jnp.log(states), jnp.exp(self.log_noise)
 
     class Oscillator(eqx.Module):
@@ -94,7 +95,7 @@ def scene(problem, forward):
             def field(t, y, args):
                 return jnp.stack([y[1], -stiffness * y[0] - damping * y[1]])
 
-            states = solve(field, self.start, times, adjoint)
+            states: Any = solve(field, self.start, times, adjoint)
             return states[:, :1], jnp.exp(self.log_noise)
 
     if problem == "lotka_volterra":

@@ -18,6 +18,7 @@ the flow less.
 import argparse
 import statistics
 import time
+from typing import Any
 
 import diffrax as dfx
 import jax
@@ -48,8 +49,9 @@ def _denoiser(small: bool, weights: str | None):
         from jaxprob.lightning import import_safetensors
 
         return import_safetensors(our_denoiser(), weights)
-    settings = {"mix_patch_size": 64, "mix_hidden_size": 64, "num_blocks": 2}
-    settings = settings if small else {}
+    settings: dict[str, Any] = {}
+    if small:
+        settings = {"mix_patch_size": 64, "mix_hidden_size": 64, "num_blocks": 2}
     return kidger_mixer(SHAPE, predict="edm", key=jax.random.key(0), **settings)
 
 
@@ -86,6 +88,7 @@ def flows(denoiser, num: int, rounds: int):
                 y0=z,
                 adjoint=dfx.ForwardMode(),
             )
+            assert solution.ys is not None
             return solution.ys[0] / schedule.alpha(end)
 
         return jax.vmap(one)(z)

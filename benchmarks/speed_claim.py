@@ -229,7 +229,9 @@ def main() -> None:
     if arguments.variant:
         (net,) = arguments.nets
         return serve(lambda: _make(arguments.variant, net, batches, seconds))
-    rows = [("network, batch", *NAMES.values(), "JAX / eager", "JAX / compiled")]
+    rows: list[tuple[str, ...]] = [
+        ("network, batch", *NAMES.values(), "JAX / eager", "JAX / compiled")
+    ]
     rates = {}
     for net in arguments.nets:
         own = ["--nets", net, "--batches", *map(str, batches)]

@@ -69,7 +69,8 @@ def process(x, y, x_test) -> Moments:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
-    kernel = ConstantKernel() * RBF(np.ones(x.shape[1])) + WhiteKernel()
+    lengths: Any = np.ones(x.shape[1])
+    kernel = ConstantKernel() * RBF(lengths) + WhiteKernel()
     model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
     model.fit(scaler.transform(x), y)
     mean, std = model.predict(scaler.transform(x_test), return_std=True)

@@ -105,7 +105,8 @@ def logits(posterior, x):
     parts = [
         posterior.output_distribution(x[i : i + 100]) for i in range(0, len(x), 100)
     ]
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+    means, covariances = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(covariances)
 
 
 def scores(mean, covariance, temperature, y):

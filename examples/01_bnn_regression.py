@@ -46,9 +46,11 @@ def main(num_epochs: int = 200) -> dict[str, float]:
 
     # The predictive distribution, in the target's own units.
     predictive = module.predictive(split.x_test)
-    mean = data.y_scaler.inverse(np.asarray(predictive.mean))
-    y_test = data.y_scaler.inverse(split.y_test)
-    log_prob = np.asarray(predictive.log_prob(split.y_test)) + data.y_scaler.log_det
+    y_scaler = data.y_scaler
+    assert y_scaler is not None  # the target is a number
+    mean = y_scaler.inverse(np.asarray(predictive.mean))
+    y_test = y_scaler.inverse(split.y_test)
+    log_prob = np.asarray(predictive.log_prob(split.y_test)) + y_scaler.log_det
     lower, upper = predictive.interval(0.9)
     figures = {
         "RMSE": float(metrics.rmse(y_test, mean)),

@@ -22,6 +22,8 @@ from jaxprob.lightning import BNNModule, ImageDataModule
 def main(num_epochs: int = 100) -> dict[str, float]:
     data = ImageDataModule(datasets.digits(val=0.15), batch_size=128)
     split = data.split
+    assert split.x_val is not None
+    assert split.y_val is not None
 
     # Any Equinox module will do; none of its layers knows that it is Bayesian.
     mlp = eqx.nn.MLP(64, 10, 64, 1, jax.nn.gelu, key=jax.random.key(0))

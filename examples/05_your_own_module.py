@@ -53,6 +53,7 @@ class Pendulum(eqx.Module):
             max_steps=128,
             throw=False,
         )
+        assert solution.ys is not None
         return solution.ys[-1, :1]
 
 

@@ -9,6 +9,7 @@ loss is the only place that calls it.
 """
 
 import importlib.util
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,7 +23,11 @@ import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
 
 WIDTH = 32
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+}
 
 
 def equinox(key):

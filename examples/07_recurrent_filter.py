@@ -86,8 +86,12 @@ def main(num_steps: int = 20_000) -> dict[str, float]:
     schedule = optax.cosine_decay_schedule(3e-3, num_steps)
     learner = jaxprob.GradientDescent(squared_error, optax.adam(schedule))
     module = LearnerModule(learner, Filter(12, key=jax.random.key(0)), seed=1)
-    options = {"logger": False, "enable_checkpointing": False}
-    trainer = pl.Trainer(max_steps=num_steps, accelerator="cpu", **options)
+    trainer = pl.Trainer(
+        max_steps=num_steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+    )
     trainer.fit(module, ArrayDataModule(train, batch_size=64))
     trained = module.model
     mse = np.mean((jax.vmap(trained)(test[0]) - test[1]) ** 2)
@@ -98,8 +102,9 @@ def main(num_steps: int = 20_000) -> dict[str, float]:
     method = bnn.MeanFieldVI(joint, optax.adam(schedule), scale=0.01)
     noisy = bnn.LearnedNoise(trained, scale=0.25, shape=(STEPS,))
     keys = jax.random.split(jax.random.key(2))
-    steps = {"num_steps": num_steps // 4, "batch_size": 64}
-    state, _ = jaxprob.fit(method, noisy, train, key=keys[0], **steps)
+    state, _ = jaxprob.fit(
+        method, noisy, train, key=keys[0], num_steps=num_steps // 4, batch_size=64
+    )
     posterior = method.posterior(state)
     x, y = test[0][:5000], test[1][:5000]
     predictive = bnn.predict(posterior, likelihood, x, key=keys[1], num_samples=30)

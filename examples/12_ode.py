@@ -30,13 +30,15 @@ def solve(friction, stiffness, times):
         x, speed = state
         return speed, -stiffness * x - friction(speed)
 
-    return dfx.diffeqsolve(
+    solution = dfx.diffeqsolve(
         dfx.ODETerm(field),
         *(dfx.Heun(), 0.0, times[-1], 0.05, (jnp.ones(()), jnp.zeros(()))),
         saveat=dfx.SaveAt(ts=times),
         adjoint=dfx.ForwardMode(),  # few parameters: the faster way
         max_steps=200,
-    ).ys[0]
+    )
+    assert solution.ys is not None
+    return solution.ys[0]
 
 
 class Oscillator(eqx.Module):

@@ -1,6 +1,7 @@
 """Rows of `jaxprob.bnn`: every inference method on a small network."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -75,11 +76,11 @@ def judged(posterior, x, y, draw_key, predict_key):
     }
 
 
-def mean_field(estimator="weight", **settings):
+def mean_field(estimator: Any = "weight", **settings):
     return lambda j: bnn.MeanFieldVI(j, ADAM, estimator=estimator, **settings)
 
 
-def laplace(structure="full", kind="ggn", **settings):
+def laplace(structure: Any = "full", kind: Any = "ggn", **settings):
     return lambda j: bnn.Laplace(bnn.MAP(j, ADAM), structure, kind=kind, **settings)
 
 

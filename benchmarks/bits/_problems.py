@@ -1,5 +1,7 @@
 """Small data sets and networks that the rows share."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ def images():
     return x, x.mean((1, 2, 3))
 
 
-def mlp(seed=0, out="scalar"):
+def mlp(seed=0, out: int | Literal["scalar"] = "scalar"):
     """Return a network with one hidden layer."""
     return eqx.nn.MLP(2, out, 4, 1, jnp.tanh, key=jax.random.key(seed))
 

@@ -43,7 +43,9 @@ LEARNERS = {
         jaxprob.LowPrecisionLoss(squared_error), ADAM
     ),
     "MultiSteps, EMA without warm-up": lambda: jaxprob.GradientDescent(
-        squared_error, optax.MultiSteps(ADAM, 2), jaxprob.EMA(0.9, warmup=False)
+        squared_error,
+        optax.MultiSteps(ADAM, 2).gradient_transformation(),
+        jaxprob.EMA(0.9, warmup=False),
     ),
     "schedule-free": lambda: jaxprob.GradientDescent(
         squared_error, optax.contrib.schedule_free_adamw(1e-2)

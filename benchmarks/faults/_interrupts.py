@@ -101,7 +101,7 @@ def _disturbed(work, sender) -> BaseException | None:
 
 def _in_fit(problem, folder, saves, sender, counts, whole):
     states = []
-    error = _disturbed(lambda: states.append(problem.fit()), sender)
+    error: Any = _disturbed(lambda: states.append(problem.fit()), sender)
     if error is None or not hasattr(error, "state"):
         # The run had ended, or not begun: its state is the model that was given.
         return states[0] if states else None

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
 
 import jaxprob
 from jaxprob import diffusion
@@ -91,7 +92,7 @@ def work(folder: Path, stage: str, listening: bool = True) -> None:
     elif stage == "previews":
         module = make_diffusion()
         trainer = make_trainer(folder, EPOCHS, callbacks)
-        trainer.loggers = [pl.loggers.CSVLogger(folder)]
+        trainer.loggers = [CSVLogger(folder)]
         data = ArrayDataModule(train=images, batch_size=8)
         trainer.fit(module, data, ckpt_path=resume)
     else:

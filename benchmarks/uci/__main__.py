@@ -4,6 +4,7 @@ import argparse
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ def run(task: Task, method: str, *, key, quick: bool) -> list[dict[str, float]]:
         rows = []
         for index, units in enumerate(task.units):
             mean, std = boosted_trees(task, index)
-            law = scipy.stats.norm(mean, std)
+            law: Any = scipy.stats.norm(mean, std)
             y = task.y_test[index]
             ends = law.interval(0.9)
             rows.append(score(law.logpdf(y), mean, y, ends, units))

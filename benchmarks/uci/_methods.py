@@ -1,6 +1,6 @@
 """The methods of the benchmark: a task in, a posterior and its likelihood out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -117,7 +117,7 @@ def mixture_of_chains(task: Task, *, key: Any, quick: bool = False) -> Fitted:
 
 
 def fitted(
-    methods: list[bnn.AbstractInference],
+    methods: Sequence[bnn.AbstractInference],
     models: list[TwoHeaded],
     task: Task,
     *,

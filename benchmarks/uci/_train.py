@@ -22,7 +22,7 @@ def split_keys(key: Any, task: Task) -> list[Any]:
 
 
 def train(
-    methods: list[AbstractInference],
+    methods: Sequence[AbstractInference],
     models: list[Any],
     task: Task,
     *,

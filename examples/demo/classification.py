@@ -24,6 +24,8 @@ def run(out: pathlib.Path, *, quick: bool) -> None:
     epochs = 2 if quick else 150
     data = ImageDataModule(datasets.digits(val=0.15), batch_size=128)
     split = data.split
+    assert split.x_val is not None
+    assert split.y_val is not None
     log_joint = bnn.LogJoint(
         bnn.CategoricalLikelihood(), bnn.FanInNormal(5.0), num_data=len(split.x_train)
     )

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
 
 
 def quiet_lightning() -> None:
@@ -20,7 +21,7 @@ def trainer(folder, max_epochs: int, steps_per_epoch: int) -> pl.Trainer:
     return pl.Trainer(
         max_epochs=max_epochs,
         accelerator="cpu",  # Lightning's own device; JAX chooses its device itself
-        logger=pl.loggers.CSVLogger(folder, name="logs"),
+        logger=CSVLogger(folder, name="logs"),
         log_every_n_steps=steps_per_epoch,
         enable_checkpointing=False,
         enable_model_summary=False,

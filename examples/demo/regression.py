@@ -37,6 +37,7 @@ def run(out: pathlib.Path, *, quick: bool) -> None:
 def diabetes(out: pathlib.Path, *, epochs: int) -> None:
     data = TabularDataModule("diabetes", batch_size=64)
     split, y_scaler = data.split, data.y_scaler
+    assert y_scaler is not None  # the target is a number
     y_test = y_scaler.inverse(split.y_test)
     net = eqx.nn.MLP(10, 1, 50, 1, jax.nn.gelu, key=jax.random.key(0))
     model = bnn.LearnedNoise(net, scale=0.7)
