@@ -1,7 +1,7 @@
 """Metrics of predictive uncertainty: arrays in, scalars out.
 
-Every function is pure JAX and can be jitted, except `c2st`, which trains a classifier,
-and the tests over simulations, which run on the host.
+Every function is pure JAX and can be jitted, except the two-sample tests by a
+classifier and the tests over simulations, which run on the host.
 Observations come first and predictions second: `rmse(y, mean)`. The leading axis is
 that of posterior samples or ensemble members. Values are checked where they are
 concrete; under `jit` they are not checked.
@@ -27,7 +27,9 @@ concrete; under `jit` they are not checked.
    `sliced_wasserstein`, `mmd2`, `frechet_distance`, `c2st`, and by part
    `precision_recall_density_coverage`.
 7. **Calibration of a posterior** over simulated data: `posterior_ranks` with
-   `rank_p_values` (simulation-based calibration), `tarp`.
+   `rank_p_values` (simulation-based calibration), `tarp`, `density_levels`, at one
+   observation `local_c2st`, and `predictive_check`. `draws_for_each` and
+   `parameter_matrix` make their arguments of any `draw(key, x)` and of trees.
 8. **Standard errors** of metrics: `mean_and_error` over splits, `bootstrap` over
    examples.
 """
@@ -101,6 +103,14 @@ from ._simulations import (
     posterior_ranks as posterior_ranks,
     rank_p_values as rank_p_values,
     tarp as tarp,
+)
+from ._local_c2st import LocalC2ST as LocalC2ST, local_c2st as local_c2st
+from ._posterior_checks import (
+    PredictiveCheck as PredictiveCheck,
+    density_levels as density_levels,
+    draws_for_each as draws_for_each,
+    parameter_matrix as parameter_matrix,
+    predictive_check as predictive_check,
 )
 from ._error import bootstrap as bootstrap, mean_and_error as mean_and_error
 

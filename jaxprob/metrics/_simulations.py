@@ -89,11 +89,13 @@ class Tarp(NamedTuple):
     - `levels`: credibility levels.
     - `coverage`: how often the region of a level holds the truth.
     - `p_value`: of the Kolmogorov-Smirnov test that they are equal.
+    - `shares`: of each simulation, the level at which its region reaches the truth.
     """
 
     levels: Float[np.ndarray, " levels"]
     coverage: Float[np.ndarray, " levels"]
     p_value: float
+    shares: Float[np.ndarray, " sims"]
 
 
 def tarp(
@@ -135,7 +137,8 @@ def tarp(
     shares = (below + rng.uniform(size=len(truth))) / (len(draws) + 1)
     levels = np.linspace(0.0, 1.0, num_levels + 1)[1:]
     coverage = np.mean(shares[None] < levels[:, None], axis=1)
-    return Tarp(levels, coverage, float(scipy.stats.kstest(shares, "uniform").pvalue))
+    p_value = float(scipy.stats.kstest(shares, "uniform").pvalue)
+    return Tarp(levels, coverage, p_value, shares)
 
 
 def _checked(truth, draws):

@@ -14,7 +14,9 @@ images: the figure). Nothing is shown or saved, and pyplot is not imported.
    `plane_grid` and `epistemic_map`.
 3. Calibration: `reliability_diagram`, `pit_histogram`, `coverage_curve`,
    `risk_coverage_curves`; outcomes beside them, `predicted_against_actual`.
-4. Diffusion: `sample_grid`, samples beside real images, and `trajectories`.
+4. Posteriors of simulators: `pair_plot`; over simulations `rank_histograms`,
+   `rank_curves` and `coverage_of_levels`; `posterior_predictive`.
+5. Diffusion: `sample_grid`, samples beside real images, and `trajectories`.
 """
 
 from .._exports import public_names as _public_names
@@ -35,7 +37,14 @@ from ._calibration import (
 )
 from ._outcomes import (
     coverage_curve as coverage_curve,
+    posterior_predictive as posterior_predictive,
     predicted_against_actual as predicted_against_actual,
+)
+from ._pairs import pair_plot as pair_plot
+from ._ranks import (
+    coverage_of_levels as coverage_of_levels,
+    rank_curves as rank_curves,
+    rank_histograms as rank_histograms,
 )
 from ._images import sample_grid as sample_grid
 

@@ -113,3 +113,65 @@ def predicted_against_actual(
     few_ticks(ax)
     legend_above(ax, 2)
     return ax
+
+
+def posterior_predictive(
+    observed: ArrayLike,
+    simulated: ArrayLike,
+    *,
+    at: ArrayLike | None = None,
+    labels: tuple[str, str] = ("entry", "x"),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw an observation among simulations of the posterior's draws.
+
+    Where the observation is outside of the bands, the simulator with the parameters
+    that were inferred does not make it (`jaxprob.metrics.predictive_check`).
+
+    **Arguments:**
+
+    - `observed`: shape `(features,)`.
+    - `simulated`: shape `(draws, features)`, one simulation for each draw.
+    - `at`: where the entries are along the axis, such as times; 0, 1, ... by default.
+    - `labels`, `title`, `ax`: labels of the axes, title, and axes to draw on; a new
+        figure by default.
+
+    **Returns:** the axes.
+    """
+    observed, rows = np.asarray(observed, float), np.asarray(simulated, float)
+    place = np.arange(len(observed)) if at is None else np.asarray(at, float)
+    if (
+        rows.ndim != 2
+        or rows.shape[1:] != observed.shape
+        or place.shape != (observed.shape)
+    ):
+        raise ValueError(
+            f"observed has shape {observed.shape}, simulated {rows.shape} and at "
+            f"{place.shape}: give (features,), (draws, features) and (features,)"
+        )
+    order = np.argsort(place)
+    ax = axes(ax)
+    for tail, alpha in ((0.025, 0.18), (0.25, 0.35)):
+        low, high = np.quantile(rows, [tail, 1.0 - tail], axis=0)
+        ax.fill_between(
+            place[order],
+            low[order],
+            high[order],
+            color=BLUE,
+            alpha=alpha,
+            linewidth=0,
+            label=f"{100 * (1.0 - 2.0 * tail):g} %",
+        )
+    ax.plot(
+        place[order],
+        np.median(rows, axis=0)[order],
+        color=BLUE,
+        linewidth=1.5,
+        label="median",
+    )
+    ax.plot(place, observed, "o", color=INK, markersize=4, label="observed")
+    tidy(ax, x=labels[0], y=labels[1], title=title)
+    few_ticks(ax)
+    legend_above(ax, 4)
+    return ax

@@ -42,6 +42,15 @@ ON_AXES = {
     "outcomes": lambda ax: plot.predicted_against_actual(
         MEAN, MEAN, STD, title="t", ax=ax
     ),
+    "ranks": lambda ax: plot.rank_curves(
+        RNG.integers(20, size=(99, 2)), 19, title="t", ax=ax
+    ),
+    "levels": lambda ax: plot.coverage_of_levels(
+        RNG.uniform(size=99), title="t", ax=ax
+    ),
+    "predictive": lambda ax: plot.posterior_predictive(
+        MEAN, MEAN + RNG.normal(size=(40, 50)), at=X, title="t", ax=ax
+    ),
     "risk": lambda ax: plot.risk_coverage_curves({"a": RISK, "b": RISK}, ax=ax),
 }
 

@@ -25,6 +25,13 @@ class AbstractEncoder(eqx.Module):
     def __call__(self, x: PyTree) -> Float[Array, " size"]:
         """Return the vector of one standardised observation."""
 
+    def summary(self, x: PyTree) -> Float[Array, " features"]:
+        """Return features of one observation for a linear regression of parameters.
+
+        They depend on no weights. By default there are none.
+        """
+        return jnp.zeros(0)
+
 
 class VectorEncoder(AbstractEncoder):
     r"""The entries v of an observation, any tree of arrays, and a perceptron of them.
@@ -49,8 +56,11 @@ class VectorEncoder(AbstractEncoder):
         self.features = eqx.nn.MLP(inputs, size, width, 2, jax.nn.silu, key=key)
 
     def __call__(self, x: PyTree) -> Float[Array, " size"]:
-        entries = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(x)])
+        entries = self.summary(x)
         return jnp.concatenate([entries, self.features(entries)])
+
+    def summary(self, x: PyTree) -> Float[Array, " features"]:
+        return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(x)])
 
 
 class SetEncoder(AbstractEncoder):
@@ -94,14 +104,26 @@ class SetEncoder(AbstractEncoder):
         self.all = eqx.nn.MLP(2 * width + 1, size, width, 1, silu, key=all_key)
 
     def __call__(self, x: Float[Array, "rows columns"]) -> Float[Array, " size"]:
-        present = jnp.ones(len(x), bool)
-        if self.missing:
-            present = jnp.any(x[:, x.shape[1] // 2 :] > 0.0, axis=1)
+        present = self._present(x)
         values = jax.vmap(self.each)(x)
-        count = jnp.maximum(jnp.sum(present), 1).astype(x.dtype)
-        mean = jnp.sum(jnp.where(present[:, None], values, 0.0), axis=0) / count
+        mean, count = _mean_of(values, present)
         most = jnp.max(jnp.where(present[:, None], values, -1e3), axis=0)
         return self.all(jnp.concatenate([mean, most, jnp.log(count)[None]]))
+
+    def summary(self, x: Float[Array, "rows columns"]) -> Float[Array, " features"]:
+        return _mean_of(x, self._present(x))[0]
+
+    def _present(self, x):
+        if not self.missing:
+            return jnp.ones(len(x), bool)
+        return jnp.any(x[:, x.shape[1] // 2 :] > 0.0, axis=1)
+
+
+def _mean_of(values, present):
+    """Return the mean of the rows that are present, and their number."""
+    count = jnp.maximum(jnp.sum(present), 1).astype(values.dtype)
+    total = jnp.sum(jnp.where(present[:, None], values, 0.0), axis=0)
+    return total / count, count
 
 
 class ConvEncoder(AbstractEncoder):
@@ -188,3 +210,9 @@ def make_encoder(
     if kind == "set":
         return SetEncoder(example, missing=missing, key=key)
     return ConvEncoder(example, key=key)
+
+
+@eqx.filter_jit
+def summaries(encoder: AbstractEncoder, x: PyTree) -> Float[Array, "rows features"]:
+    """Return the features of observations with a leading axis."""
+    return jax.vmap(encoder.summary)(jax.tree.map(jnp.asarray, x))

@@ -18,9 +18,10 @@ from .._sampler.exponential import ExpAB
 from .._sampler.sample import sample
 from .._sampler.sampler import AbstractSampler
 from .._schedule.argument_checks import check_count
-from .encoders import AbstractEncoder
+from .encoders import AbstractEncoder, summaries
 from .observation_scaler import ObservationScaler
 from .parameter_space import ParameterSpace
+from .residual import LinearResidual
 
 
 class SimulatorPosterior(eqx.Module):
@@ -39,13 +40,15 @@ class SimulatorPosterior(eqx.Module):
 
     - `space`: the prior.
     - `scaler`: standardises observations.
+    - `linear`: the coordinates of the denoiser, given an observation.
     - `encoders`: one for each member, stacked.
-    - `denoiser`: `Averaged`, of the parameters' coordinates; its condition is what the
-        encoders make of an observation.
+    - `denoiser`: `Averaged`, of the residuals of the linear regression; its condition
+        is what the encoders make of an observation.
     """
 
     space: ParameterSpace
     scaler: ObservationScaler
+    linear: LinearResidual
     encoders: AbstractEncoder
     denoiser: Averaged
 
@@ -73,9 +76,9 @@ class SimulatorPosterior(eqx.Module):
         this simulator is to be believed for.
         """
         check_count("num_samples", num_samples, "at least one draw")
-        cond = self._repeated(self.condition(x), num_samples)
-        u = self._sample(cond, key, sampler, batch_size)
-        return self.space.from_vectors(u)
+        cond, features = self._read(x, num_samples)
+        v = self._sample(cond, key, sampler, batch_size)
+        return self.space.from_vectors(self.linear.coordinates(v, features))
 
     def sample_each(
         self,
@@ -96,9 +99,12 @@ class SimulatorPosterior(eqx.Module):
         **Returns:** draws of leading shape (n, num_samples).
         """
         check_count("num_samples", num_samples, "at least one draw")
-        cond = self._encoded(self.scaler(x))
-        cond = jnp.repeat(cond, num_samples, axis=0)
-        theta = self.space.from_vectors(self._sample(cond, key, sampler, batch_size))
+        cond, features = jax.tree.map(
+            lambda leaf: jnp.repeat(leaf, num_samples, axis=0),
+            self._encoded(self.scaler(x)),
+        )
+        v = self._sample(cond, key, sampler, batch_size)
+        theta = self.space.from_vectors(self.linear.coordinates(v, features))
         return jax.tree.map(
             lambda leaf: leaf.reshape(-1, num_samples, *leaf.shape[1:]), theta
         )
@@ -126,19 +132,31 @@ class SimulatorPosterior(eqx.Module):
         inside = self.space.contains(theta)
         u = self.space.to_vectors(theta)
         safe = jnp.where(inside[:, None], u, jnp.zeros_like(u))
-        cond = self._repeated(self.condition(x), len(u))
+        cond, features = self._read(x, len(u))
+        v = self.linear.residual(safe, features)
         out = map_examples(
-            log_prob, self.denoiser, safe, cond=cond, batch_size=batch_size, **settings
+            log_prob, self.denoiser, v, cond=cond, batch_size=batch_size, **settings
         )
-        value = out.value - self.space.log_volume(safe)
+        value = out.value - self.linear.log_volume - self.space.log_volume(safe)
         return jnp.where(inside, value, -jnp.inf)
 
     def condition(self, x: PyTree) -> Float[Array, "members size"]:
         """Return what the encoders make of one observation: the denoiser's condition.
 
         With it, `denoiser` goes into every sampler, density and guidance of
-        `jaxprob.diffusion`.
+        `jaxprob.diffusion`; its samples are residuals, which `linear.coordinates` and
+        `space.from_vectors` turn into parameters.
         """
+        return self._encoded(self._checked(x))[0][0]
+
+    def _read(self, x, num):
+        """Return the condition and the features of one observation, num times."""
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape[1:])),
+            self._encoded(self._checked(x)),
+        )
+
+    def _checked(self, x):
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], x)
         scaled = self.scaler(rows)
         outside = self.scaler.outside(rows)
@@ -147,16 +165,15 @@ class SimulatorPosterior(eqx.Module):
                 "the observation is outside of all simulations: "
                 f"{'; '.join(outside[:3])}. The simulator or its prior does not "
                 "describe it (misspecification), and its posterior is an extrapolation",
-                stacklevel=3,
+                stacklevel=4,
             )
-        return self._encoded(scaled)[0]
+        return scaled
 
     def _encoded(self, scaled):
         scaled = jax.tree.map(jnp.asarray, scaled)
-        return _encode(self.encoders, self.denoiser.num_members, scaled)
-
-    def _repeated(self, cond, num):
-        return jnp.broadcast_to(cond[None], (num, *cond.shape))
+        cond = _encode(self.encoders, self.denoiser.num_members, scaled)
+        first = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, self.encoders)
+        return cond, summaries(first, scaled)
 
     def _sample(self, cond, key, sampler, batch_size):
         check_key(key)

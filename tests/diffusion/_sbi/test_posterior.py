@@ -20,6 +20,7 @@ from jaxprob.diffusion import (
     simulate,
 )
 from jaxprob.diffusion._sbi.observation_scaler import ObservationScaler
+from jaxprob.diffusion._sbi.residual import LinearResidual
 
 KEY = jax.random.key(0)
 
@@ -39,23 +40,35 @@ class Exact(AbstractDenoiser):
 
 
 class Shrunk(AbstractEncoder):
-    """The posterior's mean of a Gaussian: a share of the observation."""
+    """The mean of what a regression leaves of a posterior's mean, a share of x."""
 
     share: jax.Array
     size: int = eqx.field(default=1, static=True)
 
     def __call__(self, x):
-        return self.share * x
+        weight, offset, root = REGRESSION
+        return (self.share * x - weight * x - offset) / root
+
+    def summary(self, x):
+        return x
+
+
+# Of a prior and a simulator for which it is not the best one, so that each of its
+# parts is seen.
+REGRESSION = (0.5, 0.25, 2.0)
 
 
 def exact_posterior(prior, variance):
     """The posterior of x = u + noise, u standard normal, theta = T(u)."""
     x = np.zeros((4, 1)) + np.array([[-1.0], [1.0], [-1.0], [1.0]])
+    weight, offset, root = REGRESSION
+    left = jnp.array([variance / (1.0 + variance) / root**2])
     return SimulatorPosterior(
         ParameterSpace(prior),
         ObservationScaler.fitted(x),  # mean 0 and standard deviation 1: no change
+        LinearResidual(np.array([[weight]]), np.array([offset]), np.array([[root]])),
         Shrunk(jnp.array([1.0 / (1.0 + variance)])),
-        Averaged(Exact(jnp.array([variance / (1.0 + variance)])), own_conditions=True),
+        Averaged(Exact(left), own_conditions=True),
     )
 
 
@@ -78,7 +91,8 @@ def test_the_density_is_exact_with_an_exact_denoiser(double, prior, to_u, jacobi
     x = np.array([0.75])
     found = posterior.log_prob(theta, x, rtol=1e-9, atol=1e-9)
     # The density is that of data with the noise of the schedule's first level.
-    normal = dist.Normal(0.75 / 1.5, (0.5 / 1.5 + 0.002**2) ** 0.5)
+    noise = 0.002 * REGRESSION[2]
+    normal = dist.Normal(0.75 / 1.5, (0.5 / 1.5 + noise**2) ** 0.5)
     exact = normal.log_prob(to_u(theta)) - jacobian(theta)
     np.testing.assert_allclose(found, exact, atol=1e-6)
 
@@ -143,6 +157,34 @@ def test_training_approaches_a_conjugate_posterior():
     exact = -0.5 * (z**2).sum(-1) - 2.0 * np.log(sd * np.sqrt(2.0 * np.pi))
     found = posterior.log_prob({"m": draws[:100]}, x)
     assert np.abs(found - exact).mean() < 0.15
+
+
+def test_what_a_regression_leaves_of_a_gaussian_posterior_is_standard_normal():
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(20_000, 2))
+    mixed = np.array([[1.0, 0.3, 0.0], [0.0, 1.0, -0.5]])
+    x = u @ mixed + np.array([0.1, 0.2, 0.3]) * rng.normal(size=(20_000, 3)) + 5.0
+    linear = LinearResidual.fitted(u, x)
+    v = np.asarray(linear.residual(u, x))
+    np.testing.assert_allclose(linear.coordinates(v, x), u, atol=1e-4)
+    # The exact posterior, of the precision 1 + M S^-1 M^T.
+    noise = np.diag([0.1, 0.2, 0.3]) ** 2
+    covariance = np.linalg.inv(np.eye(2) + mixed @ np.linalg.inv(noise) @ mixed.T)
+    found = linear.root @ linear.root.T
+    np.testing.assert_allclose(found, covariance, rtol=0.04, atol=6e-4)
+    weight = covariance @ mixed @ np.linalg.inv(noise)
+    np.testing.assert_allclose(linear.weight, weight, atol=0.02)
+    half = 0.5 * np.linalg.slogdet(covariance)[1]
+    assert abs(linear.log_volume - half) < 0.03
+    assert np.abs(np.cov(v.T) - np.eye(2)).max() < 1e-3
+
+
+def test_features_of_noise_are_left_out_by_the_ridge():
+    rng = np.random.default_rng(0)
+    u, x = rng.normal(size=(100, 1)), rng.normal(size=(100, 90))
+    linear = LinearResidual.fitted(u, x)
+    assert np.abs(linear.weight).max() < 0.03
+    assert abs(linear.root[0, 0] - u.std()) < 0.1
 
 
 @pytest.mark.parametrize("encoder", ["set", "series"])
