@@ -126,6 +126,38 @@ def _mean_of(values, present):
     return total / count, count
 
 
+class BlocksEncoder(AbstractEncoder):
+    """A set of which the rows stand side by side in one vector.
+
+    **Arguments:**
+
+    - `example`: one standardised observation, whose size is a multiple of `num_blocks`.
+    - `num_blocks`: number of rows.
+    - `key`: of the initial weights.
+    """
+
+    num_blocks: int = eqx.field(static=True)
+    rows: SetEncoder
+
+    def __init__(
+        self, example: Float[Array, " columns"], num_blocks: int, *, key: PRNGKey
+    ):
+        self.num_blocks = num_blocks
+        rows = example.reshape(num_blocks, -1)
+        self.rows = SetEncoder(rows, missing=False, width=64, key=key)
+
+    @property
+    def size(self) -> int:
+        return self.rows.size
+
+    def __call__(self, x: Float[Array, " columns"]) -> Float[Array, " size"]:
+        return self.rows(x.reshape(self.num_blocks, -1))
+
+    def summary(self, x: PyTree) -> Float[Array, " features"]:
+        # That of `VectorEncoder`, so that held-out losses of both can be compared.
+        return x
+
+
 class ConvEncoder(AbstractEncoder):
     """Convolutions over a series (time, columns) or an image (channels, height, width).
 

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from typing import Any
 
 import equinox as eqx
@@ -18,13 +20,14 @@ from .._denoiser.preconditioned import Preconditioned
 from .._schedule.argument_checks import check_count, check_kind
 from .._schedule.edm import EDM
 from ..nn import Encoded
-from .encoders import AbstractEncoder, make_encoder, summaries
+from .encoders import AbstractEncoder, BlocksEncoder, make_encoder, summaries
+from .exchangeable import exchangeable_rows
 from .network import PosteriorMLP
 from .observation_scaler import ObservationScaler
 from .parameter_space import ParameterSpace, as_space
 from .posterior import SimulatorPosterior
 from .residual import LinearResidual
-from .rounds import best_of_decays
+from .rounds import train_best
 from .simulations import Simulations
 
 _HELD_OUT = 0.1
@@ -42,10 +45,10 @@ def fit_posterior(
     num_members: int = 4,
     width: int = 128,
     depth: int = 3,
-    num_steps: int = 6_000,
+    num_steps: int = 4_000,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
-    weight_decay: float | Sequence[float] = (0.0, 1.0),
+    weight_decay: float | Sequence[float] = (0.0, 0.1, 1.0),
     num_rounds: int = 20,
     progress: bool = True,
 ) -> tuple[SimulatorPosterior, History]:
@@ -53,8 +56,8 @@ def fit_posterior(
 
     An average of conditional denoisers learns $p(\theta \mid x)$ for all x together, in
     the real coordinates of the prior, less what a linear regression on x explains. A
-    tenth of the simulations, at most 4,000, is
-    held out: the state with the lowest loss on them is what is returned.
+    tenth of the simulations, at most 4,000, is held out: the state with the lowest loss
+    on them is what is returned.
 
     References: *Sequential Neural Score Estimation*, Sharrock, Simons, Liu and
     Beaumont, 2024; *Elucidating the Design Space of Diffusion-Based Generative Models*,
@@ -75,22 +78,24 @@ def fit_posterior(
     - `encoder`: what the axes of an observation are: `"vector"` (default for numbers
         and vectors), `"set"` of exchangeable rows, `"series"` (time, columns),
         `"image"` (channels, height, width); or a module from one standardised
-        observation to a vector.
+        observation to a vector. By default a vector whose columns are found to be
+        exchangeable blocks, such as n draws side by side, is tried as a set too.
     - `missing`: whether NaN in an observation marks an entry that was not observed.
     - `num_members`: number of networks that are averaged.
     - `width`, `depth`: of each network.
     - `num_steps`, `batch_size`, `learning_rate`: of AdamW, whose rate falls to zero
         by a cosine.
-    - `weight_decay`: of AdamW, or several values, each of which is trained, and the
-        one with the lowest held-out loss is returned. A step takes the product of rate
-        and decay from every weight. Without it a network learns 10,000 noisy
-        simulations by heart; with it, it does not resolve a sharp posterior.
+    - `weight_decay`: of AdamW, or several values, of which the one is taken with which
+        a pilot, one network of half the steps, has the lowest held-out loss. A step
+        takes the product of rate and decay from every weight. Without it a network
+        learns 10,000 noisy simulations by heart; with it, it does not resolve a sharp
+        posterior.
     - `num_rounds`: how many times the held-out loss is computed.
     - `progress`: whether to show a progress bar on standard error.
 
-    **Returns:** the posterior, and a history of the rounds: `"step"`, the mean
-    `"loss"` of a member, the held-out `"val_loss"` of their average, and the
-    `"weight_decay"`.
+    **Returns:** the posterior, and a history of the rounds, those of pilots first:
+    `"step"`, the mean `"loss"` of a member, the held-out `"val_loss"` of their average,
+    the number of `"members"` and of exchangeable `"blocks"`, and the `"weight_decay"`.
 
     **Raises:** `ValueError` for parameters outside of the prior's support, entries that
     are not finite, or simulations that do not fit the prior. Warns of fewer than 100
@@ -105,34 +110,36 @@ def fit_posterior(
     scaler = ObservationScaler.fitted(simulations.x, missing=missing)
     data = space.to_vectors(simulations.theta), scaler(simulations.x)
     u, x = jax.tree.map(np.asarray, data)
-    init_key, fit_key, eval_key = jax.random.split(key, 3)
+    init_key, pilot_key, fit_key, eval_key = jax.random.split(key, 4)
     example = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), x)
+    encode = partial(_encoder, encoder, example, missing)
 
-    def make(key):
-        if isinstance(encoder, AbstractEncoder):
-            return encoder
-        return make_encoder(encoder, example, missing=missing, key=key)
-
-    features = summaries(make(init_key), x)
+    features = summaries(encode(1, init_key), x)
     linear = LinearResidual.fitted(*_split((u, features), len(u))[0])
-    data = np.asarray(linear.residual(u, features)), x
+    data = np.asarray(linear.residual(jnp.asarray(u), features)), x
     training, held_out = _split(data, len(u))
 
-    def member(key):
-        encoder_key, net_key = jax.random.split(key)
-        encode = make(encoder_key)
-        net = PosteriorMLP(
-            space.size, encode.size, width=width, depth=depth, key=net_key
-        )
-        return Preconditioned(Encoded(encode, net), EDM())
+    def make(blocks, members):
+        def member(key):
+            encoder_key, net_key = jax.random.split(key)
+            rows = encode(blocks, encoder_key)
+            net = PosteriorMLP(
+                space.size, rows.size, width=width, depth=depth, key=net_key
+            )
+            return Preconditioned(Encoded(rows, net), EDM())
 
-    model = Averaged(eqx.filter_vmap(member)(jax.random.split(init_key, num_members)))
-    best, history = best_of_decays(
-        model,
+        return Averaged(eqx.filter_vmap(member)(jax.random.split(init_key, members)))
+
+    found = 1
+    if encoder is None and not missing and isinstance(x, np.ndarray) and x.ndim == 2:
+        found = exchangeable_rows(*_split((u, x), len(u))[0])
+    best, history = train_best(
+        make,
         training,
         held_out,
-        np.atleast_1d(weight_decay).tolist(),
-        keys=(fit_key, eval_key),
+        list(product(sorted({1, found}), np.atleast_1d(weight_decay).tolist())),
+        num_members,
+        keys=(pilot_key, fit_key, eval_key),
         learning_rate=learning_rate,
         num_steps=num_steps,
         num_rounds=num_rounds,
@@ -144,6 +151,14 @@ def fit_posterior(
     denoiser = Averaged(inner, own_conditions=True)
     posterior = SimulatorPosterior(space, scaler, linear, members.net.encoder, denoiser)
     return posterior, history
+
+
+def _encoder(kind, example, missing, blocks, key):
+    if isinstance(kind, AbstractEncoder):
+        return kind
+    if blocks > 1:
+        return BlocksEncoder(example, blocks, key=key)
+    return make_encoder(kind, example, missing=missing, key=key)
 
 
 def _split(data, num):

@@ -18,10 +18,14 @@ from .._sampler.exponential import ExpAB
 from .._sampler.sample import sample
 from .._sampler.sampler import AbstractSampler
 from .._schedule.argument_checks import check_count
+from .composed import Composed, information, moments
 from .encoders import AbstractEncoder, summaries
 from .observation_scaler import ObservationScaler
 from .parameter_space import ParameterSpace
 from .residual import LinearResidual
+
+_MOMENT_DRAWS = 20_000
+_DRAWS_OF_ONE = 1_000
 
 
 class SimulatorPosterior(eqx.Module):
@@ -108,6 +112,62 @@ class SimulatorPosterior(eqx.Module):
         return jax.tree.map(
             lambda leaf: leaf.reshape(-1, num_samples, *leaf.shape[1:]), theta
         )
+
+    def sample_given_all(
+        self,
+        x: PyTree,
+        *,
+        key: PRNGKey,
+        num_samples: int,
+        sampler: AbstractSampler | None = None,
+        batch_size: int | None = 1_000,
+    ) -> PyTree:
+        r"""Draw parameters given n independent observations of one $\theta$, together.
+
+        The simulations need have one observation each: scores are composed
+        (`Composed`), which is exact for normal distributions in the real coordinates
+        of the prior, and an approximation for others.
+
+        **Arguments:**
+
+        - `x`: observations with a leading axis of n.
+        - the others: as in `sample`. The cost grows with n.
+
+        **Returns:** draws with a leading axis.
+        """
+        check_count("num_samples", num_samples, "at least one draw")
+        check_key(key)
+        prior_key, each_key, key = jax.random.split(key, 3)
+        cond, features = self._encoded(self.scaler(x))
+        num = len(cond)
+        u = self.space.to_vectors(
+            self.space.sample(key=prior_key, num_samples=_MOMENT_DRAWS)
+        )
+        shifts = self.linear.residual(jnp.zeros((num, u.shape[1])), features)
+        zero = self.linear.residual(jnp.zeros((1, u.shape[1])), features[:1] * 0.0)
+        mean, precision = moments(self.linear.residual(u, features[:1] * 0.0))
+        v = self._sample(
+            jnp.repeat(cond, _DRAWS_OF_ONE, axis=0), each_key, sampler, 10_000
+        )
+        draws = v.reshape(num, _DRAWS_OF_ONE, -1)
+        composed = Composed(
+            denoiser=self.denoiser,
+            conditions=cond,
+            shifts=zero - shifts,
+            mean=mean,
+            precision=precision,
+            information=information(draws, precision),
+        )
+        v = sample(
+            composed,
+            ExpAB(40) if sampler is None else sampler,
+            key=key,
+            num_samples=num_samples,
+            shape=(self.space.size,),
+            batch_size=None if batch_size is None else min(batch_size, num_samples),
+        ).x_0
+        without = jnp.zeros((1, features.shape[1]), features.dtype)
+        return self.space.from_vectors(self.linear.coordinates(v, without))
 
     def log_prob(
         self,

@@ -6,8 +6,6 @@ import jax.scipy as jsp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Numbers
-
 _RIDGES = np.logspace(-8.0, 2.0, 21)
 _FLOOR = 1e-4
 
@@ -49,18 +47,17 @@ class LinearResidual(eqx.Module):
         return cls(weight, mean - weight @ centre, root)
 
     def residual(
-        self, u: Float[Numbers, "rows size"], features: Float[Numbers, "rows features"]
+        self, u: Float[Array, "rows size"], features: Float[Array, "each features"]
     ) -> Float[Array, "rows size"]:
-        """Return v of the coordinates u."""
-        left = jnp.asarray(u) - self._mean(features)
+        """Return v of the coordinates u, given features of each row or one for all."""
+        left = u - self._mean(features)
         root = jnp.asarray(self.root, left.dtype)
         return jsp.linalg.solve_triangular(root, left.T, lower=True).T
 
     def coordinates(
-        self, v: Float[Numbers, "rows size"], features: Float[Numbers, "rows features"]
+        self, v: Float[Array, "rows size"], features: Float[Array, "each features"]
     ) -> Float[Array, "rows size"]:
-        """Return u of the residuals v."""
-        v = jnp.asarray(v)
+        """Return u of the residuals v, likewise."""
         return self._mean(features) + v @ jnp.asarray(self.root.T, v.dtype)
 
     @property
@@ -69,9 +66,9 @@ class LinearResidual(eqx.Module):
         return float(np.log(np.diag(self.root)).sum())
 
     def _mean(self, features):
-        f = jnp.asarray(features)
-        weight, offset = (jnp.asarray(a, f.dtype) for a in (self.weight, self.offset))
-        return f @ weight.T + offset[None]
+        dtype = features.dtype
+        weight, offset = (jnp.asarray(a, dtype) for a in (self.weight, self.offset))
+        return features @ weight.T + offset[None]
 
 
 def _ridge(f, u):

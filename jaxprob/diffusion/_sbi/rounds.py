@@ -1,5 +1,6 @@
 """Training in rounds, of which the state with the lowest held-out loss is kept."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,18 +20,67 @@ from .._loss.times import LogNormalLevels
 from .._loss.weighting import EDMWeighting
 
 
-def best_of_decays(
+def train_best(
+    make: Callable[[int, int], Averaged],
+    training: PyTree,
+    held_out: PyTree,
+    choices: list[tuple[int, float]],
+    num_members: int,
+    *,
+    keys: tuple[PRNGKey, PRNGKey, PRNGKey],
+    num_steps: int,
+    **settings: Any,
+) -> tuple[Averaged, History]:
+    """Train a pilot of each choice, and all members with the best.
+
+    A pilot has one member and half of the steps.
+
+    **Arguments:**
+
+    - `make`: `make(blocks, num_members)` returns a new model.
+    - `choices`: numbers of exchangeable blocks, and weight decays.
+    - `keys`: of the pilots, the training and the held-out loss.
+    - `settings`: of `train`.
+
+    **Returns:** the model, and the rounds of all trainings.
+    """
+    pilot_key, fit_key, eval_key = keys
+    history: History = []
+
+    def trained(blocks, decay, members, steps, key):
+        value, model, rounds = train(
+            make(blocks, members),
+            training,
+            held_out,
+            decay,
+            keys=(key, eval_key),
+            num_steps=steps,
+            **settings,
+        )
+        about = {"members": members, "blocks": blocks, "weight_decay": decay}
+        history.extend(entry | about for entry in rounds)
+        return value, model
+
+    best = choices[0]
+    if len(choices) > 1:
+        half = max(1, num_steps // 2)
+        losses = [trained(*choice, 1, half, pilot_key)[0] for choice in choices]
+        best = choices[int(np.argmin(losses))]
+    return trained(*best, num_members, num_steps, fit_key)[1], history
+
+
+def train(
     model: Averaged,
     training: PyTree,
     held_out: PyTree,
-    decays: list[float],
+    weight_decay: float,
     *,
     keys: tuple[PRNGKey, PRNGKey],
     learning_rate: float,
     num_steps: int,
     **settings: Any,
-) -> tuple[Averaged, History]:
-    """Train with each weight decay, and return the model with the lowest loss.
+) -> tuple[float, Averaged, History]:
+    """Train by AdamW, whose rate falls to zero by a cosine.
 
     **Arguments:**
 
@@ -38,29 +88,23 @@ def best_of_decays(
     - `keys`: of the training and of the held-out loss.
     - `settings`: of `train_in_rounds`.
 
-    **Returns:** the model, and the rounds of all decays.
+    **Returns:** the lowest held-out loss, the model that had it, and the rounds.
     """
     loss = DenoisingLoss(EDMWeighting(), LogNormalLevels(-1.2, 1.6))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, min(200, num_steps // 10), num_steps
     )
-    lowest, best, history = np.inf, model, []
-    for decay in decays:
-        optimizer = optax.adamw(
-            lambda step: schedule(jnp.asarray(step, float)),
-            b2=0.99,
-            weight_decay=decay,
-        )
-        learner = GradientDescent(
-            MemberLosses(loss), optimizer, ema=EMA(0.999), evaluation_loss=loss
-        )
-        value, trained, rounds = train_in_rounds(
-            learner, model, training, held_out, keys, num_steps=num_steps, **settings
-        )
-        history += [entry | {"weight_decay": decay} for entry in rounds]
-        if value < lowest:
-            lowest, best = value, trained
-    return best, history
+    optimizer = optax.adamw(
+        lambda step: schedule(jnp.asarray(step, float)),
+        b2=0.99,
+        weight_decay=weight_decay,
+    )
+    learner = GradientDescent(
+        MemberLosses(loss), optimizer, ema=EMA(0.999), evaluation_loss=loss
+    )
+    return train_in_rounds(
+        learner, model, training, held_out, keys, num_steps=num_steps, **settings
+    )
 
 
 def train_in_rounds(

@@ -19,6 +19,8 @@ from jaxprob.diffusion import (
     fit_posterior,
     simulate,
 )
+from jaxprob.diffusion._sbi.composed import information
+from jaxprob.diffusion._sbi.exchangeable import exchangeable_rows
 from jaxprob.diffusion._sbi.observation_scaler import ObservationScaler
 from jaxprob.diffusion._sbi.residual import LinearResidual
 
@@ -109,6 +111,32 @@ def test_draws_are_those_of_the_exact_posterior():
     np.testing.assert_allclose(means, [0.5, -0.5], atol=5.0 * sd / 2000**0.5)
 
 
+def test_several_observations_give_the_conjugate_posterior():
+    posterior = exact_posterior(dist.LogNormal(0.0, 1.0), 0.5)
+    x = np.array([[0.75], [-0.5], [0.9], [0.6]])
+    draws = posterior.sample_given_all(x, key=KEY, num_samples=4000)
+    u = np.log(draws)
+    # Precision 1 + 4 / 0.5, to which each observation adds x / 0.5.
+    sd = 9.0**-0.5
+    assert abs(u.mean() - x.sum() / 0.5 / 9.0) < 5.0 * sd / 4000**0.5
+    # Each posterior's precision is known from 1,000 draws.
+    assert abs(u.std() / sd - 1.0) < 0.06
+    one = np.log(posterior.sample_given_all(x[:1], key=KEY, num_samples=2000))
+    assert abs(one.mean() - 0.5) < 5.0 * (1.0 / 3.0 / 2000) ** 0.5
+
+
+def test_a_posterior_wider_than_the_prior_has_no_information():
+    rng = np.random.default_rng(0)
+    precision = np.array([[2.0, 0.5], [0.5, 1.0]])
+    root = np.linalg.cholesky(np.linalg.inv(precision))
+    wide = rng.normal(size=(20_000, 2)) @ (1.5 * root).T
+    narrow = rng.normal(size=(20_000, 2)) @ (0.5 * root).T
+    draws = jnp.asarray(np.stack([wide, narrow]), jnp.float32)
+    found = information(draws, jnp.asarray(precision, jnp.float32))
+    np.testing.assert_allclose(found[0], np.zeros((2, 2)), atol=1e-5)
+    np.testing.assert_allclose(found[1], 3.0 * precision, rtol=0.1, atol=0.1)
+
+
 def test_outside_of_the_support_the_density_is_minus_infinity():
     posterior = exact_posterior(dist.LogNormal(0.0, 1.0), 0.5)
     found = posterior.log_prob(np.array([1.0, -1.0]), np.array([0.75]))
@@ -165,8 +193,10 @@ def test_what_a_regression_leaves_of_a_gaussian_posterior_is_standard_normal():
     mixed = np.array([[1.0, 0.3, 0.0], [0.0, 1.0, -0.5]])
     x = u @ mixed + np.array([0.1, 0.2, 0.3]) * rng.normal(size=(20_000, 3)) + 5.0
     linear = LinearResidual.fitted(u, x)
-    v = np.asarray(linear.residual(u, x))
-    np.testing.assert_allclose(linear.coordinates(v, x), u, atol=1e-4)
+    v = np.asarray(linear.residual(jnp.asarray(u), jnp.asarray(x)))
+    np.testing.assert_allclose(
+        linear.coordinates(jnp.asarray(v), jnp.asarray(x)), u, atol=1e-4
+    )
     # The exact posterior, of the precision 1 + M S^-1 M^T.
     noise = np.diag([0.1, 0.2, 0.3]) ** 2
     covariance = np.linalg.inv(np.eye(2) + mixed @ np.linalg.inv(noise) @ mixed.T)
@@ -176,7 +206,7 @@ def test_what_a_regression_leaves_of_a_gaussian_posterior_is_standard_normal():
     np.testing.assert_allclose(linear.weight, weight, atol=0.02)
     half = 0.5 * np.linalg.slogdet(covariance)[1]
     assert abs(linear.log_volume - half) < 0.03
-    assert np.abs(np.cov(v.T) - np.eye(2)).max() < 1e-3
+    assert np.abs(np.cov(np.asarray(v).T) - np.eye(2)).max() < 1e-3
 
 
 def test_features_of_noise_are_left_out_by_the_ridge():
@@ -185,6 +215,45 @@ def test_features_of_noise_are_left_out_by_the_ridge():
     linear = LinearResidual.fitted(u, x)
     assert np.abs(linear.weight).max() < 0.03
     assert abs(linear.root[0, 0] - u.std()) < 0.1
+
+
+def test_blocks_that_may_be_exchanged_are_found():
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(3000, 2))
+    noise = rng.standard_t(2, size=(3000, 3, 2))
+    blocks = u[:, None] + np.exp(u[:, None, :1]) * noise
+    x = blocks.reshape(3000, 6)
+    assert exchangeable_rows(u, x) == 3
+    assert exchangeable_rows(u[:900], x[:900]) == 1  # too few to know
+    # The last block has more noise, or is that of another parameter.
+    louder = blocks * np.array([1.0, 1.0, 1.3])[:, None]
+    assert exchangeable_rows(u, louder.reshape(3000, 6)) == 1
+    swapped = np.concatenate([blocks[:, :2], blocks[:, 2:, ::-1]], axis=1)
+    assert exchangeable_rows(u, swapped.reshape(3000, 6)) == 1
+    # A series: neighbours are nearer than the first and the last.
+    walk = np.cumsum(rng.normal(size=(3000, 5)), axis=1)
+    walk = walk / np.sqrt(np.arange(1.0, 6.0))
+    assert exchangeable_rows(u, walk) == 1
+
+
+@pytest.mark.slow
+def test_a_pilot_chooses_the_network_of_sets_and_the_decay():
+    def simulator(theta, *, key):
+        scale = jnp.exp(2.0 * theta["m"][0])
+        return scale * jax.random.normal(key, (6,))
+
+    sims = simulate(PRIOR, simulator, key=KEY, num_simulations=1500, progress=False)
+    settings = SMALL | {"num_steps": 600, "num_rounds": 1, "num_members": 1}
+    settings["weight_decay"] = (0.0, 300.0)
+    posterior, history = fit_posterior(PRIOR, sims, key=KEY, **settings)
+    choices = [(entry["blocks"], entry["weight_decay"]) for entry in history]
+    assert choices[:4] == [(1, 0.0), (1, 300.0), (6, 0.0), (6, 300.0)]
+    losses = [entry["val_loss"] for entry in history[:4]]
+    assert choices[4] == choices[int(np.argmin(losses))] == (6, 0.0)
+    assert [entry["step"] for entry in history] == [300.0] * 4 + [600.0]
+    one, other = posterior.condition(sims.x[0]), posterior.condition(sims.x[0][::-1])
+    # Each column has its own units, which differ by the error of 1,500 rows.
+    assert np.abs(one - other).max() < 0.2 * np.abs(one).max()
 
 
 @pytest.mark.parametrize("encoder", ["set", "series"])
