@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from typing import Any
 
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
+from ..._engine.jobs import Executor, run_jobs
 from ..._random.keys import as_seed, check_key
 from ..._types import PRNGKey
 from .._schedule.argument_checks import check_count
@@ -26,6 +25,7 @@ def simulate_in_processes(
     key: PRNGKey,
     num_simulations: int,
     num_processes: int | None = None,
+    executor: Executor | None = None,
     batch_size: int = 100,
     folder: str | os.PathLike | None = None,
     missing: bool = False,
@@ -44,7 +44,11 @@ def simulate_in_processes(
         `numpy.random.Generator`. It returns an array or a tree of arrays, of the same
         shapes each time.
     - `num_simulations`: number of pairs.
-    - `num_processes`: as many as there are cores by default.
+    - `num_processes`: as many as there are cores by default. The work of one that dies
+        is done again.
+    - `executor`: runs the jobs elsewhere: anything with `submit(function, *args)` that
+        returns a future, such as a `concurrent.futures` executor, dask's
+        `client.get_executor()` or a `submitit.AutoExecutor`.
     - `batch_size`: simulations of one job, and of one file of the folder.
     - `folder`: where results are kept. A folder belongs to one prior, key and
         `batch_size`; a run with more simulations adds to it.
@@ -52,7 +56,8 @@ def simulate_in_processes(
     **Returns:** `Simulations`. Those that raised or are not finite are counted and left
     out, with a warning.
 
-    **Raises:** `ValueError` if no simulation worked, if an observation has another
+    **Raises:** `RuntimeError` if worker processes die again and again; `ValueError` if
+    no simulation worked, if an observation has another
     shape than the first, if the simulator gives another result for the same parameters
     and random numbers, or if a folder holds the simulations of another prior or key.
     """
@@ -63,16 +68,18 @@ def simulate_in_processes(
     begins = range(0, num_simulations, batch_size)
     done = BatchFolder(folder, as_seed(key), batch_size)
     jobs = {
-        begin: (_draws(space, key, begin, batch_size), as_seed(key), begin)
+        begin: (simulator, _draws(space, key, begin, batch_size), as_seed(key), begin)
         for begin in begins
     }
     open_jobs = {begin: job for begin, job in jobs.items() if not done.has(begin)}
     with tqdm(total=len(begins), unit="batch", disable=not progress) as bar:
         bar.update(len(begins) - len(open_jobs))
-        for begin, batch in _run(simulator, open_jobs, num_processes):
+        for begin, batch in run_jobs(
+            run_batch, open_jobs, executor=executor, num_processes=num_processes
+        ):
             done.write(begin, batch)
             bar.update(1)
-    batches = [done.read(begin, jobs[begin][0]) for begin in begins]
+    batches = [done.read(begin, jobs[begin][1]) for begin in begins]
     return _joined(batches, num_simulations, missing=missing)
 
 
@@ -116,24 +123,6 @@ def run_batch(
 def _draws(space, key, begin, size):
     draws = space.sample(key=jax.random.fold_in(key, begin), num_samples=size)
     return jax.tree.map(np.asarray, draws)
-
-
-def _run(simulator, jobs, num_processes):
-    if not jobs:
-        return
-    # The threads of JAX do not survive a fork.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        futures = {
-            pool.submit(run_batch, simulator, *job): begin
-            for begin, job in jobs.items()
-        }
-        try:
-            for job in as_completed(futures):
-                yield futures[job], job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _joined(batches, num, *, missing):

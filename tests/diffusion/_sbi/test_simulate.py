@@ -1,5 +1,7 @@
 """Simulations: independent of batches and processes, counted failures, disk."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,11 +30,11 @@ def run(simulator, **settings):
 def here(monkeypatch):
     """Run the jobs in this process: what they compute is the same."""
 
-    def run_here(simulator, jobs, num_processes):
-        for begin, job in jobs.items():
-            yield begin, python_simulator.run_batch(simulator, *job)
+    def run_here(function, jobs, **settings):
+        for name, job in jobs.items():
+            yield name, function(*job)
 
-    monkeypatch.setattr(python_simulator, "_run", run_here)
+    monkeypatch.setattr(python_simulator, "run_jobs", run_here)
 
 
 def test_a_simulation_does_not_depend_on_the_others():
@@ -123,6 +125,16 @@ def test_a_folder_belongs_to_one_run(here, tmp_path):
             folder=tmp_path,
             progress=False,
         )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_simulations_of_any_executor_are_the_same(here, workers, monkeypatch):
+    found = run(simulators.normal)
+    monkeypatch.undo()
+    with ThreadPoolExecutor(workers) as pool:
+        again = run(simulators.normal, executor=pool)
+    np.testing.assert_array_equal(found.x, again.x)
+    np.testing.assert_array_equal(found.theta["mean"], again.theta["mean"])
 
 
 @pytest.mark.parametrize(
