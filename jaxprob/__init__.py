@@ -16,8 +16,8 @@ another; `jaxprob.diffusion` makes losses for the first.
 - `jaxprob.metrics`: arrays in, scalars out: is the uncertainty to be trusted?
 - `jaxprob.recalibrate`: temperature, variance scaling, conformal intervals and sets.
 - `jaxprob.tree`: choose, freeze and swap parts of any model by their path.
-- `jaxprob.datasets`, `jaxprob.plot`, `jaxprob.report`, `jaxprob.testing`,
-  `jaxprob.lightning` are imported by name.
+- `jaxprob.datasets`, `jaxprob.plot`, `jaxprob.report`, `jaxprob.export`,
+  `jaxprob.testing`, `jaxprob.lightning` are imported by name.
 
 The names are those of `_names.py`, imported when the first of them is used: the command
 `jaxprob --help` does not wait for JAX.

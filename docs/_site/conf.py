@@ -26,3 +26,4 @@ toc_object_entries_show_parents = "hide"
 add_module_names = False
 pygments_style = "default"
 pygments_dark_style = "a11y-dark"
+html_show_copyright = False

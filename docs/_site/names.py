@@ -13,8 +13,8 @@ from typing import Any
 PACKAGES = (
     *("jaxprob", "jaxprob.bnn", "jaxprob.diffusion", "jaxprob.diffusion.nn"),
     *("jaxprob.lightning", "jaxprob.estimators", "jaxprob.metrics"),
-    *("jaxprob.recalibrate", "jaxprob.plot", "jaxprob.report", "jaxprob.testing"),
-    *("jaxprob.tree", "jaxprob.datasets", "jaxprob.cli"),
+    *("jaxprob.recalibrate", "jaxprob.plot", "jaxprob.report", "jaxprob.export"),
+    *("jaxprob.testing", "jaxprob.tree", "jaxprob.datasets", "jaxprob.cli"),
 )
 """In the order in which a reader meets them."""
 

@@ -19,6 +19,7 @@ TITLES = {
     "jaxprob.recalibrate": "conformal and scaled",
     "jaxprob.plot": "pictures",
     "jaxprob.report": "HTML pages about a result",
+    "jaxprob.export": "compiled programs, folders for others",
     "jaxprob.testing": "problems with known answers",
     "jaxprob.tree": "parts of a model by path",
     "jaxprob.datasets": "data as arrays",

@@ -10,7 +10,14 @@ from .names import PACKAGES, public_names
 ROOT = pathlib.Path(__file__).parents[2]
 GUIDES = {
     "First steps": ["choosing-a-method", "coming-from", "command"],
-    "Guides": ["inference", "diffusion", "simulators", "training", "lightning"],
+    "Guides": [
+        "inference",
+        "diffusion",
+        "simulators",
+        "training",
+        "lightning",
+        "export",
+    ],
     "The project": ["design", "extending"],
 }
 """Pages of `docs/` in the order of the sidebar; a page that is not listed is last."""

@@ -189,12 +189,12 @@ def public(name: str) -> Iterator[tuple[str, Any]]:
     """Yield the public object of a name with it, if a package has one."""
     import pytorch_lightning as pl
 
-    from jaxprob import estimators, lightning, plot, report
+    from jaxprob import estimators, export, lightning, plot, report
 
     if name in ("pl", "plot"):
         yield name, {"pl": pl, "plot": plot}[name]
         return
-    for package in (*PACKAGES, lightning, estimators, report):
+    for package in (*PACKAGES, lightning, estimators, report, export):
         if hasattr(package, name):
             yield name, getattr(package, name)
             return
@@ -376,6 +376,7 @@ SPECIAL: dict[str, Names] = {
     },
     "plot/_plane.py:trajectories": {"denoiser": unconditional},
     "report/_diffusion.py:diffusion_report": {"denoiser": unconditional},
+    "export/_sampler.py:export_sampler": {"denoiser": unconditional},
     "lightning/_module/diffusion.py:DiffusionModule": {
         "class_denoiser": lambda: guidable(image_denoiser(num_classes=10)),
     },

@@ -24,7 +24,7 @@ CORE: tuple[Row, ...] = (
     "_names",
     "datasets",
     frozenset({"bnn", "diffusion"}),
-    frozenset({"lightning", "estimators", "testing", "plot"}),
+    frozenset({"lightning", "estimators", "testing", "plot", "export"}),
     "report",
     "cli",
     "__main__",
@@ -61,7 +61,7 @@ LIGHTNING: tuple[Row, ...] = (
 )
 ORDERS = {(): CORE, ("bnn",): BNN, ("diffusion",): DIFFUSION, ("lightning",): LIGHTNING}
 HEAVY = {"torch", "pytorch_lightning", "lightning_fabric", "lightning", "matplotlib"}
-LIGHT = ("_", "tree", "bnn", "diffusion", "metrics", "recalibrate", "testing")
+LIGHT = ("_", "tree", "bnn", "diffusion", "metrics", "recalibrate", "testing", "export")
 
 
 def floor(order: tuple[Row, ...], room: str) -> int:

@@ -15,6 +15,7 @@ PACKAGES = (
     *("jaxprob.lightning", "jaxprob.tree", "jaxprob.metrics", "jaxprob.recalibrate"),
     *("jaxprob.estimators", "jaxprob.datasets", "jaxprob.plot", "jaxprob.testing"),
     "jaxprob.report",
+    "jaxprob.export",
     "jaxprob.cli",
 )
 
