@@ -20,7 +20,7 @@ PAGES = [README, *sorted((README.parent / "docs").glob("**/*.md"))]
 def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
-    for epochs in ("num_epochs=200", "num_epochs=300", "max_epochs=200"):
+    for epochs in ("num_epochs=200", "max_epochs=200"):
         assert epochs in code
         code = code.replace(epochs, epochs.split("=")[0] + "=2")
     names: dict = {}
@@ -28,7 +28,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):
         exec(code, names)
     assert names["predictive"].mean.shape == (88, 1)
-    assert names["draws"].x_0.shape == (64, 1, 8, 8)
+    assert names["draws"].x_0.shape == (359, 1, 8, 8)
 
 
 def headings(page):
