@@ -42,7 +42,9 @@ from .._posterior.posterior import AbstractPosterior
 from .._weights.random_leaves import Gaussian, is_random
 from .._weights.scale import is_traced
 from .._weights.unconstrained import constrained
-from .ivon_optimizer import ivon, sample_ivon
+from .ivon_optimizer import distance_from_optimum, ivon, sample_ivon
+
+_FIRST_STEPS = 200
 
 
 class IVON(AbstractInference, AbstractGradient, AbstractConditional):
@@ -190,11 +192,14 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
     ) -> MeanFieldPosterior:
         """Return the Gaussian with the current means and scales.
 
-        Warns where most of the curvature is `hess_init` still.
+        Warns where most of the curvature is `hess_init` still, and where over the last
+        hundred steps the means were more than ten standard deviations from where their
+        gradient vanishes.
         """
         check_state(self, state, TrainState)
         if not is_traced(state.step):
             _warn_of_initial_curvature(self, int(state.step))
+            _warn_of_distance(state.opt_state[0])
         params, points, rest = self._split(state.model)
         nodes = _gaussians(params, state.opt_state[0].scale)
         return MeanFieldPosterior(eqx.combine(nodes, points, rest, is_leaf=is_random))
@@ -274,6 +279,21 @@ class IVON(AbstractInference, AbstractGradient, AbstractConditional):
 
 def _gaussians(params, scales):
     return jax.tree.map(Gaussian.of, params, scales)
+
+
+def _warn_of_distance(inner):
+    if int(inner.count) < _FIRST_STEPS:
+        return
+    distance, kept = distance_from_optimum(inner)
+    if distance > 10.0 and kept > 0.5:
+        warnings.warn(
+            f"over the last hundred steps the means were {distance:.0f} standard "
+            "deviations of the posterior from where their gradient vanishes: training "
+            "ended before they came there, and the posterior is narrow around another "
+            "place. Train for more steps, start with a higher learning rate, or give a "
+            "hess_init nearer to the curvature of the loss",
+            stacklevel=3,
+        )
 
 
 def _warn_of_initial_curvature(method, step):

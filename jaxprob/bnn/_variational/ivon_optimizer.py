@@ -23,12 +23,20 @@ class IVONState(NamedTuple):
     - `momentum`: $g$, the running mean of gradients.
     - `hess`: $h$, the running estimate of the diagonal Hessian of the mean loss.
     - `scale`: $\sigma$, the standard deviations of the posterior.
+    - `squares`: running means, over some hundred steps, of the squared Newton steps in
+        units of $\sigma$, by g and by $\hat g$. Where g is noise the first is a small
+        part of the second; where m is far from the optimum they are alike.
     """
 
     count: Int[Array, ""]
     momentum: PyTree
     hess: PyTree
     scale: PyTree
+    squares: Float[Array, "2"]
+
+
+_MEMORY = 0.99
+"""Decay of `IVONState.squares`."""
 
 
 def ivon(
@@ -133,9 +141,8 @@ def ivon(
         hess = jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
         momentum = jax.tree.map(jnp.zeros_like, params)
         count = jnp.zeros((), jnp.int32)
-        return IVONState(
-            count, momentum, hess, scales(hess, as_tree(weight_decay, params))
-        )
+        scale = scales(hess, as_tree(weight_decay, params))
+        return IVONState(count, momentum, hess, scale, jnp.zeros(2, jnp.float32))
 
     def update(updates, state, params=None, *, drawn=None, **extra):
         del extra
@@ -170,18 +177,29 @@ def ivon(
 
         scale = scales(hess, delta)
 
-        def step(param, g, h, d, c, sigma):
-            mean = single(param)
-            debias = 1.0 - jnp.asarray(beta1, mean.dtype) ** count.astype(mean.dtype)
-            newton = (g / debias + d * (mean - c)) / (h + d)
+        def newton(param, g, h, d, c):
+            return (g + d * (single(param) - c)) / (h + d)
+
+        def debiased(g):
+            decay = jnp.asarray(beta1, g.dtype) ** count.astype(g.dtype)
+            return g / (1.0 - decay)
+
+        smooth = jax.tree.map(debiased, momentum)
+        rest = (hess, delta, prior_mean)
+        newtons = jax.tree.map(newton, params, smooth, *rest)
+        single_draws = jax.tree.map(newton, params, grads, *rest)
+        squares = [_mean_square(n, scale) for n in (newtons, single_draws)]
+        squares = _MEMORY * state.squares + (1.0 - _MEMORY) * jnp.stack(squares)
+
+        def step(param, newton, d, sigma):
             newton = jnp.clip(newton, -clip_radius, clip_radius)
-            rate = jnp.asarray(alpha, mean.dtype)
+            rate = jnp.asarray(alpha, newton.dtype)
             moved = -rate * ((hess_init + d) if rescale else 1.0) * newton
             bound = trust_radius * sigma
             return jnp.clip(moved, -bound, bound).astype(param.dtype)
 
-        steps = jax.tree.map(step, params, momentum, hess, delta, prior_mean, scale)
-        return steps, IVONState(count, momentum, hess, scale)
+        steps = jax.tree.map(step, params, newtons, delta, scale)
+        return steps, IVONState(count, momentum, hess, scale, squares)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -201,6 +219,32 @@ def sample_ivon(params: PyTree, state: Any, *, key: PRNGKey) -> PyTree:
         return (single(mean) + scale * noise).astype(mean.dtype)
 
     return jax.tree.map(one, params, state.scale, leaf_keys(key, params))
+
+
+def distance_from_optimum(state: IVONState) -> tuple[float, float]:
+    r"""Return how far m is from where its gradient vanishes, and how sure that is.
+
+    **Arguments:**
+
+    - `state`: of the transformation, with at least one step made.
+
+    **Returns:** the root mean square of the last hundred or so Newton steps, in
+    standard deviations of the posterior; and the part of their gradients' squares that
+    g has kept. Noise that is independent from step to step keeps
+    $(1 - \beta_1)/(1 + \beta_1)$, a gradient that does not change 1.
+    """
+    smooth, single_draw = map(float, state.squares)
+    known = 1.0 - _MEMORY ** int(state.count)
+    return (smooth / known) ** 0.5, smooth / max(single_draw, 1e-30)
+
+
+def _mean_square(newtons, scales):
+    """The mean over all entries of a tree, in units of its scales."""
+    # A first gradient may be of any size, and its square has to be a number.
+    terms = jax.tree.map(lambda n, s: jnp.minimum((n / s) ** 2, 1e12), newtons, scales)
+    leaves = jax.tree.leaves(terms)
+    sums = [jnp.sum(leaf).astype(jnp.float32) for leaf in leaves]
+    return jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)
 
 
 def _unzip(pairs: PyTree, template: PyTree) -> tuple[PyTree, PyTree]:

@@ -10,6 +10,7 @@ import pytest
 
 from jaxprob import bnn
 from jaxprob.bnn._inference.run_steps import run_steps
+from jaxprob.bnn._variational.ivon_optimizer import distance_from_optimum
 from jaxprob.testing import LinearGaussian
 
 
@@ -212,6 +213,41 @@ def test_a_loss_steeper_than_hess_init_does_not_diverge(noise):
     assert abs(leaf.mean.item() - (precision - 1) / precision) < scale
     # The running curvature is a mean of some 1000 terms chi-squared with one degree.
     assert leaf.scale.item() == pytest.approx(scale, rel=5 * (2 / 1000) ** 0.5 / 2)
+
+
+def steep(num, *, batches=False, key):
+    """A posterior of y = x with noise .03 after some steps, from all rows or tens."""
+    x = jnp.linspace(-2, 2, 100)[:, None]
+    joint = bnn.LogJoint(bnn.NormalLikelihood(0.03), bnn.IsotropicNormal(1.0), 100)
+    rate = optax.cosine_decay_schedule(0.1, num)
+    method = bnn.IVON(joint, rate, beta2=0.99)
+    state = method.init(eqx.nn.Linear(1, 1, use_bias=False, key=jax.random.key(0)))
+    update = eqx.filter_jit(method.update)
+    for i in range(num):
+        row_key, step_key = jax.random.split(jax.random.fold_in(key, i))
+        rows = jax.random.choice(row_key, x, (10,)) if batches else x
+        noise = 0.03 * jax.random.normal(row_key, rows.shape) if batches else 0.0
+        state, _ = update(state, (rows, rows + noise), key=step_key)
+    return method, state
+
+
+@pytest.mark.slow
+def test_a_mean_far_from_its_optimum_is_warned_of(getkey):
+    method, state = steep(250, key=getkey())
+    weight = method.model(state).weight.item()
+    with pytest.warns(UserWarning, match="standard deviations of the posterior from"):
+        posterior = method.posterior(state)
+    (leaf,) = bnn.random_leaves(posterior.tree).values()
+    assert abs(weight - 1.0) / leaf.scale.item() > 3.0
+
+
+@pytest.mark.slow
+def test_the_noise_of_batches_is_no_distance(getkey):
+    method, state = steep(3000, batches=True, key=getkey())
+    _, kept = distance_from_optimum(state.opt_state[0])
+    assert kept < 0.3
+    method.posterior(state)  # no warning
+    assert abs(method.model(state).weight.item() - 1.0) < 0.03
 
 
 def test_a_posterior_whose_scales_are_hess_init_is_warned_of(getkey):
