@@ -1,12 +1,14 @@
 """Many independent calls of one function, by any executor."""
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from .._version import __version__
+
+Name = TypeVar("Name")
 
 _DEATHS = 3
 _POLL = 0.05  # seconds
@@ -25,11 +27,11 @@ class Executor(Protocol):
 
 def run_jobs(
     function: Callable[..., Any],
-    jobs: Mapping[Any, tuple],
+    jobs: Mapping[Name, tuple],
     *,
     executor: Executor | None = None,
     num_processes: int | None = None,
-) -> Iterator[tuple[Hashable, Any]]:
+) -> Iterator[tuple[Name, Any]]:
     """Yield the name and the result of each job, in the order in which they end.
 
     The work of a process that dies is done again in a new one.
