@@ -32,7 +32,8 @@ denoisers, so all of the above works with them.
 
 **Conditioning on measurements**, $y = A(x) + n$: `condition(denoiser, observation)` is
 a denoiser of $p(x \mid y)$, by `MMPS` or another method, for every sampler.
-`Observation` says what was measured.
+`Observation` says what was measured. `sample_particles` (twisted SMC) and the sampler
+`SplitGibbs` are exact as particles and steps are added.
 
 **A posterior over the weights.** `DenoisingRows` makes the loss a likelihood, so that
 every method of `jaxprob.bnn` has a posterior over a denoiser. Its draws are one
@@ -170,6 +171,9 @@ from ._posterior.pigdm import PiGDM as PiGDM
 from ._posterior.dps import DPS as DPS
 from ._posterior.diffpir import DiffPIR as DiffPIR
 from ._posterior.replacement import Replacement as Replacement
+from ._posterior.particles import Particles as Particles
+from ._posterior.twisted_smc import sample_particles as sample_particles
+from ._posterior.split_gibbs import SplitGibbs as SplitGibbs
 from ._loss.denoising_rows import DenoisingRows as DenoisingRows
 from ._members.samples import (
     MemberSamples as MemberSamples,

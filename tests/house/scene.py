@@ -351,6 +351,7 @@ SPECIAL: dict[str, Names] = {
             *("condition.py:condition", "mmps.py:MMPS", "tmpd.py:TMPD"),
             *("pigdm.py:PiGDM", "dps.py:DPS", "diffpir.py:DiffPIR"),
             "replacement.py:Replacement",
+            *("twisted_smc.py:sample_particles", "split_gibbs.py:SplitGibbs"),
         )
     },
     "testing/_check_denoiser.py:check_denoiser": {
