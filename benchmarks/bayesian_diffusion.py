@@ -15,6 +15,7 @@ of one fit to the truth, which a good standard deviation equals.
 
 import argparse
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -163,7 +164,7 @@ def measure(posterior, points, key, begin):
     return np.asarray(out.value), time.perf_counter() - begin
 
 
-DENSITY = {"level_min": 0.05, "level_max": 20.0, "rtol": 1e-3, "atol": 1e-3}
+DENSITY: Any = {"level_min": 0.05, "level_max": 20.0, "rtol": 1e-3, "atol": 1e-3}
 
 
 def one_value(denoiser, points):
@@ -197,7 +198,7 @@ def truth_of(settings):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--data-sets", type=int, default=20)
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--truth-rows", type=int, default=20_000)

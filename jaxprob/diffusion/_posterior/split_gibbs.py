@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._types import Model, PRNGKey
-from .._denoiser.denoiser import at_level
+from .._denoiser.denoiser import AbstractDenoiser, at_level
 from .._sampler.ddim import DDIM
 from .._sampler.ends import begin
 from .._sampler.grid import level_range
@@ -30,7 +30,7 @@ class SplitGibbs(AbstractSampler):
     that much more noise, and as $\rho$ falls those of the posterior. $\rho$ falls from
     `level_max` to `level_min` and stays there for as many turns again.
 
-    Each sample is the end of a chain of its own key. It costs `num_turns * num_steps`
+    Each sample is the end of a separate chain. It costs `num_turns * num_steps`
     evaluations and no derivative of the network, and its weights cannot collapse.
 
     References: *Split-and-Augmented Gibbs Sampler*, Vono, Dobigeon and Chainais, 2019,
@@ -66,8 +66,8 @@ class SplitGibbs(AbstractSampler):
     def __init__(
         self,
         num_turns: int = 60,
-        *,
         num_steps: int = 20,
+        *,
         level_min: float = 0.1,
         level_max: float = 10.0,
         max_dense: int = 64,
@@ -92,6 +92,7 @@ class SplitGibbs(AbstractSampler):
         """
         remedy = "write condition(denoiser, Observation(y, operator, noise=0.1))"
         check_kind("denoiser", model, AbstractPosteriorDenoiser, remedy)
+        assert isinstance(model, AbstractPosteriorDenoiser)
         observation = model.observation
         if not observation.is_linear:
             raise ValueError(
@@ -107,7 +108,7 @@ class SplitGibbs(AbstractSampler):
 
     def draw(
         self,
-        denoiser: AbstractPosteriorDenoiser,
+        denoiser: AbstractDenoiser,
         shape: tuple[int, ...],
         *,
         key: PRNGKey,
@@ -117,6 +118,8 @@ class SplitGibbs(AbstractSampler):
     ) -> Draw:
         self.check_model(denoiser)
         unit, units = denoiser.standardised()
+        assert isinstance(unit, AbstractPosteriorDenoiser)
+        assert isinstance(denoiser, AbstractPosteriorDenoiser)
         observation, inner_cond = measured(unit.observation, cond)
         start_key, key = jax.random.split(key)
         z = begin(

@@ -113,6 +113,7 @@ class _Run(eqx.Module):
     def __call__(self, posterior, cond, key):
         levels = np.asarray(self.levels)
         unit, units = posterior.standardised()
+        assert isinstance(unit, AbstractPosteriorDenoiser)
         observation, inner_cond = measured(unit.observation, cond)
         start_key, probe_key, step_key = jax.random.split(key, 3)
         known = units.known
