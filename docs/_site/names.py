@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import pathlib
 import re
 from typing import Any
 
@@ -69,11 +68,13 @@ def _suffix(name: str, folded: collections.Counter) -> str:
 def docstring_of_alias(package: str, name: str) -> str:
     """Return the string below `name: TypeAlias = ...` in the file that defines it."""
     module = importlib.import_module(package)
-    table = ast.parse(pathlib.Path(module.__file__).read_text())
+    table = ast.parse(inspect.getsource(module))
     for node in table.body:
         if isinstance(node, ast.ImportFrom) and name in {a.name for a in node.names}:
-            home = importlib.import_module("." * node.level + node.module, package)
-            text = pathlib.Path(home.__file__).read_text()
+            home = importlib.import_module(
+                "." * node.level + (node.module or ""), package
+            )
+            text = inspect.getsource(home)
             found = re.search(rf'^{name}: .*\n"""(.*?)"""', text, re.MULTILINE)
             return found[1] if found else ""
     return ""

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from .names import PublicName, public_names
 from .signatures import signature_of
@@ -118,7 +119,7 @@ def members(cls: type) -> Iterator[tuple[str, str, str]]:
                 yield "property", name, text
             continue
         static = isinstance(defined, staticmethod)
-        method = (
+        method: Any = (
             defined.__func__
             if isinstance(defined, classmethod | staticmethod)
             else defined

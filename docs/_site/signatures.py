@@ -115,7 +115,9 @@ def constructor_texts(cls: type) -> dict[str, tuple[Text, Text]]:
     """Return annotation and default of each argument of a constructor."""
     for base in cls.__mro__:
         written = vars(base).get("__init__")
-        node = definition(written) if inspect.isfunction(written) else None
+        if not inspect.isfunction(written):
+            continue
+        node = definition(written)
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             return function_texts(written)[0]
     texts: dict[str, tuple[Text, Text]] = {}
