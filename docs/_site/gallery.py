@@ -87,8 +87,9 @@ def card(path: pathlib.Path) -> str:
     if picture.exists():
         parts.insert(0, f"![](../docs/gallery/{picture.name})")
     elif printed.exists():
-        lines = printed.read_text().splitlines()[:4]
-        parts.append("\n".join(["```text", *map(str.strip, lines), "```"]))
+        lines = [line.strip() for line in printed.read_text().splitlines()]
+        short = [line for line in lines if line and len(line) < 60]
+        parts.append("\n".join(["```text", *short[-4:], "```"]))
     return "\n\n".join(['<div class="card">', *parts, "</div>\n"])
 
 
