@@ -166,6 +166,10 @@ from ._posterior.conditioned import (
 )
 from ._posterior.condition import condition as condition
 from ._posterior.mmps import MMPS as MMPS
+from ._posterior.report import (
+    SolveReport as SolveReport,
+    solve_report as solve_report,
+)
 from ._posterior.tmpd import TMPD as TMPD
 from ._posterior.pigdm import PiGDM as PiGDM
 from ._posterior.dps import DPS as DPS
@@ -183,6 +187,7 @@ from ._members.log_probs import (
     MemberLogProbs as MemberLogProbs,
     log_prob_members as log_prob_members,
 )
+from ._posterior.repaint import RePaint as RePaint
 from ._sbi.parameter_space import ParameterSpace as ParameterSpace
 from ._sbi.simulations import Simulations as Simulations
 from ._sbi.simulate import simulate as simulate

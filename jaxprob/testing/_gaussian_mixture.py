@@ -69,7 +69,9 @@ class GaussianMixture(eqx.Module):
         - `y`: the measurement.
         - `noise`: standard deviation $\sigma$, one or one for each entry of y.
         """
-        a, eye = operator, jnp.eye(self.means.shape[1], dtype=self.means.dtype)
+        dtype = self.means.dtype
+        a, y = operator.astype(dtype), y.astype(dtype)
+        eye = jnp.eye(self.means.shape[1], dtype=dtype)
         deviation = jnp.broadcast_to(jnp.asarray(noise, y.dtype), y.shape)
         sigma = jnp.diag(deviation**2)
 

@@ -350,8 +350,9 @@ SPECIAL: dict[str, Names] = {
             *("observation.py:Observation", "observation.py:Measured"),
             *("condition.py:condition", "mmps.py:MMPS", "tmpd.py:TMPD"),
             *("pigdm.py:PiGDM", "dps.py:DPS", "diffpir.py:DiffPIR"),
-            "replacement.py:Replacement",
             *("twisted_smc.py:sample_particles", "split_gibbs.py:SplitGibbs"),
+            *("replacement.py:Replacement", "repaint.py:RePaint"),
+            "report.py:solve_report",
         )
     },
     "testing/_check_denoiser.py:check_denoiser": {

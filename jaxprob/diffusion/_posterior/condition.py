@@ -12,7 +12,7 @@ from .observation import Observation
 def condition(
     denoiser: AbstractDenoiser,
     observation: Observation,
-    method: type[AbstractPosteriorDenoiser] = MMPS,
+    method: Any = MMPS,
     **settings: Any,
 ) -> AbstractPosteriorDenoiser:
     r"""Return a denoiser of $p(x \mid y)$, for every sampler.

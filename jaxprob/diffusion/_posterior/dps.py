@@ -18,12 +18,11 @@ class DPS(AbstractPosteriorDenoiser):
 
     $$D(x, s \mid y) = D - \zeta \sqrt{m}\, s^2\, \nabla_x \|W (y - A(D(x)))\|$$
 
-    for m entries of y and $W = 1/\sigma$. With $\zeta = 1$ the step is as large as the
-    likelihood's gradient where the residual has the size of the noise, and smaller
-    where it is larger, as at high levels. It is exact for no data, and its samples are
-    those of a method with a step size to be tuned. Prefer `MMPS`. For noise that is not
-    Gaussian the gradient is that of the likelihood, and the norm that of its Fisher
-    information.
+    for m measured entries of y and $W = 1/\sigma$. With $\zeta = 1$ the step is as
+    large as the likelihood's gradient where the residual has the size of the noise, and
+    smaller where it is larger, as at high levels. It is exact for no data, and $\zeta$
+    has to be tuned. Prefer `MMPS`. For noise that is not Gaussian the gradient is that
+    of the likelihood, and the norm that of its Fisher information.
 
     ```python
     posterior = DPS(denoiser, Observation(y[0], noise=0.1), strength=0.5)
@@ -70,5 +69,5 @@ class DPS(AbstractPosteriorDenoiser):
         # A residual of 0 has no direction.
         size = jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
         scale = self.strength * jnp.asarray(level, x.dtype) ** 2
-        scale = scale * math.sqrt(b.size) / size
+        scale = scale * jnp.sqrt(local.num_measured) / size
         return x_0 + scale * pullback(local.pull(b))[0]

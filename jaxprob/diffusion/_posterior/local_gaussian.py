@@ -22,11 +22,13 @@ class LocalGaussian(eqx.Module):
 
     - `residual`: $W (y - A(x))$ as a vector; for noise that is not Gaussian the
         gradient of the likelihood over W.
+    - `num_measured`: number of entries that are not missing.
     - `push`: $v \mapsto W A' v$, from the shape of x to a vector.
     - `pull`: its adjoint.
     """
 
     residual: Float[Array, " size"]
+    num_measured: Float[Array, ""]
     push: Callable
     pull: Callable
 
@@ -44,7 +46,7 @@ def local_gaussian(observation: Observation, x: Float[Array, "..."]) -> LocalGau
     pairs = [weights_and_residuals(*row) for row in rows]
     weights = flat([weight for weight, _ in pairs], x.dtype)
     residual = flat([residual for _, residual in pairs], x.dtype)
-    return _weighted(residual, weights, derivative, x)
+    return _weighted(observation, residual, weights, derivative, x)
 
 
 def exact_measurement(
@@ -57,7 +59,7 @@ def exact_measurement(
     prediction, derivative = jax.linearize(observation.predict, x)
     residual = flat(observation.y, x.dtype) - flat(prediction, x.dtype)
     weights = flat(jax.tree.map(jnp.logical_not, observation.missing), x.dtype)
-    return _weighted(weights * residual, weights, derivative, x)
+    return _weighted(observation, weights * residual, weights, derivative, x)
 
 
 def flat(tree: PyTree[Array], dtype) -> Float[Array, " size"]:
@@ -66,9 +68,12 @@ def flat(tree: PyTree[Array], dtype) -> Float[Array, " size"]:
     return jnp.concatenate(leaves)
 
 
-def _weighted(residual, weights, derivative, x):
+def _weighted(observation, residual, weights, derivative, x):
+    there = jax.tree.map(jnp.logical_not, observation.missing)
+    num_measured = jnp.sum(flat(there, x.dtype))
+
     def push(v):
         return weights * flat(derivative(v), x.dtype)
 
     transposed = jax.linear_transpose(push, x)
-    return LocalGaussian(residual, push, lambda u: transposed(u)[0])
+    return LocalGaussian(residual, num_measured, push, lambda u: transposed(u)[0])

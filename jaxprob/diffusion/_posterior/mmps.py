@@ -27,10 +27,10 @@ class MMPS(AbstractPosteriorDenoiser):
     and noise that is not Gaussian is replaced by a Gaussian with the gradient and the
     Fisher information of its likelihood there.
 
-    A learned network's Jacobian is not symmetric. V is its symmetric part, and
-    eigenvalues of $A V A^T$ below 0 count as 0: those that a dense solve finds, and the
-    first that conjugate gradients come upon, where they stop. `solve_report` has their
-    number.
+    A learned network's Jacobian is not symmetric, and its eigenvalues may be negative.
+    V is its symmetric part. Directions in which $A V A^T$ is negative do not move the
+    answer: a dense solve leaves all of them out, and conjugate gradients stop at the
+    first. `solve_report` says how often that happens.
 
     ```python
     posterior = MMPS(denoiser, Observation(y[0], noise=0.1))

@@ -74,9 +74,8 @@ def _fisher(noise, y, prediction):
     if jnp.issubdtype(y.dtype, jnp.floating):
         y = y.astype(prediction.dtype)
     # A fixed key: the information is a function of the prediction, not a random number.
-    draws = _distribution(noise, jax.lax.stop_gradient(prediction)).sample(
-        jax.random.key(0), (_NUM_DRAWS,)
-    )
+    there = _distribution(noise, jax.lax.stop_gradient(prediction))
+    draws = jax.vmap(there.sample)(jax.random.split(jax.random.key(0), _NUM_DRAWS))
     information = jnp.mean(jax.vmap(gradient)(draws) ** 2, axis=0)
     positive = information > 0.0
     weights = jnp.where(positive, jnp.sqrt(jnp.where(positive, information, 1.0)), 0.0)

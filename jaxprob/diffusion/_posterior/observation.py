@@ -69,7 +69,7 @@ class Observation(eqx.Module):
     def __init__(
         self,
         y: PyTree,
-        operator: Callable | lx.AbstractLinearOperator | None = None,
+        operator: Any = None,
         *,
         noise: Any,
         missing: Any = False,
@@ -172,9 +172,9 @@ class Observation(eqx.Module):
         - `y`: of the structure and the shapes of the first. If NaN are missing there,
             they are here.
         """
+        check_prediction(y, self.y, None)
         missing = True if self.nan_is_missing else self.missing
         y, missing = as_measured(y, missing)
-        check_prediction(y, self.y, None)
         return eqx.tree_at(lambda o: (o.y, o.missing), self, (y, missing))
 
     def rows(self, prediction: PyTree[Float[Array, "..."]]) -> tuple[Any, ...]:

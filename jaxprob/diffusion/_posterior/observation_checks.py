@@ -26,6 +26,8 @@ def as_measured(y: PyTree, missing: Any) -> tuple[PyTree, PyTree]:
     **Raises:** `ValueError` for NaN that are not declared missing, infinite or complex
     values, another shape of `missing`, and nothing measured at all.
     """
+    if isinstance(y, list | tuple) and all(isinstance(a, int | float) for a in y):
+        y = np.asarray(y)
     y = jax.tree.map(jnp.asarray, y)
     if not jax.tree.leaves(y):
         raise ValueError("y has no arrays: give the measurement")

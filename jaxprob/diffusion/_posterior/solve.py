@@ -18,7 +18,10 @@ Product: TypeAlias = Callable[[Float[Array, " size"]], Float[Array, " size"]]
 
 
 def solve_dense(product: Product, b: Float[Array, " size"]) -> Float[Array, " size"]:
-    """Solve by the eigenvalues of M, those below 0 set to 0.
+    """Solve by the eigenvalues of M; z has no part where they are below 0.
+
+    V cannot be 0 on part of a direction in which it is negative, so that a part of z
+    there would move the answer away from y.
 
     **Arguments:**
 
@@ -27,10 +30,10 @@ def solve_dense(product: Product, b: Float[Array, " size"]) -> Float[Array, " si
     """
     matrix = jax.vmap(product)(jnp.eye(b.size, dtype=b.dtype))
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix + matrix.T) / 2.0)
-    values = jnp.maximum(values, 0.0)
+    inverse = jnp.where(values >= 0.0, 1.0 / (1.0 + jnp.maximum(values, 0.0)), 0.0)
 
     def solve(_, b):
-        return vectors @ ((vectors.T @ b) / (1.0 + values))
+        return vectors @ (inverse * (vectors.T @ b))
 
     # Its derivatives are those of a solution; of eigenvectors they may be infinite.
     return jax.lax.custom_linear_solve(
@@ -54,9 +57,9 @@ def conjugate_gradients(
 ) -> CGState:
     r"""Solve by conjugate gradients, which stop at an eigenvalue of M below 0.
 
-    A direction p with $p^T M p < 0$ shows that M is not positive semi-definite. The
-    step along it is made as if M p were 0, and is the last, as in Steihaug's method. So
-    z is never larger than it would be without M, whatever the matrix.
+    A direction p with $p^T M p < 0$ shows that M is not positive semi-definite. No step
+    is made along it, and the solution so far is returned, as in Steihaug's method. So z
+    is never larger than b, whatever the matrix.
 
     Reference: *The Conjugate Gradient Method and Trust Regions in Large Scale
     Optimization*, Steihaug, 1983.
@@ -80,7 +83,7 @@ def conjugate_gradients(
         image = p + product(p)
         curvature = jnp.vdot(p, image)
         indefinite = curvature < least
-        length = state.square / jnp.maximum(curvature, least)
+        length = jnp.where(indefinite, 0.0, state.square / curvature)
         z = state.z + length * p
         residual = state.residual - length * image
         square = jnp.vdot(residual, residual)

@@ -109,8 +109,6 @@ def test_standardised_is_the_same_posterior():
         y = y + whole @ mean
         inner = GaussianMixtureDenoiser(prior, VE())
         denoiser = Scaled(inner, mean, scale)
-        # `Scaled` of an inner denoiser that has a scale uses the scale of that.
-        unit, units = denoiser.standardised()
         posterior = MMPS(denoiser, Observation(y, lambda x: whole @ x, noise=noise))
         unit, units = posterior.standardised()
         exact = GaussianMixtureDenoiser(prior.condition(*problem()), VE())
