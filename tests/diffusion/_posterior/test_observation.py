@@ -59,6 +59,7 @@ def test_missing_entries_have_no_likelihood_and_no_gradient(missing):
         assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_the_local_gaussian_of_other_noise():
     """Weights are roots of the Fisher information, residuals the gradient over them."""
     cases = {
