@@ -77,13 +77,15 @@ def refused(train, x, y, message, likelihood, num_outputs):
 @TRAINING
 @pytest.mark.parametrize("case", REGRESSION)
 def test_regression(case, train):
-    refused(train, *REGRESSION[case], bnn.NormalLikelihood(0.3), 1)
+    x, y, message = REGRESSION[case]
+    refused(train, x, y, message, bnn.NormalLikelihood(0.3), 1)
 
 
 @TRAINING
 @pytest.mark.parametrize("case", CLASSIFICATION)
 def test_classification(case, train):
-    refused(train, *CLASSIFICATION[case], bnn.CategoricalLikelihood(), 4)
+    x, y, message = CLASSIFICATION[case]
+    refused(train, x, y, message, bnn.CategoricalLikelihood(), 4)
 
 
 def test_good_data_pass():

@@ -3,6 +3,8 @@
 `docs/coming-from.md` names these beside what users of other systems look for.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -113,7 +115,8 @@ def test_a_learning_rate_has_a_gradient():
         optimizer = optax.sgd(rate)
         x = jnp.asarray(4.0)
         updates, _ = optimizer.update(x, optimizer.init(x))
-        return 0.5 * optax.apply_updates(x, updates) ** 2
+        moved: Any = optax.apply_updates(x, updates)
+        return 0.5 * moved**2
 
     np.testing.assert_allclose(jax.grad(after)(jnp.asarray(0.0)), -16.0, rtol=1e-6)
 
@@ -131,6 +134,7 @@ def test_weights_are_initialised_by_surgery():
     new = jaxprob.tree.swap(model, eqx.nn.Linear, fresh)
     weight = new.layers[1].weight
     assert abs(float(jnp.std(weight)) - np.sqrt(2 / 8)) < 5 * 0.5 / np.sqrt(2 * 64)
+    assert model.layers[1].bias is not None
     assert jnp.array_equal(new.layers[1].bias, model.layers[1].bias)
 
 
@@ -161,7 +165,8 @@ def test_the_multivariate_normal_density():
     found = jax.vmap(jax.scipy.stats.multivariate_normal.logpdf, (0, None, None))(
         jnp.asarray(x), jnp.asarray(mean), jnp.asarray(scale)
     )
-    expected = scipy.stats.multivariate_normal(mean, scale).logpdf(x)
+    cov: Any = scale
+    expected = scipy.stats.multivariate_normal(mean, cov).logpdf(x)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -190,7 +195,7 @@ def test_cross_entropy_is_torchs(case):
     logits = rng.normal(size=(6, 3)).astype(np.float32)
     labels = np.asarray([0, 2, 1, 1, 0, 2])
     weights = np.asarray([1.0, 5.0, 0.5], np.float32)
-    options = {}
+    options: dict[str, Any] = {}
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if case == "plain":
         found = jnp.mean(losses)
@@ -255,7 +260,7 @@ def test_convolution_is_torchs(images, stride, padding):
 
 @pytest.mark.slow
 def test_layer_norm_is_torchs_over_all_axes(images):
-    theirs = torch.nn.LayerNorm((3, 8, 8))
+    theirs = torch.nn.LayerNorm([3, 8, 8])
     torch.nn.init.normal_(theirs.weight)
     ours = given(eqx.nn.LayerNorm((3, 8, 8)), weight=theirs.weight, bias=theirs.bias)
     close(jax.vmap(ours)(jnp.asarray(images.numpy())), theirs(images))

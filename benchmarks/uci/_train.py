@@ -1,6 +1,7 @@
 """Any inference method on all splits at once."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx

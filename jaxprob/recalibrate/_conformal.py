@@ -48,7 +48,7 @@ def conformal_quantile(
     return jnp.sort(scores)[rank - 1]
 
 
-def coverage_distribution(num_rows: int, level: float) -> dist.Distribution:
+def coverage_distribution(num_rows: int, level: float) -> dist.Beta:
     r"""Return the distribution of the coverage that one calibration set gives.
 
     It is Beta(k, n + 1 - k) with $k = \lceil (n + 1) \, \text{level} \rceil$ and mean

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -126,11 +128,12 @@ def test_a_length_is_a_whole_number(learner, data, getkey, length):
 
 
 def test_what_is_no_learner_or_optimizer_is_told_of(learner, data, getkey):
-    model = eqx.nn.Linear(3, 1, key=getkey())
+    model: Any = eqx.nn.Linear(3, 1, key=getkey())
+    no_optimizers: Any = (1e-2, optax.adam)
     with unhooked():
         with pytest.raises(TypeError, match=r"learner is a Linear: fit\(learner, m"):
             jaxprob.fit(model, learner, data, key=getkey(), num_steps=1)
-        for wrong in (1e-2, optax.adam):
+        for wrong in no_optimizers:
             with pytest.raises(
                 TypeError, match=r"optimizer=.* an optax transformation"
             ):

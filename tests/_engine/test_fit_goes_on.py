@@ -1,5 +1,7 @@
 """A run that goes on from a state: the bits of one longer run, or an error by name."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxprob._training.carry_over import carry_over
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 2)).astype(np.float32)
-Y = (X @ np.float32([[1.0], [-2.0]])).astype(np.float32)
+Y = (X @ np.array([[1.0], [-2.0]], np.float32)).astype(np.float32)
 MODEL = eqx.nn.Linear(2, 1, key=jax.random.key(0))
 RUN = {"key": jax.random.key(3), "batch_size": 8, "progress": False}
 
@@ -101,7 +103,8 @@ def test_the_state_of_an_error_goes_on():
     data = Breaks()
     with pytest.raises(KeyboardInterrupt) as caught:
         jaxprob.fit(learner, MODEL, data, **RUN, num_epochs=2, steps_per_dispatch=1)
-    error, data.broken = caught.value, False
+    error: Any = caught.value
+    data.broken = False
     found, _ = jaxprob.fit(
         learner, MODEL, data, **RUN, num_epochs=2, state=error.state, step=error.step
     )
@@ -110,7 +113,7 @@ def test_the_state_of_an_error_goes_on():
     assert eqx.tree_equal(found, expected)
 
 
-def by_hand(state, optimizer, steps):
+def by_hand(state, optimizer, steps) -> Any:
     """The same steps by optax alone, on the batches of the first epochs."""
     train_key = jax.random.split(RUN["key"], 4)[1]
     params, opt_state = state.model, state.opt_state

@@ -1,6 +1,7 @@
 """Several devices run the step of one, up to the rounding of sums."""
 
 import pickle
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,7 +23,7 @@ from jaxprob.bnn import (
 from .test_stepper import mlp, noisy_loss
 
 
-def arrays(rows, dtype=np.float32):
+def arrays(rows, dtype: Any = np.float32):
     x = np.random.default_rng(0).normal(size=(rows, 3)).astype(dtype)
     return x, x[:, :1] ** 2
 
@@ -49,7 +50,7 @@ def plain(key):
 def run(make, layout, dtype=np.float32, **kwargs):
     """Fifty steps: 100 rows in batches of 32, the last of which is masked."""
     model = (mlp if make is gradient_descent else plain)(jax.random.key(0))
-    kwargs = {"num_steps": 50, "batch_size": 32, "steps_per_dispatch": 8} | kwargs
+    settings: Any = {"num_steps": 50, "batch_size": 32, "steps_per_dispatch": 8}
     return jaxprob.fit(
         make(),
         cast(model, dtype),
@@ -57,7 +58,7 @@ def run(make, layout, dtype=np.float32, **kwargs):
         key=jax.random.key(1),
         layout=layout,
         progress=False,
-        **kwargs,
+        **settings | kwargs,
     )
 
 
@@ -94,8 +95,13 @@ def test_fifty_steps_on_four_devices_are_those_on_one(make, layout, dtype, bound
 def make_stepper(layout, key, **kwargs):
     learner = gradient_descent()
     state = learner.init(mlp(jax.random.key(0)))
-    kwargs = {"steps_per_dispatch": 4} | kwargs
-    return jaxprob.Stepper(learner, state, key=key, layout=layout, **kwargs)
+    settings: Any = {"steps_per_dispatch": 4} | kwargs
+    return jaxprob.Stepper(learner, state, key=key, layout=layout, **settings)
+
+
+def num_programs(stepper) -> int:
+    """How often the program of many steps has been compiled."""
+    return stepper._program._many._cache_size()
 
 
 def rows(num, size=8):
@@ -108,7 +114,7 @@ def test_dispatches_steps_and_resumes_are_alike_to_the_bit_on_one_layout(getkey)
     layout, key, data = Layout(data=4), getkey(), rows(12)
     whole = make_stepper(layout, key)
     whole(data)
-    assert whole._program._many._cache_size() == 1
+    assert num_programs(whole) == 1
     assert whole.step == 12
     single = make_stepper(layout, key)
     for batch in data:
@@ -143,7 +149,10 @@ def test_rows_that_devices_do_not_divide_are_padded_under_the_mask(getkey):
     loader = jaxprob.ArrayLoader(arrays(30), batch_size=10)
     key = getkey()
     one, many = make_stepper(None, key), make_stepper(Layout(data=4), key)
-    one(loader), many(loader)
+    one(loader)
+    many(loader)
+    assert one.totals is not None
+    assert many.totals is not None
     assert one.totals.means()["loss"] == pytest.approx(many.totals.means()["loss"])
     assert difference(one.fetch(), many.fetch()) < 1e-5
 
@@ -204,7 +213,7 @@ def test_members_on_devices_of_their_own_meet_once_in_a_dispatch(apart):
     stepper = jaxprob.Stepper(
         learner, state, key=key, layout=layout, steps_per_dispatch=4
     )
-    program = stepper._program
+    program: Any = stepper._program
     many, programs = program._many, []
 
     def noted(*args):
@@ -221,6 +230,8 @@ def test_members_on_devices_of_their_own_meet_once_in_a_dispatch(apart):
     for name, values in one(rows(4)).items():
         assert values.shape == (4,)
         np.testing.assert_allclose(metrics[name], values, rtol=1e-5)
+    assert stepper.totals is not None
+    assert one.totals is not None
     assert stepper.totals.means() == pytest.approx(one.totals.means(), rel=1e-5)
 
 
@@ -229,7 +240,7 @@ class Odd(jaxprob.AbstractLearner, jaxprob.AbstractMembers):
 
     num_members: int = 2
 
-    def init(self, model, *, key):
+    def init(self, model, *, key=None):
         return {"good": np.zeros((2, 3)), "odd": jax.numpy.zeros(5)}
 
     def update(self, state, batch, *, key):
@@ -250,7 +261,7 @@ def test_layouts_that_fit_no_learner_are_refused(getkey):
         make_stepper(Layout(members=2), getkey())
     with pytest.raises(ValueError, match=r"does not divide the 3 members"):
         run(lambda: ensemble(3), Layout(members=2))
-    state = Odd().init(None, key=None)
+    state = Odd().init(None)
     with pytest.raises(ValueError, match=r"leaf \['odd'\] .* \(5,\)"):
         jaxprob.Stepper(Odd(), state, key=getkey(), layout=Layout(members=2))
 

@@ -153,6 +153,7 @@ def test_a_stepper_looks_when_its_sums_begin_anew():
         stepper.reset_totals()
         found += list(stepper([(X,)] * 2)["loss"])
     assert found == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+    assert stepper.totals is not None
     assert stepper.totals.means() == {"loss": 3.0}
 
 

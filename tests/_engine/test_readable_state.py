@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import threading
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -98,6 +99,8 @@ def test_an_error_in_a_step_leaves_the_state_before_it(name):
     assert stepper.step == 21
     whole(batches()[:21])
     assert same(stepper.state, whole.state)
+    assert stepper.totals is not None
+    assert whole.totals is not None
     assert stepper.totals.means() == whole.totals.means()
     for one in (stepper, whole):
         train(one, batches()[21:])
@@ -231,8 +234,9 @@ def test_fit_without_memory_hands_the_last_copy_over(memory, monkeypatch):
         jaxprob.fit(learner, mlp(), batches(bad=6), steps_per_dispatch=4, **run)
     memory.gone = False
     state, _ = jaxprob.fit(learner, mlp(), batches()[:4], steps_per_dispatch=4, **run)
-    assert caught.value.step == 4
-    assert same(caught.value.state, state)
+    ended: Any = caught.value
+    assert ended.step == 4
+    assert same(ended.state, state)
 
 
 def test_a_batch_that_does_not_fit_changes_nothing():
@@ -255,13 +259,14 @@ def test_a_dispatch_that_never_returns_its_result(check_every):
     learner = gradient_descent(checked)
     stepper, whole = (make_stepper(learner, check_every=check_every) for _ in range(2))
     train(stepper, batches()[:16])
-    many = stepper._program.many
+    program: Any = stepper._program
+    many = program.many
 
     def lost(*args):
         many(*args)
         raise KeyboardInterrupt
 
-    stepper._program.many = lost
+    program.many = lost
     try:
         with pytest.raises(KeyboardInterrupt):
             stepper(batches()[16:24])
@@ -300,6 +305,7 @@ def test_a_handler_is_called_after_the_dispatch(number):
     finally:
         signal.signal(number, before)
     assert stepper.step == 16
+    assert stepper.totals is not None
     assert np.isfinite(stepper.totals.means()["loss"])
 
 
@@ -376,7 +382,8 @@ def test_another_thread_reads_while_a_run_goes_on():
             try:
                 state = stepper.fetch()
                 found.append((int(state.step), state))
-                stepper.totals and stepper.totals.means()
+                if stepper.totals is not None:
+                    stepper.totals.means()
             except BaseException as error:
                 errors.append(error)
 
@@ -427,6 +434,7 @@ def test_fit_raises_the_error_of_the_step_with_the_state_before_it():
     with pytest.raises(SensorError) as caught:
         jaxprob.fit(learner, mlp(), batches(bad=6), steps_per_dispatch=4, **run)
     state, _ = jaxprob.fit(learner, mlp(), batches()[:6], steps_per_dispatch=4, **run)
-    assert caught.value.step == 6
-    assert same(caught.value.state, state)
-    assert "error.state" in caught.value.__notes__[0]
+    ended: Any = caught.value
+    assert ended.step == 6
+    assert same(ended.state, state)
+    assert "error.state" in ended.__notes__[0]

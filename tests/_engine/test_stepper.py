@@ -104,10 +104,15 @@ def test_single_steps_of_a_loader_round_as_many_do(getkey):
     assert all(eqx.tree_equal(states[0], state) for state in states[1:])
 
 
+def num_programs(stepper) -> int:
+    """How often the program of many steps has been compiled."""
+    return stepper._program._many._cache_size()
+
+
 def test_any_number_of_steps_compiles_one_program(getkey):
     model, key, data = mlp(getkey()), getkey(), batches(12)
     stepper, _ = trained(model, key, data, [2, 5, 9], 4)
-    assert stepper._program._many._cache_size() == 1
+    assert num_programs(stepper) == 1
 
 
 def test_weakly_typed_leaves_compile_no_second_program(getkey):
@@ -129,7 +134,7 @@ def test_weakly_typed_leaves_compile_no_second_program(getkey):
     )
     for _ in range(3):
         stepper([np.ones((4, 2), np.float32)] * 2)
-    assert stepper._program._many._cache_size() == 1
+    assert num_programs(stepper) == 1
 
 
 @pytest.mark.slow
@@ -137,7 +142,7 @@ def test_weakly_typed_leaves_compile_no_second_program(getkey):
 def test_a_lone_step_compiles_one_more_where_batches_are_large(getkey, rows, programs):
     model, key, data = mlp(getkey()), getkey(), batches(12, rows)
     stepper, _ = trained(model, key, data, [1, 5, 6], 4)
-    assert stepper._program._many._cache_size() == programs
+    assert num_programs(stepper) == programs
 
 
 @pytest.mark.slow
@@ -190,6 +195,7 @@ def test_totals_count_each_example_once(getkey):
     )
     stepper(loader)
     expected = np.mean(np.sum((np.asarray(jax.vmap(model)(x)) - y) ** 2, axis=-1))
+    assert stepper.totals is not None
     assert np.isclose(stepper.totals.means()["loss"], expected, rtol=1e-5)
     stepper.reset_totals()
     assert stepper.totals.means()["loss"] == 0.0
@@ -229,7 +235,7 @@ def test_auto_compiles_one_program_where_batches_are_small(getkey):
     stepper(batches(12))
     stepper(batches(1))
     assert (stepper.capacity, stepper.step) == (8, 13)
-    assert stepper._program._many._cache_size() == 1
+    assert num_programs(stepper) == 1
     # Of large ones no stack of eight is copied to time a single step.
     large = DispatchSize("auto")
     large.longest = 8

@@ -93,8 +93,7 @@ def test_a_global_number_that_a_function_reads_is_a_setting(monkeypatch, functio
     assert fingerprint(function) != before
 
 
-with unhooked():
-
+def as_written():
     class Net(eqx.Module):
         """As a user writes one."""
 
@@ -104,7 +103,12 @@ with unhooked():
         def __call__(self, x):
             return (self.weight @ x) ** self.power
 
-    Original = Net
+    return Net
+
+
+with unhooked():
+    Original = as_written()
+    Original.__qualname__ = "Net"
 
     class Net(eqx.Module):
         """As the user has changed it since."""

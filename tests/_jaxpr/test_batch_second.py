@@ -1,5 +1,7 @@
 """A block's vmap is one call for all examples, under whatever else is done to it."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -82,7 +84,7 @@ def test_gradients_of_the_batch_and_of_each_example(block, x64, getkey):
 
     @jax.jit
     def gradients(block, y):
-        both = {"argnums": (0, 1)}
+        both: Any = {"argnums": (0, 1)}
         each = jax.lax.map(lambda row: jax.grad(expected, **both)(block, row), y)
         got = jax.vmap(jax.grad(loss, **both), in_axes=(None, 0))(block, y)
         together = jax.grad(

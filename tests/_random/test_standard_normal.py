@@ -1,5 +1,7 @@
 """Noise: its bits, its law, its keys, and what is drawn or summed together."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ def test_a_pair_is_exact_to_single_precision(getkey):
     # Its angle, from the quarter of the circle that two bits choose.
     word = np.asarray(second).astype(np.uint64)
     turn = ((word << 2) & 0xFFFFFFFF).astype(np.uint32).view(np.int32) * 2.0**-33
-    expected = np.exp(1j * np.pi * turn)
+    expected: Any = np.exp(1j * np.pi * turn)
     expected = np.where(word >> 31, expected.imag + 1j * expected.real, expected)
     expected = np.where((word >> 30) & 1, -expected, expected)
     assert np.allclose(pair / np.abs(pair), expected, rtol=0, atol=3e-7)
@@ -111,11 +113,12 @@ def test_an_accelerator_draws_the_same_without_a_loop(getkey, monkeypatch):
     key = getkey()
     here = standard_normal(key, (7,), jnp.float32)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    standard_normal.clear_cache()
+    compiled: Any = standard_normal
+    compiled.clear_cache()
     jaxpr = jax.make_jaxpr(lambda key: standard_normal(key, (7,), jnp.float32))(key)
     assert "scan" not in str(jaxpr)
     assert jnp.array_equal(standard_normal(key, (7,), jnp.float32), here)
-    standard_normal.clear_cache()
+    compiled.clear_cache()
 
 
 def test_a_kind_of_key_that_was_chosen_stays():

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from jaxprob._training.batch import num_rows, weight
 
 
 def test_a_padded_batch_refuses_to_be_unpacked_as_if_it_were_plain():
-    batch = jaxprob.Batch((np.zeros(4), np.zeros(4)), np.ones(4, bool))
+    batch: Any = jaxprob.Batch((np.zeros(4), np.zeros(4)), np.ones(4, bool))
     with pytest.raises(TypeError, match=r"jaxprob\.unpack"):
         _x, _y = batch
 

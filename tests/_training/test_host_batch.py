@@ -134,7 +134,9 @@ def test_an_array_loader_names_text():
         jaxprob.ArrayLoader({"id": np.array(["a"] * 8)}, batch_size=4)
     with pytest.raises(TypeError, match=r"data\['id'\] is a str"):
         jaxprob.fit(
-            jaxprob.GradientDescent(lambda m, b, *, key: (0.0, {}), optax.sgd(0.1)),
+            jaxprob.GradientDescent(
+                lambda m, b, *, key: (jnp.zeros(()), {}), optax.sgd(0.1)
+            ),
             line(),
             {"x": X, "id": "a"},
             key=jax.random.key(0),

@@ -1,5 +1,7 @@
 """float16: the loss is scaled, and a step whose gradient is not finite is left out."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -91,6 +93,8 @@ def test_the_optimiser_inside_sees_neither_the_scale_nor_a_step_left_out():
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
     scaled = jaxprob.dynamic_loss_scale(inner, growth_interval=1)
     good = [3.0, -0.5, 2.0, 0.1]
+    state: Any
+    params: Any
     found, state = run(scaled, [good[0], INF, *good[1:3], NAN, good[3]])
     params, plain = jnp.asarray(0.0), inner.init(jnp.asarray(0.0))
     for gradient in good:

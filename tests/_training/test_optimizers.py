@@ -1,5 +1,7 @@
 """Any optax transformation, those that need the loss or its function included."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxprob import bnn
 from jaxprob._training.accumulate import accumulate
 
 X = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
-Y = X @ np.float32([[1.0], [-2.0]]) + np.float32(0.5)
+Y = X @ np.array([[1.0], [-2.0]], np.float32) + np.float32(0.5)
 LINE = {"max_backtracking_steps": 8, "store_grad": True}
 
 EXTRA = {
@@ -222,10 +224,14 @@ def test_a_loss_of_another_form_is_refused(loss, message):
 
 
 def test_a_loss_that_cannot_be_called_as_one_is_refused_at_construction():
+    def no_loss(model, x, y) -> Any:
+        return 0.0
+
     with pytest.raises(TypeError, match="called as loss"):
-        jaxprob.GradientDescent(lambda model, x, y: 0.0, optax.sgd(0.1))
+        jaxprob.GradientDescent(no_loss, optax.sgd(0.1))
+    exchanged: Any = (optax.sgd(0.1), lambda model, batch, *, key: 0.0)
     with pytest.raises(TypeError, match="optimizer"):
-        jaxprob.GradientDescent(optax.sgd(0.1), lambda model, batch, *, key: 0.0)
+        jaxprob.GradientDescent(*exchanged)
 
 
 def test_a_loss_that_asks_for_a_value_is_told_what_to_write():

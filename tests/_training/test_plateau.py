@@ -1,5 +1,7 @@
 """A learning rate that a validation changes, and the norm of the gradient."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import jaxprob
 from ..unhooked import unhooked
 
 X = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
-Y = X @ np.float32([[1.0], [-2.0]])
+Y = X @ np.array([[1.0], [-2.0]], np.float32)
 MODEL = eqx.nn.Linear(2, 1, key=jax.random.key(0))
 RUN = {"key": jax.random.key(3), "batch_size": 4, "progress": False}
 RULE = {"factor": 0.5, "patience": 2, "rtol": 0.05, "cooldown": 1, "min_scale": 0.1}
@@ -30,7 +32,8 @@ def test_the_scales_are_those_of_optax():
     values[20:] *= 0.5
     params = {"w": jnp.ones(2)}
     optimizer = contrib.reduce_on_plateau(**RULE)
-    state, ours = optimizer.init(params), jaxprob.reduce_on_plateau(**RULE).init(params)
+    state: Any = optimizer.init(params)
+    ours: Any = jaxprob.reduce_on_plateau(**RULE).init(params)
     scales, update = [], jax.jit(optimizer.update)
     for value in values:
         with jax.numpy_dtype_promotion("standard"):
@@ -46,14 +49,16 @@ def test_the_scales_are_those_of_optax():
 
 
 def test_larger_may_be_better_and_values_may_be_negative():
-    larger = jaxprob.reduce_on_plateau("val_accuracy", mode="max", patience=2).init({})
+    rule = jaxprob.reduce_on_plateau("val_accuracy", mode="max", patience=2)
+    larger: Any = rule.init({})
+    before = larger
     for value in (0.5, 0.6, 0.7, 0.7, 0.6):
         before, larger = larger, larger.observe(value)
     assert (float(before.rate_scale), float(larger.rate_scale)) == (
         1.0,
         np.float32(0.1),
     )
-    smaller = jaxprob.reduce_on_plateau(patience=1, rtol=0.1).init({})
+    smaller: Any = jaxprob.reduce_on_plateau(patience=1, rtol=0.1).init({})
     smaller = smaller.observe(-1.0)
     assert float(smaller.observe(-1.2).rate_scale) == 1.0
     assert float(smaller.observe(-1.05).rate_scale) < 1.0

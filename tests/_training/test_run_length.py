@@ -1,5 +1,7 @@
 """The length of a run and the number of its epoch, as losses and schedules get them."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from jaxprob import bnn
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 2)).astype(np.float32)
-Y = (X @ np.float32([[1.0], [-2.0]])).astype(np.float32)
+Y = (X @ np.array([[1.0], [-2.0]], np.float32)).astype(np.float32)
 MODEL = eqx.nn.Linear(2, 1, key=jax.random.key(0))
 RUN = {"key": jax.random.key(3), "batch_size": 8, "progress": False}
 
@@ -56,7 +58,7 @@ def test_step_and_epoch_go_through_the_wrappers_of_a_loss():
         assert (float(info["at"]), float(info["epoch"])) == (7.0, 3.0)
     assert (
         jaxprob.GradientDescent(
-            jaxprob.LowPrecisionLoss(lambda model, batch, *, key: (0.0, {})),
+            jaxprob.LowPrecisionLoss(lambda model, batch, *, key: (jnp.zeros(()), {})),
             optax.sgd(0.1),
         )
         .init(MODEL)
@@ -94,7 +96,7 @@ def test_keys_are_those_of_a_run_that_counts_and_monitors_nothing():
 
 # The number of steps.
 
-CASES = {
+CASES: dict[str, tuple[Any, int]] = {
     "steps": ({"num_steps": 7}, 7),
     "epochs": ({"num_epochs": 3}, 9),
 }
@@ -150,9 +152,13 @@ def test_what_is_not_known_or_not_outermost_is_said():
         jaxprob.fit(
             jaxprob.GradientDescent(counted, chained), MODEL, (X, Y), **RUN, num_steps=2
         )
+
+    def no_optimizer(total_steps) -> Any:
+        return 0.1
+
     with pytest.raises(TypeError, match=r"build\(2\) of jaxprob\.from_total_steps"):
         jaxprob.fit(
-            jaxprob.GradientDescent(counted, jaxprob.from_total_steps(lambda n: 0.1)),
+            jaxprob.GradientDescent(counted, jaxprob.from_total_steps(no_optimizer)),
             MODEL,
             (X, Y),
             **RUN,

@@ -27,8 +27,11 @@ def toy(rows=60, splits=(0, 1), seed=0):
     x = rng.normal(size=(len(splits), rows, 2)).astype(np.float32)
     y = (x[..., :1] + 0.1 * rng.normal(size=(len(splits), rows, 1))).astype(np.float32)
     cut = rows * 9 // 10
-    parts = (x[:, :cut], y[:, :cut], x[:, cut:], y[:, cut:])
-    return Task("toy", splits, *map(jax.numpy.asarray, parts), np.ones(len(splits)))
+    rows_x, rows_y, test_x, test_y = map(
+        jax.numpy.asarray, (x[:, :cut], y[:, :cut], x[:, cut:], y[:, cut:])
+    )
+    units = np.ones(len(splits))
+    return Task("toy", splits, rows_x, rows_y, test_x, test_y, units)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Small modules of every kind, each with rows it takes."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -56,7 +58,7 @@ class BatchNormed(eqx.Module):
     norm: eqx.nn.BatchNorm
     head: eqx.nn.Linear
 
-    def __init__(self, key, mode="batch"):
+    def __init__(self, key, mode: Any = "batch"):
         first_key, head_key = jax.random.split(key)
         self.first = eqx.nn.Linear(3, 4, key=first_key)
         self.norm = eqx.nn.BatchNorm(4, "batch", mode=mode)

@@ -1,6 +1,7 @@
 """A check exists on every path of the data, or on none."""
 
 import warnings
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -57,7 +58,7 @@ PATHS = {
 }
 
 
-def found(check):
+def found(check) -> Any:
     """What a check says: its class and words, or nothing."""
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
@@ -162,10 +163,12 @@ def test_a_posterior_takes_one_batch_and_checks_it(getkey):
     x, y = rng.normal(size=(20, 2)).astype(np.float32), rng.integers(0, 3, 20)
     laplace = bnn.Laplace(method(20))
     state = laplace.init(NET)
-    expected = laplace.posterior(state, [(x, y)]).curvature.matrix
+    expected = laplace.posterior(state, [(x, y)]).curvature
+    assert isinstance(expected, bnn.FullCurvature)
     for batches in ((x, y), [x, y], iter([(x, y)]), as_torch((x, y), 20)):
-        matrix = laplace.posterior(state, batches).curvature.matrix
-        assert jnp.array_equal(matrix, expected)
+        curvature = laplace.posterior(state, batches).curvature
+        assert isinstance(curvature, bnn.FullCurvature)
+        assert jnp.array_equal(curvature.matrix, expected.matrix)
     with pytest.warns(UserWarning, match="num_data=200, and the training set has 20"):
         bnn.Laplace(method(200)).posterior(state, (x, y))
     broken = np.where(np.arange(20) == 12, 3, y)

@@ -1,6 +1,7 @@
 """Priors with an edge: every method, against exact posteriors."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, stats as scipy_stats
 
 import jaxprob
 from jaxprob import bnn
@@ -29,6 +30,8 @@ class Constant(eqx.Module):
 # Poisson counts under a Gamma prior: the posterior is Gamma(SHAPE, RATE). In u = log w
 # its density is SHAPE u - RATE exp(u), so that Laplace's and the variational optimum
 # have closed forms.
+# A frozen distribution of scipy has methods that no annotation states.
+stats: Any = scipy_stats
 COUNTS = np.array([3, 1, 4, 2, 5, 3], np.int32)
 X = np.zeros((6, 1), np.float32)
 PRIOR = dist.Gamma(2.0, 1.5)
@@ -192,7 +195,7 @@ def trained():
 
 @pytest.mark.parametrize("structure", ["full", "diagonal", "low_rank"])
 def test_laplace_is_gaussian_in_the_coordinates(structure, trained):
-    settings = {"rank": 1} if structure == "low_rank" else {}
+    settings: Any = {"rank": 1} if structure == "low_rank" else {}
     laplace = bnn.Laplace(point(), structure, **settings)
     posterior = laplace.posterior(trained, [(X, COUNTS)])
     mode, sd = np.log(SHAPE / RATE), SHAPE**-0.5
@@ -259,6 +262,7 @@ def test_swag_averages_the_coordinates():
         state, _ = update(state, (X, COUNTS), key=KEY)
         path.append(np.log(method.method.model(state.train).value))
     posterior = method.posterior(state)
+    assert isinstance(posterior, bnn.SWAGPosterior)
     assert np.std(path) > 0.01
     assert np.log(method.model(state).value) == pytest.approx(np.mean(path), rel=1e-5)
     assert np.log(posterior.mean().value) == pytest.approx(np.mean(path), rel=1e-5)
@@ -348,7 +352,11 @@ LABELS = np.repeat(np.arange(3), [5, 3, 4]).astype(np.int32)
 
 def dirichlet():
     prior = dist.Dirichlet(jnp.asarray(ALPHA, jnp.float32))
-    joint = bnn.LogJoint(lambda p: dist.Categorical(probs=p), prior, len(LABELS))
+
+    def likelihood(probs) -> Any:
+        return dist.Categorical(probs=probs)
+
+    joint = bnn.LogJoint(likelihood, prior, len(LABELS))
     model = Constant(jnp.ones(3) / 3)
     return joint, model, (np.zeros((len(LABELS), 1), np.float32), LABELS)
 
@@ -374,6 +382,7 @@ def test_laplace_of_a_simplex_is_diagonal_in_the_sticks():
     # In these coordinates the mode is the posterior mean.
     assert np.allclose(posterior.mean().value, a / a.sum(), rtol=1e-4)
     rest = a[::-1].cumsum()[::-1][1:]
+    assert isinstance(posterior.curvature, bnn.FullCurvature)
     precision = np.asarray(posterior.curvature.matrix) + np.diag(posterior.tau())
     exact = np.diag(a[:-1] * rest / (a[:-1] + rest))
     assert np.allclose(precision, exact, atol=2e-3)
@@ -423,7 +432,7 @@ class Hybrid(eqx.Module):
 
 
 SGD = optax.sgd(1e-3)
-SHORT = {"num_warmup": 0, "num_draws": 2, "num_chains": 2}
+SHORT: dict[str, Any] = {"num_warmup": 0, "num_draws": 2, "num_chains": 2}
 METHODS = {
     "MAP": lambda joint: bnn.MAP(joint, SGD),
     "MeanFieldVI": lambda joint: bnn.MeanFieldVI(joint, SGD, stick_the_landing=True),

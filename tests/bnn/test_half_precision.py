@@ -3,6 +3,8 @@
 bfloat16 has eight bits: 256 + 1 is 256, 0.999 is 1, and LAPACK has no roots for it.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -128,10 +130,12 @@ def test_small_steps_of_a_chain_are_not_lost():
 def test_ivon_averages_its_curvature():
     optimizer = bnn.ivon(0.1, ROWS, beta2=0.9999)
     params = jnp.ones(3, jnp.bfloat16)
-    state = optimizer.init(params)
+    state: Any = optimizer.init(params)
     assert state.hess.dtype == state.momentum.dtype == jnp.float32
     drawn = bnn.sample_ivon(params, state, key=jax.random.key(0))
     assert drawn.dtype == jnp.bfloat16
+    moved: Any
+    after: Any
     moved, after = optimizer.update(2.0 * drawn, state, params, drawn=drawn)
     assert moved.dtype == jnp.bfloat16
     drawn, params = (np.asarray(a, np.float64) for a in (drawn, params))

@@ -1,5 +1,7 @@
 """Missing entries of a target: as if they were not in the data set."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,7 @@ def test_laplace_of_missing_entries_is_exact(structure, getkey, x64):
     method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, rank=4)
     posterior = method.posterior(method.init(model), [(x, bnn.masked_targets(y))])
     precision = jax.scipy.linalg.block_diag(*(part.precision for part in exact))
-    curvature = posterior.curvature
+    curvature: Any = posterior.curvature
     if structure == "diagonal":
         found = curvature.diagonal + posterior.tau()
         np.testing.assert_allclose(found, jnp.diag(precision), rtol=1e-8)
@@ -123,7 +125,7 @@ def test_wrong_masks_are_rejected():
     net = eqx.nn.Linear(2, 2, key=jax.random.key(0))
     x, y = np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32)
 
-    def check(*target, likelihood=bnn.NormalLikelihood(0.5)):
+    def check(*target, likelihood: Any = bnn.NormalLikelihood(0.5)):
         bnn.check_data(x, target, likelihood=likelihood, model=net)
 
     with pytest.raises(
@@ -200,6 +202,7 @@ def test_posteriors_of_several_targets_are_saved(tmp_path, getkey):
     posterior = method.posterior(method.init(model), [(x, y)])
     bnn.save_posterior(tmp_path / "p.safetensors", posterior)
     loaded = bnn.load_posterior(tmp_path / "p.safetensors", model=model)
+    assert isinstance(loaded, bnn.LaplacePosterior)
     key = getkey()
     found, expected = (
         bnn.predict(p, p.likelihood, x, key=key, num_samples=3).log_prob(y)

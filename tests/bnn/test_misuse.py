@@ -1,5 +1,7 @@
 """What cannot be meant is refused, with what would be: before a run, not after it."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -121,23 +123,25 @@ def test_a_model_that_starts_outside_of_the_numbers(value):
 
 
 def test_classes_where_their_instances_are_meant():
+    log_joint: Any = bnn.LogJoint
     with unhooked():
         with pytest.raises(TypeError, match=r"likelihood=.*NormalLikelihood\(0\.3\)"):
-            bnn.LogJoint(bnn.NormalLikelihood, bnn.FanInNormal(), 8)
+            log_joint(bnn.NormalLikelihood, bnn.FanInNormal(), 8)
         with pytest.raises(TypeError, match=r"prior=.*FanInNormal\(\)"):
-            bnn.LogJoint(LIKELIHOOD, bnn.FanInNormal, 8)
+            log_joint(LIKELIHOOD, bnn.FanInNormal, 8)
         with pytest.raises(TypeError, match=r"prior=.*FanInNormal\(\)"):
-            bnn.LogJoint(LIKELIHOOD, dist.Normal, 8)
+            log_joint(LIKELIHOOD, dist.Normal, 8)
         with pytest.raises(TypeError, match=r"prior=1\.0"):
-            bnn.LogJoint(LIKELIHOOD, 1.0, 8)
+            log_joint(LIKELIHOOD, 1.0, 8)
 
 
 def test_models_where_posteriors_are_meant():
+    model: Any = mlp()
     with unhooked():
         with pytest.raises(TypeError, match=r"a MLP: .*PointPosterior\(model\)"):
-            bnn.predict(mlp(), LIKELIHOOD, X, key=KEY)
+            bnn.predict(model, LIKELIHOOD, X, key=KEY)
         with pytest.raises(TypeError, match=r"component 0 is a MLP: .*PointPosterior"):
-            bnn.Mixture([mlp(), mlp()])
+            bnn.Mixture([model, model])
 
 
 class Tied(eqx.Module):
@@ -162,13 +166,16 @@ def test_tied_weights_are_one_layer_of_two_uses():
     where = "shared.pytree.0"
     method = bnn.Laplace(bnn.MAP(JOINT, SGD), "kronecker", where=where)
     posterior = method.posterior(method.init(Tied()), [(X, Y)])
+    assert isinstance(posterior.curvature, bnn.KroneckerCurvature)
     weight, bias = posterior.curvature.blocks
     assert weight.path == "shared.pytree.0.weight"
     assert (weight.shape, weight.bias_start) == ((1, 3, 3), None)
     # The second layer has another bias, so that of the first is a vector.
     assert (bias.path, bias.shape) == ("shared.pytree.0.bias", (1, 1, 3))
     method = bnn.Laplace(bnn.MAP(JOINT, SGD), where=where)
-    exact = method.posterior(method.init(Tied()), [(X, Y)]).curvature.matrix
+    whole = method.posterior(method.init(Tied()), [(X, Y)]).curvature
+    assert isinstance(whole, bnn.FullCurvature)
+    exact = whole.matrix
     assert np.allclose(bias.inputs[0], exact[9:, 9:], rtol=1e-5)
     trace = np.trace(weight.inputs[0]) * np.trace(weight.outputs[0])
     assert np.isclose(trace, np.trace(exact[:9, :9]), rtol=1e-5)
@@ -176,7 +183,7 @@ def test_tied_weights_are_one_layer_of_two_uses():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
-def test_tied_weights_are_drawn_by_weight_alone(estimator):
+def test_tied_weights_are_drawn_by_weight_alone(estimator: Any):
     method = bnn.MeanFieldVI(JOINT, SGD, estimator=estimator)
     with pytest.raises(ValueError, match=r"reads the weight .* estimator='weight'"):
         method.update(method.init(Tied()), (X, Y), key=KEY)
@@ -188,7 +195,7 @@ def test_tied_weights_are_drawn_by_weight_alone(estimator):
 @pytest.mark.parametrize("number", [0.1, np.float32(0.1), jnp.float32(0.1)])
 def test_one_precision_for_all_is_any_number(number):
     params = {"w": jnp.ones(3), "b": jnp.zeros(())}
-    state = bnn.ivon(0.1, 8, weight_decay=number).init(params)
+    state: Any = bnn.ivon(0.1, 8, weight_decay=number).init(params)
     assert np.allclose(state.scale["w"], 1.0 / np.sqrt(8 * 1.1), rtol=1e-6)
 
 

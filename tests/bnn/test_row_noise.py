@@ -152,6 +152,8 @@ def test_the_noise_of_each_output_is_at_the_maximum_of_the_evidence(getkey, x64)
         num_rounds=10,
         num_steps=300,
     )
+    assert isinstance(posterior.likelihood, bnn.NormalLikelihood)
+    assert isinstance(posterior.prior, bnn.IsotropicNormal)
     found = jnp.log(jnp.append(posterior.likelihood.scale, posterior.prior.scale))
     np.testing.assert_allclose(found, best.x, atol=2e-3)
     np.testing.assert_allclose(history[-1], -best.fun, atol=1e-4)

@@ -1,5 +1,7 @@
 """A dict of likelihoods: one model for targets of several kinds."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -71,9 +73,11 @@ def test_the_predictive_has_the_same_shape(getkey):
     state, _ = jaxprob.fit(method, Heads(getkey()), (x, y), key=getkey(), num_steps=4)
     posterior = method.posterior(state, [(x, y)])
     key = getkey()
-    predictive = bnn.predict(posterior, LIKELIHOOD, x, key=key, num_samples=6)
+    predictive: Any = bnn.predict(posterior, LIKELIHOOD, x, key=key, num_samples=6)
     out = predictive.outputs
-    alone = {name: bnn.Predictive(out[name], part) for name, part in LIKELIHOOD.items()}
+    alone: Any = {
+        name: bnn.Predictive(out[name], part) for name, part in LIKELIHOOD.items()
+    }
     np.testing.assert_allclose(predictive["size"].mean, alone["size"].mean)
     np.testing.assert_allclose(
         predictive["size"].interval(0.9), alone["size"].interval(0.9), rtol=1e-5
@@ -132,6 +136,7 @@ def test_two_gaussian_targets_have_the_evidence_of_both(getkey, x64):
     exact = first.log_evidence + second.log_evidence
     np.testing.assert_allclose(posterior.log_evidence(), exact, rtol=1e-8)
     precision = jax.scipy.linalg.block_diag(second.precision, first.precision)
+    assert isinstance(posterior.curvature, bnn.FullCurvature)
     found = posterior.curvature.matrix + jnp.diag(posterior.tau())
     np.testing.assert_allclose(found, precision, rtol=1e-8, atol=1e-9)
 

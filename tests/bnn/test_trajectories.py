@@ -51,7 +51,7 @@ class Decay(eqx.Module):
 @pytest.fixture
 def problem(getkey):
     y = TIMES + 0.5 * jax.random.normal(getkey(), TIMES.shape)
-    return LinearGaussian(jnp.asarray(TIMES[:, None]), y)
+    return LinearGaussian(jnp.asarray(TIMES[:, None]), jnp.asarray(y))
 
 
 @pytest.fixture

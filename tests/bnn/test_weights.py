@@ -1,5 +1,7 @@
 """A row of weight 2 is the row twice, in every method."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,7 @@ WEIGHTS = np.array([2.0, 1.0, 0.0, 3.0, 0.0, 1.0, 1.0, 0.0])
 ONES = np.ones(8)
 
 
-def repeated(array):
+def repeated(array) -> Any:
     """The rows as often as their weights say, which are as many as there are."""
     return np.repeat(array, WEIGHTS.astype(int), axis=0)
 
@@ -105,6 +107,7 @@ def test_laplace_with_weights_is_the_exact_posterior(getkey, x64):
     data = (problem.x, problem.y, WEIGHTS)
     posterior = method.posterior(method.init(optimum), [data])
     np.testing.assert_allclose(posterior.log_evidence(), rows.log_evidence, rtol=1e-8)
+    assert isinstance(posterior.curvature, bnn.FullCurvature)
     precision = posterior.curvature.matrix + jnp.diag(posterior.tau())
     np.testing.assert_allclose(precision, rows.precision, rtol=1e-8)
     other = bnn.with_noise(posterior, 0.7)

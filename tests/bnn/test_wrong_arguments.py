@@ -1,5 +1,7 @@
 """What a first try gets wrong: the error names the argument and what to write."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,13 +27,20 @@ def mlp():
     return eqx.nn.MLP(3, 1, 4, 1, key=jax.random.key(0))
 
 
-def predict(likelihood=LIKELIHOOD, x=X, **kwargs):
+def predict(likelihood: Any = LIKELIHOOD, x: Any = X, **kwargs) -> Any:
     return bnn.predict(bnn.PointPosterior(mlp()), likelihood, x, key=KEY, **kwargs)
+
+
+def no_method(model, batch, *, key) -> Any:
+    return 0.0
 
 
 def checked(x):
     MAP.check(mlp(), (x, Y))
 
+
+# As it is called without a type checker.
+untyped: Any = bnn
 
 WRONG = {
     "a distribution as likelihood": (
@@ -57,34 +66,34 @@ WRONG = {
         "y holds 8 non-finite value",
     ),
     "a joint instead of a method": (
-        lambda: bnn.Laplace(JOINT),
+        lambda: untyped.Laplace(JOINT),
         r"Laplace takes a method of class MAP, such as MAP\(",
     ),
     "a method without a mode": (
-        lambda: bnn.Laplace(bnn.MeanFieldVI(JOINT, optax.sgd(0.1))),
+        lambda: untyped.Laplace(bnn.MeanFieldVI(JOINT, optax.sgd(0.1))),
         r"Laplace takes a method of class MAP, such as MAP\(",
     ),
     "a class as method": (
-        lambda: bnn.DeepEnsemble(bnn.MAP, 5),
+        lambda: untyped.DeepEnsemble(bnn.MAP, 5),
         r"method is the class MAP: .* such as MAP\(log_j",
     ),
     "a loss as method": (
-        lambda: bnn.DeepEnsemble(
-            jaxprob.GradientDescent(lambda model, batch, *, key: 0.0, optax.sgd(0.1)), 2
+        lambda: untyped.DeepEnsemble(
+            jaxprob.GradientDescent(no_method, optax.sgd(0.1)), 2
         ),
         r"method is a GradientDescent: .* by LogJoint\(.*DenoisingRows",
     ),
-    "members first": (lambda: bnn.DeepEnsemble(5, MAP), "num_members=MAP"),
+    "members first": (lambda: untyped.DeepEnsemble(5, MAP), "num_members=MAP"),
     "an optimiser of a sampler": (
-        lambda: bnn.SGLD(JOINT, optax.sgd(0.1), num_warmup=0, thin=1, num_draws=2),
+        lambda: untyped.SGLD(JOINT, optax.sgd(0.1), num_warmup=0, thin=1, num_draws=2),
         "learning_rate=.*a positive number, or a schedule",
     ),
     "blocks without methods": (
-        lambda: bnn.Blocks(MAP, ["layers.0"]),
+        lambda: untyped.Blocks(MAP, ["layers.0"]),
         "blocks is a list: give a dict from leaves to methods",
     ),
     "a point estimate as chains": (
-        lambda: bnn.run_chains(MAP, mlp(), (X, Y), key=KEY),
+        lambda: untyped.run_chains(MAP, mlp(), (X, Y), key=KEY),
         "method is a MAP: run_chains.* jaxprob.fit trains other methods",
     ),
     "strings": (lambda: checked(X.astype(str)), "x is <U.*array of numbers is needed"),
@@ -284,10 +293,11 @@ def test_the_remedy_for_labels_is_one(y, remedy):
 
 def test_a_seed_is_no_key():
     method = bnn.NUTS(JOINT, num_warmup=1, num_draws=1)
+    seed: Any = 3
     for call in (
-        lambda: jaxprob.fit(MAP, mlp(), (X, Y), key=3, num_steps=1),
-        lambda: bnn.run_chains(method, mlp(), (X, Y), key=3),
-        lambda: bnn.predict(bnn.PointPosterior(mlp()), LIKELIHOOD, X, key=3),
+        lambda: jaxprob.fit(MAP, mlp(), (X, Y), key=seed, num_steps=1),
+        lambda: bnn.run_chains(method, mlp(), (X, Y), key=seed),
+        lambda: bnn.predict(bnn.PointPosterior(mlp()), LIKELIHOOD, X, key=seed),
     ):
         with unhooked(), pytest.raises(TypeError, match=r"jax\.random\.key\(3\)"):
             call()

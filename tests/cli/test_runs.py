@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 import jaxprob
 from jaxprob import metrics
@@ -184,7 +184,7 @@ def test_an_interrupted_diffusion_model_goes_on_bit_for_bit(
             signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pl.callbacks.ModelCheckpoint, "on_train_epoch_start", interrupt)
+        patch.setattr(ModelCheckpoint, "on_train_epoch_start", interrupt)
         assert main([*words, "parts"]) == 130
     assert "jaxprob resume parts" in capsys.readouterr().err
     assert json.loads((tmp_path / "parts/run.json").read_text())["status"] == (

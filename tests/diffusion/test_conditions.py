@@ -1,5 +1,8 @@
 """Conditions that may be absent, and networks of a user's own that read them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -43,7 +46,7 @@ class Table(eqx.Module):
         self.nothing = jnp.array([3.0, -3.0])
         self.knows_none = knows_none
 
-    def __call__(self, x, c, cond=None, *, key=None):
+    def __call__(self, x, c, cond: Any = None, *, key=None):
         if self.knows_none:
             return x + nn.when_present(cond, self.table, self.nothing)
         return x + self.table(cond)
@@ -139,9 +142,9 @@ def test_a_class_beyond_a_table_is_not_another_class(bad, inside):
     """JAX clamps indices, and counts negative ones from the end."""
 
     class Tree(eqx.Module):
-        net: eqx.Module
+        net: Callable
 
-        def __call__(self, x, c, cond=None, *, key=None):
+        def __call__(self, x, c, cond: Any = None, *, key=None):
             return self.net(x, c, cond["y"], key=key)
 
     labels = LABELS.copy()
@@ -178,18 +181,18 @@ def small(**kind):
 class Encoded(eqx.Module):
     """An encoder before a network of ours: only the encoder sees the condition."""
 
-    net: nn.AbstractConditioned
+    net: Callable
 
-    def __call__(self, x, c, cond=None, *, key=None):
+    def __call__(self, x, c, cond: Any = None, *, key=None):
         return self.net(x, c, jnp.mean(cond, keepdims=True))
 
 
 class Beside(eqx.Module):
     """The condition beside the input, as an image of low resolution is."""
 
-    net: nn.AbstractConditioned
+    net: Callable
 
-    def __call__(self, x, c, cond=None, *, key=None):
+    def __call__(self, x, c, cond: Any = None, *, key=None):
         return self.net(jnp.concatenate([x, cond]), c)[:2]
 
 

@@ -1,5 +1,7 @@
 """The scikit-learn estimators: its own checks, and what the numbers mean."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -122,7 +124,8 @@ def test_it_goes_into_pipelines_and_searches():
     assert scores.shape == (2,)
     search = GridSearchCV(model, {"prior_scale": [0.1, 2.0]}, cv=2).fit(X, y)
     assert search.best_params_["prior_scale"] in (0.1, 2.0)
-    assert clone(model).get_params() == model.get_params()
+    copy: Any = clone(model)
+    assert copy.get_params() == model.get_params()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`partial_fit` is Bayes' rule on the last layers, in any order and batches."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,11 @@ def linear():
         "map", noise="constant", hidden=(), num_steps=20, random_state=0
     )
     return model.partial_fit(X[:30], Y[:30])
+
+
+def fresh(model) -> Any:
+    """The same estimator, not fitted."""
+    return clone(model)
 
 
 def closed_form(model, rows):
@@ -65,18 +71,18 @@ def test_a_stream_gives_the_posterior_of_all_rows(linear):
 
 
 def test_after_fit_its_rows_are_the_first_call(linear):
-    again = clone(linear).fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
-    whole = clone(linear).partial_fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
+    again = fresh(linear).fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
+    whole = fresh(linear).partial_fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
     assert np.array_equal(again.predict(X), whole.predict(X))
     labels = BNNClassifier("map", num_steps=20, hidden=(), random_state=0)
-    again = clone(labels).fit(X[:30], LABELS[:30]).partial_fit(X[30:], LABELS[30:])
-    whole = clone(labels).partial_fit(X[:30], LABELS[:30])
+    again = fresh(labels).fit(X[:30], LABELS[:30]).partial_fit(X[30:], LABELS[30:])
+    whole = fresh(labels).partial_fit(X[:30], LABELS[:30])
     whole.partial_fit(X[30:], LABELS[30:])
     assert np.array_equal(again.predict_proba(X), whole.predict_proba(X))
 
 
 def test_a_partial_fit_that_raises_leaves_what_was_fitted(linear):
-    fitted = clone(linear).set_params(calibrate=0.2).fit(X[:30], Y[:30])
+    fitted = fresh(linear).set_params(calibrate=0.2).fit(X[:30], Y[:30])
     before = fitted.predict(X)
     with pytest.raises(ValueError, match=r"calibrate=0\.2: the scores"):
         fitted.partial_fit(X[30:], Y[30:])
@@ -89,10 +95,12 @@ def test_networks_and_classes_are_updated():
     small = {"hidden": (16,), "random_state": 0}
     model = BNNRegressor(effort="fast", num_steps=400, **small)
     model.partial_fit(X[:30], Y[:30])
-    noise, first = np.mean(model.predict_variances(X[30:])[1]), model.posterior_
+    noise = np.mean(model.predict_variances(X[30:])[1])
+    first: Any = model.posterior_
     model.partial_fit(X[30:], Y[30:])
     assert abs(np.mean(model.predict_variances(X[30:])[1]) / noise - 1.0) < 0.1
-    for old, new in zip(first.components, model.posterior_.components, strict=True):
+    second: Any = model.posterior_
+    for old, new in zip(first.components, second.components, strict=True):
         gained = np.linalg.eigvalsh(new.precision - old.precision)
         assert gained.min() > -1e-6 * np.abs(new.precision).max()
         assert np.trace(new.precision) > np.trace(old.precision) + 1.0
@@ -116,7 +124,7 @@ def test_wrong_calls_are_named(linear):
         linear.partial_fit(X, np.stack([Y, Y], axis=1))
     with pytest.raises(ValueError, match="X has 2 features"):
         linear.partial_fit(X[:, :2], Y)
-    fitted = pickle.loads(pickle.dumps(clone(linear).fit(X[:30], Y[:30])))
+    fitted = pickle.loads(pickle.dumps(fresh(linear).fit(X[:30], Y[:30])))
     with pytest.raises(ValueError, match="a file has no training rows"):
         fitted.partial_fit(X, Y)
     one = BNNClassifier("map")

@@ -1,5 +1,7 @@
 """Tables as people have them, efforts, and noise that depends on the inputs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ def fast(**settings):
 def test_a_frame_is_fitted_predicted_and_saved(table, tmp_path):
     X = pd.concat([table] * 6, ignore_index=True)
     y = np.arange(24.0)
-    model = fast().fit(X, y)
+    model: Any = fast().fit(X, y)
     assert list(model.feature_names_in_) == list(table.columns)
     expected = model.predict(X)
     assert np.isfinite(expected).all()

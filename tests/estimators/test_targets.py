@@ -99,7 +99,7 @@ def log_normal():
         np.stack([[0.2, 0.8], raw], axis=1), bnn.HeteroscedasticNormal(0.0)
     )
     target = TargetMap(
-        "log", 0.0, np.inf, *[Standardizer(np.zeros(1), np.ones(1)), np.ones(1)],
+        "log", 0.0, np.inf, Standardizer(np.zeros(1), np.ones(1)), np.ones(1),
         Standardizer(np.asarray([1.0]), np.asarray([2.0])),
     )  # fmt: skip
     return mixture, target

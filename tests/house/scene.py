@@ -140,7 +140,7 @@ def velocity_field() -> Any:
     return diffusion.VelocityField(nn.ResidualMLP(2, width=8, depth=1, key=key()))
 
 
-def image_denoiser(**condition: int) -> Any:
+def image_denoiser(**condition: Any) -> Any:
     net = nn.UNet((1, 8, 8), widths=(4,), key=key(), **condition)
     return diffusion.Preconditioned(net, diffusion.VP.linear())
 

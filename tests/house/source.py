@@ -37,10 +37,10 @@ def imports(name: str, tree: ast.Module) -> set[tuple[str, ...]]:
             found |= {tuple(alias.name.split(".")) for alias in node.names}
         if not isinstance(node, ast.ImportFrom):
             continue
-        stem = tuple((node.module or "").split(".")) if node.module else ()
+        stem = tuple(node.module.split(".")) if node.module else ()
         if node.level:
             stem = package[: len(package) - (node.level - 1)] + stem
-        elif stem[0] == "jaxprob":
+        elif stem[:1] == ("jaxprob",):
             stem = stem[1:]
         for alias in node.names:
             inner = (*stem, alias.name)

@@ -17,7 +17,9 @@ PINS = dict(
 
 
 def name_of(requirement):
-    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+    found = re.match(r"[\w.-]+", requirement)
+    assert found is not None
+    return found[0].lower().replace("_", "-")
 
 
 def test_the_installed_metadata_are_those_of_the_code():

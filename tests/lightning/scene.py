@@ -1,5 +1,7 @@
 """One small regression that the tests of the bridge share."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,12 @@ def noisy_squared_error(model, example, *, key):
     x = x + 0.05 * jax.random.normal(noise_key, x.shape)
     error = jnp.sum((model(x, key=dropout_key) - y) ** 2)
     return error, {"rmse": jnp.sqrt(error)}
+
+
+def predicted(trainer, module, data) -> np.ndarray:
+    """The predictions of all batches as one array."""
+    found: Any = trainer.predict(module, data)
+    return np.concatenate(found)
 
 
 def network(seed=0, width=16):

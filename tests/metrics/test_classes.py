@@ -1,6 +1,7 @@
 """Scores of classes against scikit-learn, torchmetrics, closed forms and by hand."""
 
 import itertools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,8 @@ def test_scores_are_scikit_learns(x64):
     np.testing.assert_allclose(metrics.accuracy(LABELS, PROBS), expected)
     nll = metrics.categorical_nll(LABELS, np.log(PROBS))
     np.testing.assert_allclose(nll, sklearn.metrics.log_loss(LABELS, PROBS), rtol=1e-9)
-    expected = sklearn.metrics.brier_score_loss(LABELS, PROBS, scale_by_half=False)
+    whole: Any = False
+    expected = sklearn.metrics.brier_score_loss(LABELS, PROBS, scale_by_half=whole)
     np.testing.assert_allclose(metrics.brier(LABELS, PROBS), expected, rtol=1e-12)
 
 

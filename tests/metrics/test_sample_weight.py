@@ -50,7 +50,7 @@ def test_the_table_has_every_metric_with_weights():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_a_weight_of_two_is_the_row_twice(name):
+def test_a_weight_of_two_is_the_row_twice(name: str):
     metric, settings = getattr(metrics, name), WEIGHTED[name]
     _, arrays, axes = METRICS[ARRAYS.get(name, name)]
     arrays = [a.astype("f") if a.dtype == np.float64 else a for a in arrays]

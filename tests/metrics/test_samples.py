@@ -1,5 +1,7 @@
 """Two-sample figures against SciPy, matrices, assignment problems and closed forms."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,8 +125,8 @@ def test_median_bandwidth_is_the_median_distance(x64):
 
 
 def _frechet_by_sqrtm(m1, c1, m2, c2):
-    root = scipy.linalg.sqrtm(c1 @ c2).real
-    return np.sum((m1 - m2) ** 2) + np.trace(c1 + c2 - 2 * root)
+    root: Any = scipy.linalg.sqrtm(c1 @ c2)
+    return np.sum((m1 - m2) ** 2) + np.trace(c1 + c2 - 2 * root.real)
 
 
 def test_frechet_is_the_textbook_formula(x64):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +71,7 @@ def test_a_picture_is_drawn_on_new_axes_or_on_those_given(name, tmp_path):
     assert isinstance(new, Axes)
     assert new.get_xlabel()
     assert new.get_ylabel()
+    assert isinstance(new.figure, Figure)
     new.figure.savefig(tmp_path / "picture.png")
     given = Figure().add_subplot()
     assert ON_AXES[name](given) is given
@@ -83,23 +85,23 @@ def _open_figures():
 @pytest.mark.parametrize("name", ON_AXES)
 def test_legend_and_title_do_not_overlap(name):
     ax = ON_AXES[name](None)
-    figure = ax.figure
+    figure, legend = ax.figure, ax.get_legend()
+    assert isinstance(figure, Figure)
     figure.draw_without_rendering()
-    if ax.get_title() and ax.get_legend():
-        legend = ax.get_legend().get_window_extent()
+    if ax.get_title() and legend is not None:
         title = ax.title.get_window_extent()
-        assert not legend.overlaps(title)
+        assert not legend.get_window_extent().overlaps(title)
 
 
 def test_bands_have_the_widths_given():
     ax = plot.predictive_band(X, MEAN, STD, epistemic=INNER**2, num_std=3.0)
     widths = []
     for band in ax.collections[:2]:
-        vertices = band.get_paths()[0].vertices
+        vertices: Any = band.get_paths()[0].vertices
         at = vertices[np.isclose(vertices[:, 0], X[7])][:, 1]
         widths.append(np.ptp(at))
     np.testing.assert_allclose(widths, [6 * 0.3, 6 * 0.1], rtol=1e-6)
-    line = ax.lines[0].get_xydata()
+    line: Any = ax.lines[0].get_xydata()
     assert (np.diff(line[:, 0]) > 0).all()  # sorted, though x was not
     np.testing.assert_allclose(line[:, 1], np.sin(line[:, 0]))
 
@@ -110,7 +112,7 @@ def test_pit_bars_and_band_are_those_of_the_binomial():
     heights = [bar.get_height() for bar in ax.containers[0]]
     density, _ = np.histogram(pit, bins=10, range=(0, 1), density=True)
     np.testing.assert_allclose(heights, density)
-    band = ax.patches[0]
+    band: Any = ax.patches[0]
     low, high = scipy.stats.binom.ppf([0.025, 0.975], 1000, 0.1) / 100
     np.testing.assert_allclose(
         [band.get_y(), band.get_y() + band.get_height()], [low, high]
@@ -129,7 +131,7 @@ def test_reliability_intervals_are_wilsons():
         jnp.array([0.3, 0.0, 0.9]), jnp.array([0.5, 0.0, 1.0]), jnp.array([40, 0, 7])
     )
     ax = plot.reliability_diagram(curve, level=0.9)
-    bars = next(c for c in ax.containers if hasattr(c, "has_yerr"))
+    bars: Any = next(c for c in ax.containers if hasattr(c, "has_yerr"))
     segments = bars.lines[2][0].get_segments()
     for segment, (k, n) in zip(segments, [(20, 40), (7, 7)], strict=True):
         interval = scipy.stats.binomtest(k, n).proportion_ci(0.9, method="wilson")
@@ -144,10 +146,15 @@ def test_grid_points_meet_their_values():
     np.testing.assert_allclose(grid[:4], [[0, 10], [0.5, 10], [1, 10], [0, 11]])
 
 
+def pixels(ax) -> Any:
+    """The values of the image that is drawn on axes."""
+    return ax.images[0].get_array()
+
+
 def test_image_grid_holds_every_image_in_its_place():
     images = np.arange(6.0).reshape(6, 1, 1) / 5 * np.ones((6, 2, 2))
     figure = plot.sample_grid(images, real=1 - images, columns=3)
-    left, right = (ax.images[0].get_array() for ax in figure.axes)
+    left, right = (pixels(ax) for ax in figure.axes)
     # Two rows of three 2 x 2 images with a line of white between.
     assert left.shape == (5, 8)
     np.testing.assert_allclose(left[::3, ::3], images[:, 0, 0].reshape(2, 3))
@@ -159,11 +166,11 @@ def test_standardised_images_are_drawn_between_their_extremes():
     """By the range of the real ones, so that both grids have one scale."""
     real = np.linspace(-1.0, 3.0, 16).reshape(1, 4, 4)
     figure = plot.sample_grid(2 * real, real=real)
-    samples, drawn = (ax.images[0].get_array() for ax in figure.axes)
+    samples, drawn = (pixels(ax) for ax in figure.axes)
     np.testing.assert_allclose(drawn, (real[0] + 1) / 4)
     np.testing.assert_allclose(samples, np.clip((2 * real[0] + 1) / 4, 0, 1))
     (alone,) = plot.sample_grid(real).axes
-    np.testing.assert_allclose(alone.images[0].get_array(), drawn)
+    np.testing.assert_allclose(pixels(alone), drawn)
 
 
 def test_paths_have_the_axes_that_sample_gives():
@@ -184,7 +191,7 @@ def test_paths_have_the_axes_that_sample_gives():
 def test_images_in_colour_and_beyond_their_limits():
     images = np.stack([np.full((3, 4, 4), -2.0), np.full((3, 4, 4), 0.0)])
     figure = plot.sample_grid(images, limits=(-1.0, 1.0))
-    sheet = figure.axes[0].images[0].get_array()
+    sheet = pixels(figure.axes[0])
     np.testing.assert_allclose(sheet[0, 0], 0.0)
     np.testing.assert_allclose(sheet[0, 5], 0.5)
 
@@ -223,7 +230,7 @@ def test_bad_input_is_named(call, match):
 def test_a_coverage_curve_counts_the_outcomes_in_each_interval():
     pit = RNG.beta(0.5, 0.5, size=300)
     ax = plot.coverage_curve(pit)
-    observed = ax.lines[-1]
+    observed: Any = ax.lines[-1]
     for level in (0.5, 0.9):
         inside = np.mean((pit >= (1 - level) / 2) & (pit <= (1 + level) / 2))
         at = np.argmin(np.abs(observed.get_xdata() - level))
@@ -246,9 +253,10 @@ def _band(ax):
 def test_predicted_against_actual_draws_the_bars_of_chosen_points():
     y, mean, std = RNG.normal(size=900), RNG.normal(size=900), np.full(900, 0.25)
     ax = plot.predicted_against_actual(y, mean, std, max_points=30)
-    points = ax.lines[-1]
+    points: Any = ax.lines[-1]
+    lines: Any = ax.collections[0]
     assert len(points.get_xdata()) == 30
-    (bars,) = ax.collections[0].get_segments()[:1]
+    (bars,) = lines.get_segments()[:1]
     assert bars[1, 0] - bars[0, 0] == pytest.approx(1.0)  # four deviations
     assert bars[0, 1] == pytest.approx(y[0])
     assert ax.get_xlabel() == "predicted y"

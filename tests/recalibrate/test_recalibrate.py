@@ -1,5 +1,7 @@
 """Recalibration: closed forms, the distribution of coverage, MAPIE's numbers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +37,9 @@ def test_temperature_is_the_maximum_of_the_likelihood(x64):
         log_probs = scipy.special.log_softmax(logits / np.exp(log_temperature), axis=1)
         return -log_probs[np.arange(500), labels].mean()
 
-    expected = scipy.optimize.minimize_scalar(nll, tol=1e-12).x
+    best: Any = scipy.optimize.minimize_scalar(nll, tol=1e-12)
     fitted = TemperatureScaling.fit(labels, logits)
-    np.testing.assert_allclose(jnp.log(fitted.temperature), expected, atol=1e-7)
+    np.testing.assert_allclose(jnp.log(fitted.temperature), best.x, atol=1e-7)
 
 
 def test_temperature_is_found_again(x64):
@@ -95,9 +97,9 @@ def test_variance_scaling_is_the_maximum_of_the_likelihood(x64):
     def nll(s):
         return -scipy.stats.norm.logpdf(y, mean, s * std).mean()
 
-    expected = scipy.optimize.minimize_scalar(nll, bracket=(0.5, 1.5, 4.0)).x
+    best: Any = scipy.optimize.minimize_scalar(nll, bracket=(0.5, 1.5, 4.0))
     scaling = VarianceScaling.fit(y, mean, std)
-    np.testing.assert_allclose(scaling.scale, expected, rtol=1e-5)
+    np.testing.assert_allclose(scaling.scale, best.x, rtol=1e-5)
     np.testing.assert_allclose(scaling(std), scaling.scale * std, rtol=1e-15)
 
 
@@ -144,7 +146,7 @@ def coverages(method, runs=2000, rows=60):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["split", "quantiles"])
 def test_coverage_follows_its_beta_law(x64, method):
-    distribution = coverage_distribution(60, LEVEL)
+    distribution: Any = coverage_distribution(60, LEVEL)
     found = coverages(method)
     beta = scipy.stats.beta(
         float(distribution.concentration1), float(distribution.concentration0)

@@ -24,8 +24,10 @@ class Page(HTMLParser):
         self.tags.append(tag)
         for name, value in attrs:
             if name == "id":
+                assert value is not None
                 self.ids.append(value)
             if name in ("href", "src", "xlink:href", "srcset"):
+                assert value is not None
                 self.targets.append(value)
         if tag not in VOID:
             self.open.append(tag)

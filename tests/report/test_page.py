@@ -13,6 +13,7 @@ from .page import check
 
 def picture(title="t"):
     ax = plot.pit_histogram(np.linspace(0, 1, 40), title=title)
+    assert isinstance(ax.figure, Figure)
     return Picture(ax.figure, "A < B & C")
 
 

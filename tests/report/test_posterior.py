@@ -1,5 +1,7 @@
 """Chains that agree and chains that do not; a contraction that is known."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,10 @@ class Line(eqx.Module):
 def draws(shift=0.0, scale=0.5, **stats):
     values = scale * np.random.default_rng(0).normal(size=(4, 200))
     values = values + shift * np.arange(4)[:, None]
+    nothing: Any = None
+    sample_stats: Any = stats
     return bnn.DrawsPosterior(
-        Line(jnp.asarray(values, jnp.float32)),
-        Line(None),
-        stats,  # type: ignore
+        Line(jnp.asarray(values, jnp.float32)), Line(nothing), sample_stats
     )
 
 
@@ -58,7 +60,7 @@ def test_the_contraction_of_a_leaf():
 
 
 def test_statistics_and_derived_quantities():
-    stats = {
+    stats: dict[str, Any] = {
         "log_density": jnp.asarray(np.random.default_rng(1).normal(size=(4, 200))),
         "divergent": jnp.zeros((4, 200)).at[1, 5].set(1.0),
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -138,17 +139,24 @@ def test_our_likelihoods_keep_their_contract(name):
 class Tempered(dist.Normal):
     """Its density is not normalised: the scale is left out."""
 
+    loc: Any
+    scale: Any
+
     def log_prob(self, value):
         return -0.5 * ((value - self.loc) / self.scale) ** 2
 
 
 class Displaced(dist.Normal):
+    loc: Any
+
     @property
     def mean(self):
         return self.loc + 1.0
 
 
 class Infinite(dist.Normal):
+    loc: Any
+
     def log_prob(self, value):
         return jnp.where(value > self.loc, -jnp.inf, super().log_prob(value))
 

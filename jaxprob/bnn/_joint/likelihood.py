@@ -80,7 +80,7 @@ class NormalLikelihood(AbstractLikelihood):
     def __init__(self, scale: float | Float[Array, "*out"]):
         self.scale = positive("scale", scale)
 
-    def __call__(self, output: Float[Array, "*out"]) -> dist.Distribution:
+    def __call__(self, output: Float[Array, "*out"]) -> dist.Normal:
         return dist.Normal(output, self.scale)
 
     def check_targets(self, y: np.ndarray) -> None:
@@ -112,7 +112,7 @@ class HeteroscedasticNormal(AbstractLikelihood):
             raise ValueError(f"min_scale={min_scale}: it cannot be negative")
         self.min_scale = min_scale
 
-    def __call__(self, output: Any) -> dist.Distribution:
+    def __call__(self, output: Any) -> dist.Normal:
         if isinstance(output, tuple | list):
             if len(output) != 2:
                 raise ValueError(
@@ -143,7 +143,7 @@ class KnownNoiseLikelihood(AbstractLikelihood):
 
     accepts_any_output: ClassVar[bool] = True
 
-    def __call__(self, output: Any) -> dist.Distribution:
+    def __call__(self, output: Any) -> dist.Normal:
         if not isinstance(output, tuple | list) or len(output) != 2:
             raise ValueError(
                 "the output is no pair (mean, scale): wrap the model in KnownNoise, "

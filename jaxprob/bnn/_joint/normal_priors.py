@@ -26,7 +26,7 @@ class IsotropicNormal(eqx.Module):
     def __init__(self, scale: float | Float[Array, ""] = 1.0):
         self.scale = positive("scale", scale)
 
-    def __call__(self, path: str, leaf: Any) -> dist.Distribution:
+    def __call__(self, path: str, leaf: Any) -> dist.Normal:
         return dist.Normal(0.0, self.scale)
 
 
@@ -51,5 +51,5 @@ class FanInNormal(eqx.Module):
     def __init__(self, scale: float | Float[Array, ""] = 1.0):
         self.scale = positive("scale", scale)
 
-    def __call__(self, path: str, leaf: Any) -> dist.Distribution:
+    def __call__(self, path: str, leaf: Any) -> dist.Normal:
         return dist.Normal(0.0, self.scale / math.sqrt(fan_in(leaf)))

@@ -1,9 +1,8 @@
 """The contract of a denoiser: the object that losses, samplers and densities share."""
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,6 +16,11 @@ from .._types import Cond, Level, Scalar, Time
 from ..nn import AbstractConditioned, AbstractReader
 from .parameterisation import from_x0
 from .units import Units, along_leading
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 # At the last time of some schedules alpha is 0. Levels end here, where nothing is left
 # of the data in single precision and x_t / alpha is still finite.
@@ -49,7 +53,7 @@ class AbstractDenoiser(AbstractConditioned):
     such data. A denoiser of data of another scale should define it.
     """
 
-    schedule: eqx.AbstractVar[AbstractSchedule]
+    schedule: AbstractVar[AbstractSchedule]
 
     def __check_init__(self):
         _check_forwards(self)

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -9,6 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._types import PRNGKey
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractEncoder(eqx.Module):
@@ -19,7 +25,7 @@ class AbstractEncoder(eqx.Module):
     - `size`: of the vector that it returns.
     """
 
-    size: eqx.AbstractVar[int]
+    size: AbstractVar[int]
 
     @abc.abstractmethod
     def __call__(self, x: PyTree) -> Float[Array, " size"]:

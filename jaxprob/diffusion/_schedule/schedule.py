@@ -1,7 +1,7 @@
 """The contract of a schedule: two abstract methods and what follows from them."""
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -13,6 +13,11 @@ from .._types import Scalar, Time
 from .argument_checks import check_kind
 from .equations import check_equations
 from .inverse import inverse_increasing
+
+if TYPE_CHECKING:  # see _training/capabilities.py
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractSchedule(eqx.Module):
@@ -45,8 +50,8 @@ class AbstractSchedule(eqx.Module):
     ```
     """
 
-    t_min: eqx.AbstractVar[float]
-    t_max: eqx.AbstractVar[float]
+    t_min: AbstractVar[float]
+    t_max: AbstractVar[float]
 
     def __check_init__(self):
         # The closed forms of this package are checked by its tests instead.

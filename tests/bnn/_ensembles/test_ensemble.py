@@ -359,7 +359,8 @@ def test_what_no_member_trains_is_the_same_in_all(frozen, model, getkey):
             for i in range(2)
         ]
         assert not np.array_equal(*starts)
-        assert np.allclose(*(np.sort(np.ravel(w)) for w in starts))
+        first, second = (np.sort(np.ravel(w)) for w in starts)
+        assert np.allclose(first, second)
 
 
 @pytest.mark.slow
@@ -375,6 +376,7 @@ def test_memory_grows_linearly_with_the_members(model, data):
 
         compiled = jax.jit(step, donate_argnums=0).lower(arrays, jax.random.key(1))
         memory = compiled.compile().memory_analysis()
+        assert memory is not None
         return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 
     eight, sixteen, thirty_two = peak(8), peak(16), peak(32)

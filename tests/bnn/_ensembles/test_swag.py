@@ -47,6 +47,7 @@ def test_moments_are_those_of_the_recorded_path(problem, getkey, num):
     seen = path[22::3]
     assert int(state.count) == len(seen)
     posterior = method.posterior(state)
+    assert isinstance(posterior, bnn.SWAGPosterior)
     assert np.allclose(
         problem.vector(posterior.mean()), seen.mean(0), rtol=0.0, atol=1e-10
     )
@@ -85,6 +86,7 @@ def test_the_diagonal_is_half_the_stationary_variance_of_sgd(problem, getkey):
     )
     state, path = run(method, problem, 60_000, getkey(), batch_size)
     posterior = method.posterior(state)
+    assert isinstance(posterior, bnn.SWAGPosterior)
     design = np.asarray(problem.design(problem.x))
     noise2, prior2, rows = problem.noise**2, problem.prior_scale**2, 12
     mode = np.asarray(problem.mean)
@@ -131,7 +133,10 @@ def test_multi_swag_is_an_ensemble_of_them(problem, getkey):
     )
     posterior = ensemble.posterior(state)
     each = [method.posterior(ensemble.member(state, i)) for i in range(2)]
-    assert np.allclose(posterior.member(1).variance, each[1].variance)
+    second = posterior.member(1)
+    assert isinstance(second, bnn.SWAGPosterior)
+    assert isinstance(each[1], bnn.SWAGPosterior)
+    assert np.allclose(second.variance, each[1].variance)
     assert isinstance(bnn.Mixture(each).sample(key=getkey()), eqx.nn.Linear)
 
 
@@ -147,6 +152,7 @@ def test_a_density_over_part_of_a_model(x64, getkey):
         key = getkey()
         state, _ = eqx.filter_jit(method.update)(state, (x, x[:, :1]), key=key)
     posterior = method.posterior(state)
+    assert isinstance(posterior, bnn.SWAGPosterior)
     draw = posterior.sample(key=getkey())
     assert np.array_equal(draw.layers[1].weight, model.layers[1].weight)
     vector, mean = (

@@ -74,7 +74,9 @@ def test_a_head_by_nuts_has_the_exact_moments(scene):
     net, joint, problem, data = scene
     chains = bnn.NUTS(joint, num_warmup=200, num_draws=1000)
     found = posterior(net, joint, {"head": chains}, data)
+    assert isinstance(found, bnn.BlocksPosterior)
     part = found.parts[0]
+    assert isinstance(part, bnn.DrawsPosterior)
     draws = np.concatenate([part.draws.head.weight[:, :, 0], part.draws.head.bias], -1)
     covariance = np.asarray(problem.covariance)
     sd = np.sqrt(np.diag(covariance))

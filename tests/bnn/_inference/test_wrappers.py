@@ -1,6 +1,7 @@
 """Wrappers of methods, over every method and over each other: nothing is lost."""
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -62,7 +63,7 @@ WRAPPERS = {
 }
 
 
-def make(wrapper, name):
+def make(wrapper, name) -> tuple[Any, Any]:
     row, learner = WRAPPERS[wrapper], LEARNERS[name]()
     if row.takes is None or name in row.takes:
         return row.make(learner), row.expected(learner)
@@ -142,7 +143,11 @@ def test_a_capability_without_an_answer_is_an_error():
         def init(self, model, *, key):
             raise NotImplementedError
 
-        _descent = posterior = init
+        def posterior(self, state, batches=None, *, key=None):
+            raise NotImplementedError
+
+        def _descent(self, model):
+            raise NotImplementedError
 
     try:
         with pytest.raises(TypeError, match=r"MCDropout .* no answer to AbstractNews"):
@@ -153,7 +158,9 @@ def test_a_capability_without_an_answer_is_an_error():
             class Forgetful(bnn.AbstractPostHoc):
                 forwards = dict.fromkeys(ENDS_OTHERWISE, Withheld("it ends so"))
                 method: bnn.AbstractInference
-                posterior = None
+
+                def posterior(self, state, batches=None, *, key=None):
+                    raise NotImplementedError
     finally:
         contract.CAPABILITIES.remove(AbstractNews)
 
@@ -194,14 +201,15 @@ def test_dropout_over_laplace_has_its_weights():
 @pytest.mark.slow
 def test_blocks_over_an_ensemble_are_inferred_given_each_member():
     laplace = bnn.Laplace(point())
-    method = bnn.Blocks(ensemble(), {"head": laplace})
+    inner = ensemble()
+    method = bnn.Blocks(inner, {"head": laplace})
     state = method.init(NET, key=KEY)
     posterior = method.posterior(state, [BATCH], key=KEY)
     assert isinstance(posterior, bnn.Mixture)
     expected = {float(w) for w in state.model.body.weight[:, 0, 0]}
     assert set(heads(posterior).tolist()) == expected
     for index, part in enumerate(posterior.components):
-        member = method.method.member(state, index)
+        member = inner.member(state, index)
         alone = bnn.Blocks(point(), {"head": laplace})
         single = alone.posterior(member, [BATCH], key=KEY)
         assert np.allclose(part.mean().head.weight, single.mean().head.weight)

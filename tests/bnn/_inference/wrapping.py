@@ -5,6 +5,7 @@ A new capability joins `CHECKS`; a new wrapper joins the table of a test beside 
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -64,7 +65,7 @@ def ensemble(method=None, **settings):
     return bnn.DeepEnsemble(method, 3, make="shuffled", **settings)
 
 
-CHAINS = {"num_warmup": 0, "thin": 1, "num_draws": 2, "num_chains": 2}
+CHAINS: dict[str, Any] = {"num_warmup": 0, "thin": 1, "num_draws": 2, "num_chains": 2}
 
 LEARNERS: dict[str, Callable[[], bnn.AbstractInference]] = {
     "MAP": point,

@@ -55,6 +55,7 @@ def design(batch):
 
 
 def test_it_is_scaled_by_the_rows_that_were_counted():
+    assert MODEL.bias is not None
     weights = np.concatenate([np.ravel(MODEL.weight), np.ravel(MODEL.bias)])
     total = 0.0
     for batch in BATCHES:

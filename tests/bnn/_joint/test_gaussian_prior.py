@@ -1,5 +1,7 @@
 """A Gaussian posterior as the next prior: streams of conjugate data are exact."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ def joint_of(problem, prior, **settings):
     return bnn.LogJoint(likelihood, prior, len(problem.y), **settings)
 
 
-def laplace_at(problem, prior, mean, structure="full", **settings):
+def laplace_at(problem, prior, mean, structure: Any = "full", **settings):
     """Laplace at a given mode of the rows of a problem."""
     joint = joint_of(problem, prior, **settings)
     method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure)
@@ -90,13 +92,14 @@ def test_two_halves_are_the_batch_posterior(x64, structure):
     spread = design_of(x) @ np.linalg.solve(precision, design_of(x).T)
     assert close(outputs[:, 0], design_of(x) @ mean)
     assert close(covariance[:, 0, :, 0], spread)
-    truth = stats.multivariate_normal(mean, np.linalg.inv(precision))
+    inverse: Any = np.linalg.inv(precision)
+    truth = stats.multivariate_normal(mean, inverse)
     model = at(problem, jnp.asarray(mean + 0.1))
     assert close(late.log_prob(model), truth.logpdf(mean + 0.1))
     assert close(late.as_prior().log_prob(model), truth.logpdf(mean + 0.1))
     # log p(second | first) is what the second half adds to the evidence.
     design = design_of(problem.x)
-    marginal = NOISE**2 * np.eye(30) + design / tau @ design.T
+    marginal: Any = NOISE**2 * np.eye(30) + design / tau @ design.T
     evidence = stats.multivariate_normal(np.zeros(30), marginal).logpdf(problem.y)
     assert close(early.log_evidence() + late.log_evidence(), evidence)
 
@@ -378,11 +381,11 @@ def test_the_nearest_kronecker_product_is_that_of_the_singular_pair(x64):
     from jaxprob.bnn._laplace.sum_of_curvatures import dense, sum_of_curvatures
 
     curvatures = [bnn.KroneckerCurvature((b,)) for b in blocks]
-    total = sum(np.kron(b.outputs[0], b.inputs[0]) for b in blocks)
+    total: Any = sum(np.kron(b.outputs[0], b.inputs[0]) for b in blocks)
     assert close(dense(curvatures[0]) + dense(curvatures[1]), total)
     rearranged = total.reshape(2, 3, 2, 3).transpose(0, 2, 1, 3).reshape(4, 9)
     u, s, v = np.linalg.svd(rearranged)
     nearest = s[0] * np.kron(u[:, 0].reshape(2, 2), v[0].reshape(3, 3))
-    found = sum_of_curvatures(*curvatures)
+    found: Any = sum_of_curvatures(*curvatures)
     assert close(dense(found), nearest)
     assert np.linalg.eigvalsh(found.blocks[0].outputs).min() > 0

@@ -1,6 +1,7 @@
 """Priors with scales of their own: Student's t in closed form, and its samples."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,9 +19,9 @@ SHAPE, RATE = 2.5, 0.4
 
 def expected(vectors):
     """Log-density of each row as a multivariate t with 2a degrees of freedom."""
-    law = scipy.stats.multivariate_t(
-        loc=np.zeros(vectors.shape[1]), shape=RATE / SHAPE, df=2 * SHAPE
-    )
+    shape: Any = RATE / SHAPE
+    df: Any = 2 * SHAPE
+    law = scipy.stats.multivariate_t(np.zeros(vectors.shape[1]), shape, df)
     return np.sum(law.logpdf(vectors))
 
 
@@ -104,7 +105,7 @@ def test_an_input_without_use_is_switched_off():
     prior = bnn.HierarchicalNormal("input", 1.0, 0.1)
     law = prior("w", jnp.zeros((50, 2)))
 
-    def gain(size):
+    def gain(size) -> Any:
         weights = jnp.stack([jnp.zeros(50), jnp.full(50, size)], axis=1)
         return law.log_prob(weights)
 

@@ -1,5 +1,7 @@
 """The log joint: scaling by N/B, temperature, priors by leaf, errors that teach."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -114,7 +116,9 @@ def test_prior_scales(model):
     by_path = bnn.PriorByPath(
         {"layers.0": bnn.IsotropicNormal(0.1), "*.bias": dist.Laplace(0.0, 1.0)}
     )
-    assert np.allclose(by_path("layers.0.bias", model.bias).scale, 0.1)
+    first = by_path("layers.0.bias", model.bias)
+    assert isinstance(first, dist.Normal)
+    assert np.allclose(first.scale, 0.1)
     assert isinstance(by_path("layers.1.bias", model.bias), dist.Laplace)
     with pytest.raises(ValueError, match=r"no prior for the leaf layers.1.weight"):
         by_path("layers.1.weight", model.weight)
@@ -170,12 +174,13 @@ def test_wrong_kinds_of_targets_are_refused(data, model, getkey):
 
 
 def test_bad_settings_are_refused():
+    make: Any = bnn.LogJoint
     with unhooked():
         with pytest.raises(TypeError, match="num_data"):
-            bnn.LogJoint(bnn.NormalLikelihood(1.0), dist.Normal(0.0, 1.0))
+            make(bnn.NormalLikelihood(1.0), dist.Normal(0.0, 1.0))
         for bad in (0, -3, 2.5, None):
             with pytest.raises(ValueError, match="rows of the training set"):
-                bnn.LogJoint(bnn.NormalLikelihood(1.0), dist.Normal(0.0, 1.0), bad)
+                make(bnn.NormalLikelihood(1.0), dist.Normal(0.0, 1.0), bad)
         with pytest.raises(ValueError, match="temperature=0"):
             joint_with(temperature=0.0)
         with pytest.raises(TypeError, match="likelihood='normal'"):
@@ -192,8 +197,12 @@ def test_a_prior_that_excludes_the_start_is_refused(model):
     with pytest.raises(ValueError, match=r"prior of weight.*reaches all real"):
         bnn.check_prior(dist.HalfNormal(1.0), random)
     bnn.check_prior(dist.Laplace(0.0, 1.0), random)
+
+    def no_prior(path, leaf) -> Any:
+        return 3
+
     with pytest.raises(TypeError, match="the prior of weight is 3"):
-        bnn.check_prior(lambda path, leaf: 3, params)
+        bnn.check_prior(no_prior, params)
     with pytest.raises(ValueError, match=r"the prior of weight has shape \(5,\)"):
         bnn.check_prior(dist.Normal(jnp.zeros(5), 1.0), params)
 

@@ -1,5 +1,8 @@
 """A link inside the model predicts as the same link inside the likelihood does."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,7 @@ class Linked(eqx.Module):
     """A network that ends in a function."""
 
     net: eqx.nn.MLP
-    link: object = eqx.field(static=True)
+    link: Callable = eqx.field(static=True)
 
     def __call__(self, x):
         return self.link(self.net(x))
@@ -72,6 +75,7 @@ def test_a_straight_line_is_one_before_the_link(name, x64):
     outputs, link, likelihood = CASES[name]
     z, move = jnp.linspace(-0.5, 1.0, outputs), jnp.linspace(3.0, -9.0, outputs)
     found = output_link(likelihood, jax.eval_shape(link, z))
+    assert found is not None
     out, tangent = jax.jvp(lambda z: found.inverse(link(z)), (z,), (move,))
     moved = found.forward(jax.tree.map(jnp.add, out, tangent))
     pairs = zip(jax.tree.leaves(moved), jax.tree.leaves(link(z + move)), strict=True)
@@ -84,14 +88,19 @@ def test_the_place_of_the_softmax_changes_nothing(x64):
     key = jax.random.key(0)
     net = eqx.nn.MLP(2, 3, 4, 1, jnp.tanh, key=key)
     x = jax.random.normal(key, (12, 2))
+
+    def likelihood(p) -> Any:
+        return dist.Categorical(probs=p)
+
     found = []
-    for link, likelihood in (
-        (jax.nn.softmax, lambda p: dist.Categorical(probs=p)),
+    places: tuple[tuple[Callable, Any], ...] = (
+        (jax.nn.softmax, likelihood),
         (lambda z: z, bnn.CategoricalLikelihood()),
-    ):
-        joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=12)
+    )
+    for link, family in places:
+        joint = bnn.LogJoint(family, bnn.IsotropicNormal(1.0), num_data=12)
         posterior = posterior_of(joint, Linked(net, link), x, jnp.arange(12) % 3)
-        predictive = bnn.predict(posterior, likelihood, 5 * x, key=key, num_samples=20)
+        predictive = bnn.predict(posterior, family, 5 * x, key=key, num_samples=20)
         drawn = jax.vmap(posterior.sample_function(key=key))(5.0 * x)
         found.append((predictive.outputs, drawn, posterior.log_evidence()))
     (inside, drawn_inside, first), (outside, drawn_outside, second) = found
@@ -99,10 +108,6 @@ def test_the_place_of_the_softmax_changes_nothing(x64):
     assert np.allclose(drawn_inside, jax.nn.softmax(drawn_outside), rtol=1e-6)
     assert np.allclose(first, second, rtol=1e-8)
     # Inside jit predictions are another program, a loop.
-
-    def likelihood(p):
-        return dist.Categorical(probs=p)
-
     model = Linked(net, jax.nn.softmax)
     joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=12)
     posterior = posterior_of(joint, model, x, jnp.arange(12) % 3)
@@ -138,9 +143,11 @@ def test_outputs_that_nothing_can_link_are_an_error(x64):
 def test_a_gaussian_over_probabilities_is_told_of():
     key = jax.random.key(0)
     model = Linked(eqx.nn.MLP(2, 3, 4, 1, jnp.tanh, key=key), jax.nn.softmax)
-    joint = bnn.LogJoint(
-        lambda p: dist.Categorical(probs=p), bnn.IsotropicNormal(1.0), num_data=4
-    )
+
+    def likelihood(p) -> Any:
+        return dist.Categorical(probs=p)
+
+    joint = bnn.LogJoint(likelihood, bnn.IsotropicNormal(1.0), num_data=4)
     x = jax.random.normal(key, (4, 2))
     posterior = posterior_of(joint, model, x, jnp.arange(4) % 3)
     with pytest.warns(UserWarning, match="probabilities, rates or scales"):
@@ -151,7 +158,7 @@ def test_which_outputs_are_constrained():
     """By what the likelihood does with them, not by its class."""
     vector = jax.ShapeDtypeStruct((3,), jnp.float32)
 
-    def columns(likelihood, output=vector):
+    def columns(likelihood, output: Any = vector):
         link = output_link(likelihood, output)
         return None if link is None else link.columns
 

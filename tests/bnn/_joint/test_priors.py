@@ -87,6 +87,7 @@ def test_the_prior_predictive_of_a_linear_model(x64, getkey):
         prior, bnn.NormalLikelihood(0.4), x, key=getkey(), num_samples=num
     )
     spread = 1.5**2 * np.sum(np.asarray(x) ** 2, 1)
+    assert model.bias is not None
     mean = np.asarray(predictive.mean) - model.bias
     assert np.all(np.abs(mean) < 5 * np.sqrt(spread / num))
     ratio = np.asarray(predictive.variance - 0.4**2) / spread

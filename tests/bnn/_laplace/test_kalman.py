@@ -183,7 +183,9 @@ def test_predictions_and_files(tmp_path):
     posterior = posterior.update(x, x[:, :1])
     path = tmp_path / "online.safetensors"
     bnn.save_posterior(path, posterior)
-    found = bnn.load_posterior(path).update(x, x[:, :1])
+    loaded = bnn.load_posterior(path)
+    assert isinstance(loaded, bnn.KalmanPosterior)
+    found = loaded.update(x, x[:, :1])
     again = posterior.update(x, x[:, :1])
     assert np.array_equal(found.precision, again.precision)
     predictive = bnn.predict(found, found.likelihood, x, key=KEY, num_samples=2000)

@@ -1,5 +1,7 @@
 """Laplace is exact on linear regression, in every structure that can hold it."""
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ def at_mode(problem, key):
     return jaxprob.tree.ravel(model)[1](problem.mean)
 
 
-def laplace(joint, structure="full", **kwargs):
+def laplace(joint, structure: Any = "full", **kwargs) -> Any:
     return bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, **kwargs)
 
 
@@ -169,7 +171,7 @@ def test_tuning_finds_the_prior_of_highest_evidence(problem, getkey):
     method = laplace(joint)
     state = method.init(at_mode(problem, getkey()))
     posterior = method.posterior(state, [(problem.x, problem.y)])
-    tuned = bnn.tune_prior(posterior)
+    tuned: Any = bnn.tune_prior(posterior)
     # With the mode held fixed: a root of the derivative, on a fine grid.
     grid = tuned.prior.scale * jnp.linspace(0.8, 1.25, 451)
     values = jax.vmap(
@@ -435,10 +437,10 @@ def test_a_precision_that_float32_cannot_hold_is_rejected(getkey):
 def test_the_pass_over_the_data_multiplies_in_full_precision(network):
     """Whatever a GPU would do by default: nothing is left of a rounded matrix."""
     joint, model, batch = network
-    seen = set()
+    seen, config = set(), cast(Any, jax.config)
 
     def apply(model, x, *, key):
-        seen.add(jax.config.jax_default_matmul_precision)
+        seen.add(config.jax_default_matmul_precision)
         return model(x)
 
     joint = eqx.tree_at(lambda j: j.apply, joint, apply)

@@ -1,5 +1,7 @@
 """Curvature: units, constant outputs, forms of one likelihood, what is lost."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxprob import bnn
 from jaxprob.bnn._laplace import curvature_pass as _laplace_pass
 
 
-def fit(joint, model, batch, structure="full", **kwargs):
+def fit(joint, model, batch, structure: Any = "full", **kwargs) -> Any:
     method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, **kwargs)
     return method.posterior(method.init(model), [batch])
 
@@ -28,7 +30,7 @@ def covariance(posterior):
 class Weighted(dist.Distribution):
     """A row whose log-likelihood counts so much: no class of numpyro's."""
 
-    support = dist.constraints.real
+    support: Any = dist.constraints.real
 
     def __init__(self, base, weight):
         self.base, self.weight = base, weight
@@ -271,4 +273,6 @@ def test_a_thousand_classes_take_bounded_memory(structure, getkey):
         )
 
     compiled = jax.jit(sums).lower(batch).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 2**28
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 2**28

@@ -1,5 +1,7 @@
 """Convolutions, low rank, other likelihoods: each against a matrix made by hand."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import jaxprob
 from jaxprob import bnn
 
 
-def laplace(joint, structure="full", **kwargs):
+def laplace(joint, structure: Any = "full", **kwargs) -> Any:
     return bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, **kwargs)
 
 
@@ -235,7 +237,7 @@ def test_a_likelihood_without_curvature_is_told_of(structure, getkey):
     """A density of the user's that is piecewise linear: what is left is the prior."""
 
     class Absolute(dist.Distribution):
-        support = dist.constraints.real
+        support: Any = dist.constraints.real
 
         def __init__(self, loc):
             self.loc = loc

@@ -2,6 +2,8 @@
 blocks.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from jaxprob.diffusion import nn
 NOISE = 0.5
 
 
-def fit(model, x, y, structure="kronecker", likelihood=None, **kwargs):
+def fit(model, x, y, structure: Any = "kronecker", likelihood=None, **kwargs) -> Any:
     likelihood = likelihood or bnn.NormalLikelihood(NOISE)
     joint = bnn.LogJoint(likelihood, bnn.FanInNormal(), num_data=len(x))
     method = bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, **kwargs)
@@ -44,10 +46,11 @@ class Tokens(eqx.Module):
     average: bool = eqx.field(static=True)
 
     def __call__(self, x):
-        layer = self.layer
+        layer, bias = self.layer, self.layer.bias
+        assert bias is not None
         rows = {
             "vmap": lambda: jax.vmap(layer)(x),
-            "transposed product": lambda: x @ layer.weight.T + layer.bias[None],
+            "transposed product": lambda: x @ layer.weight.T + bias[None],
             "einsum of heads": lambda: self.heads(x),
             "scan": lambda: jax.lax.scan(lambda c, t: (c, layer(t)), 0, x)[1],
             "loop in a checkpoint": lambda: eqx.filter_checkpoint(self.nested)(x),
@@ -56,10 +59,9 @@ class Tokens(eqx.Module):
         return jnp.mean(rows, 0) if self.average else rows
 
     def heads(self, x):
-        weight = self.layer.weight.reshape(2, 2, 2)
-        return (
-            jnp.einsum("hoi,ti->tho", weight, x).reshape(3, 4) + self.layer.bias[None]
-        )
+        weight, bias = self.layer.weight.reshape(2, 2, 2), self.layer.bias
+        assert bias is not None
+        return jnp.einsum("hoi,ti->tho", weight, x).reshape(3, 4) + bias[None]
 
     def nested(self, x):
         @eqx.filter_jit
@@ -198,7 +200,7 @@ def test_other_leaves_have_their_own_blocks(x64, getkey):
 
 
 class Recurrent(eqx.Module):
-    cell: eqx.Module
+    cell: Any
     head: eqx.nn.Linear
 
     def __call__(self, x):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from jaxprob import bnn
 from jaxprob.bnn._laplace.newton import newton_ascent
@@ -42,7 +43,7 @@ def curvatures():
 
 def precision(posterior, name, factors):
     """Precision of the prior with each of its scales multiplied."""
-    scales, unravel = jax.flatten_util.ravel_pytree(PRIORS[name])
+    scales, unravel = ravel_pytree(PRIORS[name])
     prior = unravel(scales * jnp.asarray(factors)[: scales.size])
     return eqx.tree_at(lambda q: q.prior, posterior, prior).tau()
 

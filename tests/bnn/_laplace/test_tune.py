@@ -1,5 +1,7 @@
 """Evidence tunes priors of each layer and the noise; links from logits to classes."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from jaxprob import bnn
 from jaxprob.testing import LinearGaussian
 
 
-def laplace(joint, structure="full", **kwargs):
+def laplace(joint, structure: Any = "full", **kwargs) -> Any:
     return bnn.Laplace(bnn.MAP(joint, optax.sgd(0.1)), structure, **kwargs)
 
 
@@ -66,7 +68,7 @@ def test_another_noise_is_another_pass_over_the_data(regression):
 def test_tuning_ends_where_the_evidence_is_flat_in_every_scale(regression):
     method, state, batch = regression
     posterior = method.posterior(state, [batch])
-    tuned = bnn.tune_prior(posterior, noise=True)
+    tuned: Any = bnn.tune_prior(posterior, noise=True)
     assert tuned.log_evidence() > posterior.log_evidence() + 1.0
     assert set(tuned.prior.priors) == {"layers.0", "layers.1"}
     scales = [p.scale for p in tuned.prior.priors.values()]

@@ -1,5 +1,7 @@
 """The evidence from draws, where it is known."""
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -95,7 +97,8 @@ def test_evidence_with_an_edge_is_that_of_gamma_and_poisson(getkey):
     total, num = counts.sum(), len(counts)
     joint = bnn.LogJoint(bnn.PoissonLikelihood(), dist.Gamma(shape, rate), num)
     draws = jax.random.gamma(getkey(), shape + total, (4, 500)) / (rate + num)
-    posterior = bnn.DrawsPosterior(Rate(draws), Rate(None))
+    rest: Any = Rate(cast(Any, None))
+    posterior = bnn.DrawsPosterior(Rate(draws), rest)
     data = np.zeros(num, np.float32), counts
     exact = (
         shape * np.log(rate)

@@ -102,9 +102,9 @@ def test_another_run_in_the_same_folder_is_rejected(whole):
     with pytest.raises(ValueError, match=r"num_warmup was 24 and is 5\. Give"):
         again(dataclasses.replace(method, num_warmup=5), y, 3)
     joint = method.log_joint
-    colder = bnn.LogJoint(
-        joint.likelihood, joint.prior, joint.num_data, temperature=0.5
-    )
+    num_data = joint.num_data
+    assert isinstance(num_data, int)
+    colder = bnn.LogJoint(joint.likelihood, joint.prior, num_data, temperature=0.5)
     with pytest.raises(ValueError, match=r"log_joint was .*temperature=0\.5"):
         again(dataclasses.replace(method, log_joint=colder), y, 3)
     small = eqx.nn.Linear(1, "scalar", key=jax.random.key(0))
@@ -355,7 +355,7 @@ def test_cosine_cycles_are_those_of_the_paper():
     rates = np.asarray(jax.vmap(cycles)(jnp.asarray(steps)))
     expected = 0.15 * (np.cos(np.pi * (steps % 8) / 8) + 1)
     assert np.allclose(rates, expected, rtol=1e-6)
-    assert np.array_equal(jax.vmap(cycles.noisy)(steps), steps % 8 >= 4)
+    assert np.array_equal(jax.vmap(cycles.noisy)(jnp.asarray(steps)), steps % 8 >= 4)
     kept = np.asarray([cycles.num_kept(step, 3) for step in range(25)])
     # Of each eight updates the fifth and the last are kept.
     assert np.array_equal(np.flatnonzero(np.diff(kept)), [4, 7, 12, 15, 20, 23])
@@ -363,8 +363,9 @@ def test_cosine_cycles_are_those_of_the_paper():
         ({"peak": 0.0}, "peak=0.0"),
         ({"explore": 1.0}, "explore=1.0"),
     ):
+        changed: Any = {"peak": 0.3, "length": 8} | wrong
         with pytest.raises(ValueError, match=message):
-            bnn.CosineCycles(**{"peak": 0.3, "length": 8} | wrong)
+            bnn.CosineCycles(**changed)
 
 
 @pytest.mark.slow
@@ -376,7 +377,7 @@ def test_cyclical_draws_have_the_law_of_their_recursion(x64, friction):
     precision, mode = np.asarray(problem.precision), np.asarray(problem.mean)
     peak = float(12 * 0.5 / np.linalg.eigvalsh(precision).max())
     cycles = bnn.CosineCycles(peak, length=20, num_draws=2, explore=0.4)
-    settings = {"num_warmup": 0, "thin": 4, "num_draws": 4, "num_chains": 8000}
+    settings: Any = {"num_warmup": 0, "thin": 4, "num_draws": 4, "num_chains": 8000}
     if friction is None:
         method = bnn.SGLD(joint, cycles, **settings)
     else:

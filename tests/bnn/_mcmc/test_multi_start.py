@@ -1,5 +1,7 @@
 """Chains of a model with many local modes: a warning, and a start at the best."""
 
+from typing import Any
+
 import diffrax as dfx
 import equinox as eqx
 import jax
@@ -90,8 +92,9 @@ def test_a_loop_without_data_cannot_search(scene, getkey):
     method = bnn.NUTS(joint, initial="map")
     with pytest.raises(ValueError, match="it needs the data: run_chains"):
         jaxprob.fit(method, model, row, key=getkey(), num_steps=1)
+    wrong: Any = "mode"
     with unhooked(), pytest.raises(ValueError, match="'prior', 'model', 'map'"):
-        bnn.NUTS(joint, initial="mode")
+        bnn.NUTS(joint, initial=wrong)
 
 
 def test_nothing_to_climb_is_an_error(scene):
@@ -121,6 +124,7 @@ class Decay(eqx.Module):
             adjoint=dfx.ForwardMode(),
             max_steps=200,
         )
+        assert solution.ys is not None
         return solution.ys[:, 0]
 
 

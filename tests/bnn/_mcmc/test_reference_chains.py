@@ -7,6 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from jaxprob import bnn
 
@@ -135,7 +136,7 @@ def test_nuts_on_a_network(network):
     posterior = bnn.run_chains(
         method, model, data, key=jax.random.key(1), progress=False
     )
-    flat = jax.vmap(jax.vmap(lambda m: jax.flatten_util.ravel_pytree(m)[0]))
+    flat = jax.vmap(jax.vmap(lambda m: ravel_pytree(m)[0]))
     values = jax.vmap(jax.vmap(lambda w: function(w, GRID[:, None])))(
         flat(posterior.draws)
     )

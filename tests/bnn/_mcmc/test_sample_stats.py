@@ -70,6 +70,7 @@ def test_statistics_on_disk_are_those_in_memory(problem, tmp_path):
     path = tmp_path / "posterior.safetensors"
     bnn.save_posterior(path, memory)
     loaded = bnn.load_posterior(path, model=model)
+    assert isinstance(loaded, bnn.DrawsPosterior)
     assert np.array_equal(loaded.sample_stats["energy"], memory.sample_stats["energy"])
 
 

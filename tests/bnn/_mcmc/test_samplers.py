@@ -1,5 +1,7 @@
 """Samplers on linear regression: exact moments, and the bias that theory predicts."""
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -356,7 +358,7 @@ def test_the_integrator_reverses_and_its_energy_error_is_of_second_order(
     def kinetic(p, position=None):
         return 0.5 * jnp.sum(p**2)
 
-    step = velocity_verlet(density, kinetic)
+    step = velocity_verlet(density, cast(Any, kinetic))
 
     def travel(w, p, epsilon, num):
         value, gradient = jax.value_and_grad(density)(w)
@@ -385,7 +387,7 @@ def test_the_integrator_reverses_and_its_energy_error_is_of_second_order(
 
 @pytest.mark.slow
 def test_schedules_and_settings(problem, getkey):
-    schedule = optax.constant_schedule(0.01)
+    schedule: Any = optax.constant_schedule(0.01)
     model = problem.model(key=getkey())
     batch = (problem.x, problem.y)
     key = getkey()

@@ -12,6 +12,7 @@ def test_a_vector_is_the_random_leaves_and_nothing_else():
     model = eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0))
     leaves = WeightVector.of(model, "layers.1")
     last = model.layers[1]
+    assert last.bias is not None
     assert jnp.array_equal(
         leaves.vector, jnp.concatenate([last.weight.ravel(), last.bias])
     )

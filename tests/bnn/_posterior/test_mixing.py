@@ -1,5 +1,7 @@
 """R-hat and effective sample sizes against loops, invariances and known chains."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -80,21 +82,19 @@ def test_effective_sizes_of_an_autoregression():
     assert np.isclose(bnn.ess(x, "bulk"), expected, rtol=0.1)
     # The indicator's autocorrelation at lag k is that of two normals at a**k.
     end = scipy.stats.norm.ppf(0.05)
-    lags = 1.0 + 2.0 * sum(
-        (
-            scipy.stats.multivariate_normal.cdf(
-                [end, end], cov=[[1.0, a**k], [a**k, 1.0]]
-            )
-            - 0.05**2
-        )
-        / (0.05 * 0.95)
-        for k in range(1, 30)
-    )
+
+    def both(correlation):
+        """The probability that both of two normals are in the tail."""
+        cov: Any = [[1.0, correlation], [correlation, 1.0]]
+        return scipy.stats.multivariate_normal.cdf([end, end], cov=cov)
+
+    lags = 1.0 + 2.0 * sum((both(a**k) - 0.05**2) / (0.05 * 0.95) for k in range(1, 30))
     assert np.isclose(bnn.ess(x, "tail"), 4 * num / lags, rtol=0.1)
 
 
 def test_wrong_values():
     with pytest.raises(ValueError, match="4 draws of each chain"):
         bnn.ess(np.ones((2, 3)), "tail")
+    wrong: Any = "median"
     with unhooked(), pytest.raises(ValueError, match="'mean', 'bulk' or 'tail'"):
-        bnn.ess(np.ones((2, 4)), "median")
+        bnn.ess(np.ones((2, 4)), wrong)

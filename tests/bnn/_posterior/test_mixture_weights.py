@@ -94,6 +94,7 @@ def test_evidence_weighs_models_by_their_posterior_probability(x64, getkey):
     logs = np.array([float(problem.log_evidence) for problem in problems])
     evidence = jnp.stack([mode.log_evidence() for mode in modes])
     mixture = bnn.Mixture(modes, weights=jax.nn.softmax(evidence))
+    assert mixture.weights is not None
     assert np.allclose(mixture.weights, np.exp(logs - np.logaddexp(*logs)), rtol=1e-9)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -24,7 +25,7 @@ from ..modules import make
 
 # A process that is started here finds the programs that were compiled here.
 COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+    "JAX_COMPILATION_CACHE_DIR": str(cast(Any, jax.config).jax_compilation_cache_dir),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
@@ -76,7 +77,7 @@ def blocks(model):
     return bnn.BlocksPosterior(model, (flags,), (bnn.bayesianize(model, "layers.1"),))
 
 
-def dropout(model):
+def dropout(model) -> Any:
     layers = [model.layers[0], eqx.nn.Dropout(0.2)]
     return bnn.DropoutPosterior(bnn.PointPosterior(eqx.nn.Sequential(layers)))
 

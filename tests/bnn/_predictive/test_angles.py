@@ -88,6 +88,7 @@ def test_the_information_is_the_mean_squared_score(name, x64):
     weights = weights * 2 * jnp.pi / 400
     expected = jnp.einsum("n,ni,nj->ij", weights, scores, scores)
     root = information_root(likelihood, lambda flat: flat, output)
+    assert root is not None
     np.testing.assert_allclose(root.T @ root, expected, rtol=1e-8, atol=1e-12)
 
 

@@ -1,5 +1,7 @@
 """A predictive put right on held-out rows: the same mixture, stretched or tempered."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -96,7 +98,7 @@ def test_the_stretched_mixture_is_that_mixture(regression):
     calibrated, y, _ = regression
     means = np.asarray(calibrated.uncalibrated.outputs)
     centre, scale = means.mean(1), float(calibrated.scale)
-    parts = scipy.stats.norm(
+    parts: Any = scipy.stats.norm(
         centre[:, None] + scale * (means - centre[:, None]), 0.5 * scale
     )
     density = parts.logpdf(y[:, None]).sum(-1)

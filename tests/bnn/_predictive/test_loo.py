@@ -57,6 +57,7 @@ def test_loo_is_that_of_refits(problem, posterior):
     mean, variance = problem.predictive(problem.x)
     inside = scipy.stats.norm.logpdf(problem.y, mean, np.sqrt(variance))
     assert np.isclose(found.num_parameters, (inside - exact).sum(), rtol=0.05)
+    assert found.pareto_k is not None
     assert np.all(found.pareto_k < found.largest_k)
     assert "0 of 30 k-hat above 0.70" in repr(found)
 
@@ -77,6 +78,7 @@ def test_an_outlier_has_a_large_k(problem, posterior):
     y = problem.y.at[4].add(12.0)
     with pytest.warns(UserWarning, match=r"k-hat are above 0.70, of row 4 \("):
         found = bnn.loo(posterior, problem.log_joint(), (problem.x, y))
+    assert found.pareto_k is not None
     assert found.pareto_k.argmax() == 4
     with pytest.warns(UserWarning, match="the first of them row 4"):
         bnn.waic(posterior, problem.log_joint(), (problem.x, y))

@@ -1,5 +1,7 @@
 """The predictive mixture: its algebra, its independence of chunks, its exact cases."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -278,7 +280,7 @@ def test_posterior_samples_of_a_linear_model_match_the_exact_predictive(x64, get
     assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 / num))
     for q in (0.05, 0.5, 0.975):
         # At most that of a plain sample, whose share below has variance q (1 - q) / n.
-        exact = scipy.stats.norm(mean, np.sqrt(variance))
+        exact: Any = scipy.stats.norm(mean, np.sqrt(variance))
         error = np.sqrt(q * (1 - q) / num) / exact.pdf(exact.ppf(q))
         assert np.all(np.abs(predictive.quantile(q) - exact.ppf(q)) < 5 * error)
 

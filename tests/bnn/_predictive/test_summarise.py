@@ -1,5 +1,7 @@
 """The table of a posterior: exact values, names, text."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,8 @@ class Oscillator(eqx.Module):
 @pytest.fixture
 def posterior(getkey):
     draws = Oscillator(jax.random.normal(getkey(), (4, 250, 2)), jnp.ones((4, 250)))
-    return bnn.DrawsPosterior(draws, Oscillator(None, None))
+    nothing: Any = None
+    return bnn.DrawsPosterior(draws, Oscillator(nothing, nothing))
 
 
 def period(model):
@@ -80,8 +83,9 @@ def test_a_posterior_that_is_no_list_is_sampled(getkey):
 
 
 def test_wrong_arguments(posterior):
+    unnamed: Any = [period]
     with unhooked(), pytest.raises(TypeError, match="by name"):
-        bnn.summarise(posterior, [period])
+        bnn.summarise(posterior, unnamed)
     with pytest.raises(ValueError, match="levels in"):
         bnn.summarise(posterior, probs=(5.0, 95.0))
     few = bnn.DrawsPosterior({"w": jnp.zeros((1, 3))}, {"w": None})

@@ -1,5 +1,7 @@
 """Gaussians with correlations become the posterior itself on linear regression."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -41,9 +43,9 @@ def full_rank(joint, num_steps, **kwargs):
 
 
 def low_rank(joint, num_steps, **kwargs):
-    kwargs = {"stick_the_landing": True} | kwargs
+    settings: Any = {"stick_the_landing": True} | kwargs
     return bnn.LowRankVI(
-        joint, decaying(0.03, num_steps), rank=4, num_samples=4, **kwargs
+        joint, decaying(0.03, num_steps), rank=4, num_samples=4, **settings
     )
 
 

@@ -1,5 +1,7 @@
 """IVON: the published update, line by line, and where it ends."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -57,7 +59,7 @@ def test_every_step_is_the_published_update(x64, getkey, rescale):
         trust_radius=np.inf,
         **settings,
     )
-    state = optimizer.init(params)
+    state: Any = optimizer.init(params)
     vector = np.array([*params["a"], params["b"]])
     # The line "optionally" of the algorithm: alpha <- (h0 + delta) alpha.
     rate = alpha * (h0 + delta) if rescale else alpha
@@ -68,6 +70,7 @@ def test_every_step_is_the_published_update(x64, getkey, rescale):
     def loss(p):
         return jnp.sum(jnp.cos(p["a"]) ** 2) + jnp.exp(p["b"]) * p["a"][0]
 
+    ours: Any
     for _ in range(6):
         drawn = bnn.sample_ivon(params, state, key=getkey())
         grads = jax.grad(loss)(drawn)
@@ -106,6 +109,7 @@ def test_clipping_bounds_each_entry(getkey):
     )
     state = optimizer.init(params)
     grads = jnp.array([5.0, -1e-4])
+    updates: Any
     updates, _ = optimizer.update(grads, state, params, drawn=params)
     expected = -0.5 * np.array([1e-3, -1e-4 / 0.99999])
     assert np.allclose(updates, expected, rtol=1e-4)

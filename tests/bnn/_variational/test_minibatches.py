@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jaxprob
 from jaxprob import bnn
@@ -57,7 +58,7 @@ def stepper(name, problem, temperature):
             out = method.gradient(state, batch, key=jax.random.key(4))
         else:
             out, _ = method.update(state, batch, key=jax.random.key(4))
-        return jax.flatten_util.ravel_pytree(eqx.filter(out, eqx.is_inexact_array))[0]
+        return ravel_pytree(eqx.filter(out, eqx.is_inexact_array))[0]
 
     return move
 

@@ -1,5 +1,7 @@
 """Any module can be made Bayesian: a table of modules, and which leaves are chosen."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ class Own(eqx.Module):
     matrix: jax.Array
     gain: jax.Array
     count: jax.Array
-    activation: object
+    activation: Callable
     head: eqx.nn.Linear
     name: str = eqx.field(static=True)
 
@@ -188,6 +190,7 @@ def test_random_leaves_that_are_there_are_kept(getkey):
     layer = bnn.BayesianLinear(3, 4, key=getkey(), scale=0.7)
     model = eqx.nn.Sequential([layer, eqx.nn.Linear(4, 1, key=getkey())])
     twice = bnn.bayesianize(model, scale=0.01).tree
+    assert isinstance(layer.weight, bnn.Gaussian)
     assert jnp.array_equal(twice.layers[0].weight.rho, layer.weight.rho)
     assert len(bnn.random_leaves(twice)) == 4
     again = bnn.bayesianize(twice, scale=0.3).tree

@@ -1,5 +1,7 @@
 """Layers that draw their own weights: moments, estimators, and use in other code."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -56,6 +58,7 @@ def test_kl_covers_weight_and_bias(name, getkey):
 def test_of_keeps_the_weights_as_means(getkey):
     linear = eqx.nn.Linear(3, 2, key=getkey())
     layer = bnn.BayesianLinear.of(linear, scale=0.3, estimator="local")
+    assert isinstance(layer.weight, bnn.Gaussian)
     assert np.array_equal(layer.weight.mean, linear.weight)
     assert layer.estimator == "local"
     conv = eqx.nn.Conv2d(1, 2, 3, padding=1, key=getkey())
@@ -101,6 +104,8 @@ def test_preactivations_have_the_moments_of_the_estimator(estimator, getkey):
     num = 40_000
     out = np.asarray(outputs(layer, x, num, getkey()))
     weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, bnn.Gaussian)
+    assert isinstance(bias, bnn.Gaussian)
     mean = np.asarray(x @ weight.mean.T) + np.asarray(bias.mean)
     variance = np.asarray(x**2 @ (weight.scale**2).T) + np.asarray(bias.scale**2)
     assert np.all(np.abs(out.mean(0) - mean) < 5 * np.sqrt(variance / num))
@@ -155,8 +160,9 @@ def test_local_has_a_gradient_at_zero_input(getkey):
 
 
 def test_an_unknown_estimator_is_refused(getkey):
+    wrong: Any = "exact"
     with unhooked(), pytest.raises(ValueError, match="estimator='exact'"):
-        bnn.BayesianLinear(1, 1, key=getkey(), estimator="exact")
+        bnn.BayesianLinear(1, 1, key=getkey(), estimator=wrong)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Random leaves: their algebra against numpyro, their noise, their gradients."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -78,7 +80,7 @@ def test_no_two_leaves_share_noise(getkey):
 
 
 def test_sampling_gives_a_model_of_the_same_class_and_leaves_the_rest(getkey):
-    leaf = bnn.Gaussian.of(jnp.ones(3), 0.5)
+    leaf: Any = bnn.Gaussian.of(jnp.ones(3), 0.5)
     tree = Pair(a=leaf, b=jnp.arange(3.0))
     model = bnn.sample_leaves(tree, key=getkey())
     assert isinstance(model, Pair)

@@ -1,6 +1,7 @@
 """The denoiser contract: exact answers, conversions, preconditioning, refusals."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ def test_a_perfect_network_gives_the_exact_denoiser(name, predict, x64, getkey):
     schedule = SCHEDULES[name]()
     exact = GaussianMixtureDenoiser(eight_gaussians(0.2), schedule)
     mean, std = jnp.array([3.0, -40.0]), jnp.array([0.7, 1e-3])
-    settings = {"mean_data": np.asarray(mean), "sigma_data": np.asarray(std)}
+    settings: Any = {"mean_data": np.asarray(mean), "sigma_data": np.asarray(std)}
     for t in times(schedule, 5):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         scale = jnp.sqrt(alpha**2 + sigma**2)

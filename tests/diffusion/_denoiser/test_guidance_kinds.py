@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -76,7 +77,11 @@ def test_each_sample_has_its_strength_and_its_negative_condition():
 
 def test_strength_by_level_is_the_formula(x64):
     x, cond = jnp.array([0.3]), jnp.asarray(1)
-    guided = Guided(Classes(), lambda level: 2.0 / (1.0 + level), interval=(0.1, 2.0))
+
+    def strength(level) -> Any:
+        return 2.0 / (1.0 + level)
+
+    guided = Guided(Classes(), strength, interval=(0.1, 2.0))
     for level in (0.05, 0.5, 3.0):
         conditional = Classes().denoise(x, level, cond)
         free = Classes().denoise(x, level)
@@ -139,7 +144,10 @@ def test_autoguidance_follows_the_exact_flow(x64):
     expected = x * shrink(1.0) ** (1.0 + w) / shrink(1.5) ** w
     assert jnp.allclose(got, expected, atol=1e-6)
     outside = Autoguided(
-        InUnits(gaussian(1.0)), InUnits(gaussian(1.5)), w, interval=(0.1, 1.0)
+        InUnits(gaussian(1.0)),
+        InUnits(gaussian(1.5)),
+        w,
+        interval=(0.1, 1.0),
     )
     assert jnp.allclose(outside.denoise(x, 2.0), gaussian(1.0).denoise(x, 2.0))
 
@@ -188,8 +196,8 @@ def test_a_user_may_have_a_null_of_his_own():
     cond = jnp.full(400, 3.0)
     guided = Guided(denoiser, 2.0, null=-1.0)
     assert jnp.allclose(guided.denoise(x[0], 0.5, cond[0]), 3.0 + 2.0 * 4.0)
-    settings = {"cond_dropout": 0.25, "null": -1.0}
-    value, _ = DenoisingLoss("x0", **settings)(denoiser, (x, cond), key=KEY)
+    loss = DenoisingLoss("x0", cond_dropout=0.25, null=-1.0)
+    value, _ = loss(denoiser, (x, cond), key=KEY)
     # The error is 9 with the condition and 1 with the null.
     rate = (9.0 - value) / 8.0
     assert abs(rate - 0.25) < 5.0 * (0.25 * 0.75 / 400) ** 0.5
@@ -227,6 +235,8 @@ def test_conditions_are_left_out_independently(kind):
 
     num, rates = 4000, {"a": 0.2, "b": 0.6}
     x, cond = jnp.zeros((num, 1)), {"a": jnp.ones(num), "b": jnp.ones(num)}
+    loss: Any
+    batch: Any = ()
     for column, share in enumerate((0.8, 0.4, 0.8 * 0.4)):
         net = functools.partial(there, column)
         if kind == "denoising":

@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +148,7 @@ def test_every_sampler_follows_the_scale(name):
     for scale in (1e-3, 1.0, 100.0):
         net = Preconditioned(bent, EDM(), sigma_data=scale, mean_data=3.0 * scale)
         draw = sample(net, sampler, key=KEY, num_samples=6, shape=(2,), trajectory=True)
+        assert draw.path is not None
         draws.append((draw.x_0 / scale - 3.0, draw.path / scale - 3.0))
     for x_0, path in draws:
         assert jnp.allclose(x_0, draws[1][0], atol=1e-3)
@@ -179,7 +181,7 @@ def test_losses_do_not_depend_on_the_units(getkey):
             Preconditioned(
                 bent, VP.linear(), sigma_data=np.array([s, 10.0 * s]), mean_data=m
             ),
-            jnp.asarray(x * np.float32([s, 10.0 * s]) + np.float32(m)),
+            jnp.asarray(x * np.array([s, 10.0 * s], np.float32) + np.float32(m)),
             key=KEY,
         )[0]
         for s, m in ((1.0, 0.0), (1e-3, 0.0), (100.0, 50.0))
@@ -233,7 +235,9 @@ def test_a_low_end_is_warned_of_where_the_data_are_not_gaussian():
     denoiser = GaussianMixtureDenoiser(eight_gaussians(), EDM(0.8, t_min=0.002))
     with pytest.warns(UserWarning, match=r"of EDM, is 0\.8 .* nats") as caught:
         sample(denoiser, DDIM(2), key=KEY, num_samples=2, shape=(2,))
-    nats = float(re.search(r"up to (\S+) nats", str(caught[0].message))[1])
+    stated = re.search(r"up to (\S+) nats", str(caught[0].message))
+    assert stated is not None
+    nats = float(stated[1])
     assert 0.05 < nats < 100.0
 
 
@@ -272,7 +276,7 @@ def test_the_mismatch_is_honest_where_the_data_are_not_gaussian(x64):
         denoiser = GaussianMixtureDenoiser(mixture, EDM(high, t_min=0.002))
         x = jax.vmap(lambda key: mixture.sample(key=key))(jax.random.split(KEY, 64))
         out = map_examples(log_prob, denoiser, x, rtol=1e-7, atol=1e-7)
-        scale = float(denoiser.standardised()[1].scale)
+        scale = float(np.asarray(denoiser.standardised()[1].scale))
         noised = mixture.noised(jnp.asarray(1.0), jnp.asarray(0.002 * scale))
         error = out.value - jax.vmap(noised.log_prob)(x)
         stated = jnp.sqrt(jnp.mean(out.prior_mismatch**2))
@@ -299,7 +303,7 @@ def test_columns_and_channels_have_their_own_scale():
     assert shared.sigma_data == pytest.approx(table.std())
     table[:, 1] = 4.0
     constant = Preconditioned.fitted(silent, EDM(), table.astype(np.float32))
-    assert min(constant.sigma_data) > 0.5
+    assert np.min(np.asarray(constant.sigma_data)) > 0.5
     with pytest.raises(ValueError, match="constant"):
         Preconditioned.fitted(silent, EDM(), np.ones((4, 2)))
     three = Preconditioned(silent, EDM(), sigma_data=[1.0, 2.0, 3.0])
@@ -447,6 +451,7 @@ def test_samples_on_several_devices_are_those_on_one():
 
 
 X = np.zeros((3, 2), np.float32)
+NO_LAYOUT: Any = 2
 
 
 @pytest.mark.parametrize(
@@ -455,7 +460,7 @@ X = np.zeros((3, 2), np.float32)
         (lambda d: map_examples(log_prob, d, jnp.zeros((0, 2))), "at least one"),
         (lambda d: map_examples(encode, d, X, batch_size=0), "batch_size=0"),
         (lambda d: map_examples(encode, d, X, cond=jnp.zeros(2)), "2 rows for"),
-        (lambda d: map_examples(encode, d, X, layout=2), "give a jaxprob"),
+        (lambda d: map_examples(encode, d, X, layout=NO_LAYOUT), "give a jaxprob"),
     ],
 )
 def test_slips_with_many_rows_are_told(call, message):
@@ -473,6 +478,8 @@ def test_gaussians_of_any_level_have_their_units_undone():
     denoiser = GaussianMixtureDenoiser(mixture, EDM(1e4, t_min=1e-4))
     unit, units = denoiser.standardised()
     y, s = jnp.array([0.3, -1.1]), 0.7
-    expected = units.to_unit(denoiser(units.to_data(y), s * units.scale))
+    scale = units.scale
+    assert isinstance(scale, jax.Array)
+    expected = units.to_unit(denoiser(units.to_data(y), s * scale))
     assert jnp.allclose(unit(y, s), expected, rtol=1e-4)
-    assert units.log_volume(y) == pytest.approx(2.0 * math.log(units.scale), rel=1e-5)
+    assert units.log_volume(y) == pytest.approx(2.0 * math.log(scale), rel=1e-5)

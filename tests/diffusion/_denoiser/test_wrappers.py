@@ -1,5 +1,7 @@
 """Wrappers of denoisers forward every capability of what they wrap."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ class Noisy(nn.AbstractConditioned):
 
 def network(predict="eps"):
     mean, scale = np.array([100.0, -3.0]), np.array([30.0, 0.1])
-    settings = {"mean_data": mean, "sigma_data": scale}
+    settings: Any = {"mean_data": mean, "sigma_data": scale}
     return Preconditioned(Noisy(), VP.linear(), predict, **settings)
 
 

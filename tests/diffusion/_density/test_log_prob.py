@@ -1,6 +1,7 @@
 """Densities against the exact ones of mixtures, and everything they are made of."""
 
 import math
+from typing import Any
 
 import diffrax as dfx
 import jax
@@ -177,7 +178,7 @@ def test_the_error_bar_of_the_trace_is_honest(trace, x64, getkey):
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.3), VP.linear())
     x = points(denoiser, getkey(), 32)
     keys = jax.random.split(getkey(), 32)
-    settings = {"rtol": 1e-4, "atol": 1e-4, "level_min": LOW}
+    settings: Any = {"rtol": 1e-4, "atol": 1e-4, "level_min": LOW}
 
     def one(x, key):
         random = log_prob(denoiser, x, trace=trace, key=key, **settings)

@@ -133,6 +133,8 @@ def test_a_denoiser_that_is_deaf_at_high_levels_is_warned_of():
         warnings.simplefilter("error")
         found = diffusion.level_errors(hears, x, labels, key=jax.random.key(0))
     high = found.levels > 4.0
+    assert found.error_mismatched is not None
+    assert found.linear_without is not None
     assert np.all(found.error_mismatched[high] > 2 * found.error[high])
     assert np.all(found.linear[high] < 0.5 * found.linear_without[high])
     deaf = Classes(SCHEDULE, jnp.asarray(means), 3.0)

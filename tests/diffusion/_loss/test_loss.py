@@ -476,7 +476,7 @@ def test_a_loss_in_low_precision_gives_the_network_few_bits(dtype, getkey):
     seen = []
 
     class Spy(eqx.Module):
-        net: eqx.Module
+        net: jaxprob.diffusion.nn.ResidualMLP
 
         def __call__(self, x, c, cond, *, key):
             seen.append((x.dtype, c.dtype))

@@ -205,6 +205,7 @@ def test_schemes_are_exact_for_constant_denoisers():
         table = sampler.table(levels)
         np.testing.assert_allclose(table.predict.sum(axis=1), 1.0 - keep, rtol=1e-10)
     correct = ExpAB().table(levels).correct
+    assert correct is not None
     np.testing.assert_allclose(correct[1:].sum(axis=1), 1.0 - keep[:-1], rtol=1e-10)
 
 

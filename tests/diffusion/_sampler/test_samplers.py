@@ -356,6 +356,7 @@ def test_a_network_that_is_not_finite_is_an_error_with_its_step(name, getkey):
     with pytest.raises(RuntimeError, match="4 of 4 samples are not finite") as caught:
         sample(denoiser, SAMPLERS[name], key=getkey(), num_samples=4, shape=(2,))
     found = re.search(r"step (\d+) of (\d+), noise level (\S+)\. ", str(caught.value))
+    assert found is not None
     step, steps, level = int(found[1]), int(found[2]), float(found[3])
     # The levels fall from 1.5e2 to 0.002: more than a step below 1 it cannot be.
     assert 1 < step < steps
@@ -373,6 +374,7 @@ def test_trajectories_lead_to_their_samples(name, getkey):
     assert plain.path is None
     assert jnp.allclose(draws.x_0, plain.x_0, atol=1e-5)
     levels = np.asarray(draws.levels)
+    assert draws.path is not None
     assert draws.path.shape == (*levels.shape, 2)
     assert (np.diff(levels, axis=1) < 0.0).all()
     last = at_level(denoiser, draws.path[2, -1], float(levels[2, -1]), None)
@@ -388,7 +390,9 @@ def test_the_trajectory_of_the_flow_is_the_flow(x64, getkey):
     denoiser = GaussianMixtureDenoiser(mixture, schedule)
     sampler = ODESampler(solver=dfx.Dopri8(), rtol=1e-9, atol=1e-9)
     draw = sampler.draw(denoiser, (2,), key=getkey(), trajectory=True)
-    levels = denoiser.standardised()[1].scale * draw.levels
+    assert draw.levels is not None
+    assert draw.path is not None
+    levels = jnp.asarray(denoiser.standardised()[1].scale) * draw.levels
     begin = schedule.time_of_level(levels[0])
     for i in (1, 16, 32):
         end = schedule.time_of_level(levels[i])
@@ -441,6 +445,7 @@ def test_conditions_and_trajectories_of_a_batch_solved_together(getkey):
         trajectory=True,
     )
     assert jnp.allclose(draws.x_0, cond, atol=1e-5)
+    assert draws.path is not None
     assert draws.path.shape == (5, 33, 3)
     assert jnp.allclose(draws.path[:, -1], cond, atol=0.02)
 
@@ -558,6 +563,8 @@ def test_a_custom_grid_says_where_sampling_begins_and_stops(name, getkey):
     out = sample(
         denoiser, sampler, key=getkey(), num_samples=64, shape=(2,), trajectory=True
     )
+    assert out.levels is not None
+    assert out.path is not None
     assert jnp.allclose(out.levels, jnp.asarray(levels, jnp.float32)[None], rtol=1e-5)
     expected = gain(1.0, 40.0, 0.5) / (1.0 + 0.25) * out.path[:, 0]
     latent = out.path[:, 0] / std / np.hypot(1.0, 40.0)

@@ -1,5 +1,7 @@
 """Samples that begin at given examples, single steps, and samples with densities."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,8 @@ def test_a_path_begun_again_where_it_began_is_the_same(name):
     """The start has its own key, so that the noise of the steps is the same too."""
     denoiser, sampler = scaled(), SAMPLERS[name]
     whole = sample(denoiser, sampler, trajectory=True, **SETTINGS)
+    assert whole.path is not None
+    assert whole.levels is not None
     start = whole.path[:, 0], float(whole.levels[0, 0])
     again = sample(denoiser, sampler, start=start, batch_size=2, **SETTINGS)
     gap = (np.asarray(again.x_0) - np.asarray(whole.x_0)) / np.array([[10.0, 0.1]])
@@ -64,6 +68,8 @@ def test_a_path_begun_again_where_it_began_is_the_same(name):
 def test_a_path_goes_on_from_any_of_its_levels():
     denoiser, sampler = scaled(), DDIM(CustomGrid(np.geomspace(50.0, 0.01, 9)))
     whole = sample(denoiser, sampler, trajectory=True, **SETTINGS)
+    assert whole.path is not None
+    assert whole.levels is not None
     start = whole.path[:, 5], float(whole.levels[0, 5])
     rest = sample(denoiser, sampler, start=start, **SETTINGS)
     assert np.allclose(rest.x_0, whole.x_0, rtol=1e-4)
@@ -92,7 +98,7 @@ def test_an_edited_example_follows_the_exact_flow(x64):
 
 
 def test_noise_is_in_units_of_the_data():
-    x = np.zeros((4000, 2), np.float32) + np.float32([5.0, -3.0])
+    x = np.full((4000, 2), [5.0, -3.0], np.float32)
     noisy = np.asarray(add_noise(scaled(), x, 2.0, key=KEY))
     assert np.allclose(noisy.std(0), [20.0, 0.2], rtol=0.06)
     assert np.allclose(noisy.mean(0), [5.0, -3.0], atol=1.6)
@@ -106,8 +112,9 @@ def test_a_velocity_field_begins_at_examples_of_any_time():
     sampler = FlowSampler(PairedSource(), num_steps=4)
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
     whole = sample(field, sampler, start=(x, 0.0), trajectory=True, **SETTINGS)
+    assert whole.path is not None
     assert np.allclose(whole.path[:, 0], x)
-    half = sampler.beginning_at(0.5)
+    half: Any = sampler.beginning_at(0.5)
     rest = half.draw(field, (2,), key=KEY, start=whole.path[1, 2], trajectory=True)
     assert np.allclose(rest.levels, np.linspace(0.5, 1.0, 5))
     assert np.allclose(rest.x_0, whole.x_0[1], atol=1e-3)
@@ -145,7 +152,7 @@ def test_steps_are_scanned_single_steps(eta):
 def test_a_sample_comes_with_its_density(x64):
     """Both are those of one solve, and `log_prob` of the sample is another one."""
     denoiser = GaussianMixtureDenoiser(eight_gaussians(0.25), VP.linear())
-    settings = {"rtol": 1e-8, "atol": 1e-8, "level_min": 0.01}
+    settings: Any = {"rtol": 1e-8, "atol": 1e-8, "level_min": 0.01}
     latents = jax.random.normal(KEY, (3, 2))
     out = map_examples(decode_with_log_prob, denoiser, latents, **settings)
     there = map_examples(log_prob, denoiser, out.x, **settings)

@@ -1,5 +1,7 @@
 """The posterior of a simulator, against exact ones."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -262,7 +264,7 @@ def test_observations_of_two_axes_are_encoded(encoder):
         return theta["m"][:1][None] + jax.random.normal(key, (6, 1))
 
     sims = simulate(PRIOR, simulator, key=KEY, num_simulations=300, progress=False)
-    tiny = SMALL | {"num_steps": 4, "num_rounds": 1}
+    tiny: Any = SMALL | {"num_steps": 4, "num_rounds": 1}
     with pytest.raises(ValueError, match="encoder='set'"):
         fit_posterior(PRIOR, sims, key=KEY, **tiny)
     posterior, _ = fit_posterior(PRIOR, sims, key=KEY, encoder=encoder, **tiny)

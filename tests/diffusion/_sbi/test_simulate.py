@@ -1,6 +1,7 @@
 """Simulations: independent of batches and processes, counted failures, disk."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ def gaussian(theta, *, key):
     return theta["mean"] + jax.random.normal(key, (3,))
 
 
-def run(simulator, **settings):
-    settings = {"num_simulations": 20, "batch_size": 5, "num_processes": 1} | settings
+def run(simulator, **given):
+    few: Any = {"num_simulations": 20, "batch_size": 5, "num_processes": 1}
+    settings = few | given
     return simulate_in_processes(PRIOR, simulator, key=KEY, progress=False, **settings)
 
 

@@ -1,5 +1,7 @@
 """A schedule is checked against its own equations before it is used."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -109,7 +111,7 @@ def test_a_rate_is_not_taken_for_its_integral(a, b, p, scale):
 class Levels(AbstractSchedule):
     """Given by its levels alone, x_t = x_0 + s(t) z."""
 
-    level: object
+    level: Any  # a function of time
     t_min: float = 0.0
     t_max: float = 1.0
 

@@ -1,5 +1,7 @@
 """Every schedule: its moments, its inverse, its ends."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -280,5 +282,6 @@ def test_functions_that_are_no_schedule_are_named(slip):
 
 
 def test_a_schedule_is_made_of_functions():
+    number: Any = 1.0
     with unhooked(), pytest.raises(TypeError, match=r"alpha=1\.0 is a float"):
-        CustomSchedule(1.0, lambda t: t)
+        CustomSchedule(number, lambda t: t)

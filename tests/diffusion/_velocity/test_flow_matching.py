@@ -1,6 +1,7 @@
 """Flow matching against the closed forms of Gaussian pairs."""
 
 import itertools
+from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
@@ -60,7 +61,7 @@ def two():
 
 
 FIELDS = {"independent": MixtureVelocityField, "optimal": TransportVelocityField}
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
+EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -445,6 +446,8 @@ def test_a_trajectory_runs_from_the_source_to_the_data():
         shape=(2,),
         trajectory=True,
     )
+    assert draws.path is not None
+    assert draws.levels is not None
     assert draws.path.shape == (3, 5, 2)
     assert jnp.allclose(draws.levels[0], jnp.linspace(0.0, 1.0, 5))
     assert jnp.array_equal(draws.path[:, -1], draws.x_0)
@@ -461,6 +464,8 @@ def test_a_network_that_is_not_finite_is_named_with_its_time():
         sample(VelocityField(broken), FlowSampler(num_steps=4), **settings)
 
 
+# As it is called without a type checker.
+UNTYPED: Any = FlowMatchingLoss
 X = np.zeros((4, 2), np.float32)
 DENOISER = Preconditioned(zero, RectifiedFlow())
 SETTINGS = {"key": KEY, "num_samples": 2, "shape": (2,)}
@@ -470,11 +475,11 @@ SETTINGS = {"key": KEY, "num_samples": 2, "shape": (2,)}
     ("call", "error", "message"),
     [
         (
-            lambda: FlowMatchingLoss("normal"),
+            lambda: UNTYPED("normal"),
             TypeError,
             "source is a str: give a source",
         ),
-        (lambda: FlowMatchingLoss(None, OTCoupling), TypeError, "make one, OTCoupling"),
+        (lambda: UNTYPED(None, OTCoupling), TypeError, "make one, OTCoupling"),
         (lambda: FlowMatchingLoss(cond_dropout=2.0), ValueError, "probability"),
         (lambda: SinkhornCoupling(0.0), ValueError, "OTCoupling"),
         (lambda: NormalSource(0.0, -1.0), ValueError, "positive"),

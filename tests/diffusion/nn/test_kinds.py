@@ -189,7 +189,9 @@ KINDS = {
 ROWS = {
     "digit": np.array([0, 2, 1, 1]),
     "low": np.ones((4, 1, 6), np.float32),
-    "meta": nn.masked_condition(np.float32([[0, np.nan], [1, 1], [2, 0], [3, 0]])),
+    "meta": nn.masked_condition(
+        np.array([[0, np.nan], [1, 1], [2, 0], [3, 0]], np.float32)
+    ),
     "text": nn.Condition(
         np.ones((4, 5, 2), np.float32), np.arange(5)[None] < np.arange(1, 5)[:, None]
     ),

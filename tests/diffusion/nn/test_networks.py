@@ -36,8 +36,9 @@ def shuffled(net, key):
     return eqx.combine(params, rest)
 
 
-def layer_norm(weight, bias, y):
+def layer_norm(norm, y):
     """The norm of (hidden, patches), whose parameters are stored transposed."""
+    weight, bias = norm
     y = (y - y.mean()) / np.sqrt(y.var() + 1e-5)
     return y * np.asarray(weight).T + np.asarray(bias).T
 
@@ -64,13 +65,13 @@ def by_loops(net, t, image):
         out[o, r, c] = (kernel[o] * patch).sum() + np.asarray(net.patch_in.bias)[o]
     y = out.reshape(len(out), -1)
     for block in net.blocks:
-        normed = layer_norm(*block.norm1, y)
+        normed = layer_norm(block.norm1, y)
         y = y + np.stack([two_layers(block.patch_mixer, row) for row in normed])
-        normed = layer_norm(*block.norm2, y).T
+        normed = layer_norm(block.norm2, y).T
         y = y.T
         y = y + np.stack([two_layers(block.hidden_mixer, row) for row in normed])
         y = y.T
-    y = layer_norm(net.norm.weight, net.norm.bias, y).reshape(-1, rows, columns)
+    y = layer_norm((net.norm.weight, net.norm.bias), y).reshape(-1, rows, columns)
     kernel = np.asarray(net.patch_out).reshape(len(y), channels, p, p)
     image = np.zeros(image.shape)
     for o, r, c in np.ndindex(*y.shape):

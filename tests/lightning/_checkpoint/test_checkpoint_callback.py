@@ -49,9 +49,10 @@ def test_the_best_k_are_those_of_the_monitored_metric(tmp_path, mode):
         tmp_path, "{step}", monitor="val_loss", mode=mode, save_top_k=2
     )
     trainer = fit(tmp_path, saving, callbacks=[keep], max_epochs=5)
-    order = sorted(keep.values, key=keep.values.get, reverse=mode == "max")
+    order = sorted(keep.values, key=keep.values.__getitem__, reverse=mode == "max")
     assert names(tmp_path) == sorted(f"step={step}.ckpt" for step in order[:2])
     assert saving.best_model_path.endswith(f"step={order[0]}.ckpt")
+    assert saving.best_model_score is not None
     assert float(saving.best_model_score) == pytest.approx(keep.values[order[0]])
     # The file holds the model that had that loss.
     found = trainer.validate(
@@ -81,8 +82,9 @@ def test_a_metric_of_training_steps_is_that_of_the_step_saved(tmp_path):
         save_on_train_epoch_end=False,
     )
     fit(tmp_path, saving)
-    best = min((step for step in seen if step % 5 == 0), key=seen.get)
+    best = min((step for step in seen if step % 5 == 0), key=seen.__getitem__)
     assert names(tmp_path) == [f"step={best}.ckpt"]
+    assert saving.best_model_score is not None
     assert float(saving.best_model_score) == seen[best]
 
 

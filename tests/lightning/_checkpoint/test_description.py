@@ -1,6 +1,7 @@
 """A checkpoint says what module wrote it, and no other one takes its weights."""
 
 import json
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -42,7 +43,7 @@ def denoiser(schedule=None, predict="edm", **kwargs):
     return diffusion.Preconditioned(net, schedule, predict, **kwargs)
 
 
-def make(model=None, rate=1e-3, ema=0.99, loss=None):
+def make(model=None, rate=1e-3, ema: Any = 0.99, loss=None):
     loss = diffusion.DenoisingLoss() if loss is None else loss
     ema = None if ema is None else jaxprob.EMA(ema)
     return DiffusionModule(

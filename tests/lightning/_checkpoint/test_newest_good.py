@@ -57,7 +57,7 @@ def damage(path):
 def test_the_newest_is_the_one_with_the_most_steps(folder):
     # `touch` makes no checkpoint newer.
     os.utime(folder / "epoch=0-step=8.ckpt")
-    assert newest_good_checkpoint(folder).endswith("epoch=1-step=24.ckpt")
+    assert str(newest_good_checkpoint(folder)).endswith("epoch=1-step=24.ckpt")
 
 
 def test_a_damaged_one_is_rejected_by_the_trainer_itself(folder):
@@ -72,6 +72,7 @@ def test_the_newest_good_one_resumes_to_the_bits_of_the_whole_run(folder, traine
     damage(folder / "epoch=1-step=24.ckpt")
     with pytest.warns(UserWarning, match=r"skipped .*epoch=1-step=24\.ckpt"):
         path = newest_good_checkpoint(folder)
+    assert path is not None
     assert path.endswith("epoch=1-step=16.ckpt")
     module = make_module(8)
     make_trainer(folder).fit(module, make_data(), ckpt_path=path)
@@ -82,7 +83,7 @@ def test_an_old_damaged_one_is_no_news(folder):
     damage(folder / "epoch=0-step=8.ckpt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert newest_good_checkpoint(folder).endswith("epoch=1-step=24.ckpt")
+        assert str(newest_good_checkpoint(folder)).endswith("epoch=1-step=24.ckpt")
 
 
 def test_a_folder_of_damaged_ones_is_no_new_beginning(folder):
@@ -95,10 +96,10 @@ def test_a_folder_of_damaged_ones_is_no_new_beginning(folder):
 def test_weights_alone_are_nothing_to_go_on_from(tmp_path):
     io = AtomicCheckpointIO()
     io.save_checkpoint({"global_step": 9}, tmp_path / "weights.ckpt")
-    assert newest_good_checkpoint(tmp_path).endswith("weights.ckpt")
+    assert str(newest_good_checkpoint(tmp_path)).endswith("weights.ckpt")
     whole = {"global_step": 3, "optimizer_states": []}
     io.save_checkpoint(whole, tmp_path / "whole.ckpt")
-    assert newest_good_checkpoint(tmp_path).endswith("whole.ckpt")
+    assert str(newest_good_checkpoint(tmp_path)).endswith("whole.ckpt")
 
 
 def test_an_empty_folder_is_a_beginning(tmp_path):

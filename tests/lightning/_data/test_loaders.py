@@ -1,6 +1,7 @@
 """Loaders that are not ours train to the same bits, or are rejected."""
 
 import multiprocessing
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def reference(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("reference"), ours)
 
 
-def rows():
+def rows() -> Any:
     return list(zip(*arrays(ROWS), strict=True))
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ class Wandb(WandbLogger):
 
 @pytest.fixture
 def wandb(monkeypatch):
-    fake = types.ModuleType("wandb")
+    fake: Any = types.ModuleType("wandb")
     fake.Histogram = lambda values: ("histogram", len(values))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return Wandb()

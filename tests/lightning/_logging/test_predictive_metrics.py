@@ -1,5 +1,7 @@
 """Scores of weighted rows, missing entries, several targets and angles."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def test_missing_entries_do_not_count():
 def test_each_of_several_targets_has_its_scores():
     likelihood = {"a": bnn.NormalLikelihood(0.5), "b": bnn.BernoulliLikelihood()}
     outputs = {"a": jnp.asarray(OUTPUTS), "b": jnp.asarray(OUTPUTS[..., 0])}
-    predictive = bnn.Predictive(outputs, bnn.JointLikelihood(likelihood))
+    predictive: Any = bnn.Predictive(outputs, bnn.JointLikelihood(likelihood))
     metrics = PredictiveMetrics()
     labels = np.array([True, False, True, True])
     metrics.add(predictive, {"a": Y, "b": labels}, np.ones(4))

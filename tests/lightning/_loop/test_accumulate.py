@@ -1,5 +1,7 @@
 """Accumulated batches: windows, counts, exact resume, and options that were changed."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -99,7 +101,7 @@ def resumed(folder, tmp_path, module, **options):
     return module
 
 
-def moments(module):
+def moments(module) -> Any:
     """Adam's, whatever is round it."""
     nodes = jax.tree.leaves(
         module.state.opt_state,

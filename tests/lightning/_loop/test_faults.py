@@ -185,6 +185,7 @@ def test_a_process_that_is_terminated_exits_with_143_and_a_checkpoint(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
     assert process.stdout.readline() == "begin\n"
     time.sleep(12)  # compiled and under way
     process.send_signal(signal.SIGTERM)

@@ -7,7 +7,7 @@ each step whether anything is to happen there.
 import os
 import signal
 import threading
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -18,6 +18,8 @@ import pytest
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.trainer.connectors import signal_connector
 
 import jaxprob
 from jaxprob._engine.held_signals import HELD
@@ -71,7 +73,7 @@ def happen(step):
     if Run.gone_at is not None and (Run.gone or int(step) == Run.gone_at):
         Run.gone = True
         raise MemoryError
-    event = Run.events.pop(int(step), None)
+    event: Any = Run.events.pop(int(step), None)
     if event is fail:
         Run.events[int(step)] = event  # as often as the step is made
     if event is not None:
@@ -166,7 +168,7 @@ class Rows:
     """A logger of loss by step."""
 
     def __init__(self, folder):
-        self.logger = pl.loggers.CSVLogger(folder)
+        self.logger = CSVLogger(folder)
         self.found = {}
         log = self.logger.log_metrics
 
@@ -290,8 +292,7 @@ def test_slurm_gets_a_checkpoint_that_resumes(tmp_path, states, step, monkeypatc
     for name in ("PROCID", "LOCALID", "NODEID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    connector = pl.trainer.connectors.signal_connector
-    monkeypatch.setattr(connector, "call", lambda command, **_: 0)
+    monkeypatch.setattr(signal_connector, "call", lambda command, **_: 0)
     EVENTS[step] = send(signal.SIGUSR1)
     module = run(tmp_path, plugins=[SLURMEnvironment()])
     assert bits(module) == states[EPOCHS * PER_EPOCH]  # it goes on
@@ -331,7 +332,7 @@ def test_no_instant_of_a_fit_is_deaf(tmp_path, states, hook):
         with pytest.raises(SystemExit) as left:
             run(tmp_path, *callbacks)
     finally:
-        ours = signal.signal(signal.SIGUSR1, before)
+        ours: Any = signal.signal(signal.SIGUSR1, before)
     assert left.value.code == 75
     assert not lost
     assert ours.__name__ == "<lambda>"

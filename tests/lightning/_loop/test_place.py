@@ -1,5 +1,7 @@
 """The place in the data is the run's: not a loader's, not a Trainer's."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -75,7 +77,7 @@ def run(folder, options, data, saves=(), ckpt_path=None):
     options = {"max_epochs": 2, **options, "callbacks": callbacks}
     trainer = make_trainer(folder, enable_checkpointing=bool(saves), **options)
     data = make_data() if data is None else data()
-    given = data if isinstance(data, dict) else {"datamodule": data}
+    given: Any = data if isinstance(data, dict) else {"datamodule": data}
     trainer.fit(module, **given, ckpt_path=ckpt_path)
     return bits(module), trainer.global_step
 

@@ -1,5 +1,7 @@
 """Schedules, plateaus and epochs in a Trainer: those of a loop, by its counters."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -155,7 +157,7 @@ def test_a_plateau_is_that_of_the_validation_and_resumes(tmp_path):
     saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
     whole = run(make(plateau()), 5, saving)
     # Values of the end of epochs 0 to 4; the first one is the best ever.
-    rates = np.repeat(np.float32([0.1, 0.1, 0.1, 0.05, 0.05]), 5)
+    rates = np.repeat(np.array([0.1, 0.1, 0.1, 0.05, 0.05], np.float32), 5)
     schedule = make(optax.sgd(lambda step: jnp.asarray(rates)[step]))
     expected = run(schedule, 5)
     assert np.allclose(whole.model.weight, expected.model.weight, atol=1e-6)
@@ -247,7 +249,7 @@ def test_an_optimiser_that_reads_the_loss_is_optax_by_hand(tmp_path, name):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         module = make(optimizer)
         make_trainer(tmp_path, max_epochs=4, limit_val_batches=0).fit(module, full)
-        params = MODEL
+        params: Any = MODEL
         state = optimizer.init(params)
         for _ in range(4):
             value, grad = jax.value_and_grad(value_fn)(params)

@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -163,9 +164,8 @@ def test_dropout_of_flax_is_new_in_each_step_and_off_in_validation(
     x, y = arrays(8)
     module = LearnerModule(learner, net, steps_per_dispatch=4)
     values = []
-    module._engine.dispatcher.step_log.take = lambda trainer, metrics, *_: (
-        values.extend(metrics["loss"])
-    )
+    step_log: Any = module._engine.dispatcher.step_log
+    step_log.take = lambda trainer, metrics, *_: values.extend(metrics["loss"])
     trainer = make_trainer(tmp_path, max_epochs=4)
     data = ArrayDataModule(train=(x, y), validation=(x, y), batch_size=8)
     trainer.fit(module, data)

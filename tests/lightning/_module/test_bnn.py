@@ -1,5 +1,7 @@
 """BNNModule: the figures it logs are those of the predictive distribution."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -123,7 +125,7 @@ def test_predict_gives_predictives_and_trains_nothing(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.fit(module, data)
     before = bits(module)
-    predictives = trainer.predict(module, data)
+    predictives: Any = trainer.predict(module, data)
     assert [p.num_rows for p in predictives] == [8, 8, 4]
     first = predictives[0]
     assert jnp.allclose(first.variance, first.epistemic + first.aleatoric)

@@ -14,6 +14,8 @@ import jaxprob
 from jaxprob.diffusion import VE, DenoisingLoss, ExpAB, Guided, Preconditioned, nn
 from jaxprob.lightning import ArrayDataModule, DiffusionModule
 
+from ..scene import predicted
+
 SHAPE = (1, 2, 4)
 CENTRES = np.array([-1.0, 0.0, 1.0], np.float32)
 
@@ -65,9 +67,9 @@ def test_a_trained_class_is_drawn_and_guidance_sharpens_it(tmp_path):
 
     asked = np.repeat(np.arange(3), 64)
     loader = jaxprob.ArrayLoader(asked, batch_size=96)
-    guided = np.concatenate(trainer.predict(module, loader))
+    guided = predicted(trainer, module, loader)
     module.guidance = 0.0
-    plain = np.concatenate(trainer.predict(module, loader))
+    plain = predicted(trainer, module, loader)
 
     def distances(x):
         means = x.mean(axis=(1, 2, 3)).reshape(3, 64)

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -155,7 +156,8 @@ def test_a_training_step_may_leave_out_batches_but_not_all(tmp_path):
                 return None
             return super().training_step(batch, batch_idx)
 
-    module, trainer = make(Picky), make_trainer(tmp_path, max_epochs=2)
+    module: Any = make(Picky)
+    trainer = make_trainer(tmp_path, max_epochs=2)
     trainer.fit(module, make_data(40))
     assert trainer.global_step == module.state_dict()["run.step"] == 4
     module.least = 100
@@ -313,9 +315,10 @@ def test_a_module_called_on_a_batch_predicts(tmp_path):
         def forward(self, batch):
             return 2 * super().forward(batch)
 
-    (found,) = make_trainer(tmp_path).predict(
+    found: Any = make_trainer(tmp_path).predict(
         make(Doubled), ArrayDataModule(predict=x, batch_size=6)
     )
+    (found,) = found
     assert np.allclose(found, 2 * expected, atol=1e-6)
 
 

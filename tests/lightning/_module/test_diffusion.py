@@ -1,5 +1,7 @@
 """DiffusionModule: training, previews in the loggers, sampling by predict."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -8,12 +10,12 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import jaxprob
-from jaxprob import diffusion
+from jaxprob import datasets, diffusion
 from jaxprob.lightning import ArrayDataModule, DiffusionModule, ImageDataModule
 from jaxprob.lightning._logging.images import image_grid
 from jaxprob.lightning._module.previews import extremes, preview_grid
 
-from ..scene import bits, make_trainer
+from ..scene import bits, make_trainer, predicted
 
 SHAPE = (1, 4, 4)
 
@@ -57,8 +59,8 @@ def test_predict_draws_one_sample_for_each_row_and_trains_nothing(tmp_path):
     trainer.fit(module, ArrayDataModule(train=images(), batch_size=8))
     before = bits(module)
     rows = jaxprob.ArrayLoader(np.arange(6), batch_size=4)
-    first = np.concatenate(trainer.predict(module, rows))
-    again = np.concatenate(trainer.predict(module, rows))
+    first = predicted(trainer, module, rows)
+    again = predicted(trainer, module, rows)
     assert first.shape == (6, *SHAPE)
     assert np.isfinite(first).all()
     assert np.array_equal(first, again)
@@ -68,7 +70,7 @@ def test_predict_draws_one_sample_for_each_row_and_trains_nothing(tmp_path):
 def test_each_loader_of_predict_has_samples_of_its_own(tmp_path):
     module = make_module(sampler=diffusion.ODESampler(2))
     rows = jaxprob.ArrayLoader(np.arange(8), batch_size=4)
-    found = make_trainer(tmp_path).predict(module, [rows, rows, rows])
+    found: Any = make_trainer(tmp_path).predict(module, [rows, rows, rows])
     batches = [batch.tobytes() for loader in found for batch in loader]
     assert len(set(batches)) == 6
     assert batches[1] == np.asarray(module.sample(4, index=1).x_0).tobytes()
@@ -120,7 +122,7 @@ def test_colour_images_come_with_their_channels_first(shape):
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(10, *shape)).astype(np.float32)
     y = np.arange(10) % 3
-    split = jaxprob.datasets.Split(x[:7], y[:7], x[7:], y[7:])
+    split = datasets.Split(x[:7], y[:7], x[7:], y[7:])
     data = ImageDataModule(split, batch_size=7)
     channels = shape[0] if shape[0] in (3, 4) else shape[-1]
     assert data.split.x_train.shape == (7, channels, 8, 6)
@@ -133,7 +135,7 @@ def test_images_of_two_channels_are_rejected():
     x = np.random.default_rng(0).uniform(size=(10, 8, 6, 2)).astype(np.float32)
     y = np.arange(10) % 3
     with pytest.raises(ValueError, match=r"shape \(8, 6, 2\).*move its axes"):
-        ImageDataModule(jaxprob.datasets.Split(x[:7], y[:7], x[7:], y[7:]))
+        ImageDataModule(datasets.Split(x[:7], y[:7], x[7:], y[7:]))
 
 
 def test_a_grid_of_points_is_rejected():

@@ -1,5 +1,7 @@
 """The machinery of a module is one private object: no name of a user's meets ours."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -82,7 +84,7 @@ def test_methods_of_a_subclass_with_names_of_ours_change_nothing(tmp_path):
         metrics = dict(trainer.callback_metrics)
         trainer.save_checkpoint(folder / "a.ckpt")
         (test,) = trainer.test(module, make_data(), verbose=False)
-        predictions = trainer.predict(module, make_data())
+        predictions: Any = trainer.predict(module, make_data())
         again = kind(make_learner(), network(), seed=1, steps_per_dispatch=8)
         make_trainer(folder, max_epochs=3).fit(
             again, make_data(), ckpt_path=folder / "a.ckpt"

@@ -23,6 +23,7 @@ from ..scene import (
     make_module,
     make_trainer,
     network,
+    predicted,
 )
 
 
@@ -94,7 +95,7 @@ def test_predict_gives_a_row_for_each_row(tmp_path):
     module, data = make_module(), make_data()
     trainer = make_trainer(tmp_path)
     trainer.fit(module, data)
-    out = np.concatenate(trainer.predict(module, data))
+    out = predicted(trainer, module, data)
     model = eqx.nn.inference_mode(module.model)
     expected = jax.vmap(model)(jnp.asarray(arrays(20, 3)[0]))
     assert out.shape == (20, 1)

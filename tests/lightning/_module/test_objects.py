@@ -75,9 +75,9 @@ def test_a_pickled_module_goes_on_as_the_original(tmp_path):
     for each in (module, twin):
         make_trainer(tmp_path, max_epochs=1).fit(each, make_data())
     weights = [np.asarray(each.model.weight) for each in (module, twin)]
-    assert np.array_equal(*weights)
+    assert np.array_equal(weights[0], weights[1])
     keys = [jax.random.key_data(each.state["key"]) for each in (module, twin)]
-    assert np.array_equal(*keys)
+    assert np.array_equal(keys[0], keys[1])
 
 
 class Regression(LearnerModule):
@@ -104,6 +104,8 @@ def test_hyperparameters_rebuild_the_module(tmp_path):
 
 class WithTorch(LearnerModule):
     """A module that holds something of torch's beside the model."""
+
+    seen: torch.Tensor
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -1,5 +1,7 @@
 """A data set of one row, such as one trajectory, trains in Lightning."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -26,8 +28,12 @@ def test_lightning_takes_one_row():
     times = np.linspace(0.0, 2.0, 9, dtype=np.float32)
     row = times[None], (1.0 + times)[None, :, None]
     joint = bnn.LogJoint(bnn.NormalLikelihood(0.5), bnn.IsotropicNormal(1.0), 1)
-    options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    options: Any = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "accelerator": "cpu",
+    }
+    quiet: Any = {"enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(max_steps=2, **options, **quiet)
     module = BNNModule(bnn.MAP(joint, optax.adam(1e-2)), model)
     trainer.fit(module, ArrayDataModule(train=row, batch_size=1))

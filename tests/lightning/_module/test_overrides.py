@@ -1,5 +1,7 @@
 """Methods that a user overrides in a module or a data module, as Lightning has it."""
 
+from typing import Any, cast
+
 import jax
 import numpy as np
 import pytest
@@ -107,7 +109,7 @@ def test_a_module_may_end_the_epoch_before_a_batch(tmp_path, steps):
 @pytest.mark.filterwarnings("ignore:train_dataloader yielded None")
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_a_batch_that_is_none_is_left_out_and_no_other(tmp_path, steps):
-    batches = [arrays(8, seed) for seed in range(6)]
+    batches: list[Any] = [arrays(8, seed) for seed in range(6)]
     batches[2] = batches[5] = None
 
     class Holes:
@@ -193,7 +195,7 @@ def test_callbacks_of_a_module_stand_beside_ours(tmp_path, kind):
     trainer.fit(module, make_data())
     assert bits(module) == bits(plain)
     assert trainer.gradient_clip_val == 1e-3
-    (seen,) = [c for c in trainer.callbacks if isinstance(c, Seen)]
+    (seen,) = [c for c in cast(Any, trainer).callbacks if isinstance(c, Seen)]
     assert len(seen.losses) == 2
     assert "test_loss" in trainer.test(module, make_data(), verbose=False)[0]
 

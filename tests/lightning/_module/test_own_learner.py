@@ -8,6 +8,8 @@ critic is linear with a penalty,
 and its saddle is at shift = E[real], w = 0.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,10 +55,10 @@ class Adversaries(jaxprob.AbstractLearner):
 
         loss, slope = jax.value_and_grad(value)(model.shift, model.critic)
         updates, first = self.generator.update(slope, first)
-        shift = optax.apply_updates(model.shift, updates)
+        shift: Any = optax.apply_updates(model.shift, updates)
         rise = jax.grad(value, argnums=1)(shift, model.critic)
         updates, second = self.critic.update(jax.tree.map(jnp.negative, rise), second)
-        critic = optax.apply_updates(model.critic, updates)
+        critic: Any = optax.apply_updates(model.critic, updates)
         return GameState(Game(shift, critic), (first, second)), {"loss": loss}
 
     def evaluate(self, state, batch, *, key):

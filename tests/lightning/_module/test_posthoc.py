@@ -1,5 +1,7 @@
 """Changing the method is one line where its posterior needs the rows again, too."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -7,6 +9,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from jaxprob import ArrayLoader, bnn
 from jaxprob.lightning import ArrayDataModule, BNNModule
@@ -17,7 +20,7 @@ from ..scene import arrays, make_trainer
 LIKELIHOOD = bnn.NormalLikelihood(0.3)
 
 
-def laplace(likelihood=LIKELIHOOD, structure="full", **kwargs):
+def laplace(likelihood: Any = LIKELIHOOD, structure: Any = "full", **kwargs):
     joint = bnn.LogJoint(likelihood, bnn.FanInNormal(), num_data=50)
     model = eqx.nn.MLP(1, 1, 4, 1, key=jax.random.key(0))
     point = bnn.MAP(joint, optax.sgd(1e-2))
@@ -52,8 +55,8 @@ def test_the_rows_in_memory_are_what_the_posterior_sees(tmp_path, with_data_modu
     else:
         loader = ArrayLoader(arrays(50), batch_size=8, shuffle=True)
         trainer.fit(module, loader)
-    found = module.posterior()
-    exact = module.inference.posterior(module.state, [arrays(50)])
+    found: Any = module.posterior()
+    exact: Any = module.inference.posterior(module.state, [arrays(50)])
     assert np.allclose(found.curvature.matrix, exact.curvature.matrix, rtol=1e-4)
     assert np.allclose(found.log_likelihood, exact.log_likelihood, rtol=1e-5)
     if with_data_module:
@@ -65,15 +68,16 @@ def test_the_rows_in_memory_are_what_the_posterior_sees(tmp_path, with_data_modu
 def test_a_checkpoint_serves_without_data(tmp_path):
     """Also one of weights alone. The posterior is that of the state in the file."""
     module = laplace(structure="kronecker")
-    keep = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    keep = ModelCheckpoint(tmp_path, save_last=True)
     trainer = make_trainer(tmp_path, callbacks=[keep], enable_checkpointing=True)
     trainer.fit(module, both())
     trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
-    exact = module.inference.posterior(module.state, [arrays(50)])
+    exact: Any = module.inference.posterior(module.state, [arrays(50)])
     x = arrays(5, 3)[0]
     for name in ("last.ckpt", "weights.ckpt"):
         served = BNNModule.load_from_checkpoint(tmp_path / name)
-        blocks = served.posterior().curvature.blocks
+        posterior: Any = served.posterior()
+        blocks = posterior.curvature.blocks
         for found, expected in zip(blocks, exact.curvature.blocks, strict=True):
             assert np.allclose(found.inputs, expected.inputs, rtol=1e-4)
             assert np.allclose(found.outputs, expected.outputs, rtol=1e-4)
@@ -101,8 +105,8 @@ def test_a_likelihood_that_is_a_function_is_taken_from_the_module(tmp_path):
     served = BNNModule.load_from_checkpoint(
         tmp_path / "a.ckpt", inference=module.inference, likelihood=normal
     )
-    expected = module.inference.posterior(module.state, [arrays(50)])
-    found = served.posterior()
+    expected: Any = module.inference.posterior(module.state, [arrays(50)])
+    found: Any = served.posterior()
     assert np.allclose(found.curvature.matrix, expected.curvature.matrix, rtol=1e-4)
     assert found.likelihood is normal
     without = laplace(normal, save_posterior=False)

@@ -1,5 +1,7 @@
 """Which rows the predictions of a Trainer are of."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,8 @@ def module():
 
 
 def torch_rows():
-    return DataLoader(torch.from_numpy(VALUES), batch_size=4, shuffle=True)
+    dataset: Any = torch.from_numpy(VALUES)
+    return DataLoader(dataset, batch_size=4, shuffle=True)
 
 
 def shuffled():
@@ -52,7 +55,7 @@ class Batches:
 def test_each_prediction_has_the_number_of_its_row(tmp_path, loader, limit):
     predictor = module()
     trainer = make_trainer(tmp_path, limit_predict_batches=limit)
-    outputs = trainer.predict(predictor, loader())
+    outputs: Any = trainer.predict(predictor, loader())
     rows = predictor.predicted_rows
     assert [len(part) for part in rows] == [4, 4, 2][: 3 if limit == 1.0 else 2]
     for part, numbers in zip(outputs, rows, strict=True):

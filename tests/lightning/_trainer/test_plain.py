@@ -2,12 +2,14 @@
 
 import collections
 import pathlib
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from jaxprob.lightning import (
     ArrayDataModule,
@@ -36,7 +38,9 @@ EXACT = {
 def test_a_numpy_scalar_becomes_the_equal_number(tmp_path, name):
     scalar, number = EXACT[name]
     path = tmp_path / "a.ckpt"
-    given = {"callbacks": collections.OrderedDict(best=[(scalar, 1)], same={2})}
+    given: dict[str, Any] = {
+        "callbacks": collections.OrderedDict(best=[(scalar, 1)], same={2})
+    }
     AtomicCheckpointIO().save_checkpoint(given, path)
     found = load_verified(path)["callbacks"]["best"][0][0]
     assert found == number
@@ -102,7 +106,7 @@ def test_hyperparameters_are_looked_at_before_the_first_step(tmp_path):
     trainer = make_trainer(
         tmp_path,
         enable_checkpointing=True,
-        callbacks=[pl.callbacks.ModelCheckpoint(tmp_path)],
+        callbacks=[ModelCheckpoint(tmp_path)],
     )
     with pytest.raises(CheckpointContentError, match=r"\['where'\] is a .*PosixPath"):
         trainer.fit(Keeps(), make_data())

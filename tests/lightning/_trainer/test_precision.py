@@ -1,5 +1,7 @@
 """Low precision in the methods of `jaxprob.bnn`, and what is rejected."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -96,9 +98,8 @@ def test_mixed_keeps_the_prior_exact_and_the_likelihood_near(tmp_path):
     def first_step(precision):
         module = observed(METHODS["MAP"], set())
         values = {}
-        module._engine.dispatcher.step_log.take = lambda trainer, metrics, *_: (
-            values.update(metrics)
-        )
+        step_log: Any = module._engine.dispatcher.step_log
+        step_log.take = lambda trainer, metrics, *_: values.update(metrics)
         trainer = make_trainer(tmp_path, max_steps=1, precision=precision)
         trainer.fit(module, make_data())
         return values
@@ -145,7 +146,7 @@ def test_a_checkpoint_is_evaluated_in_the_precision_it_was_trained_in(
         trainer.fit(module, make_data())
         trainer.save_checkpoint(path)
         expected = trainer.test(module, make_data(), verbose=False)
-        predicted = trainer.predict(module, make_data())
+        predicted: Any = trainer.predict(module, make_data())
         learner, model = regression()
         loaded = LearnerModule.load_from_checkpoint(path, learner=learner, model=model)
         assert eqx.tree_equal(loaded.model, module.model)
@@ -154,8 +155,8 @@ def test_a_checkpoint_is_evaluated_in_the_precision_it_was_trained_in(
             tester = make_trainer(tmp_path, precision=asked)
             found = tester.test(fresh, make_data(), ckpt_path=path, verbose=False)
             assert found == expected
-            found = tester.predict(loaded, make_data())
-            assert all(map(np.array_equal, found, predicted))
+            again: Any = tester.predict(loaded, make_data())
+            assert all(map(np.array_equal, again, predicted))
         assert eqx.tree_equal(loaded.model, module.model)
         with pytest.raises(CheckpointMismatchError, match="with its precision"):
             make_trainer(tmp_path, max_epochs=3).fit(

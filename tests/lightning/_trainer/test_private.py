@@ -14,6 +14,7 @@ from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.loops.utilities import _select_data_fetcher
 from pytorch_lightning.overrides.distributed import _IndexBatchSamplerWrapper
 from pytorch_lightning.trainer import call
+from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities.combined_loader import CombinedLoader, _MaxSizeCycle
 from torch.utils.data import BatchSampler
 
@@ -107,7 +108,7 @@ def test_the_loader_is_iterated_as_we_think():
 def test_the_fetcher_of_training_is_the_one_we_replace(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.strategy.connect(make_module())
-    fetcher = _select_data_fetcher(trainer, pl.trainer.states.RunningStage.TRAINING)
+    fetcher = _select_data_fetcher(trainer, RunningStage.TRAINING)
     assert type(fetcher) is _PrefetchDataFetcher
 
 

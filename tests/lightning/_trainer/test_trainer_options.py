@@ -1,6 +1,7 @@
 """What the Trainer asks of the optimiser step: done in JAX, or rejected."""
 
 import datetime
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -155,7 +156,7 @@ def test_half_precision_is_rejected(tmp_path, precision):
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 8])
 def test_the_learning_rate_monitor_shows_the_schedule(tmp_path, steps):
-    schedule = optax.linear_schedule(1.0, 0.0, 26)
+    schedule: Any = optax.linear_schedule(1.0, 0.0, 26)
     logged = []
 
     class Keep(Recorder):
