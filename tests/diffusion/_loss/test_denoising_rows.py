@@ -1,5 +1,7 @@
 """The denoising loss as a likelihood: in nats, and with exact posteriors."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -212,12 +214,15 @@ def test_layers_with_random_weights_are_sampled_by_one_draw():
     assert not np.allclose(*(d.denoise(jnp.ones(2), 1.0) for d in exact), atol=1e-3)
 
 
+NO_TIMES: Any = "eps"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: DenoisingRows(0), ValueError, "at least one noise level"),
         (lambda: DenoisingRows(temperature=0.0), ValueError, "temperature=0.0"),
-        (lambda: DenoisingRows(times="eps"), TypeError, "times"),
+        (lambda: DenoisingRows(times=NO_TIMES), TypeError, "times"),
         (
             lambda: DenoisingRows()(np.zeros((0, 2)), key=jax.random.key(0)),
             ValueError,

@@ -1,5 +1,7 @@
 """Disagreement of denoisers about samples and densities, with exact answers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,8 +87,9 @@ def test_bad_input_is_named(averaged, draws):
     settings = {"key": jax.random.key(0), "num_samples": 2, "shape": (2,)}
     with pytest.raises(ValueError, match="1 member, which disagrees with nothing"):
         sample_members(Averaged.of([gaussian(1.0)]), ExpAB(4), **settings)
+    single: Any = gaussian(1.0)
     with pytest.raises(TypeError, match="averaged"):
-        log_prob_members(gaussian(1.0), np.zeros((1, 2)))
+        log_prob_members(single, np.zeros((1, 2)))
     with pytest.raises(ValueError, match="own_conditions"):
         log_prob_members(Averaged(averaged.members, True), np.zeros((1, 2)))
     with pytest.raises(ValueError, match="fraction=0"):

@@ -133,7 +133,7 @@ def test_standardising_twice_composes_the_maps():
         posterior = MMPS(denoiser, observation("function", *problem_))
         exact = GaussianMixtureDenoiser(conditioned(prior, *problem_), VE())
         once, units = posterior.standardised()
-        scale = float(units.scale)
+        scale = float(np.asarray(units.scale))
         twice, _ = once.standardised()
         x, level = 1.0 + jnp.arange(4.0), 0.7
         expected = eqx.filter_jit(exact.denoise)(units.to_data(x), scale * level)
