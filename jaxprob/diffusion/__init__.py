@@ -42,7 +42,8 @@ where they disagree.
 
 **Posterior of a simulator** (simulation-based inference): `simulate` runs it on draws
 of the prior, `fit_posterior` trains $p(\theta \mid x)$ for all observations together,
-and `SimulatorPosterior` samples it and has its density.
+and `SimulatorPosterior` samples it and has its density. `fit_likelihood` trains
+$p(x \mid \theta)$ instead, whose `log_joint(x)` goes into NUTS.
 
 **Flow matching** carries any source to the data: a velocity field (`VelocityField`),
 its loss (`FlowMatchingLoss`, with couplings such as `OTCoupling`), its sampler
@@ -200,6 +201,10 @@ from ._sbi.encoders import (
 )
 from ._sbi.fit import fit_posterior as fit_posterior
 from ._sbi.posterior import SimulatorPosterior as SimulatorPosterior
+from ._sbi.likelihood import (
+    SimulatorLikelihood as SimulatorLikelihood,
+    fit_likelihood as fit_likelihood,
+)
 from ._denoiser.recipes import kidger_mixer as kidger_mixer
 from . import nn as nn
 

@@ -269,6 +269,7 @@ def linear_simulator(theta: jax.Array, *, key: Any) -> jax.Array:
 def short_fit() -> Any:
     """Return `fit_posterior` with few steps."""
     settings = {"num_steps": 4, "num_rounds": 1, "num_members": 2, "width": 8}
+    settings["weight_decay"] = 0.0  # one value needs no pilots
     return functools.partial(diffusion.fit_posterior, **settings)
 
 
@@ -284,6 +285,23 @@ SIMULATOR: Names = {
     "sims": simulations,
     **dict.fromkeys(("sim_key", "fit_key"), key),
     "x": lambda: np.zeros(2, np.float32),
+}
+
+
+class NormalPosterior:
+    """The posterior of a mean, of any other library."""
+
+    def sample(self, x: np.ndarray, *, key: Any, num_samples: int) -> jax.Array:
+        return x / 2.0 + jax.random.normal(key, (num_samples, 2))
+
+
+CHECKED: Names = {
+    **{
+        name: lambda i=i: np.random.default_rng(i).normal(size=(40, 2))
+        for i, name in enumerate(("truth", "draws", "x", "observed_draws"))
+    },
+    "observed": lambda: np.zeros(2),
+    "posterior": NormalPosterior,
 }
 
 IMAGES: Names = {
@@ -320,6 +338,8 @@ SPECIAL: dict[str, Names] = {
     "diffusion/_members/samples.py:sample_members": MEMBERS,
     "diffusion/_members/samples.py:MemberSamples.least_doubtful": MEMBERS,
     "diffusion/_members/log_probs.py:log_prob_members": MEMBERS,
+    "metrics/_local_c2st.py:local_c2st": CHECKED,
+    "metrics/_posterior_checks.py:draws_for_each": CHECKED,
     "diffusion/_sbi/fit.py:fit_posterior": {"fit_posterior": short_fit, **SIMULATOR},
     "diffusion/_sbi/posterior.py:SimulatorPosterior": {
         "fit_posterior": short_fit,

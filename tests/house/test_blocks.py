@@ -31,6 +31,7 @@ SHORTER = {
 """What takes long in earnest, and what a test needs of it."""
 
 ELSEWHERE = {
+    "diffusion/_sbi/likelihood.py:SimulatorLikelihood": "in test_likelihood",
     "_engine/processes.py:join_processes": "needs several processes: test_distributed",
     "lightning/_trainer/strategy.py:JaxStrategy": "needs several: test_distributed",
     "datasets/_idx.py:read_idx": "reads a file of MNIST: tests/datasets/test_files",

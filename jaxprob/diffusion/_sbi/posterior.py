@@ -231,7 +231,7 @@ class SimulatorPosterior(eqx.Module):
 
     def _encoded(self, scaled):
         scaled = jax.tree.map(jnp.asarray, scaled)
-        cond = _encode(self.encoders, self.denoiser.num_members, scaled)
+        cond = encode(self.encoders, self.denoiser.num_members, scaled)
         first = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, self.encoders)
         return cond, summaries(first, scaled)
 
@@ -249,7 +249,10 @@ class SimulatorPosterior(eqx.Module):
 
 
 @eqx.filter_jit
-def _encode(encoders, num_members, x):
+def encode(
+    encoders: AbstractEncoder, num_members: int, x: PyTree
+) -> Float[Array, "rows members size"]:
+    """Return what each member's encoder makes of standardised observations."""
     arrays, static = eqx.partition(encoders, eqx.is_array)
 
     def member(arrays, row):

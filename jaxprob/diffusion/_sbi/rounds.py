@@ -125,7 +125,8 @@ def train_in_rounds(
     """
     fit_key, eval_key = keys
     state, lowest, best, history = None, np.inf, model, []
-    for end in np.unique(np.linspace(0, num_steps, num_rounds + 1).astype(int)[1:]):
+    # Fewer rounds than asked for, if a pilot has fewer steps.
+    for end in np.unique(np.linspace(0, num_steps, num_rounds + 1).astype(int))[1:]:
         done = 0 if state is None else int(history[-1]["step"])
         settings = {} if state is None else {"state": state, "step": done}
         state, epochs = fit(
