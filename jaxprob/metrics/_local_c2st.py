@@ -49,7 +49,7 @@ def local_c2st(
     https://arxiv.org/abs/2306.03580, algorithms 1 and 2.
 
     ```python
-    test = local_c2st(truth, draws, x, observed, observed_draws)
+    test = local_c2st(truth, draws, x, observed, observed_draws, num_null=100)
     test.p_value  # small: the posterior is wrong at `observed`
     ```
 

@@ -19,6 +19,7 @@ SHORTER = {
     r"num_steps=\d[\d_]*": "num_steps=2",
     r"num_warmup=[1-9]\d*": "num_warmup=50",
     r"num_draws=[\d *]+": "num_draws=8",
+    r"num_null=\d+": "num_null=2",
     r"num_leapfrog=\d+": "num_leapfrog=2",
     r"NUTS\(log_joint\)": "NUTS(log_joint, num_warmup=50, num_draws=8)",
     r"BNN(\w+)\((effort=.fast., )?random": r"BNN\1('map', num_steps=20, random",
