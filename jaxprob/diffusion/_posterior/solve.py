@@ -30,7 +30,9 @@ def solve_dense(product: Product, b: Float[Array, " size"]) -> Float[Array, " si
     """
     matrix = jax.vmap(product)(jnp.eye(b.size, dtype=b.dtype))
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix + matrix.T) / 2.0)
-    inverse = jnp.where(values >= 0.0, 1.0 / (1.0 + jnp.maximum(values, 0.0)), 0.0)
+    # An eigenvalue of 0 may be rounded to one below.
+    least = -b.size * jnp.finfo(b.dtype).eps * jnp.max(values)
+    inverse = jnp.where(values >= least, 1.0 / (1.0 + jnp.maximum(values, 0.0)), 0.0)
 
     def solve(_, b):
         return vectors @ (inverse * (vectors.T @ b))
@@ -82,7 +84,8 @@ def conjugate_gradients(
         least = jnp.vdot(p, p)
         image = p + product(p)
         curvature = jnp.vdot(p, image)
-        indefinite = curvature < least
+        # Rounding makes a curvature of 0 negative where M has large eigenvalues.
+        indefinite = curvature < 0.99 * least
         length = jnp.where(indefinite, 0.0, state.square / curvature)
         z = state.z + length * p
         residual = state.residual - length * image
