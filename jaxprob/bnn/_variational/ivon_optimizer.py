@@ -122,12 +122,6 @@ def ivon(
         if not value > 0:
             raise ValueError(f"{name}={value}: it is positive")
 
-    def as_tree(value, params):
-        """Return a number, or a tree, as a tree of arrays that broadcast."""
-        if jnp.isscalar(value):
-            value = jax.tree.map(lambda _: value, params)
-        return jax.tree.map(lambda p, v: jnp.asarray(v, single(p).dtype), params, value)
-
     def scales(hess, delta):
         return jax.tree.map(
             lambda h, d: jax.lax.rsqrt(jnp.asarray(num_data, h.dtype) * (h + d)),
@@ -141,7 +135,7 @@ def ivon(
         hess = jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
         momentum = jax.tree.map(jnp.zeros_like, params)
         count = jnp.zeros((), jnp.int32)
-        scale = scales(hess, as_tree(weight_decay, params))
+        scale = scales(hess, _as_tree(weight_decay, params))
         return IVONState(count, momentum, hess, scale, jnp.zeros(2, jnp.float32))
 
     def update(updates, state, params=None, *, drawn=None, **extra):
@@ -151,19 +145,12 @@ def ivon(
                 "ivon needs the mean and the draw where the gradient was taken: "
                 "update(grads, state, params, drawn=drawn)"
             )
-        delta = as_tree(weight_decay, params)
-        prior_mean = as_tree(center, params)
+        delta = _as_tree(weight_decay, params)
+        prior_mean = _as_tree(center, params)
         count = jnp.asarray(optax.safe_increment(state.count))
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
-        def estimate(grad, at, mean, scale):
-            stacked = grad.ndim > mean.ndim
-            grad, at, mean = single(grad), single(at), single(mean)
-            grad, at = (grad, at) if stacked else (grad[None], at[None])
-            hess = grad * (at - mean[None]) / scale[None] ** 2
-            return jnp.mean(grad, 0), jnp.mean(hess, 0)
-
-        both = jax.tree.map(estimate, updates, drawn, params, state.scale)
+        both = jax.tree.map(_estimate, updates, drawn, params, state.scale)
         grads, hats = _unzip(both, params)
 
         def curve(h, hat, d):
@@ -236,6 +223,22 @@ def distance_from_optimum(state: IVONState) -> tuple[float, float]:
     smooth, single_draw = map(float, state.squares)
     known = 1.0 - _MEMORY ** int(state.count)
     return (smooth / known) ** 0.5, smooth / max(single_draw, 1e-30)
+
+
+def _as_tree(value, params):
+    """Return a number, or a tree, as a tree of arrays that broadcast."""
+    if jnp.isscalar(value):
+        value = jax.tree.map(lambda _: value, params)
+    return jax.tree.map(lambda p, v: jnp.asarray(v, single(p).dtype), params, value)
+
+
+def _estimate(grad, at, mean, scale):
+    """Return the gradient and the curvature of one leaf, averaged over draws."""
+    stacked = grad.ndim > mean.ndim
+    grad, at, mean = single(grad), single(at), single(mean)
+    grad, at = (grad, at) if stacked else (grad[None], at[None])
+    hess = grad * (at - mean[None]) / scale[None] ** 2
+    return jnp.mean(grad, 0), jnp.mean(hess, 0)
 
 
 def _mean_square(newtons, scales):
