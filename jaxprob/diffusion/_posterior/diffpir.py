@@ -30,7 +30,7 @@ class DiffPIR(AbstractPosteriorDenoiser):
     ```
 
     Reference: *Denoising Diffusion Models for Plug-and-Play Image Restoration*, Zhu et
-    al., 2023, equation 13.
+    al., 2023.
 
     **Arguments:**
 

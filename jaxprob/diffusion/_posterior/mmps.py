@@ -38,7 +38,7 @@ class MMPS(AbstractPosteriorDenoiser):
     ```
 
     Reference: *Learning Diffusion Priors from Observations by Expectation
-    Maximization*, Rozet et al., 2024, equations 16 to 18.
+    Maximization*, Rozet et al., 2024, section on moment matching posterior sampling.
 
     **Arguments:**
 

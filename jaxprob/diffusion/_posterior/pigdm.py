@@ -28,7 +28,7 @@ class PiGDM(AbstractPosteriorDenoiser):
     ```
 
     Reference: *Pseudoinverse-Guided Diffusion Models for Inverse Problems*, Song et
-    al., 2023, equations 7 and 8.
+    al., 2023.
 
     **Arguments:**
 

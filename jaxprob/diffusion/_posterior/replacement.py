@@ -30,9 +30,9 @@ class Replacement(AbstractPosteriorDenoiser):
     ```
 
     Reference: *Score-Based Generative Modeling through Stochastic Differential
-    Equations*, Song et al., 2021, appendix I.2, for a mask; *Zero-Shot Image
-    Restoration Using Denoising Diffusion Null-Space Model*, Wang et al., 2023, equation
-    13, for any linear operator.
+    Equations*, Song et al., 2021, on imputation, for a mask; *Zero-Shot Image
+    Restoration Using Denoising Diffusion Null-Space Model*, Wang et al., 2023, for
+    any linear operator.
 
     **Arguments:**
 

@@ -32,7 +32,7 @@ class TMPD(AbstractPosteriorDenoiser):
     ```
 
     Reference: *Tweedie Moment Projected Diffusions for Inverse Problems*, Boys et al.,
-    2023, equations 9 and 14.
+    2023.
 
     **Arguments:**
 
