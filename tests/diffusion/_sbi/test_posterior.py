@@ -245,7 +245,7 @@ def test_a_pilot_chooses_the_network_of_sets_and_the_decay():
         return scale * jax.random.normal(key, (6,))
 
     sims = simulate(PRIOR, simulator, key=KEY, num_simulations=1500, progress=False)
-    settings = SMALL | {"num_steps": 600, "num_rounds": 1, "num_members": 1}
+    settings: Any = SMALL | {"num_steps": 600, "num_rounds": 1, "num_members": 1}
     settings["weight_decay"] = (0.0, 300.0)
     posterior, history = fit_posterior(PRIOR, sims, key=KEY, **settings)
     choices = [(entry["blocks"], entry["weight_decay"]) for entry in history]
