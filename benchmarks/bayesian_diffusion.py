@@ -118,7 +118,8 @@ def methods(joint, steps):
 
 
 def hmc(joint, num):
-    return bnn.HMC(joint, num_warmup=num, num_draws=num, num_chains=2, num_leapfrog=24)
+    chains = {"num_warmup": num, "num_draws": num, "num_chains": 2}
+    return bnn.HMC(joint, initial="model", num_leapfrog=24, **chains)
 
 
 def run(settings, index, truth):
