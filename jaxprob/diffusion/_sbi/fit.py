@@ -107,9 +107,10 @@ def fit_posterior(
     for name, value in (("num_members", num_members), ("num_rounds", num_rounds)):
         check_count(name, value, "at least one")
     _check_simulations(space, simulations)
-    scaler = ObservationScaler.fitted(simulations.x, missing=missing)
-    data = space.to_vectors(simulations.theta), scaler(simulations.x)
-    u, x = jax.tree.map(np.asarray, data)
+    u = np.asarray(space.to_vectors(simulations.theta))
+    found = 1 if encoder is not None or missing else _num_blocks(u, simulations.x)
+    scaler = ObservationScaler.fitted(simulations.x, missing=missing, num_blocks=found)
+    x = jax.tree.map(np.asarray, scaler(simulations.x))
     init_key, pilot_key, fit_key, eval_key = jax.random.split(key, 4)
     example = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), x)
     encode = partial(_encoder, encoder, example, missing)
@@ -130,9 +131,6 @@ def fit_posterior(
 
         return Averaged(eqx.filter_vmap(member)(jax.random.split(init_key, members)))
 
-    found = 1
-    if encoder is None and not missing and isinstance(x, np.ndarray) and x.ndim == 2:
-        found = exchangeable_rows(*_split((u, x), len(u))[0])
     best, history = train_best(
         make,
         training,
@@ -159,6 +157,20 @@ def _encoder(kind, example, missing, blocks, key):
     if blocks > 1:
         return BlocksEncoder(example, blocks, key=key)
     return make_encoder(kind, example, missing=missing, key=key)
+
+
+def _num_blocks(u, x):
+    """Return the exchangeable blocks of raw vectors, of the rows that are trained on.
+
+    Before they are scaled: the spread of a heavy-tailed column is known so badly that
+    columns of one distribution would no longer be alike.
+    """
+    if not isinstance(x, np.ndarray | jax.Array) or x.ndim != 2:
+        return 1
+    rows = np.asarray(x, float)
+    if not np.isfinite(rows).all():
+        return 1  # an error by the scaler, which names the row
+    return exchangeable_rows(*_split((u.astype(float), rows), len(u))[0])
 
 
 def _split(data, num):

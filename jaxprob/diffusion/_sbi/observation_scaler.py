@@ -38,8 +38,16 @@ class ObservationScaler(eqx.Module):
     missing: bool = eqx.field(static=True)
 
     @classmethod
-    def fitted(cls, x: PyTree, *, missing: bool = False) -> "ObservationScaler":
+    def fitted(
+        cls, x: PyTree, *, missing: bool = False, num_blocks: int = 1
+    ) -> "ObservationScaler":
         """Return the scaler of observations with a leading axis.
+
+        **Arguments:**
+
+        - `missing`: whether NaN marks an entry that was not observed.
+        - `num_blocks`: into how many blocks of columns a vector is divided that may be
+            exchanged: a column of all blocks has one mean and one scale.
 
         **Raises:** `ValueError` for an entry that is not finite, with its row.
         """
@@ -49,10 +57,10 @@ class ObservationScaler(eqx.Module):
             rows = _rows(leaf)
             _check(rows, missing, "x")
             columns = np.where(np.isfinite(rows), rows, np.nan).reshape(
-                -1, rows.shape[-1]
+                -1, rows.shape[-1] // num_blocks
             )
             for name, value in _statistics(columns).items():
-                fields[name].append(value)
+                fields[name].append(np.tile(value, num_blocks))
         shapes = [np.shape(leaf)[1:] for leaf in leaves]
         return cls(**fields, shapes=shapes, structure=structure, missing=missing)
 
