@@ -46,7 +46,10 @@ class Linearised(AbstractDenoiserWrapper):
         check_denoiser(denoiser)
         check_denoiser(draw)
         structures = [jax.tree.structure(d) for d in (denoiser, draw)]
-        shapes = [[jnp.shape(a) for a in jax.tree.leaves(d)] for d in (denoiser, draw)]
+        arrays = [
+            jax.tree.leaves(eqx.filter(d, eqx.is_array)) for d in (denoiser, draw)
+        ]
+        shapes = [[array.shape for array in some] for some in arrays]
         if structures[0] != structures[1] or shapes[0] != shapes[1]:
             raise ValueError(
                 "draw has another structure than denoiser: it is the same network with "
