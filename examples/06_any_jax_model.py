@@ -23,11 +23,9 @@ import jaxprob
 from jaxprob.lightning import ArrayDataModule, LearnerModule
 
 WIDTH = 32
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-}
+QUIET: Any = dict.fromkeys(
+    ["logger", "enable_checkpointing", "enable_progress_bar"], False
+)
 
 
 def equinox(key):

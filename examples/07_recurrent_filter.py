@@ -4,6 +4,8 @@ The filter is optimal, so we know how good the network can be. The network also 
 freely on its own predictions, and then gets a posterior that says how sure it is.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -86,14 +88,10 @@ def main(num_steps: int = 20_000) -> dict[str, float]:
     schedule = optax.cosine_decay_schedule(3e-3, num_steps)
     learner = jaxprob.GradientDescent(squared_error, optax.adam(schedule))
     module = LearnerModule(learner, Filter(12, key=jax.random.key(0)), seed=1)
-    trainer = pl.Trainer(
-        max_steps=num_steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-    )
+    off: Any = {"logger": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(max_steps=num_steps, accelerator="cpu", **off)
     trainer.fit(module, ArrayDataModule(train, batch_size=64))
-    trained = module.model
+    trained, keys = module.model, jax.random.split(jax.random.key(2))
     mse = np.mean((jax.vmap(trained)(test[0]) - test[1]) ** 2)
     free = jax.vmap(lambda x: trained.rollout(x, 100))(test[0][:1000])[:, -1]
 
@@ -101,12 +99,9 @@ def main(num_steps: int = 20_000) -> dict[str, float]:
     joint = bnn.LogJoint(likelihood, prior, num_data=len(train[0]))
     method = bnn.MeanFieldVI(joint, optax.adam(schedule), scale=0.01)
     noisy = bnn.LearnedNoise(trained, scale=0.25, shape=(STEPS,))
-    keys = jax.random.split(jax.random.key(2))
-    state, _ = jaxprob.fit(
-        method, noisy, train, key=keys[0], num_steps=num_steps // 4, batch_size=64
-    )
-    posterior = method.posterior(state)
-    x, y = test[0][:5000], test[1][:5000]
+    steps: Any = {"num_steps": num_steps // 4, "batch_size": 64}
+    state, _ = jaxprob.fit(method, noisy, train, key=keys[0], **steps)
+    posterior, (x, y) = method.posterior(state), (part[:5000] for part in test)
     predictive = bnn.predict(posterior, likelihood, x, key=keys[1], num_samples=30)
     lower, upper = predictive.interval(0.9)
     figures = {
