@@ -44,11 +44,16 @@ def run_jobs(
         of this machine.
     - `num_processes`: of the default; as many as there are cores by default.
 
-    **Raises:** what a job raises, after the others have been cancelled. `RuntimeError`
-    if processes die three times and no job ends in between, or if the workers of
-    the executor have another version.
+    **Raises:** what a job raises, after the others have been cancelled; `ValueError`
+    for `num_processes` beside an executor. `RuntimeError` if processes die three times
+    and no job ends in between, or if the workers of the executor have another version.
     """
     if executor is not None:
+        if num_processes is not None:
+            raise ValueError(
+                f"num_processes={num_processes} is for processes of this machine, and "
+                "an executor has its own workers: give one of the two"
+            )
         yield from _submitted(executor, function, jobs)
         return
     left, deaths = dict(jobs), 0

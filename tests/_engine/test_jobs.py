@@ -76,6 +76,11 @@ def test_executors_of_threads_and_of_other_libraries():
     assert [name for name, _ in found] == ["job 2", "job 1", "job 0"]
 
 
+def test_an_executor_has_its_own_workers():
+    with pytest.raises(ValueError, match="num_processes=2 is for processes of this"):
+        list(run_jobs(square, JOBS, executor=LateExecutor(), num_processes=2))
+
+
 def test_an_error_of_a_job_cancels_the_others():
     executor = LateExecutor()
     with pytest.raises(ValueError, match="no square of 2"):

@@ -1,5 +1,6 @@
 """Low-rank adapters: few random leaves beside the frozen weights of a large model."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -120,6 +121,8 @@ def lora(
     check_key(key)
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank={rank!r}: give a whole number of at least one")
+    if alpha is not None and not 0.0 < alpha < math.inf:
+        raise ValueError(f"alpha={alpha}: give a positive number")
     flags = tree.select(model, where)
 
     def is_chosen(layer, flag):

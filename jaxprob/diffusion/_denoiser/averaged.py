@@ -13,7 +13,8 @@ from .._schedule.argument_checks import check_count
 from .._schedule.schedule import AbstractSchedule
 from .._types import Cond, Level, Scalar
 from ..nn import AbstractReader
-from .denoiser import AbstractDenoiser, check_denoiser
+from .alike import check_alike
+from .denoiser import AbstractDenoiser
 from .units import Units
 
 
@@ -60,10 +61,8 @@ class Averaged(AbstractDenoiser):
             raise ValueError(
                 f"denoisers is {type(denoisers).__name__}: give a list of at least one"
             )
-        for denoiser in denoisers:
-            check_denoiser(denoiser)
+        check_alike({f"denoisers[{i}]": d for i, d in enumerate(denoisers)})
         parts = [eqx.partition(denoiser, eqx.is_array) for denoiser in denoisers]
-        _check_alike(parts)
         arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in parts))
         return cls(eqx.combine(arrays, parts[0][1]))
 
@@ -144,17 +143,3 @@ class Averaged(AbstractDenoiser):
 
     def _first(self):
         return jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, self.members)
-
-
-def _check_alike(parts):
-    (first, static), *others = parts
-    for i, (arrays, rest) in enumerate(others, start=1):
-        same = jax.tree.structure(arrays) == jax.tree.structure(first)
-        shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
-        same = same and shapes == [leaf.shape for leaf in jax.tree.leaves(first)]
-        if not same or not eqx.tree_equal(rest, static):
-            raise ValueError(
-                f"denoisers[{i}] has another structure than denoisers[0]: members are "
-                "the same network with the same schedule, settings and units of the "
-                "data, and other weights"
-            )

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
 from .._types import Cond, Level
-from .denoiser import AbstractDenoiser, check_denoiser
+from .alike import check_alike
+from .denoiser import AbstractDenoiser
 from .units import Units
 from .wrapper import AbstractDenoiserWrapper
 
@@ -43,18 +44,7 @@ class Linearised(AbstractDenoiserWrapper):
     draw: AbstractDenoiser
 
     def __init__(self, denoiser: AbstractDenoiser, draw: AbstractDenoiser):
-        check_denoiser(denoiser)
-        check_denoiser(draw)
-        structures = [jax.tree.structure(d) for d in (denoiser, draw)]
-        arrays = [
-            jax.tree.leaves(eqx.filter(d, eqx.is_array)) for d in (denoiser, draw)
-        ]
-        shapes = [[array.shape for array in some] for some in arrays]
-        if structures[0] != structures[1] or shapes[0] != shapes[1]:
-            raise ValueError(
-                "draw has another structure than denoiser: it is the same network with "
-                "the same schedule and units of the data, and other weights"
-            )
+        check_alike({"denoiser": denoiser, "draw": draw})
         self.denoiser = denoiser
         self.draw = draw
 

@@ -1,6 +1,7 @@
 r"""The base class of denoisers of $p(x \mid y)$."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
@@ -100,6 +101,24 @@ class AbstractPosteriorDenoiser(AbstractDenoiserWrapper):
             (inner, observation),
         )
         return posterior, units
+
+
+def as_positive(name: str) -> Callable[[Any], Any]:
+    """Return the converter of a field that is a positive number, or a traced one.
+
+    **Arguments:**
+
+    - `name`: of the field, for the message of the `ValueError`.
+    """
+
+    def convert(value):
+        if not isinstance(value, float | int):
+            return value
+        if not 0.0 < value < math.inf:
+            raise ValueError(f"{name}={value}: give a positive number, e.g. 1.0")
+        return float(value)
+
+    return convert
 
 
 def measured(observation: Observation, cond: Any) -> tuple[Observation, Cond]:

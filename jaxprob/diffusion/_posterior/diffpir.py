@@ -1,17 +1,18 @@
 """Plug-and-play image restoration with a diffusion model."""
 
-import math
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._denoiser.denoiser import AbstractDenoiser
+from .._schedule.argument_checks import check_count
 from .._types import Level
-from .conditioned import AbstractPosteriorDenoiser, Prior
+from .conditioned import AbstractPosteriorDenoiser, Prior, as_positive
 from .local_gaussian import local_gaussian
 from .observation import Observation
-from .solve import solve_cg, solve_dense
+from .solve import solve
 
 
 class DiffPIR(AbstractPosteriorDenoiser):
@@ -41,23 +42,12 @@ class DiffPIR(AbstractPosteriorDenoiser):
 
     denoiser: AbstractDenoiser
     observation: Observation
-    lam: float | Float[Array, ""]
-    max_dense: int = eqx.field(static=True)
+    _: KW_ONLY
+    lam: float | Float[Array, ""] = eqx.field(default=1.0, converter=as_positive("lam"))
+    max_dense: int = eqx.field(static=True, default=64)
 
-    def __init__(
-        self,
-        denoiser: AbstractDenoiser,
-        observation: Observation,
-        *,
-        lam: float | Float[Array, ""] = 1.0,
-        max_dense: int = 64,
-    ):
-        if isinstance(lam, float | int) and not 0.0 < lam < math.inf:
-            raise ValueError(f"lam={lam}: give a positive number, e.g. 1.0")
-        self.denoiser = denoiser
-        self.observation = observation
-        self.lam = float(lam) if isinstance(lam, int) else lam
-        self.max_dense = max_dense
+    def __check_init__(self):
+        check_count("max_dense", self.max_dense, "entries of y", least=0)
 
     def answer(
         self,
@@ -73,9 +63,5 @@ class DiffPIR(AbstractPosteriorDenoiser):
         def product(u):
             return variance * local.push(local.pull(u))
 
-        b = local.residual
-        if b.size <= self.max_dense:
-            z = solve_dense(product, b)
-        else:
-            z = solve_cg(product, b, rtol=1e-4, max_steps=100)
+        z = solve(product, local.residual, max_dense=self.max_dense)
         return x_0 + variance * local.pull(z)

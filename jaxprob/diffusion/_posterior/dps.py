@@ -1,14 +1,15 @@
 """Diffusion posterior sampling."""
 
-import math
+from dataclasses import KW_ONLY
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._denoiser.denoiser import AbstractDenoiser
 from .._types import Level
-from .conditioned import AbstractPosteriorDenoiser, Prior
+from .conditioned import AbstractPosteriorDenoiser, Prior, as_positive
 from .local_gaussian import local_gaussian
 from .observation import Observation
 
@@ -40,20 +41,10 @@ class DPS(AbstractPosteriorDenoiser):
 
     denoiser: AbstractDenoiser
     observation: Observation
-    strength: float | Float[Array, ""]
-
-    def __init__(
-        self,
-        denoiser: AbstractDenoiser,
-        observation: Observation,
-        *,
-        strength: float | Float[Array, ""] = 1.0,
-    ):
-        if isinstance(strength, float | int) and not 0.0 < strength < math.inf:
-            raise ValueError(f"strength={strength}: give a positive number, e.g. 1.0")
-        self.denoiser = denoiser
-        self.observation = observation
-        self.strength = float(strength) if isinstance(strength, int) else strength
+    _: KW_ONLY
+    strength: float | Float[Array, ""] = eqx.field(
+        default=1.0, converter=as_positive("strength")
+    )
 
     def answer(
         self,

@@ -1,5 +1,7 @@
 """Moment matching posterior sampling."""
 
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from .._types import Level
 from .conditioned import AbstractPosteriorDenoiser, Prior
 from .local_gaussian import local_gaussian
 from .observation import Observation
-from .solve import solve_cg, solve_dense, solve_lineax
+from .solve import solve, solve_lineax
 
 
 class MMPS(AbstractPosteriorDenoiser):
@@ -54,29 +56,15 @@ class MMPS(AbstractPosteriorDenoiser):
 
     denoiser: AbstractDenoiser
     observation: Observation
-    max_dense: int = eqx.field(static=True)
-    rtol: float = eqx.field(static=True)
-    max_steps: int = eqx.field(static=True)
-    solver: lx.AbstractLinearSolver | None
+    _: KW_ONLY
+    max_dense: int = eqx.field(static=True, default=64)
+    rtol: float = eqx.field(static=True, default=1e-3)
+    max_steps: int = eqx.field(static=True, default=20)
+    solver: lx.AbstractLinearSolver | None = None
 
-    def __init__(
-        self,
-        denoiser: AbstractDenoiser,
-        observation: Observation,
-        *,
-        max_dense: int = 64,
-        rtol: float = 1e-3,
-        max_steps: int = 20,
-        solver: lx.AbstractLinearSolver | None = None,
-    ):
-        self.denoiser = denoiser
-        self.observation = observation
-        check_count("max_dense", max_dense, "entries of y", least=0)
-        check_count("max_steps", max_steps, "at least one step")
-        self.max_dense = max_dense
-        self.rtol = rtol
-        self.max_steps = max_steps
-        self.solver = solver
+    def __check_init__(self):
+        check_count("max_dense", self.max_dense, "entries of y", least=0)
+        check_count("max_steps", self.max_steps, "at least one step")
 
     def answer(
         self,
@@ -94,10 +82,14 @@ class MMPS(AbstractPosteriorDenoiser):
         b = local.residual
         if self.solver is not None:
             z = solve_lineax(product, b, self.solver)
-        elif b.size <= self.max_dense:
-            z = solve_dense(product, b)
         else:
-            z = solve_cg(product, b, rtol=self.rtol, max_steps=self.max_steps)
+            z = solve(
+                product,
+                b,
+                max_dense=self.max_dense,
+                rtol=self.rtol,
+                max_steps=self.max_steps,
+            )
         return x_0 + covariance(local.pull(z))
 
 

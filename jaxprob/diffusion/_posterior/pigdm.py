@@ -1,16 +1,19 @@
 """Pseudo-inverse guidance."""
 
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._denoiser.denoiser import AbstractDenoiser
+from .._schedule.argument_checks import check_count
 from .._types import Level
 from .conditioned import AbstractPosteriorDenoiser, Prior
 from .local_gaussian import local_gaussian
 from .observation import Observation
-from .solve import solve_cg, solve_dense
+from .solve import solve
 
 
 class PiGDM(AbstractPosteriorDenoiser):
@@ -39,18 +42,11 @@ class PiGDM(AbstractPosteriorDenoiser):
 
     denoiser: AbstractDenoiser
     observation: Observation
-    max_dense: int = eqx.field(static=True)
+    _: KW_ONLY
+    max_dense: int = eqx.field(static=True, default=64)
 
-    def __init__(
-        self,
-        denoiser: AbstractDenoiser,
-        observation: Observation,
-        *,
-        max_dense: int = 64,
-    ):
-        self.denoiser = denoiser
-        self.observation = observation
-        self.max_dense = max_dense
+    def __check_init__(self):
+        check_count("max_dense", self.max_dense, "entries of y", least=0)
 
     def answer(
         self,
@@ -67,9 +63,5 @@ class PiGDM(AbstractPosteriorDenoiser):
         def product(u):
             return variance * local.push(local.pull(u))
 
-        b = local.residual
-        if b.size <= self.max_dense:
-            z = solve_dense(product, b)
-        else:
-            z = solve_cg(product, b, rtol=1e-4, max_steps=100)
+        z = solve(product, local.residual, max_dense=self.max_dense)
         return x_0 + square * pullback(local.pull(z))[0]

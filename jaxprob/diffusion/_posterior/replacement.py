@@ -1,11 +1,13 @@
 """Replacement of the part of an example that was measured."""
 
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._denoiser.denoiser import AbstractDenoiser
+from .._schedule.argument_checks import check_count
 from .._types import Level
 from .conditioned import AbstractPosteriorDenoiser, Prior
 from .local_gaussian import exact_measurement
@@ -43,21 +45,14 @@ class Replacement(AbstractPosteriorDenoiser):
 
     denoiser: AbstractDenoiser
     observation: Observation
-    max_dense: int = eqx.field(static=True)
+    _: KW_ONLY
+    max_dense: int = eqx.field(static=True, default=64)
 
     takes_exact: ClassVar[bool] = True
     requires_linear: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        denoiser: AbstractDenoiser,
-        observation: Observation,
-        *,
-        max_dense: int = 64,
-    ):
-        self.denoiser = denoiser
-        self.observation = observation
-        self.max_dense = max_dense
+    def __check_init__(self):
+        check_count("max_dense", self.max_dense, "entries of y", least=0)
 
     def answer(
         self,

@@ -43,6 +43,26 @@ def solve_dense(product: Product, b: Float[Array, " size"]) -> Float[Array, " si
     )
 
 
+def solve(
+    product: Product,
+    b: Float[Array, " size"],
+    *,
+    max_dense: int,
+    rtol: float = 1e-4,
+    max_steps: int = 100,
+) -> Float[Array, " size"]:
+    """Solve densely for b of at most `max_dense` entries, else by conjugate gradients.
+
+    **Arguments:**
+
+    - `product`, `b`: as in `solve_dense`.
+    - `rtol`, `max_steps`: as in `conjugate_gradients`.
+    """
+    if b.size <= max_dense:
+        return solve_dense(product, b)
+    return solve_cg(product, b, rtol=rtol, max_steps=max_steps)
+
+
 class CGState(eqx.Module):
     """Solution, residual and direction of conjugate gradients, and how they ended."""
 

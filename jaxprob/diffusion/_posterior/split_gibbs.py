@@ -16,7 +16,7 @@ from .._schedule.argument_checks import check_count, check_kind
 from .._types import Cond
 from .conditioned import AbstractPosteriorDenoiser, measured
 from .local_gaussian import local_gaussian
-from .solve import solve_cg, solve_dense
+from .solve import solve
 
 
 class SplitGibbs(AbstractSampler):
@@ -179,8 +179,5 @@ class SplitGibbs(AbstractSampler):
         def product(v):
             return rho**2 * local.push(local.pull(v))
 
-        if b.size <= self.max_dense:
-            solution = solve_dense(product, b)
-        else:
-            solution = solve_cg(product, b, rtol=1e-5, max_steps=200)
+        solution = solve(product, b, max_dense=self.max_dense, rtol=1e-5, max_steps=200)
         return u + rho**2 * local.pull(solution)

@@ -1,5 +1,7 @@
 """Tweedie moment projected diffusions."""
 
+from dataclasses import KW_ONLY
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -42,18 +44,8 @@ class TMPD(AbstractPosteriorDenoiser):
 
     denoiser: AbstractDenoiser
     observation: Observation
-    diagonal: bool = eqx.field(static=True)
-
-    def __init__(
-        self,
-        denoiser: AbstractDenoiser,
-        observation: Observation,
-        *,
-        diagonal: bool = False,
-    ):
-        self.denoiser = denoiser
-        self.observation = observation
-        self.diagonal = diagonal
+    _: KW_ONLY
+    diagonal: bool = eqx.field(static=True, default=False)
 
     def answer(
         self,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._types import PRNGKey
-from ..nn import Sinusoids
+from ..nn import ResidualBlock, Sinusoids
 
 _FREQUENCIES = 64
 
@@ -37,7 +37,7 @@ class PosteriorMLP(eqx.Module):
     modulating: eqx.nn.Linear
     added: eqx.nn.Linear
     first: eqx.nn.Linear
-    blocks: list["ModulatedBlock"]
+    blocks: list[ResidualBlock]
     norm: eqx.nn.LayerNorm
     last: eqx.nn.Linear
 
@@ -50,7 +50,7 @@ class PosteriorMLP(eqx.Module):
         self.modulating = eqx.nn.Linear(cond_dim, width, key=keys[1])
         self.added = eqx.nn.Linear(cond_dim, width, key=keys[2])
         self.first = eqx.nn.Linear(dim, width, key=keys[3])
-        self.blocks = [ModulatedBlock(width, key=block_key) for block_key in keys[5:]]
+        self.blocks = [ResidualBlock(width, 2 * width, key=k) for k in keys[5:]]
         self.norm = eqx.nn.LayerNorm(width, use_weight=False, use_bias=False)
         # At zero, so that an untrained denoiser is the best linear one.
         last = eqx.nn.Linear(width, dim, key=keys[4])
@@ -71,26 +71,3 @@ class PosteriorMLP(eqx.Module):
         for block in self.blocks:
             h = block(h, e)
         return self.last(jax.nn.silu(self.norm(h)))
-
-
-class ModulatedBlock(eqx.Module):
-    """One block of `PosteriorMLP`, on a vector `h` with the embedding `e`."""
-
-    norm: eqx.nn.LayerNorm
-    modulation: eqx.nn.Linear
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
-
-    def __init__(self, width: int, *, key: PRNGKey):
-        mod_key, up_key, down_key = jax.random.split(key, 3)
-        self.norm = eqx.nn.LayerNorm(width, use_weight=False, use_bias=False)
-        self.modulation = eqx.nn.Linear(width, 2 * width, key=mod_key)
-        self.up = eqx.nn.Linear(width, 2 * width, key=up_key)
-        self.down = eqx.nn.Linear(2 * width, width, key=down_key)
-
-    def __call__(
-        self, h: Float[Array, " width"], e: Float[Array, " width"]
-    ) -> Float[Array, " width"]:
-        scale, shift = jnp.split(self.modulation(e), 2)
-        inner = (1.0 + scale) * self.norm(h) + shift
-        return h + self.down(jax.nn.silu(self.up(inner)))

@@ -106,19 +106,27 @@ class ResidualMLP(AbstractConditioned):
 
 
 class ResidualBlock(eqx.Module):
-    """One block of `ResidualMLP`, on a vector `h` with the embedding `e`."""
+    """One block of `ResidualMLP`, on a vector `h` with the embedding `e`.
+
+    **Arguments:**
+
+    - `width`: size of both.
+    - `hidden`: units of the layer inside; `width` by default.
+    - `key`: of the initial weights.
+    """
 
     norm: eqx.nn.LayerNorm
     modulation: eqx.nn.Linear
     up: eqx.nn.Linear
     down: eqx.nn.Linear
 
-    def __init__(self, width: int, *, key: PRNGKey):
+    def __init__(self, width: int, hidden: int | None = None, *, key: PRNGKey):
         mod_key, up_key, down_key = jax.random.split(key, 3)
+        hidden = width if hidden is None else hidden
         self.norm = eqx.nn.LayerNorm(width, use_weight=False, use_bias=False)
         self.modulation = eqx.nn.Linear(width, 2 * width, key=mod_key)
-        self.up = eqx.nn.Linear(width, width, key=up_key)
-        self.down = eqx.nn.Linear(width, width, key=down_key)
+        self.up = eqx.nn.Linear(width, hidden, key=up_key)
+        self.down = eqx.nn.Linear(hidden, width, key=down_key)
 
     def __call__(
         self, h: Float[Array, " width"], e: Float[Array, " width"]

@@ -141,6 +141,8 @@ def test_what_cannot_be_adapted_is_an_error(getkey):
     model = eqx.nn.MLP(4, 1, 8, 1, key=getkey())
     with pytest.raises(ValueError, match="rank=0"):
         bnn.lora(model, rank=0, key=getkey())
+    with pytest.raises(ValueError, match=r"alpha=0\.0: give a positive"):
+        bnn.lora(model, rank=1, alpha=0.0, key=getkey())
     with pytest.raises(ValueError, match=r"rank=8 is no smaller .* shape \(8, 4\)"):
         bnn.lora(model, rank=8, key=getkey())
     with pytest.raises(ValueError, match=r"chooses the weight of no eqx\.nn\.Linear"):

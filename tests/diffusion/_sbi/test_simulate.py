@@ -134,7 +134,7 @@ def test_simulations_of_any_executor_are_the_same(here, workers, monkeypatch):
     found = run(simulators.normal)
     monkeypatch.undo()
     with ThreadPoolExecutor(workers) as pool:
-        again = run(simulators.normal, executor=pool)
+        again = run(simulators.normal, executor=pool, num_processes=None)
     np.testing.assert_array_equal(found.x, again.x)
     np.testing.assert_array_equal(found.theta["mean"], again.theta["mean"])
 
