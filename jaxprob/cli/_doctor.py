@@ -70,6 +70,8 @@ def of_versions() -> Iterator[Finding]:
     for name in ("matplotlib", "pandas", "pyarrow", "pillow"):
         if not _is_installed(name):
             yield Finding(name, "not installed", 'pip install "jaxprob[command,plot]"')
+    if not _is_installed("flatbuffers"):
+        yield Finding("flatbuffers", "not installed", 'pip install "jaxprob[export]"')
 
 
 def of_combinations() -> Iterator[Finding]:

@@ -16,6 +16,8 @@ and elsewhere, without jaxprob:
 
     program = jax.export.deserialize(open("predictive.stablehlo", "rb").read())
     program.call(jax.random.key(0), x)          # {"mean": ..., "std": ...}
+
+Files of programs need flatbuffers (`pip install "jaxprob[export]"`), here and there.
 """
 
 from .._exports import public_names as _public_names

@@ -1,5 +1,6 @@
 """A compiled function in a file."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ class Program:
         return self.exported.call(key, *rows)
 
     def save(self, path: str | Path) -> None:
-        """Write the file that `jax.export.deserialize` reads, whole or not at all."""
+        """Write the file that `jax.export.deserialize` reads, whole or not at all.
+
+        **Raises:** `ModuleNotFoundError` where flatbuffers is missing.
+        """
+        _check_flatbuffers()
         content = bytes(self.exported.serialize())
         replace_whole(local_path("path", path), lambda at: at.write_bytes(content))
 
@@ -54,8 +59,10 @@ class Program:
     def load(cls, path: str | Path) -> "Program":
         """Return the program of a file.
 
-        **Raises:** `ValueError` for a file that is not one of `save`.
+        **Raises:** `ValueError` for a file that is not one of `save`;
+        `ModuleNotFoundError` where flatbuffers is missing.
         """
+        _check_flatbuffers()
         content = local_path("path", path).read_bytes()
         try:
             return cls(export.deserialize(bytearray(content)))
@@ -106,3 +113,12 @@ def exported(
             "the environment variable EQX_ON_ERROR=nan before Python starts, which "
             "gives NaN in place of an error; or sample with ExpAB"
         ) from error
+
+
+def _check_flatbuffers() -> None:
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ModuleNotFoundError(
+            "files of programs are written and read by flatbuffers: "
+            'pip install "jaxprob[export]"',
+            name="flatbuffers",
+        )

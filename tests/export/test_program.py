@@ -149,3 +149,11 @@ def test_wrong_arguments(denoiser, predictive, x, tmp_path):
     (tmp_path / "no-program").write_bytes(b"not a program")
     with pytest.raises(ValueError, match=r"no exported program.*Program\.save"):
         Program.load(tmp_path / "no-program")
+
+
+def test_files_without_flatbuffers(predictive, tmp_path, monkeypatch):
+    (tmp_path / "p").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    for use in (predictive.save, Program.load):
+        with pytest.raises(ModuleNotFoundError, match=r"jaxprob\[export\]"):
+            use(tmp_path / "p")
