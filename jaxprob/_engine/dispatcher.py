@@ -54,7 +54,7 @@ class Dispatcher:
         if not self._live.program.fused or timing or stack.capacity != self.slots:
             return False
         if isinstance(stack, RowStack):
-            return stack.rows.shape[1] % self._live.program.layout.data == 0
+            return stack.rows.shape[1] % self._live.program.layout.num_row_parts == 0
         return True
 
     def train(

@@ -79,7 +79,8 @@ def fit(
     - `steps_per_dispatch`, `layout`: as in `jaxprob.Stepper`.
     - `progress`: whether to show a progress bar on standard error.
 
-    **Returns:** `(state, history)`; history has one entry for each epoch (the last one
+    **Returns:** `(state, history)`. The state is on one device, or split over several
+    as `Layout(shard=4)` places it. History has one entry for each epoch (the last one
     may be cut short by `num_steps`): `"step"`, the means of the training metrics over
     the epoch, and those of the validation under `"val_" + name`.
 

@@ -27,6 +27,7 @@ from .layout import Layout
 from .outside_values import HostRandom, Outside, is_current
 from .per_object import PerObject
 from .stacking import at, gather, strongly_typed
+from .state_shardings import state_shardings
 from .totals import Totals, over_members
 
 Carry = tuple[PyTree, Array, Totals]
@@ -71,7 +72,7 @@ class Program:
         self._traced: tuple[Any, Traced] | None = None
         out: dict[str, Any] = {}
         if not layout.is_single:
-            self.shardings = layout.state_shardings(learner, arrays)
+            self.shardings = state_shardings(layout, learner, arrays)
             everywhere = layout.everywhere
             carry = (self.shardings, everywhere, everywhere)
             out = {"out_shardings": (carry, everywhere)}

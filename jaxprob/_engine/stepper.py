@@ -169,8 +169,8 @@ class Stepper:
         return StepMetrics(self._rescued) if self._rescued else None
 
     def fetch(self) -> State:
-        """A copy of the state, whole on one device. It waits for the device."""
-        arrays = self.layout.fetch(self._live.copy())
+        """A copy of the state as `fit` returns it. It waits for the device."""
+        arrays = self.layout.result(self._live.copy())
         return eqx.combine(arrays, self._static)
 
     def read(self, function: Callable[[State], T]) -> T:

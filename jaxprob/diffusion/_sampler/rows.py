@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from ..._engine.layout import Layout
+from ..._engine.layout import DATA, SHARD, Layout
 from ..._jaxpr.convolutions import with_fast_convolutions
 from ..._training.batch import num_rows
 from ..._types import Model
@@ -42,7 +42,8 @@ def over_rows(
     - `rows`: a tree of arrays with a leading axis, at least one row.
     - `batch_size`: all rows by default; a twentieth with a progress bar.
     - `progress`: whether to show a progress bar on standard error.
-    - `layout`: devices that share the rows of a batch, along its `data` axis.
+    - `layout`: devices that share the rows of a batch, along `data` and `shard`; the
+        model is on each of them.
     """
     num, layout = num_rows(rows), Layout() if layout is None else layout
     check_kind("layout", layout, Layout, "give a jaxprob.Layout(data=2)")
@@ -52,7 +53,7 @@ def over_rows(
     batch_size = min(batch_size, num)
     if layout.is_single and not progress:
         return _program(many, held, rows, batch_size, None)
-    batch_size += -batch_size % layout.data
+    batch_size += -batch_size % layout.num_row_parts
     many, held = _everywhere((many, held), layout)
     mesh = None if layout.is_single else layout.mesh
 
@@ -103,7 +104,7 @@ def _program(many, held, rows, batch_size, mesh):
     # Each device runs its own loop and does not wait for adaptive solves of others. The
     # arrays of the model are an argument: one that is closed over keeps the sharding of
     # the outside, which a gather from a table of classes rejects.
-    spec = PartitionSpec("data")
+    spec = PartitionSpec((DATA, SHARD))
     return jax.shard_map(
         fast,
         mesh=mesh,
@@ -139,8 +140,8 @@ def _everywhere(tree: Any, layout: Layout):
 
 def _own(batch, size, layout):
     """Return this process's part of a batch."""
-    begin, end, data = layout.process_rows()
-    part = size // data
+    begin, end, num = layout.process_rows()
+    part = size // num
     return jax.tree.map(lambda leaf: leaf[begin * part : end * part], batch)
 
 

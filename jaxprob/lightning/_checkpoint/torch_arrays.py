@@ -118,12 +118,19 @@ def _on_device(leaf: Any) -> Any:
 
 
 def unpack(tree: PyTree, tensors: Mapping[str, torch.Tensor]) -> PyTree:
-    """Return a tree with the arrays that `tensors` names; the others stay."""
+    """Return a tree with the arrays that `tensors` names; the others stay.
+
+    Each lies on the devices of the array that it replaces.
+    """
 
     def replace(path, leaf):
         name = path_name(path)
         if not eqx.is_array(leaf) or name not in tensors:
             return leaf
-        return from_torch(name, tensors[name], leaf)
+        new = from_torch(name, tensors[name], leaf)
+        if not isinstance(leaf, jax.Array) or jax.process_count() > 1:
+            return new
+        spread = len(leaf.sharding.device_set) > 1
+        return jax.device_put(new, leaf.sharding) if spread else new
 
     return jax.tree_util.tree_map_with_path(replace, tree)

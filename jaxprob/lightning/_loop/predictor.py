@@ -83,7 +83,7 @@ class ModelPredictor(AbstractPredictor):
                 f"prediction calls model(x) for each row of x, and {error}. Override "
                 "predict_step(self, batch, batch_idx)"
             ) from None
-        model = run.learner.model(run.layout.fetch(run.state))
+        model = run.learner.model(run.layout.result(run.state))
         model = eqx.nn.inference_mode(model)
         outputs = _apply(*for_prediction(run.active, (model, x)))
         # Padded rows come last.

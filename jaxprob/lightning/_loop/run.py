@@ -86,7 +86,10 @@ class Run:
         return self._initial if stepper is None else stepper.live
 
     def fetch(self) -> State:
-        """Return a copy of the state on one device. All processes must call it."""
+        """Return a copy of the state, whole on one device or split along `shard`.
+
+        All processes must call it.
+        """
         # In this order: another thread may read while the stepper is being made.
         initial, stepper, lent = self._initial, self._stepper, self.lent
         if lent is not None:

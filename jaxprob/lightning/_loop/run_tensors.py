@@ -160,10 +160,13 @@ def _tensors(run, chosen):
     """
 
     def to_host(state):
-        leaves = {n: x for n, x in leaf_names(state).items() if chosen(n)}
-        if jax.process_count() > 1:
-            leaves = run.layout.fetch(leaves)
-        return pack(leaves)
+        tensors = {}
+        for name, leaf in leaf_names(state).items():
+            if chosen(name):
+                if jax.process_count() > 1:
+                    leaf = run.layout.fetch(leaf)
+                tensors |= pack({name: leaf})
+        return tensors
 
     return run.read(to_host)
 
