@@ -2,6 +2,7 @@
 
 from ._engine.evaluate import evaluate as evaluate
 from ._engine.fit import fit as fit
+from ._engine.jobs import run_jobs as run_jobs
 from ._engine.layout import Layout as Layout
 from ._engine.processes import join_processes as join_processes
 from ._engine.stepper import Stepper as Stepper

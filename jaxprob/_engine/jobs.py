@@ -1,5 +1,7 @@
 """Many independent calls of one function, by any executor."""
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
@@ -7,6 +9,7 @@ from multiprocessing import get_context
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from .._version import __version__
+from .worker import Caller, call_here, packed, unpacked
 
 Name = TypeVar("Name")
 
@@ -34,19 +37,41 @@ def run_jobs(
 ) -> Iterator[tuple[Name, Any]]:
     """Yield the name and the result of each job, in the order in which they end.
 
-    The work of a process that dies is done again in a new one.
+    It is for work in which no job waits for another: folds of a cross-validation,
+    settings of a sweep, splits of a benchmark.
+
+    ```python
+    def score(fold):
+        train, test = folds[fold]
+        estimator = BNNRegressor("map", num_steps=20, random_state=0)
+        return estimator.fit(x[train], y[train]).score(x[test], y[test])
+
+    scores = dict(jaxprob.run_jobs(score, {0: (0,), 1: (1,)}, executor=executor))
+    ```
+
+    A job has one process to itself, so its result does not depend on the number of
+    workers. The work of a process of this machine that dies is done again in a new one.
+    Functions and classes travel by value where a worker could not import them: those of
+    notebooks and scripts, and lambdas (cloudpickle). A worker keeps what it has
+    compiled on disk for its next jobs, until it ends; processes of this machine share
+    that, and JAX's `JAX_COMPILATION_CACHE_DIR` keeps it for ever. What several jobs
+    warn of is warned of once.
 
     **Arguments:**
 
-    - `function`: of the top level of a module that the workers can import.
+    - `function`: of the arguments of a job. Its results are pickled on their way back.
     - `jobs`: the arguments of each job, by name.
-    - `executor`: whose workers have the same version of jaxprob. By default processes
-        of this machine.
+    - `executor`: anything with `submit(function, *args)` that returns a future: a
+        `concurrent.futures` executor, dask's `client.get_executor()`, a
+        `submitit.AutoExecutor`. Its workers have the same version of jaxprob. By
+        default new processes of this machine; a script then calls this under
+        `if __name__ == "__main__":`, since each of them imports the script.
     - `num_processes`: of the default; as many as there are cores by default.
 
-    **Raises:** what a job raises, after the others have been cancelled; `ValueError`
-    for `num_processes` beside an executor. `RuntimeError` if processes die three times
-    and no job ends in between, or if the workers of the executor have another version.
+    **Raises:** what a job raises, with a note that names it, after the others have been
+    cancelled; `ValueError` for `num_processes` beside an executor; `TypeError` for what
+    no process can be sent. `RuntimeError` if processes die three times and no job ends
+    in between, or if the workers of the executor have another version.
     """
     if executor is not None:
         if num_processes is not None:
@@ -54,14 +79,27 @@ def run_jobs(
                 f"num_processes={num_processes} is for processes of this machine, and "
                 "an executor has its own workers: give one of the two"
             )
-        yield from _submitted(executor, function, jobs)
+        if not isinstance(executor, Executor):
+            raise TypeError(
+                f"executor is a {type(executor).__name__}: it has submit(function, "
+                "*args), as a concurrent.futures.ProcessPoolExecutor has"
+            )
+        yield from _submitted(executor, function, jobs, Caller.here(), set())
         return
-    left, deaths = dict(jobs), 0
+    programs = tempfile.mkdtemp(prefix="jaxprob-programs-")
+    try:
+        yield from _in_processes(function, jobs, num_processes, Caller.here(programs))
+    finally:
+        shutil.rmtree(programs, ignore_errors=True)
+
+
+def _in_processes(function, jobs, num_processes, caller):
+    left, deaths, heard = dict(jobs), 0, set()
     while left:
         # The threads of JAX do not survive a fork.
         own = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))
         try:
-            for name, result in _submitted(own, function, left):
+            for name, result in _submitted(own, function, left, caller, heard):
                 del left[name]
                 deaths = 0
                 yield name, result
@@ -77,38 +115,33 @@ def run_jobs(
 def _dead(deaths, left):
     names = ", ".join(map(str, list(left)[:5]))
     return RuntimeError(
-        f"the worker processes died {deaths} times in a row, killed by the operating "
-        "system for memory or by a fault in compiled code, while these jobs were open: "
-        f"{names}. What ended before is kept. Give fewer processes, smaller jobs, or "
-        "mend the function"
+        f"the worker processes died {deaths} times in a row while these jobs were "
+        f"open: {names}. They were killed by the operating system for memory or by a "
+        "fault in compiled code: give fewer processes or smaller jobs. Or they import "
+        "a script that starts jobs itself: put what it does under "
+        "`if __name__ == '__main__':`. What ended before is kept"
     )
 
 
-def _submitted(executor, function, jobs):
+def _submitted(executor, function, jobs, caller, heard):
+    work = {name: packed(name, function, args) for name, args in jobs.items()}
     futures = {
-        executor.submit(call_here, __version__, function, *args): name
-        for name, args in jobs.items()
+        executor.submit(call_here, __version__, caller, call): name
+        for name, call in work.items()
     }
     try:
         for future in _ended(list(futures)):
-            yield futures[future], future.result()
+            try:
+                result = future.result()
+            except Exception as error:
+                if not isinstance(error, BrokenExecutor):
+                    error.add_note(f"jaxprob.run_jobs: in job {futures[future]!r}")
+                raise
+            yield futures[future], unpacked(futures[future], result, heard)
     except BaseException:
         for future in futures:
             future.cancel()
         raise
-
-
-def call_here(version: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function on a worker whose jaxprob is that of the caller.
-
-    **Raises:** `RuntimeError` if it is another.
-    """
-    if version != __version__:
-        raise RuntimeError(
-            f"this worker has jaxprob {__version__} and its caller {version}: install "
-            "one version on all machines"
-        )
-    return function(*args)
 
 
 def _ended(futures):

@@ -35,6 +35,16 @@ class NonFiniteError(FloatingPointError):
         self.step = step
         self.leaves = leaves
 
+    def __reduce__(self):
+        return restored, (type(self), self.args, vars(self))
+
+
+def restored(kind: type[Exception], args: tuple, fields: dict[str, Any]) -> Exception:
+    """Return an error that comes from another process, with all its fields."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
+
 
 @jax.jit
 def finite_leaves(arrays: PyTree) -> Bool[Array, " leaves"]:

@@ -117,6 +117,7 @@ from ._variational.ivon_optimizer import (
 )
 from ._variational.ivon import IVON as IVON
 from ._ensembles.deep_ensemble import DeepEnsemble as DeepEnsemble
+from ._ensembles.fit_members import fit_members as fit_members
 from ._ensembles.ensemble_posterior import EnsemblePosterior as EnsemblePosterior
 from ._ensembles.anchored import AnchoredMAP as AnchoredMAP
 from ._ensembles.mc_dropout import (

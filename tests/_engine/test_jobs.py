@@ -2,14 +2,21 @@
 
 import os
 import pathlib
+import pickle
 import signal
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
+import numpy as np
 import pytest
 
+from jaxprob import NonFiniteError, run_jobs
 from jaxprob._engine import jobs as module
-from jaxprob._engine.jobs import run_jobs
+from jaxprob._engine.worker import Caller, call_here, packed, unpacked
+from jaxprob._training.non_finite import restored
+from jaxprob.bnn import ChainError
 
 
 def square(x):
@@ -79,6 +86,103 @@ def test_executors_of_threads_and_of_other_libraries():
 def test_an_executor_has_its_own_workers():
     with pytest.raises(ValueError, match="num_processes=2 is for processes of this"):
         list(run_jobs(square, JOBS, executor=LateExecutor(), num_processes=2))
+
+
+ELSEWHERE = Caller(("another host", 1))
+
+
+def sent(function, *args, heard=None):
+    """The result of a call, by the way to a process and back, in this one."""
+    work = call_here(module.__version__, ELSEWHERE, packed("a job", function, args))
+    return unpacked("a job", work, set() if heard is None else heard)
+
+
+@pytest.fixture(autouse=True)
+def programs_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr("jaxprob._engine.worker._keep_programs", lambda folder: None)
+
+
+def test_what_no_worker_can_import_travels():
+    factor = np.arange(3)
+
+    class Scaled:
+        def __call__(self, x):
+            return factor * x
+
+    assert sent(lambda f, x: f(x).sum(), Scaled(), 2) == 6
+    found = sent(lambda: [Scaled(), lambda: 5])
+    assert found[0](1).tolist() == [0, 1, 2]
+    assert found[1]() == 5
+
+
+def test_what_cannot_travel_is_named():
+    with pytest.raises(TypeError, match="job 7 cannot be sent to another process"):
+        list(run_jobs(square, {7: ((i for i in range(3)),)}, executor=LateExecutor()))
+
+
+def test_warnings_of_workers_are_heard_once():
+    def warns(x):
+        warnings.warn("it is late", RuntimeWarning, stacklevel=1)
+        return x
+
+    heard = set()
+    with pytest.warns(RuntimeWarning, match="job 'a job': it is late"):
+        assert sent(warns, 1, heard=heard) == 1
+    assert sent(warns, 2, heard=heard) == 2  # a second warning would be an error
+
+
+def test_errors_arrive_with_their_fields():
+    state = {"w": np.ones(2)}
+    chain_error = restored(ChainError, ("a",), {"state": state})
+    for error in (NonFiniteError("a", state=state, step=3, leaves=["w"]), chain_error):
+        with pytest.raises(type(error), match="a") as caught:
+            sent(fails, error)
+        back = pickle.loads(pickle.dumps(caught.value))
+        assert vars(back).keys() == vars(caught.value).keys() > {"state"}
+        np.testing.assert_array_equal(back.state["w"], state["w"])
+
+    class OwnError(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} and {two}")
+
+    with pytest.raises(RuntimeError, match="OwnError: 1 and 2"):
+        sent(lambda: fails(OwnError(1, 2)))
+
+
+def fails(error):
+    raise error
+
+
+def test_an_error_names_its_job():
+    with pytest.raises(ValueError, match="no square of 0") as caught:
+        list(run_jobs(raises, {"first": (0,)}, executor=LateExecutor()))
+    assert any("'first'" in note for note in caught.value.__notes__)
+
+
+def test_what_is_no_executor_is_named():
+    with pytest.raises(TypeError, match="executor"):
+        list(run_jobs(square, JOBS, executor="processes"))
+
+
+def compiles(x):
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    before = len(os.listdir(folder))
+    y = jax.jit(lambda x: x * 41 + 1)(x)
+    return folder, len(os.listdir(folder)) - before, float(y)
+
+
+@pytest.mark.slow
+def test_processes_share_what_they_compile():
+    jobs = {i: (np.float32(i),) for i in range(2)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        found = dict(run_jobs(compiles, jobs, num_processes=1))
+    (folder, first, _), (same, second, value) = found[0], found[1]
+    assert first > 0
+    assert second == 0
+    assert value == 42
+    assert folder == same
+    assert not os.path.exists(folder)
 
 
 def test_an_error_of_a_job_cancels_the_others():

@@ -12,6 +12,7 @@ from jaxtyping import Int, PyTree
 from ..._jaxpr.host_errors import checks_give_nan
 from ..._training.capabilities import AbstractAcceptReject
 from ..._training.divergence import has_diverged
+from ..._training.non_finite import restored
 from .chains import AbstractChains, ChainState
 from .weight_vector import WeightVector
 
@@ -34,6 +35,9 @@ class ChainError(FloatingPointError):
     def __init__(self, message: str, state: ChainState):
         super().__init__(message)
         self.state = state
+
+    def __reduce__(self):
+        return restored, (type(self), self.args, vars(self))
 
 
 def check_start(method: AbstractChains, state: ChainState, data: PyTree) -> None:

@@ -13,7 +13,7 @@ import sys
 import jax
 
 from jaxprob import bnn
-from jaxprob.bnn._mcmc import run_chains as _run_chains
+from jaxprob.bnn._mcmc import run as _run
 from jaxprob.testing import LinearGaussian
 
 
@@ -24,7 +24,7 @@ def scene():
     return method, problem.model(key=jax.random.key(2)), (problem.x, problem.y)
 
 
-def run(folder, method=None):
+def run(folder, method=None, **where):
     own, model, data = scene()
     return bnn.run_chains(
         method or own,
@@ -34,12 +34,13 @@ def run(folder, method=None):
         folder=folder,
         checkpoint_every=5,
         progress=False,
+        **where,
     )
 
 
 def main():
     folder, call, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    save_state, calls = _run_chains.save_state, []
+    save_state, calls = _run.save_state, []
 
     def save(*args):
         calls.append(None)
@@ -50,7 +51,7 @@ def main():
         if when == "before":
             save_state(*args)
 
-    _run_chains.save_state = save
+    _run.save_state = save
     run(folder)
 
 

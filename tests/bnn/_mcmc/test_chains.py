@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -529,3 +531,49 @@ def test_chains_that_stand_at_different_places_do_not_agree():
     with np.errstate(divide="ignore", invalid="ignore"):
         found = bnn.diagnose(posterior, np.ones(1, np.float32)).function
     assert found[0] > 1e3
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run whose chains run apart, in threads, and its folder."""
+    folder = tmp_path_factory.mktemp("alone")
+    with ThreadPoolExecutor(1) as executor:
+        return run(folder, executor=executor), folder
+
+
+def test_chains_apart_are_chains(alone, problem):
+    found = draws(alone[0])
+    assert found.shape == (2, 23, 3)
+    assert not np.array_equal(found[0], found[1])
+    error = found.mean((0, 1)) - np.asarray(problem.mean)
+    # NUTS on a Gaussian: hardly any correlation between draws.
+    assert (np.abs(error) < 5 * np.sqrt(np.diag(problem.covariance) / 46)).all()
+
+
+@pytest.mark.slow
+def test_processes_run_the_same_chains(alone, tmp_path):
+    """Without a folder, and from a folder in which one chain is behind."""
+    expected = draws(alone[0])
+    np.testing.assert_array_equal(draws(run(None, num_processes=2)), expected)
+    folder = tmp_path / "run"
+    shutil.copytree(alone[1], folder)
+    shutil.rmtree(folder / "chain-001")
+    np.testing.assert_array_equal(draws(run(folder, num_processes=1)), expected)
+
+
+def test_draws_of_chains_that_ran_apart_are_loaded(alone, tmp_path):
+    method, model, _ = scene()
+    expected = draws(alone[0])
+    found = bnn.load_draws(method, model, alone[1])
+    np.testing.assert_array_equal(draws(found), expected)
+    folder = tmp_path / "run"
+    shutil.copytree(alone[1], folder)
+    max((folder / "chain-001").glob("draws-*")).unlink()
+    behind = draws(bnn.load_draws(method, model, folder))
+    np.testing.assert_array_equal(behind, expected[:, : behind.shape[1]])
+    assert 0 < behind.shape[1] < 23
+
+
+def test_a_folder_of_chains_apart_takes_no_others(alone):
+    with pytest.raises(ValueError, match="chains was apart and is None"):
+        run(alone[1])
