@@ -18,7 +18,11 @@ SHORTER = {
     r"num_null=\d+": "num_null=2",
     r"num_leapfrog=\d+": "num_leapfrog=2",
     r"NUTS\(log_joint\)": "NUTS(log_joint, num_warmup=50, num_draws=8)",
-    r"BNN(\w+)\((effort=.fast., )?random": r"BNN\1('map', num_steps=20, random",
+    r"BNN(\w+)\((effort=.fast., )?((noise=.constant., )?random)": (
+        r"BNN\1('map', num_steps=20, \3"
+    ),
+    r"num_samples=\d{4,}": "num_samples=200",
+    r"UNet\(\(2, 8, 8\)": "UNet((2, 8, 8), widths=(4,)",
     r"length=\d+": "length=8",
     r"thin=\d+": "thin=1",
     r"\(1, 28, 28\)": "(1, 8, 8)",
@@ -32,8 +36,7 @@ def run(codes: list[str], names: scene.Names) -> None:
     """Run blocks in order, in one scope, as a user without strict promotion does."""
     scope: dict = {}
     for code in map(shortened, codes):
-        for name, value in scene.bound(code, names).items():
-            scope.setdefault(name, value)
+        scene.bind(code, names, scope)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             exec(code, scope)
 

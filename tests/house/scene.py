@@ -74,10 +74,12 @@ def laplace() -> bnn.Laplace:
     return bnn.Laplace(bnn.MAP(joint(), optax.adam(1e-2)), "kronecker")
 
 
+@functools.cache
 def laplace_posterior() -> Any:
     return laplace().posterior(trained(laplace()), [rows()])
 
 
+@functools.cache
 def posterior() -> Any:
     return mean_field().posterior(trained(mean_field()))
 
@@ -170,19 +172,16 @@ POINTS: Names = {
 }
 
 
-def bound(code: str, names: Names) -> dict[str, Any]:
-    """Return the values of all names that a block reads, for `exec`."""
-    scope: dict[str, Any] = {}
-    for node in ast.walk(ast.parse(code)):
-        if not isinstance(node, ast.Name) or hasattr(builtins, node.id):
-            continue
-        if node.id in names:
-            scope[node.id] = names[node.id]()
-        elif node.id in LIBRARIES:
-            scope[node.id] = LIBRARIES[node.id]
+def bind(code: str, names: Names, scope: dict[str, Any]) -> None:
+    """Add to a scope the values of all names that a block uses and it lacks."""
+    used = {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)}
+    for name in sorted(used - scope.keys() - vars(builtins).keys()):
+        if name in names:
+            scope[name] = names[name]()
+        elif name in LIBRARIES:
+            scope[name] = LIBRARIES[name]
         else:
-            scope.update(public(node.id))
-    return scope
+            scope.update(public(name))
 
 
 def public(name: str) -> Iterator[tuple[str, Any]]:
@@ -268,7 +267,7 @@ def linear_simulator(theta: jax.Array, *, key: Any) -> jax.Array:
 
 def short_fit() -> Any:
     """Return `fit_posterior` with few steps."""
-    settings = {"num_steps": 4, "num_rounds": 1, "num_members": 2, "width": 8}
+    settings = {"num_steps": 4, "num_rounds": 1, "num_members": 1, "width": 8}
     settings["weight_decay"] = 0.0  # one value needs no pilots
     return functools.partial(diffusion.fit_posterior, **settings)
 
@@ -381,7 +380,15 @@ SPECIAL: dict[str, Names] = {
         ),
         "x": lambda: jnp.asarray([[1.0, 0.0]]),
     },
-    "diffusion/_density/map_examples.py:map_examples": IMAGES,
+    "diffusion/_density/map_examples.py:map_examples": {
+        "denoiser": unconditional,
+        "images": lambda: rows()[0],
+    },
+    "bnn/_laplace/train_by_evidence.py:train_by_evidence": {
+        "train_by_evidence": lambda: functools.partial(
+            bnn.train_by_evidence, num_rounds=2, num_steps=2
+        ),
+    },
     "diffusion/_sampler/exponential.py:ExpAB": IMAGES,
     "diffusion/_sampler/sample.py:sample": IMAGES,
     "diffusion/_loss/loss.py:DenoisingLoss": {"denoiser": unconditional},

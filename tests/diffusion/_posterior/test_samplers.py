@@ -160,7 +160,7 @@ def test_counts_are_a_measurement():
         posterior,
         DDIM(60, eta=1.0),
         key=jax.random.key(4),
-        num_samples=2000,
+        num_samples=500,
         shape=(2,),
     ).x_0
     axis = jnp.linspace(-4.0, 4.0, 161)
