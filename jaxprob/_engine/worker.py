@@ -1,4 +1,4 @@
-"""What a worker does with a job, and how the job travels."""
+"""The worker's side of a job, and its way there and back."""
 
 import atexit
 import os

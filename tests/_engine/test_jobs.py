@@ -161,7 +161,7 @@ def test_an_error_names_its_job():
 
 def test_what_is_no_executor_is_named():
     with pytest.raises(TypeError, match="executor"):
-        list(run_jobs(square, JOBS, executor="processes"))
+        list(run_jobs(square, JOBS, executor="processes"))  # pyright: ignore
 
 
 def compiles(x):

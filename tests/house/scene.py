@@ -8,6 +8,7 @@ import ast
 import builtins
 import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import diffrax as dfx
@@ -317,6 +318,13 @@ MEMBERS: Names = {
 }
 
 SPECIAL: dict[str, Names] = {
+    "_engine/jobs.py:run_jobs": {
+        "folds": lambda: [(slice(12), slice(12, 24)), (slice(12, 24), slice(12))],
+        "executor": lambda: ThreadPoolExecutor(1),
+    },
+    "bnn/_ensembles/fit_members.py:fit_members": {
+        "executor": lambda: ThreadPoolExecutor(1),
+    },
     "_training/learner.py:AbstractLearner.capability": {
         "state": lambda: COMMON["learner"]().init(network(), key=key()),
     },

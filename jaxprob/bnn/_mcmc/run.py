@@ -19,12 +19,12 @@ from .check_run import NEVER, check_start, check_stretch, mean_nll, warn_if_far
 from .ring_buffer import in_order
 
 Draws = tuple[np.ndarray | jax.Array, dict[str, np.ndarray | jax.Array]]
-"""Draws as vectors, (chains, draws, dim), and statistics of each, (chains, draws)."""
+"""Vectors, (chains, draws, dim), and the statistics of each draw, (chains, draws)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run does, apart from where it starts.
+    """The settings of a run, apart from its start.
 
     **Arguments:**
 
