@@ -127,6 +127,8 @@ from ._ensembles.mc_dropout import (
 )
 from ._laplace.laplace import Laplace as Laplace
 from ._laplace.posterior import LaplacePosterior as LaplacePosterior
+from ._laplace.matrix_free import MatrixFreeLaplace as MatrixFreeLaplace
+from ._laplace.laplace_draws import LaplaceDraws as LaplaceDraws
 from ._laplace.tune_prior import (
     per_layer as per_layer,
     tune_prior as tune_prior,

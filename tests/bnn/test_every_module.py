@@ -53,6 +53,9 @@ METHODS = {
     "Laplace, low rank": laplace("low_rank", rank=3),
     "Laplace, last layer": laplace("kronecker", where=is_head),
     "Laplace, empirical Fisher": laplace("full", kind="fisher"),
+    "MatrixFreeLaplace": lambda joint: bnn.MatrixFreeLaplace(
+        bnn.MAP(joint, SGD), num_samples=2, tolerance=1e-2
+    ),
     "SWAG": lambda joint: bnn.SWAG(
         bnn.MAP(joint, SGD), num_warmup=0, thin=1, num_samples=2
     ),
@@ -125,7 +128,7 @@ REFUSED = {
     **{
         (method, "batch norm"): TRAINING_MODE
         for method in METHODS
-        if method.startswith("Laplace")
+        if method.startswith(("Laplace", "MatrixFree"))
     },
     ("MeanFieldVI, local", "attention"): USED_AGAIN,
 }

@@ -37,6 +37,9 @@ CHOICES = {
     "MAP": lambda none: bnn.MAP(JOINT, SGD, random=none),
     "MeanFieldVI": lambda none: bnn.MeanFieldVI(JOINT, SGD, random=none),
     "Laplace": lambda none: bnn.Laplace(bnn.MAP(JOINT, SGD), where=none),
+    "MatrixFreeLaplace": lambda none: bnn.MatrixFreeLaplace(
+        bnn.MAP(JOINT, SGD), where=none
+    ),
     "NUTS": lambda none: nuts(random=none),
     "Blocks": lambda none: bnn.Blocks(bnn.MAP(JOINT, SGD), {none: nuts()}),
 }

@@ -82,6 +82,12 @@ class EnsemblePosterior(AbstractPosterior):
             )
         return self.member(index // inner).atom(index % inner)
 
+    def atom_linearisation_point(
+        self, index: int | Integer[Array, ""]
+    ) -> tuple[Model, Model]:
+        inner = self.member(0).num_atoms or 1
+        return self.member(index // inner).atom_linearisation_point(index % inner)
+
 
 def _first(leaf):
     return leaf[0] if eqx.is_array(leaf) else leaf

@@ -28,6 +28,24 @@ def output_hessian(
     gradient.
     """
     flat, unflatten = ravel(output)
+    root, values = output_root(joint, output, y, kind)
+    if root is not None:
+        return root.T @ root, values
+
+    def negative(flat):
+        return -single(log_likelihood_of(joint.likelihood(unflatten(flat)), y))
+
+    return jax.hessian(negative)(flat), values
+
+
+def output_root(
+    joint: LogJoint, output: PyTree, y: PyTree, kind: Kind
+) -> tuple[Float[Array, "root out"] | None, Float[Array, "2"]]:
+    r"""Return R with $R^\top R = H$, and the second result of `output_hessian`.
+
+    R is `None` where the expected information is not known: H has no root there.
+    """
+    flat, unflatten = ravel(output)
 
     def negative(flat):
         return -single(log_likelihood_of(joint.likelihood(unflatten(flat)), y))
@@ -35,14 +53,12 @@ def output_hessian(
     value, gradient = jax.value_and_grad(negative)(flat)
     values = jnp.stack([-value, jnp.sum(gradient**2)])
     if kind == "fisher":
-        return jnp.outer(gradient, gradient), values
+        return gradient[None], values
 
     def observed(output):
         return _observed(joint.likelihood(output), y)
 
-    root = information_root(observed, unflatten, flat)
-    hessian = jax.hessian(negative)(flat) if root is None else root.T @ root
-    return hessian, values
+    return information_root(observed, unflatten, flat), values
 
 
 def _observed(p, y):

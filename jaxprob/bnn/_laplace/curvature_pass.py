@@ -97,7 +97,7 @@ def curvature(
         for batch in batches:
             if not first:
                 x = as_row(unpack(batch)[0]).x
-                first.append((*_linked(joint, model, x), x))
+                first.append((*linked_joint(joint, model, x), x))
             part = _sums(first[0][0], model, flags, batch, columns, structure, kind)
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         if total is None:
@@ -130,8 +130,15 @@ def curvature(
     return Pass(result, factor * values, factor * targets, first[0][1])
 
 
-def _linked(joint, model, x):
-    """The log joint of unconstrained outputs, and whether H is their information."""
+def linked_joint(joint: LogJoint, model: Model, x: PyTree) -> tuple[LogJoint, bool]:
+    """Return the log joint of unconstrained outputs, and whether H is their
+    information.
+
+    **Arguments:**
+
+    - `joint`, `model`: as in `curvature`.
+    - `x`: some rows.
+    """
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
 
     def shape(joint):
@@ -152,12 +159,7 @@ def _linked(joint, model, x):
 @eqx.filter_jit
 def _sums(joint, model, flags, batch, columns, structure, kind):
     """Matrix, values and counts of one batch. Compiled once for all passes."""
-    data, mask = unpack(batch)
-    if isinstance(batch, Batch):
-        data = fill_padding(data, mask)
-    row = as_row(data)
-    # The targets of a pair may be a NumPy array.
-    x, y = jax.tree.map(jnp.asarray, (row.x, row.y))
+    x, y, weights, mask = counted_rows(batch)
 
     def some_rows(data, weights):
         x, y = data
@@ -171,10 +173,21 @@ def _sums(joint, model, flags, batch, columns, structure, kind):
 
     size = _row_bytes(joint, model, flags, x, structure, kind)
     batch_size = batch_size_for(size, num_rows(y))
-    sums = sum_over_rows(some_rows, (x, y), row.known(mask), batch_size)
+    sums = sum_over_rows(some_rows, (x, y), weights, batch_size)
     matrix, values, (total_weight, targets) = sums
-    rows = jnp.sum(jnp.asarray(mask)).astype(values.dtype)
+    rows = jnp.sum(mask).astype(values.dtype)
     return matrix, values, (rows, total_weight, targets)
+
+
+def counted_rows(batch: PyTree) -> tuple[PyTree, PyTree, Array, Array]:
+    """Return x, y, how often each row counts, and the mask of a batch, as arrays."""
+    data, mask = unpack(batch)
+    if isinstance(batch, Batch):
+        data = fill_padding(data, mask)
+    row = as_row(data)
+    # The targets of a pair may be a NumPy array.
+    x, y = jax.tree.map(jnp.asarray, (row.x, row.y))
+    return x, y, row.known(mask), jnp.asarray(mask)
 
 
 def _part(joint, model, flags, x, y, weights, columns, structure, kind):

@@ -1,33 +1,21 @@
 """Laplace's method: the mode, and the curvature of the log joint there."""
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import KW_ONLY
-from typing import ClassVar
 
 import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ..._checks import path_name
 from ..._training.gradient_descent import TrainState
-from ..._training.wrapper import Withheld
 from ..._types import Model, PRNGKey, Where
-from .._inference.capabilities import (
-    AbstractConditional,
-    AbstractTrainedModels,
-    restricted_leaves,
-)
 from .._inference.map import MAP
 from .._inference.training_batches import TrainingBatches
-from .._inference.wrapper import AbstractPostHoc
-from .._joint.check_prior import check_prior
 from .._joint.likelihood import gaussian_noise
 from .._joint.output_hessian import Kind
-from .._joint.unconstrain import unconstrained
-from .._weights.choice import choose, nothing_random
-from .._weights.running_statistics import Stateful
+from .._joint.prior import Prior
 from .._weights.scale import is_traced
+from .abstract_laplace import AbstractLaplace, check_no_batch_statistics
 from .check_curvature import (
     check_columns,
     check_curvature,
@@ -44,7 +32,7 @@ from .posterior import LaplacePosterior
 from .prior_precision import check_structure, posterior_precision, prior_precision
 
 
-class Laplace(AbstractPostHoc, AbstractConditional):
+class Laplace(AbstractLaplace):
     r"""A Gaussian at the mode, with the curvature of the log joint as precision.
 
     $$q(w) = \mathcal N(\hat w, \Lambda^{-1}), \qquad \Lambda = \sum_i J_i^\top H_i J_i
@@ -82,7 +70,7 @@ class Laplace(AbstractPostHoc, AbstractConditional):
     - `structure`: of $G$: `"full"` to a few thousand weights; `"kronecker"`, one factor
         pair for each layer, also inside loops and `vmap`, and the exact block of each
         vector; `"low_rank"`, the leading eigenvectors; `"diagonal"` for any size,
-        without correlations.
+        without correlations. `MatrixFreeLaplace` has all correlations at any size.
     - `where`: the leaves it is over (see `jaxprob.tree`), such as the last layer; all
         random leaves of `method` by default. Others stay at the mode.
     - `kind`: `"ggn"`; `"hessian"`, of the log joint in the weights itself, for the full
@@ -97,8 +85,6 @@ class Laplace(AbstractPostHoc, AbstractConditional):
         the number that gives it the trace of the exact block.
     """
 
-    wraps: ClassVar = MAP
-    forwards: ClassVar = {AbstractTrainedModels: Withheld("Laplace ends in a Gaussian")}
     method: MAP
     structure: Structure = "full"
     _: KW_ONLY
@@ -128,24 +114,15 @@ class Laplace(AbstractPostHoc, AbstractConditional):
                 "thousand weights (a last layer, by `where`), or kind='ggn'"
             )
 
-    def init(self, model: Model, *, key: PRNGKey | None = None) -> TrainState:
-        self._flags(self._unconstrained(model))
-        return self.method.init(model, key=key)
-
-    def restricted(self, where: Where) -> "Laplace":
-        method = restricted_leaves(self.method, where)
-        return dataclasses.replace(self, method=method, where=None)
+    def check_prior_form(self, prior: Prior) -> None:
+        check_structure(prior, self.structure)
 
     def infer(
         self, model: Model, data: PyTree, *, key: PRNGKey, num_steps: int
     ) -> LaplacePosterior:
-        """Return the posterior whose mode is the trained model: no step is made."""
-        init_key, _, posterior_key = jax.random.split(key, 3)
-        state = self.init(model, key=init_key)
-        return self.posterior(state, [data], key=posterior_key)
-
-    def needs_batches(self, model: Model) -> bool:
-        return True
+        posterior = super().infer(model, data, key=key, num_steps=num_steps)
+        assert isinstance(posterior, LaplacePosterior)
+        return posterior
 
     def posterior(
         self,
@@ -176,11 +153,11 @@ class Laplace(AbstractPostHoc, AbstractConditional):
                 "Write posterior(state, batches), such as posterior(state, [(x, y)])"
             )
         model = self.model(state)
-        _check_no_batch_statistics(model)
+        check_no_batch_statistics(model)
         batches = TrainingBatches(self, model, batches)
         joint = self.method.log_joint
-        model = self._unconstrained(model)
-        flags = self._flags(model)
+        model = self.unconstrained_leaves(model)
+        flags = self.flags(model)
         params, rest = eqx.partition(model, flags)
         # GPUs round the factors of a product to ten bits by default. Where the largest
         # eigenvalue is a million times the precision of the prior, no digit is left.
@@ -230,22 +207,6 @@ class Laplace(AbstractPostHoc, AbstractConditional):
                 check_columns(whole, tau)
         return posterior
 
-    def _unconstrained(self, model):
-        return unconstrained(model, self.log_joint.prior, self._where)
-
-    @property
-    def _where(self):
-        return self.method.random if self.where is None else self.where
-
-    def _flags(self, model):
-        where = self._where
-        flags = choose(model, where)
-        if not any(jax.tree.leaves(flags)):
-            raise nothing_random("where", where, model)
-        check_prior(self.log_joint.prior, eqx.filter(model, flags))
-        check_structure(self.log_joint.prior, self.structure)
-        return flags
-
 
 def _squares(likelihood, slopes):
     """The sum of squared residuals, from squared slopes of the log-likelihood."""
@@ -254,20 +215,3 @@ def _squares(likelihood, slopes):
         return None
     variance = scale.astype(slopes.dtype) ** 2
     return slopes * variance * variance
-
-
-def _check_no_batch_statistics(model):
-    kinds = (eqx.nn.BatchNorm, Stateful)
-    nodes = jax.tree_util.tree_leaves_with_path(
-        model, is_leaf=lambda node: isinstance(node, kinds)
-    )
-    for path, node in nodes:
-        if isinstance(node, kinds) and not node.inference:
-            name = path_name(path) or "the model"
-            raise ValueError(
-                f"{name} ({type(node).__name__}) is in training mode: it normalises by "
-                "the statistics of a batch, so an output depends on other rows and the "
-                "likelihood has no curvature for each row. Train on in inference mode, "
-                "where the running statistics are constants: fit the method once more "
-                "from eqx.nn.inference_mode(method.model(state)). Or use GroupNorm."
-            )

@@ -12,7 +12,12 @@ from ..._random.keys import check_key
 from ..._types import Model, PRNGKey
 from .._joint.likelihood import Likelihood
 from .._weights.scale import is_traced
-from .posterior import AbstractPosterior, first_known, part_linearisation_point
+from .posterior import (
+    AbstractPosterior,
+    first_known,
+    part_atom_linearisation_point,
+    part_linearisation_point,
+)
 
 
 class Mixture(AbstractPosterior):
@@ -139,14 +144,27 @@ class Mixture(AbstractPosterior):
         return sum(c.num_atoms or 0 for c in self.components)
 
     def atom(self, index: int | Integer[Array, ""]) -> Model:
+        inner = self._atoms_of_each
+        return self._switch(
+            jnp.asarray(index // inner), lambda c: c.atom(index % inner)
+        )
+
+    def atom_linearisation_point(
+        self, index: int | Integer[Array, ""]
+    ) -> tuple[Model, Model]:
+        inner = self._atoms_of_each
+        return self._switch(
+            jnp.asarray(index // inner),
+            lambda c: part_atom_linearisation_point(self, c, index % inner),
+        )
+
+    @property
+    def _atoms_of_each(self):
         if self.num_atoms is None:
             raise NotImplementedError(
                 "this mixture has no finite support: draw with sample(key=key)"
             )
-        inner = self.num_atoms // len(self.components)
-        return self._switch(
-            jnp.asarray(index // inner), lambda c: c.atom(index % inner)
-        )
+        return self.num_atoms // len(self.components)
 
     def _switch(self, index, function):
         rest = eqx.filter(

@@ -113,6 +113,15 @@ class AbstractPosterior(eqx.Module):
         """Return the model of this index, for a posterior of finitely many."""
         raise NotImplementedError(f"{type(self).__name__} has no finite support")
 
+    def atom_linearisation_point(
+        self, index: int | Integer[Array, ""]
+    ) -> tuple[Model, Model]:
+        """Return the model of this index and the model around which it is linearised.
+
+        See `linearisation_point`.
+        """
+        return self.atom(index), self.mean()
+
 
 def first_known(likelihoods: Iterable[Likelihood | None]) -> Likelihood | None:
     """Return the first known likelihood of several parts, which share it."""
@@ -131,3 +140,18 @@ def part_linearisation_point(
         draw = part.sample(key=key)
         return draw, draw
     return part.linearisation_point(key=key)
+
+
+def part_atom_linearisation_point(
+    whole: AbstractPosterior,
+    part: AbstractPosterior,
+    index: int | Integer[Array, ""],
+) -> tuple[Model, Model]:
+    """Return an atom of one part of several, and its linearisation point.
+
+    As in `part_linearisation_point`.
+    """
+    if whole.linearized and not part.linearized:
+        model = part.atom(index)
+        return model, model
+    return part.atom_linearisation_point(index)

@@ -147,9 +147,10 @@ def _outputs(posterior, apply, x, key, first, block, exact, linearized, link):
 
 def _output(posterior, apply, x, key, s, exact, linearized):
     model_key, call_key = jax.random.split(jax.random.fold_in(key, s))
-    if exact:
-        model = posterior.atom(s)
-        mean = posterior.mean() if linearized else None
+    if exact and linearized:
+        model, mean = posterior.atom_linearisation_point(s)
+    elif exact:
+        model, mean = posterior.atom(s), None
     elif linearized:
         model, mean = posterior.linearisation_point(key=model_key)
     else:

@@ -12,7 +12,12 @@ import torch
 from ..._io.arrays import as_numpy
 from ..._io.errors import DamagedFileError, FileMismatchError
 from ..._io.save import DescribedFile, metadata_of
-from ...bnn import AbstractInference, AbstractPosterior, LaplacePosterior
+from ...bnn import (
+    AbstractInference,
+    AbstractPosterior,
+    LaplaceDraws,
+    LaplacePosterior,
+)
 from ...bnn._posterior.save import described, rebuilt
 from .._checkpoint.torch_arrays import to_numpy, to_torch
 from .._errors import CheckpointCorruptError, CheckpointMismatchError
@@ -78,16 +83,25 @@ def _with_joint(posterior, inference):
 
 
 def _each_laplace(posterior, parts):
+    def is_laplace(node):
+        return isinstance(node, LaplacePosterior | LaplaceDraws)
+
     def one(node):
-        if not isinstance(node, LaplacePosterior):
+        if not is_laplace(node):
             return node
+        prior, likelihood = parts(node)
+        values = (
+            (likelihood,) if isinstance(node, LaplaceDraws) else (prior, likelihood)
+        )
         return eqx.tree_at(
-            lambda q: (q.prior, q.likelihood),
+            lambda q: (
+                (q.likelihood,)
+                if isinstance(q, LaplaceDraws)
+                else (q.prior, q.likelihood)
+            ),
             node,
-            parts(node),
+            values,
             is_leaf=lambda leaf: leaf is None,
         )
 
-    return jax.tree.map(
-        one, posterior, is_leaf=lambda node: isinstance(node, LaplacePosterior)
-    )
+    return jax.tree.map(one, posterior, is_leaf=is_laplace)

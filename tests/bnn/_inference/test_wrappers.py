@@ -40,6 +40,12 @@ WRAPPERS = {
         lacks=frozenset({AbstractTrainedModels}),
         takes=("MAP",),
     ),
+    "MatrixFreeLaplace": Row(
+        bnn.MatrixFreeLaplace,
+        has=frozenset({AbstractConditional}),
+        lacks=frozenset({AbstractTrainedModels}),
+        takes=("MAP",),
+    ),
     "SWAG": Row(
         lambda method: bnn.SWAG(method, num_warmup=0, thin=1),
         lacks=ENDS_OTHERWISE,
@@ -90,7 +96,8 @@ def test_wrappers_over_wrappers_lose_nothing(outer, inner, name):
     middle, _ = make(inner, name)
     assert middle is not None
     points = AbstractTrainedModels in found(middle)
-    if outer in ("Laplace", "SWAG") or (outer == "Blocks" and not points):
+    of_points = outer in ("Laplace", "MatrixFreeLaplace", "SWAG")
+    if of_points or (outer == "Blocks" and not points):
         with pytest.raises(TypeError, match=r"takes a method|'method'|needs a trained"):
             row.make(middle)
     else:

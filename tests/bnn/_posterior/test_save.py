@@ -48,6 +48,12 @@ def laplace(model, structure, **kwargs):
     return method.posterior(method.init(model), [(x, x[:, 0])])
 
 
+def matrix_free(model):
+    x = jax.random.normal(jax.random.key(1), (8, 2))
+    method = bnn.MatrixFreeLaplace(bnn.MAP(joint(), optax.sgd(0.1)), num_samples=2)
+    return method.posterior(method.init(model), [(x, x[:, 0])], key=jax.random.key(2))
+
+
 def draws(model):
     params, rest = eqx.partition(model, eqx.is_inexact_array)
     stacked = jax.tree.map(
@@ -91,6 +97,7 @@ POSTERIORS = {
     "LaplacePosterior kronecker": lambda m: laplace(m, "kronecker"),
     "LaplacePosterior low rank": lambda m: laplace(m, "low_rank", rank=8),
     "LaplacePosterior diagonal": lambda m: laplace(m, "diagonal"),
+    "LaplaceDraws": matrix_free,
     "SWAGPosterior": swag,
     "DrawsPosterior": draws,
     "EnsemblePosterior": ensemble,
