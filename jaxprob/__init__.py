@@ -41,17 +41,19 @@ if TYPE_CHECKING:
 _PACKAGES = ("bnn", "diffusion", "metrics", "recalibrate", "tree")
 
 
-def __getattr__(name: str):
-    if name == "__all__":  # of `from jaxprob import *` and `help(jaxprob)`
-        return [*_public(), *_PACKAGES]
-    if name in _PACKAGES:
-        return importlib.import_module(f".{name}", __name__)
-    # Python and its tools ask for many names of this kind, which no module here has.
-    if not (name.startswith("__") and name.endswith("__")):
-        globals().update(_public())
-        if name in globals():
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # else no name would be unknown to a type checker
+
+    def __getattr__(name: str):
+        if name == "__all__":  # of `from jaxprob import *` and `help(jaxprob)`
+            return [*_public(), *_PACKAGES]
+        if name in _PACKAGES:
+            return importlib.import_module(f".{name}", __name__)
+        # Python and its tools ask for many names of this kind, which no module here has.
+        if not (name.startswith("__") and name.endswith("__")):
+            globals().update(_public())
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

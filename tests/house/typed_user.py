@@ -1,9 +1,14 @@
 """What users write: it runs, and the type checker has nothing to say of it."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 import jax
 import optax
 
+import jaxprob
 from jaxprob import bnn, diffusion
 
 model = eqx.nn.MLP(2, "scalar", 4, 1, key=jax.random.key(0))
@@ -38,3 +43,6 @@ samplers: list[diffusion.AbstractSampler] = [
     diffusion.SDESampler(),
 ]
 schedule: diffusion.AbstractSchedule = diffusion.EDM()
+fit = jaxprob.fit
+if TYPE_CHECKING:  # a slip is one to the type checker
+    jaxprob.fitt  # pyright: ignore[reportAttributeAccessIssue]
