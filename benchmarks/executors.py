@@ -138,7 +138,7 @@ def main():
     parser.add_argument("--executors", nargs="*", default=list(EXECUTORS))
     arguments = parser.parse_args()
     os.environ.update(ONE_CORE)  # workers inherit it
-    num_steps, rounds, num_kills = (60, 1, 2) if arguments.quick else (3000, 3, 20)
+    num_steps, rounds, num_kills = (60, 1, 2) if arguments.quick else (1000, 3, 20)
     expected = None
     print("executor | one worker | two workers | ratio | bits")
     for name in arguments.executors:

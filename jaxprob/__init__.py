@@ -48,7 +48,7 @@ if not TYPE_CHECKING:  # else no name would be unknown to a type checker
             return [*_public(), *_PACKAGES]
         if name in _PACKAGES:
             return importlib.import_module(f".{name}", __name__)
-        # Python and its tools ask for many names of this kind, which no module here has.
+        # Tools ask for many names of this kind, which no module here has.
         if not (name.startswith("__") and name.endswith("__")):
             globals().update(_public())
             if name in globals():

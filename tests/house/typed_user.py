@@ -45,4 +45,4 @@ samplers: list[diffusion.AbstractSampler] = [
 schedule: diffusion.AbstractSchedule = diffusion.EDM()
 fit = jaxprob.fit
 if TYPE_CHECKING:  # a slip is one to the type checker
-    jaxprob.fitt  # pyright: ignore[reportAttributeAccessIssue]
+    slip = jaxprob.fitt  # pyright: ignore[reportAttributeAccessIssue]
