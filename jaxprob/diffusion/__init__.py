@@ -45,6 +45,10 @@ of the prior, `fit_posterior` trains $p(\theta \mid x)$ for all observations tog
 and `SimulatorPosterior` samples it and has its density. `fit_likelihood` trains
 $p(x \mid \theta)$ instead, whose `log_joint(x)` goes into NUTS.
 
+**Density of a target** (regression with noise of any shape): `fit_conditional` trains
+$p(y \mid x)$, and `ConditionalDensity` gives tables of it that a `Predictive` of
+`jaxprob.bnn` takes.
+
 **Flow matching** carries any source to the data: a velocity field (`VelocityField`),
 its loss (`FlowMatchingLoss`, with couplings such as `OTCoupling`), its sampler
 (`FlowSampler`) and its density (`flow_log_prob`).
@@ -201,6 +205,10 @@ from ._sbi.encoders import (
 )
 from ._sbi.fit import fit_posterior as fit_posterior
 from ._sbi.posterior import SimulatorPosterior as SimulatorPosterior
+from ._sbi.conditional import ConditionalDensity as ConditionalDensity
+from ._sbi.conditional_network import ConditionalNetwork as ConditionalNetwork
+from ._sbi.fit_conditional import fit_conditional as fit_conditional
+from ._sbi.flow_table import FlowTable as FlowTable
 from ._sbi.likelihood import (
     SimulatorLikelihood as SimulatorLikelihood,
     fit_likelihood as fit_likelihood,

@@ -38,17 +38,22 @@ class Fitted:
     def __init__(
         self, posterior: bnn.AbstractPosterior, likelihood: bnn.Likelihood,
         scaler: Standardizer, key: Any, num_samples: int | None,
+        *, keeps_outputs: bool = False,
     ):  # fmt: skip
         self.posterior = posterior
         self.likelihood = likelihood
         self.scaler = scaler
         self.key = key
         self.num_samples = num_samples
+        self.keeps_outputs = keeps_outputs
 
     def ask(
         self, statistic: Callable, x: np.ndarray, *rows: Any, shared: tuple = ()
     ) -> Any:
         """Return a statistic of each row as NumPy arrays.
+
+        With `keeps_outputs` the outputs of the last rows are kept for other statistics
+        of them: those of a density cost far more than any statistic.
 
         **Arguments:**
 
@@ -59,16 +64,40 @@ class Fitted:
         - `shared`: arrays for all rows.
         """
         x = self.scaler(x).astype(np.float32)
-        parts = []
-        for start in range(0, len(x), SIZES[-1]):
-            cut = [np.asarray(a)[start : start + SIZES[-1]] for a in (x, *rows)]
-            count = len(cut[0])
-            padded = [_padded(a) for a in cut]
-            found = _program(
-                *_ready(self), self.key, *padded, shared=shared, statistic=statistic
-            )  # fmt: skip
-            parts.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], found))
-        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+        if not self.keeps_outputs:
+            return self._of_inputs(statistic, x, *rows, shared=shared)
+        last, outputs = _outputs.get(self, (x[:0], None))
+        if not (len(x) <= len(last) and np.array_equal(x, last[: len(x)])):
+            last, outputs = x, self._of_inputs(_all_outputs, x)
+            _outputs[self] = last, outputs
+        kept = jax.tree.map(lambda a: a[: len(x)], outputs)
+        return _in_parts(
+            lambda *cut: _of_outputs(
+                *cut, shared=shared, statistic=statistic, likelihood=self.likelihood
+            ),
+            kept,
+            *rows,
+        )
+
+    def _of_inputs(self, statistic, x, *rows, shared=()):
+        return _in_parts(
+            lambda *cut: _program(
+                *_ready(self), self.key, *cut, shared=shared, statistic=statistic
+            ),
+            x,
+            *rows,
+        )
+
+
+def _in_parts(function, *rows):
+    """Return a function of rows, of at most the largest size at a time."""
+    parts, count = [], len(jax.tree.leaves(rows)[0])
+    for start in range(0, count, SIZES[-1]):
+        cut = jax.tree.map(lambda a, i=start: np.asarray(a)[i : i + SIZES[-1]], rows)
+        num = len(jax.tree.leaves(cut)[0])
+        found = function(*jax.tree.map(_padded, cut))
+        parts.append(jax.tree.map(lambda a, n=num: np.asarray(a)[:n], found))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 @functools.partial(jax.jit, static_argnames=("statistic", "num_samples"))
@@ -86,6 +115,17 @@ def _program(static, num_samples, key, x, *rows, shared, statistic):
     return statistic(predictive, *rows, *shared)
 
 
+@functools.partial(jax.jit, static_argnames=("statistic", "likelihood"))
+def _of_outputs(outputs, *rows, shared, statistic, likelihood):
+    predictive = bnn.Predictive(outputs, likelihood, batch_size=TILE)
+    return statistic(predictive, *rows, *shared)
+
+
+def _all_outputs(predictive):
+    return predictive.outputs
+
+
+_outputs: weakref.WeakKeyDictionary[Fitted, tuple] = weakref.WeakKeyDictionary()
 _kept: weakref.WeakKeyDictionary[Fitted, tuple] = weakref.WeakKeyDictionary()
 
 

@@ -90,6 +90,6 @@ def _named(
     if method == "mean_field_vi":
         return bnn.MeanFieldVI(joint, point.optimizer, estimator="local")
     raise ValueError(
-        f"method={method!r}: give one of {', '.join(NAMES)}, or a function "
-        "(log_joint, num_steps) -> inference method"
+        f"method={method!r}: give one of {', '.join(NAMES)}, a function "
+        "(log_joint, num_steps) -> inference method, or 'diffusion' for regression"
     )

@@ -17,6 +17,7 @@ from ._base import (
 )
 from ._check_table import check_training, check_two_values
 from ._conformal import Conformal, held_out_rows
+from ._density import density_noise, train_density
 from ._effort import Effort
 from ._methods import Method
 from ._noise import noise_of, noise_of_likelihood
@@ -52,7 +53,9 @@ class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
     - `method`: `"auto"`, by the effort; `"chains"`; `"ensemble"`; `"map"`;
         `"laplace"`; `"mean_field_vi"`; or a function `(log_joint, num_steps) ->
         inference method` of `jaxprob.bnn`, where a sampler with `random=True` samples
-        the noise level too.
+        the noise level too. `"diffusion"` learns a density of y of any shape, such as
+        with two modes (`jaxprob.diffusion.fit_conditional`): for one target, by
+        separate networks, so that `noise`, `hidden` and the like are left out.
     - `effort`: `"fast"`, an ensemble of five networks, takes seconds for 1,000 rows;
         `"default"`, ten networks and short chains, about a minute on two cores;
         `"best"`, seven times longer chains, by estimate some minutes. Tables of more
@@ -169,7 +172,8 @@ class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
         held_out = held_out_rows(self.calibrate, len(X), self.random_state)
         used = ~held_out
         kept = None if weight is None else weight[used]
-        self._fitted = train(self, X[used], z[used], noise, kept)
+        trained = train_density if self.method == "diffusion" else train
+        self._fitted = trained(self, X[used], z[used], noise, kept)
         self._conformal = None
         if held_out.any():
             found = z[held_out].astype(np.float64)
@@ -180,6 +184,8 @@ class BNNRegressor(AbstractPartialRegressor, RegressorMixin, AbstractEstimator):
         return self
 
     def _noise_of(self, y):
+        if self.method == "diffusion":
+            return density_noise(self, y)
         if self.likelihood is not None:
             return noise_of_likelihood(self.likelihood, self.num_outputs, y.shape[1])
         noise = noise_of(self.noise, y)

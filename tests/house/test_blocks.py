@@ -15,6 +15,8 @@ from .source import FILES, tree_of
 ELSEWHERE = {
     "diffusion/_sbi/fit.py:fit_posterior": "on the page of simulators, shorter",
     "diffusion/_sbi/posterior.py:SimulatorPosterior": "on the page of simulators",
+    "diffusion/_sbi/fit_conditional.py:fit_conditional": "on the page of simulators",
+    "diffusion/_sbi/conditional.py:ConditionalDensity": "on the page of simulators",
     "diffusion/_sbi/likelihood.py:SimulatorLikelihood": "in test_likelihood",
     "_engine/processes.py:join_processes": "needs several processes: test_distributed",
     "lightning/_trainer/strategy.py:JaxStrategy": "needs several: test_distributed",

@@ -102,11 +102,47 @@ def fit_posterior(
     simulations.
     """
     space = as_space(prior)
-    check_key(key)
     check_kind("simulations", simulations, Simulations, "Simulations(theta, x)")
+    _check_simulations(space, simulations)
+    return train_posterior(
+        space,
+        simulations,
+        key=key,
+        encoder=encoder,
+        missing=missing,
+        num_members=num_members,
+        width=width,
+        depth=depth,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        num_rounds=num_rounds,
+        progress=progress,
+    )
+
+
+def train_posterior(
+    space: ParameterSpace,
+    simulations: Simulations,
+    *,
+    key: PRNGKey,
+    encoder: str | AbstractEncoder | None,
+    missing: bool,
+    num_members: int,
+    width: int,
+    depth: int,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float | Sequence[float],
+    num_rounds: int,
+    progress: bool,
+) -> tuple[SimulatorPosterior, History]:
+    """Train as `fit_posterior` does, on pairs that were checked."""
+    check_key(key)
     for name, value in (("num_members", num_members), ("num_rounds", num_rounds)):
         check_count(name, value, "at least one")
-    _check_simulations(space, simulations)
     u = np.asarray(space.to_vectors(simulations.theta))
     found = 1 if encoder is not None or missing else _num_blocks(u, simulations.x)
     scaler = ObservationScaler.fitted(simulations.x, missing=missing, num_blocks=found)

@@ -1,9 +1,12 @@
 """Observations in units that a network can read."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
 
@@ -107,18 +110,28 @@ class ObservationScaler(eqx.Module):
                 f"have {tuple(shape)}: give x of that shape, or several with one "
                 "leading axis"
             )
+        dtype = jnp.result_type(float)
+        if isinstance(leaf, Tracer):  # by the program of a model's caller
+            parts = (jnp.asarray(a, dtype) for a in (mean, scale, offset))
+            rows = leaf[:, None] if leaf.ndim == 1 else leaf
+            return self._values(jnp, rows.astype(dtype), log, *parts)
         rows = _rows(leaf)
         _check(rows, self.missing, "x")
-        present, dtype = np.isfinite(rows), jnp.result_type(float)
         with np.errstate(all="ignore"):
-            values = np.where(log, np.log(np.maximum(rows + offset, _SMALLEST)), rows)
-        values = (np.where(present, values, mean) - mean) / scale
+            return self._values(np, rows, log, mean, scale, offset).astype(dtype)
+
+    def _values(self, np_or_jnp: Any, rows, log, *parts):
+        xp, tail = np_or_jnp, (1,) * (rows.ndim - 1)
+        mean, scale, offset = (a.reshape(*tail, -1) for a in parts)
+        present, log = xp.isfinite(rows), log.reshape(*tail, -1)
+        values = xp.where(log, xp.log(xp.maximum(rows + offset, _SMALLEST)), rows)
         # A value far beyond the simulations would leave all units of a network on one
         # side; sampling has warned of it.
-        values = np.clip(values, -_FARTHEST, _FARTHEST).astype(dtype)
+        values = xp.where(present, (values - mean) / scale, 0.0)
+        values = xp.clip(values, -_FARTHEST, _FARTHEST)
         if not self.missing:
             return values
-        return np.concatenate([values, present.astype(dtype)], axis=-1)
+        return xp.concatenate([values, present.astype(values.dtype)], axis=-1)
 
 
 _NAMES = ("means", "scales", "logs", "offsets", "low", "high")
