@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from jaxprob import ArrayLoader, bnn
 from jaxprob.lightning import ArrayDataModule, BNNModule
-from jaxprob.lightning._module import posterior_judge
+from jaxprob.lightning._module import posterior_judge, posterior_store
 
 from ..scene import arrays, make_trainer
 
@@ -146,3 +146,19 @@ def test_rows_that_nobody_holds_are_asked_for(tmp_path):
     for nobody in (module, laplace()):
         with pytest.raises(ValueError, match=r"BNNModule\(..., batches=\[\(x, y\)\]"):
             nobody.posterior()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_holds_draws_whose_likelihood_is_a_function():
+    """The likelihood is not in the file: it is that of the method."""
+    joint = bnn.LogJoint(
+        lambda output: dist.Normal(output, 0.3).to_event(), bnn.FanInNormal(), 50
+    )
+    model = eqx.nn.MLP(1, 1, 4, 1, key=jax.random.key(0))
+    method = bnn.MatrixFreeLaplace(bnn.MAP(joint, optax.sgd(1e-2)), num_samples=2)
+    state = method.init(model)
+    posterior = method.posterior(state, [arrays(50)], key=jax.random.key(1))
+    tensors = posterior_store.posterior_tensors(posterior)
+    again: Any = posterior_store.posterior_of_tensors(tensors, method, model)
+    assert again.likelihood is joint.likelihood
+    assert np.array_equal(again.deviations, posterior.deviations)
