@@ -22,7 +22,7 @@ from jaxprob.diffusion import (
 from jaxprob.diffusion._sbi.observation_scaler import ObservationScaler
 from jaxprob.diffusion._sbi.residual import LinearResidual
 
-SPREAD, MEAN, SCALE = 0.3, 5.0, 2.0
+SPREAD, MEAN, SCALE = 0.3, 5.0, 3.0
 WEIGHT, OFFSET, ROOT = 0.7, -0.2, 0.5
 SHIFTS = np.array([0.0, 0.4])
 
