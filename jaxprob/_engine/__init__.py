@@ -6,3 +6,5 @@ A row passes six hops: `fit` takes it from an `ArrayLoader` as part of a `Stack`
 (`last_good`) and the batches since make any later step again, with the same bits.
 `Layout` places rows and members on devices.
 """
+
+from .._jaxpr import decompositions as decompositions  # its import is its effect
