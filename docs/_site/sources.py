@@ -16,6 +16,7 @@ GUIDES = {
         "simulators",
         "training",
         "lightning",
+        "scaling",
         "export",
     ],
     "The project": ["design", "extending"],
