@@ -29,15 +29,15 @@ class AbstractIncrement(eqx.Module):
     """Probability of u = 0, beside which v has its density."""
 
     @abc.abstractmethod
-    def scales(self, u, *, key):
+    def scales(self, u, *, key) -> jax.Array:
         """Draw v given u, for each entry of u that is not of the spike."""
 
     @abc.abstractmethod
-    def prior_scales(self, shape, *, key):
+    def prior_scales(self, shape, *, key) -> jax.Array:
         """Draw v."""
 
     @abc.abstractmethod
-    def log_prob(self, u):
+    def log_prob(self, u) -> jax.Array:
         """Return the log-density of u apart from the spike, for each entry."""
 
     @abc.abstractmethod
@@ -153,9 +153,9 @@ INCREMENTS: dict[str, AbstractIncrement] = {
     "Gaussian": Gaussian(),
     "Laplace": Laplace(),
     "Bernoulli-Laplace": Laplace(spike=0.9),
-    "Student t, 3": Student(3.0),
-    "Student t, 2": Student(2.0),
-    "Student t, 1": Student(1.0),
+    "Student t, 3": Student(dof=3.0),
+    "Student t, 2": Student(dof=2.0),
+    "Student t, 1": Student(dof=1.0),
 }
 OPERATORS = ("denoising", "blur", "sampling", "Fourier")
 

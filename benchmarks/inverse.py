@@ -3,12 +3,12 @@
     python -m benchmarks.inverse [--quick] [--increments Laplace] [--operators blur]
         [--methods MMPS SplitGibbs] [--signals 8]
 
-Signals x of length 64 with independent increments u times four measurements: the signal
-itself, a blur by a Gaussian of width 2 with 13 taps, half of the entries, and 31 numbers
-of its Fourier transform. The noise is 25 dB below the median power of what is measured.
-The prior is a diffusion model of u with its exact denoiser (an integral for each entry),
-and the measurement is that of x, their running sum: `benchmarks/_signals.py`. All
-figures are of x.
+Signals x of length 64 with independent increments u times four measurements: the
+signal itself, a blur by a Gaussian of width 2 with 13 taps, half of the entries, and 31
+numbers of its Fourier transform. The noise is 25 dB below the median power of what is
+measured. The prior is a diffusion model of u with its exact denoiser (an integral for
+each entry), and the measurement is that of x, their running sum:
+`benchmarks/_signals.py`. All figures are of x.
 
 `cover`: posterior probability of the central 90 % interval of the samples, mean over
 entries and signals. `set`: that of the set of highest density, above the 10 % point of
@@ -181,7 +181,7 @@ def scores(increment, matrix, y, noise, found, draws, means):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2 signals, few draws")
     parser.add_argument("--increments", nargs="+", choices=INCREMENTS)
     parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=OPERATORS)
@@ -211,7 +211,9 @@ def main(argv=None):
                 every = max(1, NUM_CHAINS * sizes[1] // num_samples)
                 found = others.reshape(num, -1, LENGTH)[:, ::every]
                 problem = (increment, matrix, y, noise)
-                row = {"exact": scores(*problem, found, draws, means)}
+                row: dict[str, tuple[float, ...]] = {
+                    "exact": scores(*problem, found, draws, means)
+                }
             seconds["exact"] = seconds.get("exact", 0.0) + time.perf_counter() - begin
             print(f"{name}, {kind}: noise {noise:.3g}, R {ratio:.3f}", flush=True)
             for method, entry in table.items():

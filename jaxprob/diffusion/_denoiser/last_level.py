@@ -128,45 +128,34 @@ def last_level(
     # Networks are trained on points with noise in them, so they are evaluated there.
     noise = jax.random.normal(noise_key, shape, dtype)
 
-    # Points are evaluated at once, and batches one after another. Two decompositions of
-    # matrices in a denoiser at a time can wait for each other without end: jaxlib's
-    # LAPACK blocks the threads of XLA's pool, and a machine of two cores has two.
-    @jax.vmap
-    def answers(x):
+    def answer(x):
         return at_level(denoiser, x, level, cond)
 
-    def around(mean):
-        return jnp.stack([mean + level * noise, mean - level * noise])
+    def mean_answer(mean):
+        both = answer(mean + level * noise) + answer(mean - level * noise)
+        return _shrunk(both / 2.0, known)
 
-    mean = jnp.zeros(shape, dtype)
-    mean = _shrunk(jnp.mean(answers(around(mean)), axis=0), known)
+    mean = mean_answer(jnp.zeros(shape, dtype))
     if rank == 0:
         variance = jnp.asarray(level**2 + 1.0, dtype)
         return LastLevel(
             mean, variance, jnp.zeros((0, dim), dtype), jnp.zeros((0,), dtype)
         )
+    point = mean + level * noise
+    here = answer(point)
 
-    def ends(rows):
-        """Return points as far from `around(mean)[0]` as the noise is long.
+    def product(v):
+        """Return J v by a difference as long as the noise, far above rounding."""
+        return (answer(point + level * v.reshape(shape)) - here).ravel() / level
 
-        The difference of two answers over the level is a product of the Jacobian, far
-        above rounding.
-        """
-        return around(mean)[:1] + level * rows.reshape(-1, *shape)
-
-    def products(rows):
-        return (answers(ends(rows)) - here).reshape(-1, dim) / level
-
-    basis = jnp.eye(dim, dtype=dtype)
-    if rank < dim:
+    products = jax.vmap(product)
+    if rank == dim:
+        basis = jnp.eye(dim, dtype=dtype)
+    else:
         basis = _orthonormal(jax.random.normal(basis_key, (rank, dim), dtype))
-    found = answers(jnp.concatenate([around(mean), ends(basis)]))
-    here, again = found[:1], _shrunk(jnp.mean(found[:2], axis=0), known)
-    images = (found[2:] - here).reshape(-1, dim) / level
-    if rank < dim:
-        basis = _orthonormal(products(_orthonormal(images)))
-        images = products(basis)
-    small = basis @ images.T
+        for _ in range(2):
+            basis = _orthonormal(products(basis))
+    small = basis @ products(basis).T
     slopes, rotation = jnp.linalg.eigh((small + small.T) / 2.0)
     basis = rotation.T @ basis
     most = _MOST_VARIANCE if known else math.inf
@@ -176,13 +165,13 @@ def last_level(
         probe = jax.random.normal(rest_key, (dim,), dtype)
         probe = probe - (basis @ probe) @ basis
         probe = probe / jnp.sqrt(jnp.sum(probe**2))
-        rest = _variance(probe @ products(probe)[0], level, most)
+        rest = _variance(probe @ product(probe), level, most)
     # Derivatives of eigenvectors are infinite where eigenvalues are equal. The mean
     # keeps its derivatives, those of a fixed point.
     basis, along, rest = jax.lax.stop_gradient((basis, along, rest))
     start = LastLevel(mean, level**2 + rest, basis, along - rest)
     # One step of Newton's method for the fixed point: (I - J)^-1 is V / s^2.
-    residual = again - mean
+    residual = mean_answer(mean) - mean
     shift = start._apply(
         residual, start.variance / level**2, (start.variance + start.extra) / level**2
     )
