@@ -97,8 +97,9 @@ class Laplace(AbstractIncrement):
         size = jnp.maximum(jnp.abs(u), 1e-200)
         w = jax.random.normal(normal_key, u.shape, u.dtype) ** 2 / (2.0 * size)
         # The two roots of Michael, Schucany and Haas (1976) over the mean are c and
-        # 1 / c; this form of c has no difference of large numbers.
-        c = 1.0 + w + jnp.sqrt(w * (2.0 + w))
+        # 1 / c; this form of c has no difference of large numbers, and no square of
+        # one: where u is 0, w is 1e200.
+        c = 1.0 + w + jnp.sqrt(w) * jnp.sqrt(2.0 + w)
         large = jax.random.uniform(side_key, u.shape, u.dtype) * (1.0 + c) < c
         return size * jnp.where(large, c, 1.0 / c)
 

@@ -33,6 +33,7 @@ import numpy as np
 from ._signals import INCREMENTS, LENGTH, OPERATORS, IncrementDenoiser, gibbs, operator
 
 NUM_CHAINS = 4
+MOST_RHAT = 1.1
 COLUMNS = ("cover", "set", "gap")
 
 
@@ -215,7 +216,10 @@ def main(argv=None):
                     "exact": scores(*problem, found, draws, means)
                 }
             seconds["exact"] = seconds.get("exact", 0.0) + time.perf_counter() - begin
-            print(f"{name}, {kind}: noise {noise:.3g}, R {ratio:.3f}", flush=True)
+            judge = "" if ratio < MOST_RHAT else ": THE JUDGE HAS NOT MIXED"
+            print(
+                f"{name}, {kind}: noise {noise:.3g}, R {ratio:.3f}{judge}", flush=True
+            )
             for method, entry in table.items():
                 begin = time.perf_counter()
                 try:

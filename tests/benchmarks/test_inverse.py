@@ -96,7 +96,7 @@ def test_gibbs_sampling_has_the_moments_of_the_posterior(name):
             jnp.asarray(MATRIX),
             jnp.asarray(Y),
             NOISE,
-            jnp.ones(2),
+            jnp.zeros(2),
             key=key,
             num_warmup=20,
             num_samples=num,
