@@ -11,7 +11,8 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile
 # promises bits, is compared with another library, or is run by a reader, is compiled as
 # it is for users.
 HASTE := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
-AS_USERS := tests/_engine tests/_jaxpr tests/_random tests/_training tests/lightning \
+AS_USERS := tests/_engine tests/_jaxpr tests/_random tests/_training \
+	tests/bnn/_ensembles/test_fit_members.py tests/lightning \
 	tests/test_ecosystem.py tests/test_examples.py tests/test_jaxlightning.py \
 	tests/test_readme.py
 
