@@ -27,7 +27,9 @@ class MMPS(AbstractPosteriorDenoiser):
     Gaussian given x. It is exact if the data are Gaussian, A is linear and the noise is
     Gaussian, at every level; and for any data as the level falls. A is linearised at D,
     and noise that is not Gaussian is replaced by a Gaussian with the gradient and the
-    Fisher information of its likelihood there.
+    Fisher information of its likelihood there. With separated modes, spikes or tails
+    without a variance, intervals were measured too wide and means off
+    (docs/posteriors.md).
 
     A learned network's Jacobian is not symmetric, and its eigenvalues may be negative.
     V is its symmetric part. Directions in which $A V A^T$ is negative do not move the
