@@ -12,6 +12,7 @@ central 90 % intervals, and seconds of training and of the tables, with compilat
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,8 @@ def _moons(angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def two_moons(num: int, rng: np.random.Generator) -> Data:
     part = rng.integers(2, size=num)
     x, y = (a[part, np.arange(num)] for a in _moons(rng.uniform(0.0, np.pi, num)))
-    return tuple(a + _NOISE * rng.standard_normal(num) for a in (x, y))
+    x, y = (a + _NOISE * rng.standard_normal(num) for a in (x, y))
+    return x, y
 
 
 def two_moons_log_prob(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -113,11 +115,11 @@ def run(name: str, *, num_rows: int, num_new: int, **settings) -> str:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--quick", action="store_true", help="few rows and steps")
     given = parser.parse_args()
-    settings = {"num_rows": 2000, "num_new": 1000}
+    settings: dict[str, Any] = {"num_rows": 2000, "num_new": 1000}
     if given.quick:
         settings = {"num_rows": 1000, "num_new": 200, "num_steps": 500}
         settings |= {"num_members": 2, "weight_decay": 0.0}

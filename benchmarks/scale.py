@@ -70,7 +70,7 @@ def measure(devices: int, axis: str, dispatches: int) -> dict[str, float]:
         learner.init(model),
         key=jax.random.key(2),
         steps_per_dispatch=DISPATCH,
-        layout=None if devices == 1 else jaxprob.Layout(**{axis: devices}),
+        layout=None if devices == 1 else _layout(axis, devices),
     )
     losses = stepper(batches)["loss"]  # compiles
     times = []
@@ -89,6 +89,14 @@ def measure(devices: int, axis: str, dispatches: int) -> dict[str, float]:
         "loss": float(losses[-1]),
         "save_s": seconds,
     }
+
+
+def _layout(axis: str, devices: int) -> Any:
+    import jaxprob
+
+    if axis == "data":
+        return jaxprob.Layout(data=devices)
+    return jaxprob.Layout(shard=devices)
 
 
 def alone(devices: int, axis: str, dispatches: int) -> dict[str, float]:

@@ -268,7 +268,8 @@ def linear_simulator(theta: jax.Array, *, key: Any) -> jax.Array:
 
 def short_fit() -> Any:
     """Return `fit_posterior` with few steps."""
-    settings = {"num_steps": 4, "num_rounds": 1, "num_members": 1, "width": 8}
+    settings: dict[str, Any] = {"num_steps": 4, "num_rounds": 1, "num_members": 1}
+    settings["width"] = 8
     settings["weight_decay"] = 0.0  # one value needs no pilots
     return functools.partial(diffusion.fit_posterior, **settings)
 
@@ -291,7 +292,7 @@ SIMULATOR: Names = {
 class NormalPosterior:
     """The posterior of a mean, of any other library."""
 
-    def sample(self, x: np.ndarray, *, key: Any, num_samples: int) -> jax.Array:
+    def sample(self, x: np.ndarray, *, key: Any, num_samples: int) -> Any:
         return x / 2.0 + jax.random.normal(key, (num_samples, 2))
 
 
