@@ -49,8 +49,10 @@ def run_jobs(
     scores = dict(jaxprob.run_jobs(score, {0: (0,), 1: (1,)}, executor=executor))
     ```
 
-    A job has one process to itself, so its result does not depend on the number of
-    workers. The work of a process of this machine that dies is done again in a new one.
+    A job has one process to itself, and its caller's settings of JAX that change
+    numbers (double precision, kind of keys, precision of products), so its result does
+    not depend on the number of workers. The work of a process of this machine that dies
+    is done again in a new one.
     Functions and classes travel by value where a worker could not import them: those of
     notebooks and scripts, and lambdas (cloudpickle). A worker keeps what it has
     compiled on disk for its next jobs, until it ends; processes of this machine share

@@ -1,6 +1,7 @@
 """The worker's side of a job, and its way there and back."""
 
 import atexit
+import contextlib
 import os
 import pickle
 import shutil
@@ -8,8 +9,8 @@ import socket
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -17,7 +18,19 @@ import jax
 
 from .._version import __version__
 
-_MOST_BYTES = 2**34  # of programs on disk
+_MOST_BYTES = 2**60  # of programs on disk: none is removed
+
+_CONTEXTS: dict[str, Callable[[Any], contextlib.AbstractContextManager]] = {
+    "jax_enable_x64": jax.enable_x64,
+    "jax_default_prng_impl": jax.default_prng_impl,
+    "jax_threefry_partitionable": jax.threefry_partitionable,
+    "jax_default_matmul_precision": jax.default_matmul_precision,
+}
+"""Settings of JAX that change numbers. A worker has those of its caller in a job."""
+
+
+def _settings() -> dict[str, Any]:
+    return {name: jax.config.values[name] for name in _CONTEXTS}
 
 
 @dataclass(frozen=True)
@@ -29,10 +42,12 @@ class Caller:
     - `process`: its host and number.
     - `programs`: a folder on the worker's machine for compiled programs, which
         several processes may use; by default the worker makes one.
+    - `settings`: its settings of JAX that change numbers, those of now by default.
     """
 
     process: tuple[str, int]
     programs: str | None = None
+    settings: dict[str, Any] = field(default_factory=_settings)
 
     @classmethod
     def here(cls, programs: str | None = None) -> "Caller":
@@ -66,10 +81,11 @@ def call_here(version: str, caller: Caller, work: bytes) -> bytes:
             "one version on all machines"
         )
     if caller.process == _this_process():  # a thread, whose warnings reach the user
-        function, args = pickle.loads(work)
-        return cloudpickle.dumps((function(*args), []))
+        with _as_of(caller):
+            function, args = pickle.loads(work)
+            return cloudpickle.dumps((function(*args), []))
     _keep_programs(caller.programs)
-    with warnings.catch_warnings(record=True) as caught:
+    with _as_of(caller), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         function, args = pickle.loads(work)
         try:
@@ -91,6 +107,15 @@ def unpacked(name: Any, result: bytes, heard: set) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def _as_of(caller: Caller) -> Iterator[None]:
+    """Have the settings of the caller."""
+    with contextlib.ExitStack() as stack:
+        for name, value in caller.settings.items():
+            stack.enter_context(_CONTEXTS[name](value))
+        yield
+
+
 def _portable(error: Exception) -> Exception:
     """Return an error that arrives as it is, or one that says the same."""
     error.add_note("".join(traceback.format_exception(error)))
@@ -107,14 +132,14 @@ def _this_process() -> tuple[str, int]:
 
 
 def _keep_programs(folder: str | None) -> None:
-    """Let this process read and write compiled programs, if it does not yet."""
+    """Let this process read and write compiled programs, as others do beside it."""
+    # With a limit, files are read and written under a lock.
+    jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     if folder is None or not os.path.isdir(folder):
         folder = tempfile.mkdtemp(prefix="jaxprob-programs-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # With a limit, files are read and written under a lock.
-    jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_compilation_cache_dir", folder)

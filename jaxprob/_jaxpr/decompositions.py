@@ -14,6 +14,7 @@ loop would be slow.
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from jax._src.lax import linalg
 from jax.interpreters import mlir
 
 MOST_CORES = 16
-"""Cores up to which batches are loops."""
+"""Threads of the pool up to which batches are loops."""
 
 LEAST_WORK = 2**17
 """Cubes of the sizes of all matrices of a batch, summed, from which it is a loop.
@@ -78,12 +79,16 @@ def _loop(primitive, num_lead, params, *operands):
     return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), out)
 
 
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
+def pool_size() -> int:
+    """Return the number of threads of XLA's pool."""
+    told = os.environ.get("NPROC", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-if jax.__version_info__ < (0, 12) and _num_cores() <= MOST_CORES:
+if jax.__version_info__ < (0, 12) and pool_size() <= MOST_CORES:
     for _primitive in PRIMITIVES:
         lower_in_turn(_primitive)

@@ -91,9 +91,9 @@ def test_an_executor_has_its_own_workers():
 ELSEWHERE = Caller(("another host", 1))
 
 
-def sent(function, *args, heard=None):
+def sent(function, *args, heard=None, caller=ELSEWHERE):
     """The result of a call, by the way to a process and back, in this one."""
-    work = call_here(module.__version__, ELSEWHERE, packed("a job", function, args))
+    work = call_here(module.__version__, caller, packed("a job", function, args))
     return unpacked("a job", work, set() if heard is None else heard)
 
 
@@ -113,6 +113,19 @@ def test_what_no_worker_can_import_travels():
     found = sent(lambda: [Scaled(), lambda: 5])
     assert found[0](1).tolist() == [0, 1, 2]
     assert found[1]() == 5
+
+
+def kinds():
+    return str(jax.numpy.ones(2).dtype), str(jax.random.key(0).dtype)
+
+
+def test_a_job_has_the_settings_of_its_caller():
+    expected = ("float64", "key<rbg>")
+    with jax.enable_x64(True), jax.default_prng_impl("rbg"):
+        assert sent(kinds, caller=Caller(("another host", 1))) == expected
+        with ThreadPoolExecutor(1) as pool:  # contexts are those of a thread
+            assert dict(run_jobs(kinds, {0: ()}, executor=pool)) == {0: expected}
+    assert kinds() == ("float32", "key<fry>")
 
 
 def test_what_cannot_travel_is_named():

@@ -88,7 +88,7 @@ def fit_members(
     data = jax.tree.map(_on_host, data)
     model = jax.tree.map(_on_host, model)
     jobs = {
-        f"member {i}": (ensemble, i, model, data, jax.random.key_data(key), run)
+        f"member {i}": (ensemble, i, model, data, key, run)
         for i in range(ensemble.num_members)
     }
     results = {}
@@ -106,10 +106,9 @@ def fit_members(
     return eqx.combine(arrays, rest), history
 
 
-def _train(ensemble, index, model, data, key_data, settings):
+def _train(ensemble, index, model, data, key, settings):
     """The arrays of one member's state after training, and its history."""
     member = OneMember(ensemble, index)
-    key = jax.random.wrap_key_data(key_data)
     state, history = fit(member, model, data, key=key, **settings)
     return jax.tree.map(np.asarray, eqx.filter(state.state, eqx.is_array)), history
 

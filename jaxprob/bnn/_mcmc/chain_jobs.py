@@ -54,10 +54,10 @@ def run_apart(
         here = jax.tree.map(
             lambda leaf, a, c=chain: leaf[c : c + 1] if a else leaf, state, axis
         )
-        key_data = jax.random.key_data(jax.random.fold_in(key, chain))
         place = None if folder is None else _place(folder, chain)
         one = dataclasses.replace(run, method=alone, data=data)
-        jobs[f"chain {chain}"] = (one, _on_host(here), np.asarray(key_data), place)
+        chain_key = jax.random.fold_in(key, chain)
+        jobs[f"chain {chain}"] = (one, _on_host(here), chain_key, place)
     found = {}
     with tqdm(total=len(jobs), disable=not progress, unit="chain") as bar:
         for name, draws in run_jobs(
@@ -69,14 +69,13 @@ def run_apart(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def run_one(run: Run, state: ChainState, key_data: np.ndarray, folder: Path | None):
+def run_one(run: Run, state: ChainState, key: PRNGKey, folder: Path | None) -> Draws:
     """Return the draws of one chain as NumPy arrays. It is what a worker does."""
     arrays, rest = eqx.partition(state, eqx.is_array)
     state = eqx.combine(jax.tree.map(jnp.asarray, arrays), rest)
     run = dataclasses.replace(run, data=jax.tree.map(jnp.asarray, run.data))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    key = jax.random.wrap_key_data(jnp.asarray(key_data))
     draws = run.to_end(state, key=key, folder=folder, progress=False)
     return jax.tree.map(np.asarray, draws)
 

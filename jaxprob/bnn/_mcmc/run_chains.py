@@ -1,6 +1,7 @@
 """Chains that run to their last draw, in memory or on disk."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import equinox as eqx
@@ -162,16 +163,24 @@ def load_draws(
     - `thin`: only every `thin`-th draw is returned.
 
     **Raises:** `ValueError` when there is none yet, or for a model of another size.
+    Warns of chains without a draw, where they run apart.
     """
     if thin < 1:
         raise ValueError(f"thin={thin}: every thin-th draw is taken, so at least 1")
     folder = local_path("folder", folder)
     stored = []
     for place in places(folder):
-        shards = len(list(place.glob("draws-*.safetensors")))
-        if not shards:
-            raise ValueError(f"{place} holds no draws yet")
-        stored.append(load_shards(place, shards))
+        if shards := len(list(place.glob("draws-*.safetensors"))):
+            stored.append(load_shards(place, shards))
+    if not stored:
+        raise ValueError(f"{folder} holds no draws yet")
+    found = sum(len(draws) for draws, _ in stored)
+    if found < method.num_chains:
+        warnings.warn(
+            f"{folder} holds draws of {found} of the {method.num_chains} chains: the "
+            "others have none yet",
+            stacklevel=2,
+        )
     # Chains that run apart are not all equally far.
     taken = slice(thin - 1, min(draws.shape[1] for draws, _ in stored), thin)
     draws, stats = jax.tree.map(

@@ -41,24 +41,25 @@ def assert_same_bits(one, other):
 
 def together(method, data, **more):
     method = eqx.tree_at(lambda m: m.members, method, "loop")
-    run = {**RUN, **more}
-    key = jax.random.key(KEY)
-    return jaxprob.fit(method, network(), data, key=key, progress=False, **run)
+    run = {"key": jax.random.key(KEY), **RUN, **more}
+    return jaxprob.fit(method, network(), data, progress=False, **run)
 
 
 def apart(method, data, **more):
-    key = jax.random.key(KEY)
-    run = {**RUN, **more}
-    return bnn.fit_members(method, network(), data, key=key, progress=False, **run)
+    run = {"key": jax.random.key(KEY), **RUN, **more}
+    return bnn.fit_members(method, network(), data, progress=False, **run)
 
 
-@pytest.mark.parametrize("kind", [bnn.MAP, bnn.MeanFieldVI])
-def test_threads_train_the_members_of_the_ensemble(kind, data):
+@pytest.mark.parametrize(
+    ("kind", "impl"), [(bnn.MAP, "threefry2x32"), (bnn.MeanFieldVI, "rbg")]
+)
+def test_threads_train_the_members_of_the_ensemble(kind, impl, data):
     method = ensemble(kind)
-    expected, history = together(method, data, validation=data)
+    key = jax.random.key(KEY, impl=impl)
+    expected, history = together(method, data, validation=data, key=key)
     # One thread: JAX does not write the tests' folder of programs atomically.
     with ThreadPoolExecutor(1) as executor:
-        state, found = apart(method, data, validation=data, executor=executor)
+        state, found = apart(method, data, validation=data, executor=executor, key=key)
     assert_same_bits(state, expected)
     assert [e["step"] for e in found] == [e["step"] for e in history]
     for name in ("loss", "val_loss"):

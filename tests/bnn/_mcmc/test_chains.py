@@ -572,6 +572,10 @@ def test_draws_of_chains_that_ran_apart_are_loaded(alone, tmp_path):
     behind = draws(bnn.load_draws(method, model, folder))
     np.testing.assert_array_equal(behind, expected[:, : behind.shape[1]])
     assert 0 < behind.shape[1] < 23
+    shutil.rmtree(folder / "chain-001")
+    with pytest.warns(UserWarning, match="draws of 1 of the 2 chains"):
+        first = draws(bnn.load_draws(method, model, folder))
+    np.testing.assert_array_equal(first, expected[:1])
 
 
 def test_a_folder_of_chains_apart_takes_no_others(alone):
